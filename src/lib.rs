@@ -1,0 +1,16 @@
+//! VectorSphere: a distributed vector database. The crate is both the server's code and the embedded library.
+pub mod api;
+pub mod cli;
+pub mod cluster;
+pub mod config;
+pub mod coordination;
+pub mod index;
+pub mod raft;
+pub mod rt;
+pub mod security;
+pub mod service;
+pub mod shard;
+pub mod store;
+pub mod telemetry;
+pub mod traffic;
+pub mod types;

@@ -1,0 +1,2 @@
+//! The `vectorsphere` binary.
+fn main() {}
