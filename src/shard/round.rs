@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     mutant,
-    store::keys::point::{PointRecord, VectorField},
+    store::keys::point::{self, PointRecord},
     types::{DocumentId, Error, ErrorKind, Filter, Payload, PointId, Result},
 };
 use std::{borrow::Cow, collections::BTreeMap};
@@ -58,7 +58,7 @@ impl<'s> Round<'s> {
                 None => changes.remove_point(*id),
             }
         }
-        changes.put_delta(self.applied, self.overlay.keys().copied());
+        changes.put_delta(self.applied, self.overlay.keys().copied())?;
         changes.put_counters(self.applied, self.points);
         changes.commit()?;
         self.show()?;
@@ -72,7 +72,7 @@ impl<'s> Round<'s> {
             match record {
                 Some(bytes) => {
                     let record = PointRecord::decode(bytes).map_err(Records::corrupt)?;
-                    indexes.put(*id, record.version, |name| record.vector(name).map(|v| Cow::Owned(v.to_vec())));
+                    indexes.put(*id, record.version, |name| record.vectors.get(name).map(components));
                 }
                 None if mutant!(16) => {}
                 None => indexes.remove(*id),
@@ -86,10 +86,9 @@ impl<'s> Round<'s> {
             self.check_version(write).map_err(|error| if writes.len() > 1 { error.row(row) } else { error })?;
         }
         for write in writes {
-            let vectors = write.vectors.iter().map(|v| VectorField { name: v.name, components: v.components }).collect();
-            let record = PointRecord { version, spelling: write.spelling, vectors, payload: write.payload };
-            let bytes = record.encode();
-            self.put(write.id, bytes)?;
+            let vectors: Vec<(&str, &[u8])> = write.vectors.iter().map(|v| (v.name, v.components)).collect();
+            let record = point::encode(version, write.spelling, &vectors, write.payload).map_err(Records::corrupt)?;
+            self.put(write.id, record)?;
         }
         Ok(Applied::Written { version })
     }
@@ -101,15 +100,11 @@ impl<'s> Round<'s> {
         let old = Payload::from_json(current.payload).ok_or_else(|| Records::corrupt("a payload is no JSON object"))?;
         let change = Payload::from_json(write.payload).ok_or_else(|| Records::corrupt("a change is no JSON object"))?;
         let payload = old.merged(&change)?.to_json();
-        let mut vectors: Vec<VectorField<'_>> = current.vectors.clone();
-        for new in &write.vectors {
-            vectors.retain(|v| v.name != new.name);
-            vectors.push(VectorField { name: new.name, components: new.components });
-        }
-        vectors.sort_by_key(|v| v.name);
-        let record = PointRecord { version, spelling: current.spelling, vectors, payload: &payload };
-        let bytes = record.encode();
-        self.put(write.id, bytes)?;
+        let mut vectors: BTreeMap<&str, &[u8]> = current.vectors.iter().collect();
+        vectors.extend(write.vectors.iter().map(|v| (v.name, v.components)));
+        let vectors: Vec<(&str, &[u8])> = vectors.into_iter().collect();
+        let record = point::encode(version, current.original_id, &vectors, &payload).map_err(Records::corrupt)?;
+        self.put(write.id, record)?;
         Ok(Applied::Written { version })
     }
 
@@ -193,6 +188,11 @@ impl<'s> Round<'s> {
 
 fn spelled(write: &PointWrite<'_>) -> DocumentId {
     DocumentId::restore(write.id, write.spelling)
+}
+
+/// Little-endian bytes as components.
+pub fn components(bytes: &[u8]) -> Cow<'static, [f32]> {
+    Cow::Owned(point::f32s(bytes).collect())
 }
 
 /// The error of whoever names a point that is not there.
