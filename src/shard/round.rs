@@ -58,11 +58,13 @@ impl<'s> Round<'s> {
                 None => changes.remove_point(*id),
             }
         }
-        changes.put_delta(self.applied, self.overlay.keys().copied())?;
+        if self.state.keeps_deltas() {
+            changes.put_delta(self.applied, self.overlay.keys().copied())?;
+        }
         changes.put_counters(self.applied, self.points);
         changes.commit()?;
         self.show()?;
-        self.state.publish(self.applied, self.points);
+        self.state.publish(self.applied, self.points, self.overlay.len() as u64);
         Ok(())
     }
 

@@ -29,6 +29,10 @@ pub struct State {
     applied: AtomicU64,
     points: AtomicU64,
     training: AtomicBool,
+    /// Whether writes leave deltas behind for the index file. Changed only behind the gate.
+    keeps_deltas: AtomicBool,
+    /// Rows written since the index file was.
+    unsaved_rows: AtomicU64,
     /// Rung after every change, for the indexer.
     pub changed: tokio::sync::Notify,
 }
@@ -46,6 +50,8 @@ impl State {
             applied: AtomicU64::new(found.applied),
             points: AtomicU64::new(found.points),
             training: AtomicBool::new(false),
+            keeps_deltas: AtomicBool::new(found.keeps_deltas),
+            unsaved_rows: AtomicU64::new(0),
             changed: tokio::sync::Notify::new(),
         }
     }
@@ -75,12 +81,35 @@ impl State {
         self.points.load(SeqCst)
     }
 
-    /// Publishes what a committed round has made of the counters.
-    pub fn publish(&self, applied: u64, points: u64) {
+    /// Publishes what a committed round that touched `rows` points has made of the counters.
+    pub fn publish(&self, applied: u64, points: u64, rows: u64) {
         assert!(applied >= self.applied(), "the applied index never goes back");
+        if self.keeps_deltas() {
+            self.unsaved_rows.fetch_add(rows, SeqCst);
+        }
         self.points.store(points, SeqCst);
         self.applied.store(applied, SeqCst);
         self.changed.notify_one();
+    }
+
+    /// Whether writes have to leave deltas behind.
+    pub fn keeps_deltas(&self) -> bool {
+        self.keeps_deltas.load(SeqCst)
+    }
+
+    /// Makes every write from now on leave a delta behind. The caller holds the gate.
+    pub fn keep_deltas(&self) {
+        self.keeps_deltas.store(true, SeqCst);
+    }
+
+    /// Rows the index file does not have.
+    pub fn unsaved_rows(&self) -> u64 {
+        self.unsaved_rows.load(SeqCst)
+    }
+
+    /// The index file now has everything but these rows.
+    pub fn saved_but(&self, rows: u64) {
+        self.unsaved_rows.store(rows, SeqCst);
     }
 
     /// Whether the indexer is training just now.
@@ -99,6 +128,8 @@ pub struct Found {
     pub indexes: Indexes,
     pub applied: u64,
     pub points: u64,
+    /// Whether there is an index file.
+    pub keeps_deltas: bool,
 }
 
 /// One index for every vector of the collection, by name.
@@ -126,21 +157,32 @@ impl Indexes {
         self.0.iter().map(|(name, index)| (name, index))
     }
 
-    /// Makes the indexes show the vectors a point now has.
+    /// Makes every index show the vector a point now has, or none.
     pub fn put<'v>(&mut self, id: PointId, version: u64, vector: impl Fn(&str) -> Option<Cow<'v, [f32]>>) {
         for (name, index) in &mut self.0 {
-            match vector(name.as_str()) {
-                Some(components) => index.upsert(id, version, &prepared(index.spec().metric, components)),
-                None => {
-                    index.remove(id);
-                }
-            }
+            show(index, id, version, vector(name.as_str()));
+        }
+    }
+
+    /// The same for the index called `name`.
+    pub fn put_one(&mut self, name: &VectorName, id: PointId, version: u64, vector: Option<Cow<'_, [f32]>>) {
+        if let Some(index) = self.get_mut(name) {
+            show(index, id, version, vector);
         }
     }
 
     /// Makes the indexes forget a point.
     pub fn remove(&mut self, id: PointId) {
         for (_, index) in &mut self.0 {
+            index.remove(id);
+        }
+    }
+}
+
+fn show(index: &mut VectorIndex, id: PointId, version: u64, vector: Option<Cow<'_, [f32]>>) {
+    match vector {
+        Some(components) => index.upsert(id, version, &prepared(index.spec().metric, components)),
+        None => {
             index.remove(id);
         }
     }
