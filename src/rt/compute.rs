@@ -10,6 +10,7 @@
 //! others do. Called by `store`, `shard`, `index` and `raft`.
 
 /// The most blocking file operations at once: enough to keep a deep device queue busy, few enough to bound memory.
+#[cfg(not(madsim))]
 const IO_THREADS_MAX: usize = 64;
 
 /// Runs `work` on a thread for computation and returns what it returns. If the caller is dropped while it waits for a

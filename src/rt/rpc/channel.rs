@@ -60,6 +60,12 @@ impl Channel {
     pub fn addr(&self) -> &str {
         self.0.authority.as_str()
     }
+
+    /// Sends without keeping the deadline on this side: to see the server keep it.
+    #[cfg(all(test, not(madsim)))]
+    pub(super) async fn send_undeadlined(self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        Ok(self.0.send(request).await?.map(Body::new))
+    }
 }
 
 impl Service<Request<Body>> for Channel {
