@@ -10,6 +10,7 @@
 //! others do. Called by `store`, `shard`, `index` and `raft`.
 
 /// The most blocking file operations at once: enough to keep a deep device queue busy, few enough to bound memory.
+#[cfg(not(madsim))]
 const IO_THREADS_MAX: usize = 64;
 
 /// Runs `work` on a thread for computation and returns what it returns. If the caller is dropped while it waits for a
@@ -118,7 +119,7 @@ mod tests {
         assert_eq!(io(|| "read").await, "read");
         assert_eq!(short(|| 1), 1);
         let panic = AssertUnwindSafe(cpu(|| panic!("bad vector"))).catch_unwind().await;
-        let payload = panic.map(|()| ()).expect_err("the panic goes on here");
+        let payload = panic.expect_err("the panic goes on here");
         assert_eq!(payload.downcast_ref::<&str>(), Some(&"bad vector"));
     }
 

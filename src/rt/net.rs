@@ -55,7 +55,7 @@ impl Listener {
     /// Mostly passing ones (the peer has left already, no file descriptors): try again after a pause.
     pub async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
         let (inner, peer) = self.inner.accept().await?;
-        Ok((Stream::new(inner)?, peer))
+        Ok((Stream::new(inner), peer))
     }
 }
 
@@ -75,7 +75,7 @@ pub async fn dial(addr: &str) -> io::Result<Stream> {
     let inner = TcpStream::connect(addr).await?;
     #[cfg(madsim)]
     let inner = links::connect(addr).await?;
-    Stream::new(inner)
+    Ok(Stream::new(inner))
 }
 
 /// One TCP connection.
@@ -89,13 +89,14 @@ pub struct Stream {
 }
 
 impl Stream {
-    fn new(inner: TcpStream) -> io::Result<Stream> {
-        inner.set_nodelay(true)?;
-        Ok(Stream {
+    fn new(inner: TcpStream) -> Stream {
+        // Fails only when the peer has left already, which the next read will tell.
+        let _ = inner.set_nodelay(true);
+        Stream {
             inner,
             #[cfg(madsim)]
             dirty: false,
-        })
+        }
     }
 }
 

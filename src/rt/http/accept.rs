@@ -8,6 +8,7 @@ use crate::rt::{
 };
 use std::{
     future::Future,
+    io,
     net::SocketAddr,
     sync::{
         Arc,
@@ -126,7 +127,9 @@ pub(in crate::rt) async fn accept_loop<S, F>(
             Err(error) => {
                 stats.0.accept_failed.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(%error, "accept failed");
-                time::sleep(ACCEPT_RETRY).await;
+                if !is_one_connections(&error) {
+                    time::sleep(ACCEPT_RETRY).await;
+                }
                 continue;
             }
         };
@@ -151,4 +154,9 @@ pub(in crate::rt) async fn accept_loop<S, F>(
         cut.0.trigger();
         let _all = slots.acquire_many(connections_max).await;
     }
+}
+
+/// Whether a failed accept concerns only the connection that was to be accepted: its client left before its turn came.
+fn is_one_connections(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }

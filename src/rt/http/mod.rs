@@ -12,3 +12,8 @@ pub mod server;
 pub use accept::ConnectionStats;
 pub use body::{BodyFailure, BodyTimedOut, body_failure};
 pub use server::{HttpOptions, PeerAddr, serve};
+
+#[cfg(all(test, not(madsim)))]
+mod cost;
+#[cfg(all(test, not(madsim)))]
+mod tests;

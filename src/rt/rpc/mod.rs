@@ -7,6 +7,8 @@
 mod channel;
 mod deadline;
 mod server;
+#[cfg(all(test, not(madsim)))]
+mod tests;
 
 pub use channel::{Channel, InvalidAddress, connect};
 pub use server::serve;

@@ -30,7 +30,7 @@ use tower::{Service, ServiceExt};
 /// an extension ([`PeerAddr`](crate::rt::http::PeerAddr)).
 pub async fn serve<S, B>(listener: Listener, service: S, options: RpcOptions, shutdown: Shutdown)
 where
-    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
     S::Future: Send + 'static,
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,

@@ -5,6 +5,8 @@
 
 pub(in crate::rt) mod clock;
 pub(in crate::rt) mod links;
+#[cfg(test)]
+mod tests;
 
 pub use clock::{DRIFT_PPM_MAX, jump_wall, set_drift_ppm, set_wall_offset};
 pub use links::{cut, heal, heal_all, is_cut};
