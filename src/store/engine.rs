@@ -7,7 +7,7 @@ use super::batch::Batch;
 use super::error::StoreError;
 use super::view::View;
 use super::{birth, journal};
-use super::SIMULATED;
+use crate::rt;
 use fjall::config::CompressionPolicy;
 use fjall::{AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
 use std::collections::BTreeMap;
@@ -65,7 +65,7 @@ impl Default for StoreOptions {
             journal_bytes_max: 256 << 20,
             memtable_bytes_max: 16 << 20,
             separate_values_from_bytes: Some(2048),
-            maintenance: if SIMULATED { Maintenance::Caller } else { Maintenance::Threads(2) },
+            maintenance: if rt::SIMULATED { Maintenance::Caller } else { Maintenance::Threads(2) },
             discipline: Discipline::SyncedNowAndThen,
         }
     }
