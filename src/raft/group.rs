@@ -38,11 +38,13 @@ pub(super) struct Proposal<O> {
     pub(super) data: Bytes,
     pub(super) answer: oneshot::Sender<Result<(LogIndex, O), ProposeError>>,
     /// Held until the answer, so that everything under way is within the bound.
-    _bytes: OwnedSemaphorePermit,
+    bytes: OwnedSemaphorePermit,
 }
 
 impl<O> Proposal<O> {
     pub(super) fn answer(self, result: Result<(LogIndex, O), ProposeError>) {
+        // Before the answer: whoever gets it may propose again at once.
+        drop(self.bytes);
         // Whoever gave up waiting does not want the answer.
         let _ = self.answer.send(result);
     }
@@ -74,7 +76,7 @@ impl<O: Send + 'static> Group<O> {
         let permits = u32::try_from(data.len()).unwrap_or(u32::MAX).max(1);
         let bytes = self.bytes.clone().try_acquire_many_owned(permits).map_err(|_| ProposeError::Exhausted)?;
         let (answer, answered) = oneshot::channel();
-        match self.messages.try_send(Message::Propose(Proposal { data, answer, _bytes: bytes })) {
+        match self.messages.try_send(Message::Propose(Proposal { data, answer, bytes })) {
             Ok(()) => answered.await.unwrap_or(Err(ProposeError::Indeterminate)),
             Err(mpsc::error::TrySendError::Full(_)) => Err(ProposeError::Exhausted),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(self.shared.why_not_running()),
@@ -209,7 +211,7 @@ impl Shared {
     }
 
     /// `None` if `index` is applied, else what resolves when it is (or is dropped when it cannot be).
-    fn wait_for(&self, index: LogIndex) -> Option<oneshot::Receiver<()>> {
+    pub(super) fn wait_for(&self, index: LogIndex) -> Option<oneshot::Receiver<()>> {
         // Looked at under the lock that `advance_applied` holds, or the wake-up could fall in between.
         let mut readers = self.readers();
         if self.applied() >= index {

@@ -244,10 +244,16 @@ impl LogStore {
         let keys = keys::entry_keys(group, 0);
         let last = view.range(&self.inner.space, &keys.start..&keys.end, Direction::Backward).next().transpose()?;
         let Some((key, value)) = last else {
-            return Ok(LogBounds { compacted_index, compacted_term, last_index: compacted_index, last_term: compacted_term });
+            return Ok(LogBounds {
+                compacted_index,
+                compacted_term,
+                last_index: compacted_index,
+                last_term: compacted_term,
+            });
         };
         let last_index = keys::entry_of_key(&key).map_or(0, |(_, index)| index);
-        let (last_term, _) = keys::decode_entry(group, last_index, &value).map_err(|e| self.damaged(group, last_index, e))?;
+        let (last_term, _) =
+            keys::decode_entry(group, last_index, &value).map_err(|e| self.damaged(group, last_index, e))?;
         // The first entry tells whether the front is whole; gaps further on are found when they are read.
         if !view.contains(&self.inner.space, &keys::entry_key(group, compacted_index + 1))? {
             return Err(self.missing(group, compacted_index + 1));

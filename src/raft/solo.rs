@@ -10,7 +10,7 @@
 //! given out; a failed append, sync or apply ends the group, and what was under way is `Indeterminate`. Called by `shard`.
 
 use super::group::{Message, Proposal, Shared};
-use super::{Append, ApplyError, AppendError, Entry, Group, GroupId, LogError, LogIndex, LogStore, LogWriter};
+use super::{Append, AppendError, ApplyError, Entry, Group, GroupId, LogError, LogIndex, LogStore, LogWriter};
 use super::{ProposeError, StateMachine};
 use crate::mutants::mutant;
 use crate::rt::{self, compute};
@@ -181,11 +181,8 @@ impl<O: Send + 'static> Sequencer<O> {
             proposals.into_iter().for_each(|proposal| proposal.answer(Err(reason.clone())));
             return Err(());
         }
-        let number = |(proposal, index): (&Proposal<O>, LogIndex)| Entry {
-            index,
-            term: self.term,
-            data: proposal.data.clone(),
-        };
+        let number =
+            |(proposal, index): (&Proposal<O>, LogIndex)| Entry { index, term: self.term, data: proposal.data.clone() };
         let entries: Arc<[Entry]> = proposals.iter().zip(self.next_index..).map(number).collect();
         let append = Append { group: self.shared.id(), entries: entries.clone() };
         match self.writer.append(append).await {
@@ -281,7 +278,8 @@ async fn apply_chunk<M: StateMachine>(
         let outcomes = machine.apply(chunk).map_err(|e| format!("cannot apply a committed entry: {e}"))?;
         let (last, applied) = (chunk[chunk.len() - 1].index, machine.applied());
         if outcomes.len() != chunk.len() || applied != last {
-            let problem = format!("{} outcomes for {} entries, applied {applied} of {last}", outcomes.len(), chunk.len());
+            let problem =
+                format!("{} outcomes for {} entries, applied {applied} of {last}", outcomes.len(), chunk.len());
             return Err(format!("the state machine broke its contract: {problem}"));
         }
         Ok((machine, outcomes))

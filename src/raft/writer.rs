@@ -51,7 +51,7 @@ pub struct LogWriter {
 struct Request {
     append: Append,
     answer: oneshot::Sender<Result<(), AppendError>>,
-    _bytes: OwnedSemaphorePermit,
+    bytes: OwnedSemaphorePermit,
 }
 
 impl LogWriter {
@@ -61,7 +61,8 @@ impl LogWriter {
         let bytes_max = u32::try_from(options.bytes_max).unwrap_or(u32::MAX).max(1);
         let failure = Arc::new(OnceLock::new());
         let stats = Arc::new(LogStats::default());
-        let task = WriterTask { log, queue, most: options.appends_max.max(1), failure: failure.clone(), stats: stats.clone() };
+        let task =
+            WriterTask { log, queue, most: options.appends_max.max(1), failure: failure.clone(), stats: stats.clone() };
         rt::spawn("raft-log-writer", task.run());
         LogWriter { requests, bytes: Arc::new(Semaphore::new(bytes_max as usize)), bytes_max, failure, stats }
     }
@@ -72,7 +73,7 @@ impl LogWriter {
         let permits = u32::try_from(append.bytes()).unwrap_or(u32::MAX).clamp(1, self.bytes_max);
         let bytes = self.bytes.clone().try_acquire_many_owned(permits).map_err(|_| AppendError::Exhausted)?;
         let (answer, answered) = oneshot::channel();
-        match self.requests.try_send(Request { append, answer, _bytes: bytes }) {
+        match self.requests.try_send(Request { append, answer, bytes }) {
             Ok(()) => answered.await.unwrap_or_else(|_| Err(self.failed())),
             Err(mpsc::error::TrySendError::Full(_)) => Err(AppendError::Exhausted),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(self.failed()),
@@ -108,10 +109,12 @@ impl WriterTask {
                 let _ = self.failure.set(error.to_string());
             }
             let failed = written.is_err();
-            for request in requests.drain(..) {
+            for Request { answer, bytes, .. } in requests.drain(..) {
                 let result = self.failure.get().map_or(Ok(()), |reason| Err(AppendError::Failed(reason.clone())));
+                // Before the answer: whoever gets it may append again at once.
+                drop(bytes);
                 // Whoever gave up waiting does not want the answer.
-                let _ = request.answer.send(result);
+                let _ = answer.send(result);
             }
             if failed {
                 return;

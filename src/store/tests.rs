@@ -89,7 +89,8 @@ fn ranges_go_both_ways_and_end_before_their_end() {
     assert_eq!(range(b"a", b"c", Direction::Forward), [&b"a"[..], b"ab", b"b"]);
     assert_eq!(range(b"aa", b"d", Direction::Backward), [&b"c"[..], b"b", b"ab"]);
     assert!(range(b"c", b"a", Direction::Forward).is_empty());
-    let prefix: Vec<_> = store.view().prefix(&space, b"a", Direction::Backward).map(|e| e.unwrap().0.to_vec()).collect();
+    let prefix: Vec<_> =
+        store.view().prefix(&space, b"a", Direction::Backward).map(|e| e.unwrap().0.to_vec()).collect();
     assert_eq!(prefix, [&b"ab"[..], b"a"]);
 }
 
@@ -200,7 +201,10 @@ fn a_torn_last_batch_is_cut_off_wherever_it_was_torn() {
                 fs::write(&file, &torn).unwrap();
                 journal::verify(directory.path(), discipline).unwrap();
                 let left = fs::read(&file).unwrap();
-                assert!(left[..ends[1]] == good[..ends[1]] && left[ends[1]..].iter().all(|byte| *byte == 0), "byte {at}");
+                assert!(
+                    left[..ends[1]] == good[..ends[1]] && left[ends[1]..].iter().all(|byte| *byte == 0),
+                    "byte {at}"
+                );
             }
         }
         let store = Store::open(directory.path(), StoreOptions { discipline, ..options() }).unwrap();

@@ -77,7 +77,9 @@ mod tests {
     fn names_of_shard_spaces_round_trip_and_never_change() {
         assert_eq!(shard_space(0xabc), "shard-0000000000000abc");
         assert_eq!(shard_of_space("shard-0000000000000abc"), Some(0xabc));
-        for other in ["control", "shard-abc", "shard-0000000000000ABC", "shard-+000000000000abc", "shard-00000000000000abc"] {
+        for other in
+            ["control", "shard-abc", "shard-0000000000000ABC", "shard-+000000000000abc", "shard-00000000000000abc"]
+        {
             assert_eq!(shard_of_space(other), None, "{other}");
         }
     }

@@ -221,7 +221,9 @@ mod tests {
         let (low, high) = (PointId::Num(9), PointId::Uuid(Uuid::max()));
         assert!(keys().start.as_slice() < key(low).as_slice() && key(high).as_slice() < keys().end.as_slice());
         let after = keys_after(low);
-        assert!(key(low).as_slice() < after.start.as_slice() && after.start.as_slice() < key(PointId::Num(10)).as_slice());
+        assert!(
+            key(low).as_slice() < after.start.as_slice() && after.start.as_slice() < key(PointId::Num(10)).as_slice()
+        );
         assert!(key(high).as_slice() < after.end.as_slice());
         assert_eq!(id_of_key(&key(high)), Some(high));
         assert_eq!(id_of_key(&[3; KEY_BYTES]), None);
