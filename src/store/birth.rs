@@ -54,7 +54,10 @@ pub(super) fn clear_unfinished(path: &Path) -> Result<(), StoreError> {
             _ => true,
         };
         if holds_data {
-            return Err(StoreError::corrupt(path, format!("no usable {VERSION_FILE} file, but there is {}", file.display())));
+            return Err(StoreError::corrupt(
+                path,
+                format!("no usable {VERSION_FILE} file, but there is {}", file.display()),
+            ));
         }
     }
     for name in [FIRST_JOURNAL, VERSION_FILE] {

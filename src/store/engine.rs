@@ -7,9 +7,11 @@ use super::batch::Batch;
 use super::error::StoreError;
 use super::view::View;
 use super::{birth, journal};
-use super::SIMULATED;
+use crate::rt;
 use fjall::config::CompressionPolicy;
-use fjall::{AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
+use fjall::{
+    AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode,
+};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -65,7 +67,7 @@ impl Default for StoreOptions {
             journal_bytes_max: 256 << 20,
             memtable_bytes_max: 16 << 20,
             separate_values_from_bytes: Some(2048),
-            maintenance: if SIMULATED { Maintenance::Caller } else { Maintenance::Threads(2) },
+            maintenance: if rt::SIMULATED { Maintenance::Caller } else { Maintenance::Threads(2) },
             discipline: Discipline::SyncedNowAndThen,
         }
     }
@@ -127,7 +129,13 @@ impl Store {
         let database = open_engine(&path, &options)?;
         let names: Vec<String> = database.list_keyspace_names().iter().map(|name| name.to_string()).collect();
         let store = Store {
-            inner: Arc::new(Inner { database, path, options, poisoned: AtomicBool::new(false), spaces: Mutex::default() }),
+            inner: Arc::new(Inner {
+                database,
+                path,
+                options,
+                poisoned: AtomicBool::new(false),
+                spaces: Mutex::default(),
+            }),
         };
         for name in names {
             store.space(&name)?;
@@ -269,9 +277,9 @@ fn keyspace_options(options: &StoreOptions) -> KeyspaceCreateOptions {
         // Nobody would serve the engine's requests to flush; `maintain` looks at the size itself.
         Maintenance::Caller => u64::MAX,
     };
-    let separation = options.separate_values_from_bytes.map(|bytes| {
-        KvSeparationOptions::default().separation_threshold(bytes).compression(CompressionType::None)
-    });
+    let separation = options
+        .separate_values_from_bytes
+        .map(|bytes| KvSeparationOptions::default().separation_threshold(bytes).compression(CompressionType::None));
     KeyspaceCreateOptions::default()
         .max_memtable_size(memtable_bytes_max)
         .data_block_compression_policy(CompressionPolicy::disabled())

@@ -94,7 +94,9 @@ impl StoreError {
     /// An error of the engine while doing `action` on `path`.
     pub(super) fn from_engine(path: &Path, action: &'static str, error: fjall::Error) -> StoreError {
         match error {
-            fjall::Error::Io(source) | fjall::Error::Storage(fjall::LsmError::Io(source)) => Self::io(path, action, source),
+            fjall::Error::Io(source) | fjall::Error::Storage(fjall::LsmError::Io(source)) => {
+                Self::io(path, action, source)
+            }
             fjall::Error::Poisoned => StoreError::Poisoned { path: path.into() },
             fjall::Error::Locked => StoreError::InUse { path: path.into(), pid: None },
             other => Self::corrupt(path, format!("{action}: {other}")),

@@ -3,9 +3,6 @@
 //! a format version and checksums; damaged or newer data is refused and left as it is. Called by `raft`, `shard`,
 //! `coordination` and `security`; the roof opens it.
 
-// Stands here until `rt` has it.
-const SIMULATED: bool = cfg!(madsim);
-
 mod batch;
 mod birth;
 pub mod directory;
