@@ -287,7 +287,7 @@ fn plain(origin: &Origin) -> Origin {
 fn later_notice(key: &Key, config: &Config, origins: &BTreeMap<&'static str, Origin>) -> Option<Notice> {
     let Effect::Later(reason) = key.effect else { return None };
     let origin = origins.get(key.name)?;
-    let changed = key.secret || key.value(config) != key.value(&Config::default());
+    let changed = key.value(config) != key.value(&Config::default());
     changed.then(|| Notice { key: key.name.to_owned(), origin: origin.clone(), reason })
 }
 

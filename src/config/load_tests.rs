@@ -472,6 +472,7 @@ proptest::proptest! {
         proptest::prop_assume!(keys::find(&name).is_none());
         let flags = vec![Assignment::named("--set x", &name, "1")];
         let read = |_: &Path| Err(io::Error::from(io::ErrorKind::NotFound));
-        proptest::prop_assert!(load(&Sources { file: None, variables: Vec::new(), flags, read: &read }).is_err());
+        let loaded = load(&Sources { file: None, variables: Vec::new(), flags, read: &read });
+        proptest::prop_assert!(loaded.is_err());
     }
 }

@@ -8,6 +8,7 @@
 use std::io::IsTerminal;
 
 use tracing::Span;
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
@@ -76,7 +77,8 @@ fn parse_filter(filter: &str) -> Result<EnvFilter, String> {
     for directive in filter.split(',').map(str::trim) {
         // The parser takes a lone word as a target at level trace; here it is meant as a level, and a misspelt level
         // must not turn the log into one of everything.
-        let is_level = directive.parse::<tracing::level_filters::LevelFilter>().is_ok();
+        // An empty directive parses as a level, too.
+        let is_level = !directive.is_empty() && directive.parse::<LevelFilter>().is_ok();
         if !is_level && !directive.contains('=') {
             return Err(format!("{directive:?} is neither error, warn, info, debug, trace or off nor TARGET=LEVEL"));
         }

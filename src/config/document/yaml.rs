@@ -16,6 +16,7 @@ const NESTING_MAX: usize = 16;
 pub(super) fn parse(text: &str) -> Result<Vec<Entry>, Malformed> {
     let options = serde_saphyr::options! {
         with_snippet: false,
+        strict_booleans: true,
         budget: serde_saphyr::budget! { max_depth: NESTING_MAX, max_aliases: 64, max_nodes: 10_000, },
     };
     let root: Node = serde_saphyr::from_str_with_options(text, options).map_err(|error| malformed(&error))?;
