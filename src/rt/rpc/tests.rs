@@ -197,3 +197,26 @@ fn addresses_are_host_and_port() {
     }
     assert_eq!(connect("node-1:7000", &RpcOptions::default()).expect("an address").addr(), "node-1:7000");
 }
+
+#[tokio::test]
+async fn several_services_share_a_port_through_a_router() {
+    let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
+    let addr = listener.local_addr().expect("bound").to_string();
+    let (_reporter, service) = health_reporter();
+    let router = axum::Router::new()
+        .route_service("/grpc.health.v1.Health/{*rest}", service)
+        .fallback(async || Status::unimplemented("no such method").into_http::<axum::body::Body>());
+    let shutdown = Shutdown::new();
+    let task = spawn("router", serve(listener, router, RpcOptions::default(), shutdown.clone()));
+    let channel = connect(&addr, &RpcOptions::default()).expect("an address");
+    HealthClient::new(channel.clone()).check(about("")).await.expect("the whole server is healthy");
+
+    let elsewhere = tower::service_fn(move |mut request: http::Request<tonic::body::Body>| {
+        *request.uri_mut() = http::Uri::from_static("/other.Service/Method");
+        tower::Service::call(&mut channel.clone(), request)
+    });
+    let error = HealthClient::new(elsewhere).check(about("")).await.expect_err("no such method");
+    assert_eq!(error.code(), Code::Unimplemented, "{error:?}");
+    shutdown.trigger();
+    time::timeout(PATIENCE, task).await.expect("drained").expect("ended well");
+}
