@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(io(|| "read").await, "read");
         assert_eq!(short(|| 1), 1);
         let panic = AssertUnwindSafe(cpu(|| panic!("bad vector"))).catch_unwind().await;
-        let payload = panic.map(|()| ()).expect_err("the panic goes on here");
+        let payload = panic.expect_err("the panic goes on here");
         assert_eq!(payload.downcast_ref::<&str>(), Some(&"bad vector"));
     }
 

@@ -113,7 +113,7 @@ mod tests {
     async fn a_result_a_panic_and_an_abort_are_told_apart() {
         assert_eq!(spawn("sum", async { 1 + 1 }).await, Ok(2));
 
-        let failed = spawn("boom", async { panic!("at {}", 7) }).await.map(|()| ());
+        let failed = spawn("boom", async { panic!("at {}", 7) }).await;
         assert_eq!(failed, Err(TaskFailed::Panicked { name: "boom", message: "at 7".to_owned() }));
 
         let endless = spawn("endless", std::future::pending::<()>());

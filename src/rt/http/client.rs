@@ -18,6 +18,10 @@ use std::{
     time::Duration,
 };
 
+/// How long an answered connection may take to become ready for the next request. Normally it already is; a server that
+/// answered before it had read the whole request may keep it busy, and then it is not worth keeping.
+const READY_WAIT_MAX: Duration = Duration::from_millis(20);
+
 /// The bounds of a client.
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
@@ -170,7 +174,7 @@ impl Client {
             match time::timeout_at(deadline, self.0.exchange(&mut sender, request)).await {
                 Err(_) => return Err(ClientError::TimedOut { addr: self.0.addr.clone(), limit }),
                 Ok(Ok(answer)) => {
-                    self.0.keep(sender);
+                    self.0.keep(sender).await;
                     return Ok(answer);
                 }
                 // The server closed a kept connection before this request went out: nothing happened, so dial anew.
@@ -217,9 +221,11 @@ impl Shared {
         idle.pop().map(|connection| connection.sender)
     }
 
-    fn keep(&self, sender: Sender) {
+    /// Puts a connection at rest, once its task has seen the end of the answer: the pool holds only ready ones.
+    async fn keep(&self, mut sender: Sender) {
+        let Ok(Ok(())) = time::timeout(READY_WAIT_MAX, sender.ready()).await else { return };
         let mut idle = self.idle();
-        if !sender.is_closed() && idle.len() < self.options.idle_connections_max {
+        if idle.len() < self.options.idle_connections_max {
             idle.push(Idle { sender, since: time::now() });
         }
     }
@@ -236,7 +242,7 @@ impl Shared {
         Ok(sender)
     }
 
-    /// Sends and reads; on success the connection is ready for the next request or closed.
+    /// Sends the request and reads the whole answer.
     async fn exchange(&self, sender: &mut Sender, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, Failed> {
         let response = match sender.try_send_request(request).await {
             Ok(response) => response,
@@ -256,8 +262,6 @@ impl Shared {
                 self.broken(error)
             })
         })?;
-        // Wait until the connection's task has seen the end of the answer, so that the pool holds only ready ones.
-        let _closed = sender.ready().await;
         Ok(Response::from_parts(head, body.to_bytes()))
     }
 

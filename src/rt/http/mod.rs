@@ -14,4 +14,6 @@ pub use body::{BodyFailure, BodyTimedOut, body_failure};
 pub use server::{HttpOptions, PeerAddr, serve};
 
 #[cfg(all(test, not(madsim)))]
+mod cost;
+#[cfg(all(test, not(madsim)))]
 mod tests;

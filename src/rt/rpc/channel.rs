@@ -102,7 +102,7 @@ struct Link {
     dialling: bool,
     /// How many dials have ended, and how the last one failed: a call fails with the dial it waited for, not an older one.
     dials_ended: u64,
-    failure: Option<Arc<io::Error>>,
+    failure: Option<io::Error>,
 }
 
 impl fmt::Debug for Peer {
@@ -174,20 +174,11 @@ impl Peer {
     /// One attempt to connect, as a task of its own.
     async fn dial(self: Arc<Peer>) {
         let limit = self.options.connect_timeout;
-        let dialled = match time::timeout(limit, self.open()).await {
+        let mut attempt = Attempt { peer: self, sender: Err(io::ErrorKind::Interrupted.into()) };
+        attempt.sender = match time::timeout(limit, attempt.peer.open()).await {
             Ok(dialled) => dialled,
             Err(elapsed) => Err(io::Error::new(io::ErrorKind::TimedOut, elapsed)),
         };
-        {
-            let mut link = self.link();
-            link.dialling = false;
-            link.dials_ended += 1;
-            match dialled {
-                Ok(sender) => (link.sender, link.failure) = (Some(sender), None),
-                Err(error) => (link.sender, link.failure) = (None, Some(Arc::new(error))),
-            }
-        }
-        self.dialled.notify_waiters();
     }
 
     async fn open(&self) -> io::Result<SendRequest<Body>> {
@@ -210,5 +201,27 @@ impl Peer {
             }
         }));
         Ok(sender)
+    }
+}
+
+/// A dial under way. Its end, in whatever way (the task may be killed), is told to the calls that wait.
+struct Attempt {
+    peer: Arc<Peer>,
+    sender: io::Result<SendRequest<Body>>,
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        let ended = std::mem::replace(&mut self.sender, Err(io::ErrorKind::Interrupted.into()));
+        {
+            let mut link = self.peer.link();
+            link.dialling = false;
+            link.dials_ended += 1;
+            match ended {
+                Ok(sender) => (link.sender, link.failure) = (Some(sender), None),
+                Err(error) => (link.sender, link.failure) = (None, Some(error)),
+            }
+        }
+        self.peer.dialled.notify_waiters();
     }
 }

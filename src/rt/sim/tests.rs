@@ -189,8 +189,22 @@ fn grpc_runs_stalls_and_comes_back_after_a_kill() {
             assert_eq!(error.code(), Code::DeadlineExceeded, "{error:?}");
             assert!(start.elapsed() <= 3 * SECOND, "{:?}", start.elapsed());
 
+            let mut bounded = calls.watch(limited(3 * SECOND)).await.expect("answered").into_inner();
+            let unbounded = tonic::Request::new(HealthCheckRequest { service: "x".to_owned() });
+            let mut unbounded = calls.watch(unbounded).await.expect("answered").into_inner();
+            bounded.message().await.expect("no error").expect("a first state");
+            unbounded.message().await.expect("no error").expect("a first state");
             cut(from, to);
             cut(to, from);
+            // Nothing the server says can arrive, so the client's own deadline must end the stream ...
+            let start = time::now();
+            let error = time::timeout(60 * SECOND, bounded.message()).await.expect("ends").expect_err("cut off");
+            assert_eq!(error.code(), Code::DeadlineExceeded, "{error:?}");
+            assert!(start.elapsed() <= 3 * SECOND, "{:?}", start.elapsed());
+            // ... and where there is none, unanswered pings.
+            let error = time::timeout(60 * SECOND, unbounded.message()).await.expect("ends").expect_err("cut off");
+            assert_eq!(error.code(), Code::Unavailable, "{error:?}");
+            assert!(start.elapsed() <= 5 * SECOND, "{:?}", start.elapsed());
             let error = calls.check(limited(SECOND)).await.expect_err("no way");
             assert_eq!(error.code(), Code::DeadlineExceeded, "{error:?}");
             heal_all();
