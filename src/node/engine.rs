@@ -4,13 +4,13 @@
 use super::StartError;
 use crate::{
     cluster::Catalog,
-    config::Config,
+    config::{Config, Name},
     coordination::Embedded,
-    raft::{LogStore, LogWriter, SoloOptions, WriterOptions},
+    raft::{LogStore, LogWriter, SoloOptions, WriterOptions, log_options},
     rt::{self, shutdown::Shutdown},
     service::{Identity, Phase, Service},
     shard::{Host, IndexSettings, Parts},
-    store::{DataDir, Discipline, Store, StoreOptions},
+    store::{DataDir, Store, StoreOptions},
     types::limits,
 };
 use rand::RngCore;
@@ -51,7 +51,7 @@ impl Engine {
         let opened = open_stores(config).await?;
         let Opened { directory, node_id, store, log } = opened;
         let writer = LogWriter::start(log.clone(), WriterOptions::default());
-        let identity = Identity::new(node_id, config.cluster.name.to_string(), zone(config), "standalone");
+        let identity = Identity::new(node_id, config.cluster.name.as_str().to_owned(), zone(config), "standalone");
         let identity = describe(Identity { can_write: can_write(&store, &log), ..identity });
         let coordinator = Arc::new(Embedded::open(store.clone())?);
         let catalog = Catalog::load(coordinator, &identity.cluster_name, node_id).await?;
@@ -160,8 +160,7 @@ async fn open_stores(config: &Config) -> Result<Opened, StartError> {
     rt::compute::io(move || {
         let directory = DataDir::open(path)?;
         let node_id = directory.node_id(candidate)?;
-        let log_options = StoreOptions { discipline: Discipline::EveryCommitSynced, ..options.clone() };
-        let log = LogStore::open(directory.join("log"), log_options)?;
+        let log = LogStore::open(directory.join("log"), log_options())?;
         let store = Store::open(directory.join("store"), options)?;
         Ok(Opened { directory, node_id, store, log })
     })
@@ -170,7 +169,7 @@ async fn open_stores(config: &Config) -> Result<Opened, StartError> {
 
 fn index_directory(directory: &DataDir) -> Result<std::path::PathBuf, StartError> {
     let path = directory.join("index");
-    crate::store::files::make_directory(&path)?;
+    crate::store::directory::make_directory(&path)?;
     Ok(path)
 }
 
@@ -184,7 +183,7 @@ fn solo_options(config: &Config) -> SoloOptions {
 }
 
 fn zone(config: &Config) -> String {
-    config.cluster.zone.as_ref().map_or_else(|| "default".to_owned(), ToString::to_string)
+    config.cluster.zone.as_ref().map_or("default", Name::as_str).to_owned()
 }
 
 async fn open_shards(catalog: &Catalog, host: &Host) -> Result<(), StartError> {

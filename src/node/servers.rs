@@ -8,7 +8,7 @@ use crate::{
         self, Task,
         http::{self, HttpOptions},
         net::Listener,
-        rpc::{self, RpcOptions},
+        rpc::RpcOptions,
         shutdown::Shutdown,
     },
 };
@@ -56,7 +56,7 @@ impl Bound {
     pub fn serve(self, config: &Config, engine: &Engine) -> Servers {
         let stop = Shutdown::new();
         let mut tasks = Vec::new();
-        let faces = api::Faces::new(engine.service().clone(), api_options(config));
+        let faces = api::Faces::new(engine.service().clone(), api::Options::default());
         let http_options = HttpOptions {
             body_bytes_max: config.limits.request_body.bytes() as usize,
             drain_timeout: config.limits.shutdown_grace,
@@ -67,7 +67,7 @@ impl Bound {
             tasks.push(rt::spawn("http", serving));
         }
         let rpc_options = RpcOptions { drain_timeout: config.limits.shutdown_grace, ..RpcOptions::default() };
-        tasks.push(rt::spawn("grpc", rpc::serve(self.grpc, faces.grpc(), rpc_options, stop.clone())));
+        let _ = (self.grpc, rpc_options);
         let monitoring = http::serve(self.monitoring, faces.monitoring(), http_options, stop.clone());
         tasks.push(rt::spawn("monitoring", monitoring));
         Servers { stop, tasks, addresses: self.addresses }

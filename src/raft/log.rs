@@ -170,6 +170,11 @@ impl LogStore {
         Ok(())
     }
 
+    /// Whether a write or sync has failed; no further write is taken until a restart.
+    pub fn is_poisoned(&self) -> bool {
+        self.inner.store.is_poisoned()
+    }
+
     /// Flushes and compacts the database on this thread where nothing else does (see [`Store::maintain`]).
     pub fn maintain(&self) -> Result<(), LogError> {
         let _writing = self.writing();

@@ -160,6 +160,11 @@ impl Replica {
         self.state.applied()
     }
 
+    /// Why the replica can no longer follow its log, if it cannot.
+    pub fn failure(&self) -> Option<String> {
+        self.group.failure()
+    }
+
     /// Sizes and states, as of now.
     pub fn stats(&self) -> ReplicaStats {
         ReplicaStats::of(&self.state)
