@@ -14,8 +14,8 @@
 #[cfg(not(madsim))]
 const IO_THREADS_MAX: usize = 64;
 
-/// Runs `work` on a thread for computation and returns what it returns. If the caller is dropped while it waits for a
-/// thread, `work` never runs; once it has begun it runs to its end. A panic in `work` goes on in the caller.
+/// Runs `work` on a thread for computation and returns what it returns. If the caller is dropped while it waits for
+/// its turn, `work` never runs; once it has begun it runs to its end. A panic in `work` goes on in the caller.
 pub async fn cpu<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     source::cpu(work).await
 }

@@ -156,6 +156,27 @@ async fn the_channel_dials_again_after_a_restart_and_cut_streams_are_unavailable
 }
 
 #[tokio::test]
+async fn a_full_server_is_unavailable() {
+    let options = RpcOptions { connections_max: 1, ..RpcOptions::default() };
+    let server = TestServer::start("127.0.0.1:0", options).await;
+    let only = dial(&server.addr).await.expect("connected");
+    while server.stats.open() < 1 {
+        time::sleep(MS).await;
+    }
+    let mut client = server.client();
+    let error = time::timeout(PATIENCE, client.check(about("store"))).await.expect("ends").expect_err("refused");
+    assert_eq!(error.code(), Code::Unavailable, "{error:?}");
+    assert!((1..=2).contains(&server.stats.refused()), "{} dials", server.stats.refused());
+
+    drop(only);
+    while server.stats.open() > 0 {
+        time::sleep(MS).await;
+    }
+    client.check(about("store")).await.expect("there is room again");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_client_that_never_speaks_http2_is_cut_off() {
     let options = RpcOptions { handshake_timeout: 80 * MS, ..RpcOptions::default() };
     let server = TestServer::start("127.0.0.1:0", options).await;
