@@ -51,8 +51,9 @@ impl Engine {
         let opened = open_stores(config).await?;
         let Opened { directory, node_id, store, log } = opened;
         let writer = LogWriter::start(log.clone(), WriterOptions::default());
-        let identity = Identity::new(node_id, config.cluster.name.as_str().to_owned(), zone(config), "standalone");
-        let identity = describe(Identity { can_write: can_write(&store, &log), ..identity });
+        let mut identity = Identity::new(node_id, config.cluster.name.as_str().to_owned(), zone(config), "standalone");
+        identity.can_write = can_write(&store, &log);
+        let identity = describe(identity);
         let coordinator = Arc::new(Embedded::open(store.clone())?);
         let catalog = Catalog::load(coordinator, &identity.cluster_name, node_id).await?;
         let host = Host::new(Parts {

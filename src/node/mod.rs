@@ -22,7 +22,7 @@ use servers::{Bound, Servers};
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The mode is not there yet.
-    #[error("mode {mode}: {why}")]
+    #[error("mode {}: {why}", mode.name())]
     Mode { mode: Mode, why: &'static str },
     /// A listener could not be bound.
     #[error("cannot listen for {listener} on {address}: {source}")]
