@@ -249,3 +249,52 @@ fn an_idle_connection_makes_no_traffic_storm() {
         .await;
     });
 }
+
+/// Two clients, both protocols, drifting clocks, a lossy link and a cut: what happened and when, by every clock.
+async fn mixed_story() -> Vec<String> {
+    let server = node(1);
+    drop(server.spawn(serve_echo()));
+    drop(server.spawn(serve_health()));
+    set_drift_ppm(server.id(), 20_000);
+    madsim::time::sleep(SECOND).await;
+    madsim::net::NetSim::current().update_config(|config| config.packet_loss_rate = 0.05);
+    let clients = (2..4).map(|number| {
+        let client = node(number);
+        set_drift_ppm(client.id(), -10_000 * i32::from(number));
+        client.spawn(async move {
+            let http = Client::new("10.0.0.1:80");
+            let channel = rpc::connect("10.0.0.1:81", &rpc::RpcOptions::default()).expect("an address");
+            let mut health = HealthClient::new(channel);
+            let mut events = Vec::new();
+            for _ in 0..30 {
+                let echoed = http.request_within(2 * SECOND, echo("x")).await.map(|answer| answer.status());
+                let checked = health.check(limited(2 * SECOND)).await.map(|answer| answer.into_inner().status);
+                let outcome = (echoed.map_err(|e| e.to_string()), checked.map_err(|e| e.code()));
+                events.push(format!("{} {:?} {} {outcome:?}", number, time::now(), time::wall().0));
+                let pause_ms = rng::stream("pause").next_u64() % 50;
+                time::sleep(Duration::from_millis(pause_ms)).await;
+            }
+            events
+        })
+    });
+    let clients: Vec<_> = clients.collect();
+    madsim::time::sleep(SECOND).await;
+    let far = Handle::current().get_node("node-3").expect("made above").id();
+    cut(far, server.id());
+    madsim::time::sleep(3 * SECOND).await;
+    heal(far, server.id());
+    let mut story = Vec::new();
+    for client in clients {
+        story.extend(client.await.expect("the node lives"));
+    }
+    story
+}
+
+#[test]
+fn the_same_seed_tells_the_same_story() {
+    let story = run(11, mixed_story);
+    assert_eq!(story.len(), 60);
+    assert!(story.iter().filter(|event| event.contains("(Ok(200), Ok(1))")).count() >= 20, "{story:#?}");
+    assert_eq!(story, run(11, mixed_story));
+    assert_ne!(story, run(12, mixed_story));
+}
