@@ -4,8 +4,7 @@
 //! Here the two are told apart by what follows the damage, as in Alagappan et al., "Protocol-Aware Recovery for
 //! Consensus-Based Storage" (FAST 2018), section 3.3: a write that must have waited for the damaged one to be durable proves
 //! corruption. What cannot be told from a tear is cut: damage to the last batch, and in a store that syncs now and then
-//! damage to batches since the last sync but one that something was written after. Called by `Store::open` only; one
-//! pass, about 10 ms for 64 MiB in the page cache.
+//! damage that no marked batch follows. Called by `Store::open` only; one pass, 0.2 to 0.6 ms a MiB in the page cache.
 //!
 //! Format (fjall 3, journal compression off), integers little-endian:
 //! start = 1, items u32, seqno u64 · item = 2, value type u8, compression u8 = 0, space u64, key length u16, value length
@@ -214,4 +213,28 @@ fn cut(file: &Path, length: usize) -> Result<(), StoreError> {
 
 fn damaged(file: &Path, offset: usize) -> StoreError {
     StoreError::corrupt(file, format!("the record at byte {offset} is damaged, and synced records follow it"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn the_written_bytes_are_those_a_plain_read_finds() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sparse");
+        // Nothing written; data, a hole, data, a hole; no hole at the end.
+        for (pieces, length) in [(&[][..], 1 << 20), (&[0u64, 300_000][..], 1 << 22), (&[0, 1000][..], 2000)] {
+            let mut file = File::create(&path).unwrap();
+            for at in pieces {
+                file.seek(SeekFrom::Start(*at)).unwrap();
+                file.write_all(&[9; 1000]).unwrap();
+            }
+            file.set_len(length).unwrap();
+            let (found, plain) = (read_written(&path).unwrap(), fs::read(&path).unwrap());
+            assert!(plain.starts_with(&found) && is_unwritten(&plain[found.len()..]));
+            assert!(found.len() as u64 <= pieces.last().map_or(0, |at| at + 1000).next_multiple_of(1 << 16));
+        }
+    }
 }

@@ -321,6 +321,31 @@ fn a_damaged_table_is_refused_at_open_or_at_the_read() {
     assert!(matches!(read, Err(StoreError::Corrupt { .. })), "{read:?}");
 }
 
+/// Set for the child of the next test: where to write.
+const CHILD_PATH: &str = "VECTORSPHERE_TEST_STORE";
+
+#[test]
+fn buffered_commits_survive_the_death_of_the_process() {
+    if let Some(path) = std::env::var_os(CHILD_PATH) {
+        let store = Store::open(path, options()).unwrap();
+        let space = store.space("s").unwrap();
+        for i in 0..1000u32 {
+            let mut batch = store.batch();
+            batch.put(&space, &i.to_be_bytes(), &[1; 300]);
+            batch.commit(Durability::Buffered).unwrap();
+        }
+        // SAFETY: sends a signal to this very process; no memory is involved.
+        unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let name = "store::tests::buffered_commits_survive_the_death_of_the_process";
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    let died = child.args(["--exact", name]).env(CHILD_PATH, directory.path()).output().unwrap().status;
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&died), Some(libc::SIGKILL));
+    let store = Store::open(directory.path(), options()).unwrap();
+    assert_eq!(keys(&store, &store.space("s").unwrap(), Direction::Forward).len(), 1000);
+}
+
 #[test]
 fn a_second_opener_is_refused() {
     let directory = tempfile::tempdir().unwrap();
