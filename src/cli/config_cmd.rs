@@ -8,8 +8,9 @@ use std::path::Path;
 use serde_json::{Map, Value as Json, json};
 
 use super::args::{ConfigArgs, ConfigCommand, ShowArgs};
-use super::context::{CliError, Context, OutputFormat, columns, say};
+use super::context::{CliError, Context, OutputFormat, say};
 use super::exit::ExitCode;
+use super::listing;
 use crate::config::{self, Config, DEFAULT_YAML, Effect, KEYS, Key, Loaded, Sources, Value};
 
 /// Loads the configuration from the file, the process's environment and the flags.
@@ -80,7 +81,7 @@ fn show(args: &ShowArgs, context: &Context) -> Result<(), CliError> {
         let row = |key: &Key| {
             vec![key.name.to_owned(), key.value(&loaded.config).to_string(), loaded.origin(key.name).to_string()]
         };
-        return say(&columns(&["KEY", "VALUE", "ORIGIN"], &KEYS.iter().map(row).collect::<Vec<_>>()));
+        return say(&listing::left(&["KEY", "VALUE", "ORIGIN"], &KEYS.iter().map(row).collect::<Vec<_>>()));
     }
     let document = match args.origin {
         true => nested(
@@ -89,7 +90,7 @@ fn show(args: &ShowArgs, context: &Context) -> Result<(), CliError> {
         false => nested(|key| key.value(&loaded.config).to_json()),
     };
     let row = |key: &Key| vec![key.name.to_owned(), key.value(&loaded.config).to_string()];
-    context.print(&document, || columns(&["KEY", "VALUE"], &KEYS.iter().map(row).collect::<Vec<_>>()))
+    context.print(&document, || listing::left(&["KEY", "VALUE"], &KEYS.iter().map(row).collect::<Vec<_>>()))
 }
 
 /// A document with the sections as objects, which read back as a configuration file where `leaf` gives the value.

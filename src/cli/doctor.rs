@@ -10,8 +10,9 @@ use serde_json::json;
 
 use super::args::ConfigArgs;
 use super::config_cmd::{load_config, require_startable};
-use super::context::{CliError, Context, columns};
+use super::context::{CliError, Context};
 use super::exit::ExitCode;
+use super::listing;
 use crate::config::{Config, Loaded};
 
 /// How bad a finding is.
@@ -104,7 +105,7 @@ fn configuration(loaded: Result<Loaded, CliError>) -> (Vec<Finding>, Config) {
 
 fn render(findings: &[Finding]) -> String {
     let row = |f: &Finding| vec![f.check.to_owned(), f.verdict.word().to_owned(), f.seen.clone(), f.advice.clone()];
-    columns(&["CHECK", "", "SEEN", "ADVICE"], &findings.iter().map(row).collect::<Vec<_>>())
+    listing::left(&["CHECK", "", "SEEN", "ADVICE"], &findings.iter().map(row).collect::<Vec<_>>())
 }
 
 #[cfg(test)]

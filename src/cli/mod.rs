@@ -11,6 +11,7 @@ pub mod doctor;
 pub mod exit;
 pub mod export;
 pub mod import;
+pub mod listing;
 pub mod quickstart;
 pub mod search;
 pub mod serve;
