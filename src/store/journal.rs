@@ -2,7 +2,7 @@
 //! end of the journal and cuts the file there, so one flipped bit would silently drop every later batch, synced or not;
 //! and a batch torn by a power loss whose last sector survived makes it refuse a database that lost nothing it promised.
 //! Here the two are told apart by what follows the damage, as in Alagappan et al., "Protocol-Aware Recovery for
-//! Consensus-Based Storage" (FAST 2018), section 3.3: a write that must have waited for the damaged one to be durable proves
+//! Consensus-Based Storage" (FAST 2018): a write that must have waited for the damaged one to be durable proves
 //! corruption. What cannot be told from a tear is cut: damage to the last batch, and in a store that syncs now and then
 //! damage that no marked batch follows. Called by `Store::open` only; one pass, 0.2 to 0.6 ms a MiB in the page cache.
 //!
