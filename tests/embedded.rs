@@ -6,8 +6,8 @@ use vectorsphere::{
     config::Config,
     embedded::{Database, Options},
     types::{
-        CollectionSpec, DocumentId, ErrorKind, Filter, IndexType, Metric, Payload, Point, PointPatch, Vector, VectorName,
-        VectorSpec,
+        CollectionSpec, DocumentId, ErrorKind, Filter, IndexType, Metric, Payload, Point, PointPatch, Vector,
+        VectorName, VectorSpec,
         operation::{DeleteRequest, ListRequest, Search},
     },
 };
@@ -26,12 +26,7 @@ fn point(id: impl Into<String>, vector: &[f32], metadata: serde_json::Value) -> 
 }
 
 fn patch(id: &str, metadata: serde_json::Value) -> PointPatch {
-    PointPatch {
-        id: DocumentId::from_text(id).unwrap(),
-        vectors: vec![],
-        payload: payload(metadata),
-        if_version: None,
-    }
+    PointPatch { id: DocumentId::from_text(id).unwrap(), vectors: vec![], payload: payload(metadata), if_version: None }
 }
 
 fn ids(hits: &[vectorsphere::types::operation::SearchHit]) -> Vec<String> {
@@ -45,7 +40,8 @@ fn everything_acknowledged_is_there_after_reopening() {
         let db = Database::open(dir.path(), Options::default()).unwrap();
         let c = db.create_collection("a", 2, Metric::Euclidean, IndexType::Flat).unwrap();
         for i in 0..200_u32 {
-            c.upsert_points(vec![point(format!("p{i}"), &[i as f32, 0.0], json!({"i": i, "even": i % 2 == 0}))]).unwrap();
+            c.upsert_points(vec![point(format!("p{i}"), &[i as f32, 0.0], json!({"i": i, "even": i % 2 == 0}))])
+                .unwrap();
         }
         c.patch(patch("p7", json!({"i": null, "name": "seven"}))).unwrap();
         let filter = Filter::from_json(&json!({"must": [{"key": "i", "range": {"gte": 100}}]})).unwrap();
@@ -114,7 +110,8 @@ fn named_vectors_and_several_shards() {
     let db = Database::open(dir.path(), Options::default()).unwrap();
     let name = |n: &str| VectorName::new(n).unwrap();
     let spec = |d, m| VectorSpec::new(d, m, IndexType::IvfPq).unwrap();
-    let vectors = BTreeMap::from([(name("title"), spec(1, Metric::Euclidean)), (name("body"), spec(2, Metric::Manhattan))]);
+    let vectors =
+        BTreeMap::from([(name("title"), spec(1, Metric::Euclidean)), (name("body"), spec(2, Metric::Manhattan))]);
     let c = db.create_collection_with("a", CollectionSpec::new(vectors, 3).unwrap()).unwrap();
     let vector = |c: &[f32]| Vector::new(c.to_vec()).unwrap();
     let points = (0..90_u64).map(|i| Point {
