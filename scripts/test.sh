@@ -68,7 +68,11 @@ stage() {
     local name="$1" started="$SECONDS" status=0
     shift
     printf '\n== %s\n' "$name"
-    "$@" </dev/null 2>&1 | tee "$log_dir/${name//[^a-z]/_}.log" || status=$?
+    # Not `|| status=$?`: bash ignores `set -e` in whatever stands left of `||`.
+    set +e
+    (set -e; "$@") </dev/null 2>&1 | tee "$log_dir/${name//[^a-z]/_}.log"
+    status=$?
+    set -e
     timings+=("$(printf '%6d s  %s' "$((SECONDS - started))" "$name")")
     if ((status != 0)); then
         printf '\n== %s: FAILED with exit code %d after %d s\n' "$name" "$status" "$((SECONDS - started))" >&2
