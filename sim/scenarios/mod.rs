@@ -1,0 +1,43 @@
+//! The scenarios: each is one simulated run, given a seed.
+mod disk_faults;
+mod disk_model;
+mod fjall_power;
+
+use crate::disk::Disk;
+use futures_util::future::LocalBoxFuture;
+use std::path::PathBuf;
+
+/// One kind of run. It panics if what it checks does not hold.
+pub struct Scenario {
+    pub name: &'static str,
+    pub run: fn(Run) -> LocalBoxFuture<'static, ()>,
+    /// Every `sometimes!` mark it may hit; a batch reports those it missed.
+    pub marks: &'static [&'static str],
+}
+
+/// What a run is given.
+pub struct Run {
+    pub seed: u64,
+    /// The simulated disk; each node has a directory below its root.
+    pub disk: Disk,
+    /// Where artifacts go (`plan.json`, `history.edn`, …).
+    pub scratch: PathBuf,
+    /// JSON of the plan to follow instead of the seed's own.
+    pub plan: Option<String>,
+}
+
+pub fn all() -> Vec<Scenario> {
+    vec![
+        Scenario {
+            name: "disk_model_agrees_with_its_specification",
+            run: |run| Box::pin(disk_model::run(run)),
+            marks: disk_model::MARKS,
+        },
+        Scenario { name: "disk_faults_are_what_they_say", run: |run| Box::pin(disk_faults::run(run)), marks: &[] },
+        Scenario {
+            name: "fjall_keeps_what_was_synced",
+            run: |run| Box::pin(fjall_power::run(run)),
+            marks: fjall_power::MARKS,
+        },
+    ]
+}
