@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod config;
 pub mod coordination;
 pub mod index;
+pub mod mutants;
 pub mod raft;
 pub mod rt;
 pub mod security;
