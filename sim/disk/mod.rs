@@ -2,7 +2,7 @@
 //! goes to real files on a memory file system, and this module remembers what a power failure would take away.
 //!
 //! Model, per POSIX: bytes are durable once their file was fsynced; names (create, rename, unlink, mkdir) once their
-//! directory was. Reads see everything at once. [`Disk::power_failure`] rolls a directory back to what was durable plus
+//! directory was (or as [`NameRule`] says). Reads see everything at once. [`Disk::power_failure`] rolls a directory back to what was durable plus
 //! what the [`LossModel`] lets survive; [`Disk::kill`] keeps everything that was written but stops the old process's
 //! descriptors, so that destructors which run in the simulation (and never would after SIGKILL) write nothing.
 //! After a failed fsync the bytes it covered never become durable, whatever a later fsync says, as on Linux.
@@ -19,6 +19,7 @@ mod power;
 mod real;
 mod state;
 
+pub use names::NameRule;
 pub use power::{Loss, LossModel};
 use rand::RngCore;
 use state::State;
@@ -32,10 +33,10 @@ pub struct Disk {
 
 impl Disk {
     /// Starts to simulate everything below `root`, an existing empty directory.
-    pub fn install(root: &Path) -> Disk {
+    pub fn install(root: &Path, name_rule: NameRule) -> Disk {
         let graveyard = root.join(".unlinked");
         std::fs::create_dir(&graveyard).expect("the run's directory is fresh");
-        state::install(State::new(root, graveyard));
+        state::install(State::new(root, graveyard, name_rule));
         Disk { root: root.to_path_buf() }
     }
 

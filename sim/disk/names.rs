@@ -2,13 +2,25 @@
 //!
 //! A file that is unlinked or renamed over moves to the graveyard, a directory outside every node's, until the change
 //! is durable: so it can come back. A rename is durable when the directory it renames into is.
+//! What a file's own fsync does for its name is a matter of [`NameRule`].
 use super::{real, state::State};
 use std::{
+    collections::BTreeSet,
     ffi::CString,
     fs,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
+
+/// What an fsync promises about names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameRule {
+    /// POSIX to the letter: only a directory's fsync makes the names in it durable.
+    Strict,
+    /// As ext4, XFS and btrfs do: a file's fsync carries the creation of the file and of the directories above it.
+    /// Renames and removals still need their directory's. fjall relies on this (for its directories and blob files).
+    Journalled,
+}
 
 #[derive(Debug)]
 pub enum NameChange {
@@ -33,6 +45,14 @@ impl NameChange {
         match self {
             NameChange::Created(path) | NameChange::DirectoryRemoved(path) => path,
             NameChange::Renamed { to: path, .. } | NameChange::Unlinked { path, .. } => path,
+        }
+    }
+
+    /// Every name that means something else since.
+    fn touches(&self) -> Vec<&Path> {
+        match self {
+            NameChange::Renamed { from, to, .. } => vec![from, to],
+            change => vec![change.path()],
         }
     }
 
@@ -121,6 +141,26 @@ impl State {
             std::mem::take(&mut self.names).into_iter().partition(|change| change.path().parent() == Some(dir));
         self.names = pending;
         durable.into_iter().for_each(|change| self.settle(change));
+    }
+
+    /// The file or directory at `path` was fsynced on a journalling file system: its own creation and that of the
+    /// directories above it are durable, and with them every older change of a name they touched, as a journal keeps
+    /// its order.
+    pub fn sync_creation(&mut self, path: &Path) {
+        let mut touched: BTreeSet<PathBuf> = BTreeSet::new();
+        let (mut durable, mut pending) = (Vec::new(), Vec::new());
+        for change in std::mem::take(&mut self.names).into_iter().rev() {
+            let created = matches!(&change, NameChange::Created(name) if path.starts_with(name));
+            if created || change.touches().iter().any(|name| touched.contains(*name)) {
+                touched.extend(change.touches().into_iter().map(Path::to_path_buf));
+                durable.push(change);
+            } else {
+                pending.push(change);
+            }
+        }
+        pending.reverse();
+        self.names = pending;
+        durable.into_iter().rev().for_each(|change| self.settle(change));
     }
 
     /// A change that can no longer be undone: what it took away is gone.

@@ -3,7 +3,10 @@
 //! Files are known by device and inode number, but never ordered by them: the numbers differ from run to run, so what
 //! is iterated is ordered by path. A file stays known while a descriptor refers to it or a power failure could change
 //! it; each known file is held open by a descriptor of the disk's own, so its inode number is not used again.
-use super::{names::NameChange, real};
+use super::{
+    names::{NameChange, NameRule},
+    real,
+};
 use libc::{c_int, off64_t};
 use std::{
     cell::RefCell,
@@ -138,6 +141,7 @@ pub struct State {
     pub files: BTreeMap<FileId, File>,
     /// Name changes that are not durable, oldest first.
     pub names: Vec<NameChange>,
+    name_rule: NameRule,
     faults: BTreeMap<PathBuf, Faults>,
     /// Directories whose process is dead and not yet restarted.
     pub frozen: Vec<PathBuf>,
@@ -145,7 +149,7 @@ pub struct State {
 }
 
 impl State {
-    pub fn new(root: &Path, graveyard: PathBuf) -> State {
+    pub fn new(root: &Path, graveyard: PathBuf, name_rule: NameRule) -> State {
         State {
             root: root.to_path_buf(),
             graveyard,
@@ -153,6 +157,7 @@ impl State {
             descriptors: BTreeMap::new(),
             files: BTreeMap::new(),
             names: Vec::new(),
+            name_rule,
             faults: BTreeMap::new(),
             frozen: Vec::new(),
             statistics: Statistics::default(),
@@ -290,8 +295,12 @@ impl State {
             return Err(libc::EIO);
         }
         self.statistics.syncs += 1;
-        if file.is_directory {
-            let path = file.path.clone();
+        let (path, is_directory) = (file.path.clone(), file.is_directory);
+        if self.name_rule == NameRule::Journalled {
+            self.sync_creation(&path);
+        }
+        let file = self.files.get_mut(&id).expect("open files are known");
+        if is_directory {
             self.sync_names(&path);
         } else if file.writes.iter().any(|write| write.durability == Durability::Doomed) {
             let pending = file.writes.iter_mut().filter(|write| write.durability == Durability::Pending);

@@ -56,7 +56,8 @@ pub fn be(order: Order) {
     fs::create_dir(&disks).expect("the scratch directory takes a directory");
     let runtime = madsim::runtime::Runtime::with_seed_and_config(order.seed, madsim::Config::default());
     let plan = order.plan.map(|path| fs::read_to_string(path).expect("the plan can be read"));
-    let run = Run { seed: order.seed, disk: Disk::install(&disks), scratch: order.scratch.clone(), plan };
+    let run =
+        Run { seed: order.seed, disk: Disk::install(&disks, scenario.name_rule), scratch: order.scratch.clone(), plan };
     let report = runtime.block_on(async move {
         (scenario.run)(run).await;
         world::end()

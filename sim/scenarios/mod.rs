@@ -2,8 +2,9 @@
 mod disk_faults;
 mod disk_model;
 mod fjall_power;
+mod store_power;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, NameRule};
 use futures_util::future::LocalBoxFuture;
 use std::path::PathBuf;
 
@@ -13,6 +14,7 @@ pub struct Scenario {
     pub run: fn(Run) -> LocalBoxFuture<'static, ()>,
     /// Every `sometimes!` mark it may hit; a batch reports those it missed.
     pub marks: &'static [&'static str],
+    pub name_rule: NameRule,
 }
 
 /// What a run is given.
@@ -32,12 +34,25 @@ pub fn all() -> Vec<Scenario> {
             name: "disk_model_agrees_with_its_specification",
             run: |run| Box::pin(disk_model::run(run)),
             marks: disk_model::MARKS,
+            name_rule: NameRule::Strict,
         },
-        Scenario { name: "disk_faults_are_what_they_say", run: |run| Box::pin(disk_faults::run(run)), marks: &[] },
+        Scenario {
+            name: "disk_faults_are_what_they_say",
+            run: |run| Box::pin(disk_faults::run(run)),
+            marks: &[],
+            name_rule: NameRule::Strict,
+        },
         Scenario {
             name: "fjall_keeps_what_was_synced",
             run: |run| Box::pin(fjall_power::run(run)),
             marks: fjall_power::MARKS,
+            name_rule: NameRule::Strict,
+        },
+        Scenario {
+            name: "store_keeps_what_was_durable",
+            run: |run| Box::pin(store_power::run(run)),
+            marks: store_power::MARKS,
+            name_rule: NameRule::Journalled,
         },
     ]
 }
