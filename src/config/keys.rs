@@ -184,7 +184,10 @@ pub static KEYS: &[Key] = &[
     key!(limits.batch_documents, NOW, 1usize => 1_000_000usize, "Most documents in one write request."),
     key!(limits.concurrent_requests, NOW, 1usize => 1_000_000usize, "Most requests served at once; further ones are told to slow down."),
     key!(limits.search_top_k, NOW, 1usize => 1_000_000usize, "Largest top_k of a search."),
+    key!(limits.connections, NOW, 1usize => 1_000_000usize, "Most connections open at once on each listener; further ones are closed as they come."),
     key!(limits.request_timeout, NOW, Duration::from_millis(10) => Duration::from_secs(3600), "Longest time for one request, from its first byte to its answer."),
+    key!(limits.head_timeout, NOW, Duration::from_millis(10) => Duration::from_secs(3600), "Longest time a client may take to send the head of a request."),
+    key!(limits.idle_timeout, NOW, Duration::from_millis(10) => Duration::from_secs(86_400), "Longest time a connection stays open without a request."),
     key!(limits.shutdown_grace, NOW, Duration::ZERO => Duration::from_secs(3600), "Longest time a stopping node waits for requests under way."),
     key!(
         security.insecure,

@@ -4,12 +4,15 @@
 use super::{BoxFuture, Change, Committed, Compare, CoordinationError, Coordinator, KeyValue, Transaction};
 use crate::{
     rt,
-    store::{Direction, Durability, Space, Store, StoreError, View, keys::control},
+    store::{
+        Direction, Durability, Space, Store, StoreError, View,
+        keys::{
+            CONTROL_SPACE,
+            control::{self, ControlRecord, Counter},
+        },
+    },
 };
 use std::sync::{Arc, Mutex};
-
-/// Name of the space the map lives in.
-const SPACE: &str = "control";
 
 /// See the module. Clones share the map.
 #[derive(Clone)]
@@ -28,26 +31,27 @@ impl Embedded {
     /// # Errors
     /// Those of the store.
     pub fn open(store: Store) -> Result<Embedded, StoreError> {
-        let space = store.space(SPACE)?;
+        let space = store.space(CONTROL_SPACE)?;
         Ok(Embedded(Arc::new(Inner { store, space, committing: Mutex::new(()) })))
     }
 }
 
 impl Inner {
     fn get(&self, view: &View, key: &str) -> Result<Option<KeyValue>, CoordinationError> {
-        let Some(stored) = view.get(&self.space, &control::entry_key(key)).map_err(unreadable)? else { return Ok(None) };
-        let (revision, value) = control::decode_entry(&stored).map_err(unreadable)?;
-        Ok(Some(KeyValue { key: key.to_owned(), value: value.to_vec(), revision }))
+        let Some(stored) = view.get(&self.space, &control::key(key.as_bytes())).map_err(unreadable)? else {
+            return Ok(None);
+        };
+        key_value(key.to_owned(), &stored).map(Some)
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<KeyValue>, CoordinationError> {
         let view = self.store.view();
-        view.prefix(&self.space, &control::entry_key(prefix), Direction::Forward)
+        view.prefix(&self.space, &control::key(prefix.as_bytes()), Direction::Forward)
             .map(|entry| {
                 let (key, stored) = entry.map_err(unreadable)?;
-                let key = control::decode_entry_key(&key).map_err(unreadable)?.to_owned();
-                let (revision, value) = control::decode_entry(&stored).map_err(unreadable)?;
-                Ok(KeyValue { key, value: value.to_vec(), revision })
+                let name = control::name(&key).ok_or_else(|| unreadable("a key of another record"))?;
+                let name = std::str::from_utf8(name).map_err(unreadable)?;
+                key_value(name.to_owned(), &stored)
             })
             .collect()
     }
@@ -66,13 +70,14 @@ impl Inner {
         }
         let revision = self.revision(&view)? + 1;
         let mut batch = self.store.batch();
-        batch.put(&self.space, &control::revision_key(), &control::encode_revision(revision));
+        batch.put(&self.space, &Counter::Revision.key(), &Counter::encode(revision));
         for change in &transaction.changes {
             match change {
                 Change::Put(key, value) => {
-                    batch.put(&self.space, &control::entry_key(key), &control::encode_entry(revision, value));
+                    let record = self.next_record(&view, key, revision, value)?;
+                    batch.put(&self.space, &control::key(key.as_bytes()), &record);
                 }
-                Change::Delete(key) => batch.delete(&self.space, &control::entry_key(key)),
+                Change::Delete(key) => batch.delete(&self.space, &control::key(key.as_bytes())),
             }
         }
         batch.commit(Durability::Synced).map_err(|error| CoordinationError::Indeterminate(error.to_string()))?;
@@ -80,11 +85,30 @@ impl Inner {
     }
 
     fn revision(&self, view: &View) -> Result<u64, CoordinationError> {
-        match view.get(&self.space, &control::revision_key()).map_err(unreadable)? {
+        match view.get(&self.space, &Counter::Revision.key()).map_err(unreadable)? {
             None => Ok(0),
-            Some(stored) => control::decode_revision(&stored).map_err(unreadable),
+            Some(stored) => Counter::decode(&stored).map_err(unreadable),
         }
     }
+
+    /// The record of `key` once it is written at `revision`.
+    fn next_record(&self, view: &View, key: &str, revision: u64, value: &[u8]) -> Result<Vec<u8>, CoordinationError> {
+        let stored = view.get(&self.space, &control::key(key.as_bytes())).map_err(unreadable)?;
+        let old = stored.as_ref().map(|stored| ControlRecord::decode(stored)).transpose().map_err(unreadable)?;
+        let record = ControlRecord {
+            create_revision: old.map_or(revision, |old| old.create_revision),
+            mod_revision: revision,
+            version: old.map_or(0, |old| old.version) + 1,
+            lease: 0,
+            value,
+        };
+        Ok(record.encode())
+    }
+}
+
+fn key_value(key: String, stored: &[u8]) -> Result<KeyValue, CoordinationError> {
+    let record = ControlRecord::decode(stored).map_err(unreadable)?;
+    Ok(KeyValue { key, value: record.value.to_vec(), revision: record.mod_revision })
 }
 
 fn unreadable(error: impl std::fmt::Display) -> CoordinationError {

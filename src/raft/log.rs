@@ -17,6 +17,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Entries removed with one commit, so that a long compaction lets appends through.
 const COMPACT_ENTRIES_MAX: u64 = 4096;
 
+/// Options for the log of a node. The memtable is twice what a group appends between compactions, so that most entries are
+/// gone before they would be written a second time, to a table.
+pub fn log_options() -> StoreOptions {
+    StoreOptions { cache_bytes: 4 << 20, memtable_bytes_max: 32 << 20, ..StoreOptions::default() }
+}
+
 /// The log of all groups. Cheap to clone.
 #[derive(Clone)]
 pub struct LogStore {
@@ -56,11 +62,11 @@ impl LogBounds {
 }
 
 impl LogStore {
-    /// Opens the log at `path`, creating it if there is none; finds the bounds of every group. `options.discipline` is
-    /// set to what this file does. Costs the store's open and two lookups a group.
+    /// Opens the log at `path`, creating it if there is none; finds the bounds of every group. What makes a database a log
+    /// (`discipline`, no separated values) is set here. Costs the store's open and three lookups a group.
     pub fn open(path: impl AsRef<Path>, options: StoreOptions) -> Result<LogStore, LogError> {
-        let options = StoreOptions { discipline: Discipline::EveryCommitSynced, ..options };
-        let store = Store::open(path, options)?;
+        let discipline = Discipline::EveryCommitSynced;
+        let store = Store::open(path, StoreOptions { discipline, separate_values_from_bytes: None, ..options })?;
         let space = store.space(LOG_SPACE)?;
         let inner = Inner { store, space, writing: Mutex::default(), groups: Mutex::default() };
         let log = LogStore { inner: Arc::new(inner) };
@@ -162,6 +168,11 @@ impl LogStore {
         batch.commit(Durability::Synced)?;
         self.groups().remove(&group);
         Ok(())
+    }
+
+    /// Whether a write or sync has failed; no further write is taken until a restart.
+    pub fn is_poisoned(&self) -> bool {
+        self.inner.store.is_poisoned()
     }
 
     /// Flushes and compacts the database on this thread where nothing else does (see [`Store::maintain`]).

@@ -16,7 +16,7 @@ mod tests;
 
 pub use error::{AppendError, ApplyError, LogError, ProposeError};
 pub use group::Group;
-pub use log::{LogBounds, LogStore};
+pub use log::{LogBounds, LogStore, log_options};
 pub use solo::{SoloOptions, StartError, start_solo};
 pub use stats::{LogStats, LogTotals};
 pub use writer::{Append, LogWriter, WriterOptions};

@@ -46,7 +46,7 @@ impl Default for SoloOptions {
             entry_bytes_max: 32 << 20,
             apply_entries_max: 1024,
             apply_bytes_max: 4 << 20,
-            compact_after_bytes: 32 << 20,
+            compact_after_bytes: 16 << 20,
         }
     }
 }

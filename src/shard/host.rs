@@ -63,7 +63,7 @@ impl Host {
     /// Removes what shards outside `wanted` left behind: those whose drop a crash cut short.
     pub async fn remove_strays(&self, wanted: &BTreeSet<u64>) -> Result<()> {
         let spaces = self.parts.store.space_names().into_iter().filter_map(|name| shard_of_space(&name));
-        let groups = self.parts.log.store().groups();
+        let groups = self.parts.log.group_ids();
         let stray: BTreeSet<u64> = spaces.chain(groups).filter(|id| !wanted.contains(id)).collect();
         for id in stray {
             tracing::info!(shard = id, "removing what a dropped shard left behind");
@@ -75,7 +75,7 @@ impl Host {
     async fn remove_data(&self, id: u64) -> Result<()> {
         let parts = self.parts.clone();
         rt::compute::io(move || {
-            parts.log.store().remove_group(id).map_err(|error| {
+            parts.log.remove_group(id).map_err(|error| {
                 Error::new(ErrorKind::Unavailable, "store_failed", error.to_string())
             })?;
             Records::remove(&parts.store, id)?;

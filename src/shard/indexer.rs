@@ -10,7 +10,8 @@ use super::{
 };
 use crate::{
     index::{self, VectorIndex},
-    mutant, rt,
+    mutants::mutant,
+    rt,
     rt::shutdown::Shutdown,
     store::keys::{meta::MetaKey, point::PointRecord},
     types::{Error, ErrorKind, PointId, Result, VectorName},
@@ -123,7 +124,9 @@ fn train(state: &State, name: &VectorName) -> Result<()> {
     index.install(sealed);
     if mutant!(17) {
         let fresh = view_after(state, at)?;
-        fresh.into_iter().for_each(|id| index.forget(id));
+        for id in fresh {
+            index.remove(id);
+        }
     }
     drop(indexes);
     tracing::info!(shard = state.id, vector = %name, rows, seconds = started.elapsed().as_secs_f64(), "index trained");

@@ -1,6 +1,6 @@
 //! The state machine of a shard: log entries in, effects in store and index out. Called by the shard's Raft group.
 
-use super::{outcome::Outcome, records::Records, round::Round, state::State};
+use super::{outcome::Outcome, round::Round, state::State};
 use crate::raft::{ApplyError, Entry, StateMachine};
 use std::sync::Arc;
 
@@ -21,15 +21,17 @@ impl Machine {
     fn apply_round(&self, entries: &[Entry]) -> Result<Vec<Outcome>, ApplyError> {
         let _gate = self.state.close_gate();
         let mut round = Round::new(&self.state);
-        let outcomes = entries.iter().map(|entry| round.apply(entry.index, &entry.data)).collect::<Result<_, _>>();
-        let outcomes = outcomes.map_err(failed)?;
-        round.finish().map_err(failed)?;
+        let mut outcomes = Vec::with_capacity(entries.len());
+        for entry in entries {
+            outcomes.push(round.apply(entry.index, &entry.data).map_err(|error| failed(entry.index, &error))?);
+        }
+        round.finish().map_err(|error| failed(entries.last().map_or(0, |entry| entry.index), &error))?;
         Ok(outcomes)
     }
 }
 
-fn failed(error: crate::types::Error) -> ApplyError {
-    ApplyError::new(error.to_string())
+fn failed(index: u64, error: &crate::types::Error) -> ApplyError {
+    ApplyError::Entry { index, problem: error.to_string() }
 }
 
 impl StateMachine for Machine {
@@ -53,7 +55,7 @@ impl StateMachine for Machine {
     fn sync(&mut self) -> Result<u64, ApplyError> {
         // The applied index is read first: what is applied after is not promised.
         let applied = self.state.applied();
-        self.state.records.sync().map_err(|error| ApplyError::new(Records::failed(error).to_string()))?;
+        self.state.records.sync()?;
         Ok(applied)
     }
 }

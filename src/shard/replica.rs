@@ -16,7 +16,7 @@ use super::{
     stats::ReplicaStats,
 };
 use crate::{
-    raft::{Group, LogWriter, ProposeError, SoloOptions, start_solo},
+    raft::{Group, LogStore, LogWriter, ProposeError, SoloOptions, start_solo},
     rt::{self, shutdown::Shutdown},
     store::Store,
     types::{
@@ -31,7 +31,8 @@ use std::{path::Path, sync::Arc};
 #[derive(Clone)]
 pub struct Parts {
     pub store: Store,
-    pub log: LogWriter,
+    pub log: LogStore,
+    pub writer: LogWriter,
     pub solo: SoloOptions,
     pub index_directory: Arc<Path>,
     pub settings: IndexSettings,
@@ -68,7 +69,7 @@ impl Replica {
         })
         .await?;
         let machine = Machine::new(state.clone());
-        let group = start_solo(id, parts.log.clone(), machine, parts.solo.clone())
+        let group = start_solo(id, parts.log.clone(), parts.writer.clone(), machine, parts.solo.clone())
             .await
             .map_err(|error| Error::new(ErrorKind::Corrupt, "log_unusable", error.to_string()))?;
         let stop = Shutdown::new();
@@ -159,6 +160,11 @@ impl Replica {
         self.state.applied()
     }
 
+    /// Why the replica can no longer follow its log, if it cannot.
+    pub fn failure(&self) -> Option<String> {
+        self.group.failure()
+    }
+
     /// Sizes and states, as of now.
     pub fn stats(&self) -> ReplicaStats {
         ReplicaStats::of(&self.state)
@@ -167,10 +173,11 @@ impl Replica {
 
 fn not_proposed(error: ProposeError) -> Error {
     let (kind, code) = match error {
-        ProposeError::Exhausted { .. } => (ErrorKind::Exhausted, "queue_full"),
+        ProposeError::Exhausted => (ErrorKind::Exhausted, "queue_full"),
+        ProposeError::TooLarge { .. } => (ErrorKind::Invalid, "command_too_large"),
         ProposeError::Stopped => (ErrorKind::Unavailable, "shard_stopped"),
-        ProposeError::Indeterminate { .. } => (ErrorKind::Indeterminate, "outcome_unknown"),
-        ProposeError::Failed { .. } => (ErrorKind::Unavailable, "shard_failed"),
+        ProposeError::Indeterminate => (ErrorKind::Indeterminate, "outcome_unknown"),
+        ProposeError::Failed(_) => (ErrorKind::Unavailable, "shard_failed"),
     };
     Error::new(kind, code, error.to_string())
 }

@@ -10,7 +10,7 @@ use super::{
     state::State,
 };
 use crate::{
-    mutant,
+    mutants::mutant,
     store::keys::point::{self, PointRecord},
     types::{DocumentId, Error, ErrorKind, Filter, Payload, PointId, Result},
 };

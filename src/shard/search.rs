@@ -113,7 +113,7 @@ impl Query<'_> {
     }
 
     fn params(&self) -> SearchParams {
-        SearchParams { k: self.search.top_k, nprobe: self.search.nprobe, exact: self.exact(), ..SearchParams::default() }
+        SearchParams { nprobe: self.search.nprobe, exact: self.exact(), ..SearchParams::new(self.search.top_k) }
     }
 
     /// Reads the records of hits and gives approximate hits their exact distance. Where all are exact, the `top_k` first

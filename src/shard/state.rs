@@ -202,5 +202,5 @@ fn index_spec(spec: &VectorSpec, settings: &IndexSettings) -> IndexSpec {
         IndexType::IvfFlat => IndexKind::IvfFlat,
         IndexType::IvfPq | IndexType::Hnsw => IndexKind::IvfPq,
     };
-    IndexSpec { flat_rows_max: settings.flat_points_max, ..IndexSpec::new(spec.metric, spec.dimension, kind) }
+    IndexSpec { kind, flat_rows_max: settings.flat_points_max, ..IndexSpec::new(spec.metric, spec.dimension) }
 }

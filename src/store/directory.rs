@@ -30,7 +30,7 @@ impl DataDir {
     /// Opens `path`, creating it (mode 0700) if absent. Errors: `InUse`, `NotOurs`, `NewerFormat`, `Corrupt`, `Io`.
     pub fn open(path: impl AsRef<Path>) -> Result<DataDir, StoreError> {
         let path = std::path::absolute(path.as_ref()).map_err(|e| StoreError::io(path.as_ref(), "resolve", e))?;
-        create_directory(&path)?;
+        make_directory(&path)?;
         let formatted = read_file(&path.join(FORMAT_FILE), FORMAT)?.is_some();
         if !formatted {
             refuse_foreign(&path)?;
@@ -64,7 +64,8 @@ impl DataDir {
     }
 }
 
-fn create_directory(path: &Path) -> Result<(), StoreError> {
+/// Makes a directory (mode 0700) and its parents if they are not there, and syncs the parent.
+pub fn make_directory(path: &Path) -> Result<(), StoreError> {
     if path.is_dir() {
         return Ok(());
     }

@@ -65,6 +65,20 @@ pub fn remove_file_synced(path: &Path) -> Result<(), StoreError> {
     }
 }
 
+/// The files in a directory, sorted by name; subdirectories are left out.
+pub fn list(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let failed = |error| StoreError::io(directory, "list", error);
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(directory).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.file_type().map_err(failed)?.is_file() {
+            paths.push(entry.path());
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
 /// Makes the names in `directory` (created, renamed, removed) survive a power loss.
 pub fn sync_directory(directory: &Path) -> Result<(), StoreError> {
     File::open(directory).and_then(|file| file.sync_all()).map_err(|e| StoreError::io(directory, "sync", e))
