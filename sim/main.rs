@@ -7,12 +7,18 @@
 mod check;
 #[cfg(madsim)]
 mod disk;
+#[cfg(madsim)]
+mod faults;
 #[cfg(not(madsim))]
 mod launcher;
+#[cfg(madsim)]
+mod plan;
 #[cfg(madsim)]
 mod runner;
 #[cfg(madsim)]
 mod scenarios;
+#[cfg(madsim)]
+mod workload;
 #[cfg(madsim)]
 mod world;
 

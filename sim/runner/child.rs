@@ -2,6 +2,7 @@
 use super::settings::Settings;
 use crate::{
     disk::Disk,
+    plan::Plan,
     scenarios::{self, Run},
     world::{self, Report},
 };
@@ -76,6 +77,12 @@ pub struct Finished {
 }
 
 impl Finished {
+    /// The plan it ran, if its scenario has plans.
+    pub fn plan(&self) -> Option<Plan> {
+        let (_, bytes) = self.artifacts.iter().find(|(name, _)| name == PLAN)?;
+        serde_json::from_slice(bytes).ok()
+    }
+
     /// Writes the log and the other artifacts as `<dir>/<name>.<artifact>`; the path of the log.
     pub fn keep(&self, dir: &Path, name: &str) -> io::Result<PathBuf> {
         fs::create_dir_all(dir)?;
@@ -158,7 +165,8 @@ fn wait(mut child: Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
 const FAILURE_LINES: usize = 12;
 
 /// What a run may leave in its scratch directory besides the log.
-const ARTIFACTS: [&str; 5] = ["plan.json", "history.edn", "history.jsonl", "report.json", "stderr"];
+const PLAN: &str = "plan.json";
+const ARTIFACTS: [&str; 5] = [PLAN, "history.edn", "history.jsonl", "report.json", "stderr"];
 
 fn collect(scratch: &Path, status: Option<ExitStatus>, limit: Duration) -> io::Result<Finished> {
     let read = |name: &str| fs::read(scratch.join(name)).unwrap_or_default();

@@ -2,6 +2,7 @@
 mod disk_faults;
 mod disk_model;
 mod fjall_power;
+mod node;
 mod store_power;
 
 use crate::disk::{Disk, NameRule};
@@ -54,5 +55,12 @@ pub fn all() -> Vec<Scenario> {
             marks: store_power::MARKS,
             name_rule: NameRule::Journalled,
         },
+        node("node_register_is_linearizable", |run| Box::pin(node::register(run))),
+        node("node_set_keeps_what_was_acknowledged", |run| Box::pin(node::set(run))),
+        node("node_search_finds_what_was_acknowledged", |run| Box::pin(node::search(run))),
     ]
+}
+
+fn node(name: &'static str, run: fn(Run) -> LocalBoxFuture<'static, ()>) -> Scenario {
+    Scenario { name, run, marks: node::MARKS, name_rule: NameRule::Journalled }
 }
