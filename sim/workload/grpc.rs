@@ -33,7 +33,7 @@ impl Grpc {
         let document = |(id, value): &(u64, u64)| Document {
             id: Some(number(*id)),
             vector: vectors::of(*value, self.dimension),
-            metadata_json: format!("{{\"value\":{value}}}").into_bytes(),
+            metadata_json: format!("{{\"value\":{value}}}").into_bytes().into(),
             if_version,
             ..Document::default()
         };
