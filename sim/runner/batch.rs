@@ -37,6 +37,9 @@ pub fn run(scenarios: &[Scenario], settings: &Settings, filtered_out: usize) -> 
         for _ in 0..settings.jobs {
             scope.spawn(|| {
                 while let Some((scenario, seed)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if settings.fail_fast && !failed.lock().expect("no panic while locked").is_empty() {
+                        break;
+                    }
                     let (finished, failure) = run_one(scenario.name, *seed, settings);
                     if let Some(failure) = &failure {
                         failed.lock().expect("no panic while locked").insert(scenario.name);

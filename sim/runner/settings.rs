@@ -17,6 +17,8 @@ pub struct Settings {
     pub log_dir: PathBuf,
     /// Whether the artifacts of runs that passed are kept too: when `SIM_LOG_DIR` is set.
     pub keep_all: bool,
+    /// `SIM_FAIL_FAST`: begin no run after one has failed.
+    pub fail_fast: bool,
     /// `SIM_MUTANT`: the deliberate bug to switch on.
     pub mutant: Option<u32>,
     /// `SIM_PLAN`: a file with the plan to run instead of the seed's own.
@@ -42,6 +44,7 @@ impl Settings {
             jobs: number("SIM_JOBS")?.map_or_else(cores, |jobs| jobs.max(1) as usize),
             keep_all: log_dir.is_some(),
             log_dir: log_dir.unwrap_or_else(|| target_directory().join("sim-logs")),
+            fail_fast: flag("SIM_FAIL_FAST"),
             mutant: mutant()?,
             plan: env::var_os("SIM_PLAN").map(PathBuf::from),
             shrink: flag("SIM_SHRINK"),
