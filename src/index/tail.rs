@@ -120,6 +120,12 @@ impl Tail {
         TailSlot { chunk: chunk_number, slot: slot as u32 }
     }
 
+    /// The smallest version of a live row; none if there is no live row. Cost: one pass over the rows.
+    pub(crate) fn oldest_version(&self) -> Option<u64> {
+        let rows = self.chunks.values().flat_map(|chunk| chunk.live_slots().map(|slot| chunk.rows.versions[slot]));
+        rows.min()
+    }
+
     /// The version of a live row.
     pub(crate) fn version(&self, at: TailSlot) -> Option<u64> {
         self.chunks.get(&at.chunk).map(|chunk| chunk.rows.versions[at.slot as usize])

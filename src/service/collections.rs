@@ -60,7 +60,7 @@ impl Service {
             slots: (range.first, range.end),
             points: stats.points,
             applied_index: stats.applied,
-            memory_bytes: stats.memory_bytes,
+            memory_bytes: stats.memory_bytes(),
             disk_bytes: stats.disk_bytes,
         };
         let shards: Vec<ShardStats> = collection.shards.iter().zip(&stats).map(shard).collect();
@@ -96,7 +96,7 @@ fn index_info(name: &VectorName, spec: &VectorSpec, stats: &[ReplicaStats]) -> V
     let states: Vec<_> =
         stats.iter().filter_map(|s| s.indexes.iter().find(|(n, _)| n == name)).map(|(_, s)| s).collect();
     let sum = |part: fn(&crate::index::IndexState) -> usize| states.iter().map(|state| part(state) as u64).sum();
-    let trained = states.iter().any(|state| state.lists > 0);
+    let trained = states.iter().any(|state| state.trained);
     let training = stats.iter().any(|shard| shard.training);
     VectorIndexInfo {
         vector: name.clone(),
@@ -111,7 +111,12 @@ fn index_info(name: &VectorName, spec: &VectorSpec, stats: &[ReplicaStats]) -> V
         tail_rows: sum(|state| state.tail_rows),
         dead_rows: sum(|state| state.dead_rows),
         lists: sum(|state| state.lists),
-        memory_bytes: sum(|state| state.memory_bytes),
+        memory_bytes: stats
+            .iter()
+            .flat_map(|s| &s.index_memory_bytes)
+            .filter(|(n, _)| n == name)
+            .map(|(_, bytes)| bytes)
+            .sum(),
     }
 }
 

@@ -110,7 +110,7 @@ impl Service {
             },
             roles: vec!["master", "worker"],
             uptime_seconds: identity.started.elapsed().as_secs(),
-            memory_bytes: replicas.iter().map(|(_, replica)| replica.stats().memory_bytes).sum(),
+            memory_bytes: replicas.iter().map(|(_, replica)| replica.stats().memory_bytes()).sum(),
             shards: replicas.len() as u64,
         }]
     }

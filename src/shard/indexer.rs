@@ -14,9 +14,9 @@ use crate::{
     rt,
     rt::shutdown::Shutdown,
     store::keys::{meta::MetaKey, point::PointRecord},
-    types::{Error, ErrorKind, PointId, Result, VectorName},
+    types::{Error, PointId, Result, VectorName},
 };
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 /// How long the indexer rests after a failure.
 const REST_AFTER_FAILURE: Duration = Duration::from_secs(5);
@@ -108,22 +108,23 @@ fn perform(state: &State, files: &IndexFiles, work: &Work) -> Result<()> {
 /// Trains the index of one vector on all its points and swaps the result in. Points written meanwhile stay in the tail.
 fn train(state: &State, name: &VectorName) -> Result<()> {
     let started = rt::time::now();
-    let (view, at) = {
+    let (view, at, spec) = {
         let _standing_still = state.close_gate();
         state.keep_deltas();
-        (state.records.view(), state.applied())
+        let mut indexes = state.indexes_mut();
+        let index = indexes.get_mut(name).expect("the index was just seen");
+        index.training_started();
+        (state.records.view(), state.applied(), index.spec().clone())
     };
-    let spec = state.indexes().get(name).expect("the index was just seen").spec().clone();
-    let mut failure = None;
-    let mut rows = Rows { view: &view, name, spec: &spec, failure: &mut failure };
+    let mut rows = Rows { view: &view, name, spec: &spec, rows_hint: state.points() as usize };
     let sealed = index::train(&spec, &mut rows, state.id);
-    if let Some(error) = failure {
-        return Err(error);
-    }
-    let rows = sealed.len();
     let mut indexes = state.indexes_mut();
     let index = indexes.get_mut(name).expect("indexes do not go away");
-    index.install(sealed);
+    let installed = sealed.map_err(Records::corrupt).and_then(|sealed| index.install(sealed).map_err(not_installed));
+    if installed.is_err() {
+        index.training_abandoned();
+    }
+    let installed = installed?;
     if mutant!(17) {
         let fresh = view_after(state, at)?;
         for id in fresh {
@@ -131,8 +132,13 @@ fn train(state: &State, name: &VectorName) -> Result<()> {
         }
     }
     drop(indexes);
+    let rows = installed.live_rows;
     tracing::info!(shard = state.id, vector = %name, rows, seconds = started.elapsed().as_secs_f64(), "index trained");
     Ok(())
+}
+
+fn not_installed(error: index::InstallError) -> Error {
+    Error::internal(format!("a trained index does not fit: {error}"))
 }
 
 /// The points written after log index `at`; only a mutant wants them.
@@ -176,39 +182,26 @@ fn save(state: &State, files: &IndexFiles) -> Result<()> {
     files.keep_only(Some(epoch)).map_err(Records::failed)
 }
 
-/// The rows of one vector, streamed from a view. Stops at the first record that cannot be read and keeps the reason.
+/// The rows of one vector, streamed from a view.
 struct Rows<'a> {
     view: &'a View,
     name: &'a VectorName,
     spec: &'a index::IndexSpec,
-    failure: &'a mut Option<Error>,
+    rows_hint: usize,
 }
 
-impl index::Rows for Rows<'_> {
-    fn for_each(&mut self, visit: &mut dyn FnMut(PointId, u64, &[f32])) {
-        for entry in self.view.points() {
-            if let Err(error) = self.visit_one(entry, visit) {
-                *self.failure = Some(error);
-                return;
-            }
-        }
+impl index::RowSource for Rows<'_> {
+    fn rows_hint(&self) -> usize {
+        self.rows_hint
     }
-}
 
-impl Rows<'_> {
-    fn visit_one(
-        &self,
-        entry: Result<(PointId, crate::store::Value)>,
-        visit: &mut dyn FnMut(PointId, u64, &[f32]),
-    ) -> Result<()> {
-        let (id, bytes) = entry?;
-        let record = PointRecord::decode(&bytes).map_err(Records::corrupt)?;
-        if let Some(vector) = record.vectors.get(self.name.as_str()) {
-            let vector: Cow<'_, [f32]> = prepared(self.spec.metric, components(vector));
-            if vector.len() != self.spec.dimension {
-                return Err(Error::new(ErrorKind::Corrupt, "shard_corrupt", "a stored vector has another dimension"));
+    fn visit(&mut self, visit: &mut index::RowVisitor<'_>) -> Result<(), index::SourceError> {
+        for point in self.view.points() {
+            let (id, bytes) = point?;
+            let record = PointRecord::decode(&bytes)?;
+            if let Some(vector) = record.vectors.get(self.name.as_str()) {
+                visit(id, record.version, &prepared(self.spec.metric, components(vector)));
             }
-            visit(id, record.version, &vector);
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use super::{
     state::{Found, Indexes},
 };
 use crate::{
+    index::VectorIndex,
     store::keys::{meta::MetaKey, point::PointRecord},
     types::{CollectionSpec, PointId, Result, VectorName},
 };
@@ -53,7 +54,8 @@ fn load(files: &IndexFiles, epoch: u64, indexes: &mut Indexes) -> Result<BTreeSe
     let mut names = BTreeSet::new();
     for (name, sealed) in files.read(epoch)? {
         let index = indexes.get_mut(&name).ok_or_else(|| Unusable::Nonsense(format!("unknown vector {name}")))?;
-        index.restore(sealed).map_err(|error| Unusable::Nonsense(error.to_string()))?;
+        let restored = VectorIndex::restore(index.spec().clone(), sealed, &mut |_, _| true);
+        *index = restored.map_err(|error| Unusable::Nonsense(error.to_string()))?;
         names.insert(name);
     }
     Ok(names)
@@ -73,6 +75,9 @@ fn refresh(view: &View, id: PointId, names: &BTreeSet<VectorName>, indexes: &mut
 fn show(id: PointId, bytes: &[u8], names: &BTreeSet<VectorName>, indexes: &mut Indexes) -> Result<()> {
     let record = PointRecord::decode(bytes).map_err(Records::corrupt)?;
     for name in names {
+        if indexes.get(name).is_some_and(|index| index.version(id) == Some(record.version)) {
+            continue;
+        }
         let vector = record.vectors.get(name.as_str()).map(components);
         indexes.put_one(name, id, record.version, vector);
     }

@@ -223,7 +223,7 @@ fn lost_vector() -> Error {
 fn explain_index(index: &index::VectorIndex, outcome: &index::SearchOutcome, exact: bool) -> Explain {
     let state = index.state();
     let stats = &outcome.stats;
-    let trained = state.lists > 0;
+    let trained = state.trained;
     Explain {
         plan: match (exact, trained) {
             (true, _) => "exact",
@@ -235,7 +235,7 @@ fn explain_index(index: &index::VectorIndex, outcome: &index::SearchOutcome, exa
         codes_scanned: stats.codes_scanned as u64,
         tail_scanned: stats.tail_scanned as u64,
         reranked: stats.reranked as u64,
-        estimated_recall: if exact || !trained { 1.0 } else { state.estimated_recall },
+        estimated_recall: if exact || !trained { 1.0 } else { state.calibrated_recall },
         ..Explain::default()
     }
 }

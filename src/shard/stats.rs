@@ -9,7 +9,8 @@ pub struct ReplicaStats {
     pub points: u64,
     pub applied: u64,
     pub disk_bytes: u64,
-    pub memory_bytes: u64,
+    /// By vector.
+    pub index_memory_bytes: Vec<(VectorName, u64)>,
     pub training: bool,
     pub indexes: Vec<(VectorName, IndexState)>,
 }
@@ -22,9 +23,17 @@ impl ReplicaStats {
             points: state.points(),
             applied: state.applied(),
             disk_bytes: state.records.disk_bytes(),
-            memory_bytes: indexes.iter().map(|(_, index)| index.memory_bytes() as u64).sum(),
+            index_memory_bytes: indexes
+                .iter()
+                .map(|(name, index)| (name.clone(), index.memory_bytes() as u64))
+                .collect(),
             training: state.is_training(),
             indexes: indexes.iter().map(|(name, index)| (name.clone(), index.state())).collect(),
         }
+    }
+
+    /// Bytes of all indexes.
+    pub fn memory_bytes(&self) -> u64 {
+        self.index_memory_bytes.iter().map(|(_, bytes)| bytes).sum()
     }
 }
