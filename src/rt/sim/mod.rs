@@ -1,0 +1,39 @@
+//! What the simulation may do to a node's surroundings: its clocks and its links. Everything is kept in thread-local
+//! state, because one simulated run is one thread. Recording and hashing what happens is the runner's business.
+//!
+//! Called by the simulation's runner and its fault injectors, never by the server.
+
+pub(in crate::rt) mod clock;
+pub(in crate::rt) mod links;
+#[cfg(test)]
+mod tests;
+
+pub use clock::{DRIFT_PPM_MAX, jump_wall, set_drift_ppm, set_wall_offset};
+pub use links::{cut, heal, heal_all, is_cut};
+
+use madsim::task::NodeId;
+use std::{cell::RefCell, collections::BTreeMap, net::IpAddr};
+
+thread_local! {
+    static NAMES: RefCell<BTreeMap<NodeId, String>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// Makes a node known: its name for logs, and its address for the links. Before the node's first task runs; once more
+/// after a restart does no harm.
+pub fn register(node: NodeId, name: &str, ip: IpAddr) {
+    NAMES.with_borrow_mut(|names| names.insert(node, name.to_owned()));
+    links::register(node, ip);
+}
+
+/// The name `node` was registered under.
+pub fn node_name(node: NodeId) -> Option<String> {
+    NAMES.with_borrow(|names| names.get(&node).cloned())
+}
+
+/// Forgets every node, clock, link and random stream: the start of a new run on this thread.
+pub fn reset() {
+    NAMES.with_borrow_mut(BTreeMap::clear);
+    clock::reset();
+    links::reset();
+    crate::rt::rng::reset();
+}
