@@ -1,1 +1,63 @@
-//! placeholder
+//! The list of operations: one function each. A request is checked whole, split by shard, routed, and its answers are
+//! gathered. Every face calls these functions and no other. Called by `api` and the embedded library; built by `node`.
+
+mod collections;
+mod info;
+mod points;
+mod search;
+mod status;
+
+pub use info::{
+    Check, CollectionInfo, CollectionStats, ClusterStatus, HealthReport, NodeInfo, ShardStats, VectorIndexInfo,
+};
+pub use status::{Identity, Phase};
+
+use crate::{
+    cluster::{Catalog, Collection},
+    shard::{Host, Replica},
+    types::{Limits, Result, Session, operation::{Consistency, ReadOptions}},
+};
+use std::sync::Arc;
+
+/// All operations of a node. Cheap to clone.
+#[derive(Clone)]
+pub struct Service(Arc<Inner>);
+
+struct Inner {
+    catalog: Catalog,
+    host: Host,
+    identity: Identity,
+}
+
+impl Service {
+    /// The operations over a loaded catalog and the host of its shards.
+    pub fn new(catalog: Catalog, host: Host, identity: Identity) -> Service {
+        Service(Arc::new(Inner { catalog, host, identity }))
+    }
+
+    /// The bounds of every request.
+    pub fn limits(&self) -> Limits {
+        Limits::CURRENT
+    }
+
+    /// The shards of this node; for opening them at start and closing them at the end.
+    pub fn host(&self) -> &Host {
+        &self.0.host
+    }
+
+    /// Every shard of a collection, in slot order.
+    fn replicas(&self, collection: &Collection) -> Result<Vec<(u64, Arc<Replica>)>> {
+        collection.shards.iter().map(|(id, _)| Ok((*id, self.0.host.replica(*id)?))).collect()
+    }
+
+    /// Waits until reading `replica` is as fresh as `options` ask; notes in `session` how far it sees.
+    async fn wait_to_read(&self, id: u64, replica: &Replica, options: &ReadOptions, session: &mut Session) -> Result<()> {
+        let seen = options.session.as_ref().map_or(0, |session| session.seen(id));
+        let index = match options.consistency {
+            Consistency::Eventual => replica.applied(),
+            Consistency::Session | Consistency::Linearizable => replica.read_barrier(seen).await?,
+        };
+        session.saw(id, index);
+        Ok(())
+    }
+}

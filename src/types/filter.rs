@@ -7,9 +7,16 @@ use super::{Error, PointId, Result, limits, path::Path};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
-/// A validated filter. Empty lists constrain nothing.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// A validated filter.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Filter {
+    clause: Clause,
+    source: Value,
+}
+
+/// One level of a filter. Empty lists constrain nothing.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Clause {
     must: Vec<Condition>,
     should: Vec<Condition>,
     must_not: Vec<Condition>,
@@ -22,7 +29,7 @@ enum Condition {
     IsNull(Path),
     Exists(Path),
     HasId(BTreeSet<PointId>),
-    Nested(Filter),
+    Nested(Clause),
 }
 
 /// A test of one value.
@@ -59,22 +66,33 @@ impl Filter {
     /// itself stands with [`Error::at`].
     pub fn from_json(value: &Value) -> Result<Filter> {
         let mut conditions_left = limits::FILTER_CONDITIONS_MAX;
-        read_filter(value, 1, &mut conditions_left)
+        Ok(Filter { clause: read_clause(value, 1, &mut conditions_left)?, source: value.clone() })
+    }
+
+    /// The JSON it was read from; reading that again gives the same filter.
+    pub fn source(&self) -> &Value {
+        &self.source
     }
 
     /// Whether the point passes. Cost: linear in the filter and in the arrays its paths lead through.
     pub fn passes(&self, id: PointId, payload: &Map<String, Value>) -> bool {
-        self.must.iter().all(|c| c.holds(id, payload))
-            && (self.should.is_empty() || self.should.iter().any(|c| c.holds(id, payload)))
-            && !self.must_not.iter().any(|c| c.holds(id, payload))
+        self.clause.passes(id, payload)
     }
 
     /// The only ids that can pass, if the filter says so at its top level.
     pub fn ids(&self) -> Option<&BTreeSet<PointId>> {
-        self.must.iter().find_map(|condition| match condition {
+        self.clause.must.iter().find_map(|condition| match condition {
             Condition::HasId(ids) => Some(ids),
             _ => None,
         })
+    }
+}
+
+impl Clause {
+    fn passes(&self, id: PointId, payload: &Map<String, Value>) -> bool {
+        self.must.iter().all(|c| c.holds(id, payload))
+            && (self.should.is_empty() || self.should.iter().any(|c| c.holds(id, payload)))
+            && !self.must_not.iter().any(|c| c.holds(id, payload))
     }
 }
 
@@ -86,7 +104,7 @@ impl Condition {
             Condition::IsEmpty(path) => !path.any(payload, &mut |value| !is_empty(value)),
             Condition::Exists(path) => path.any(payload, &mut |value| !is_empty(value)),
             Condition::HasId(ids) => ids.contains(&id),
-            Condition::Nested(filter) => filter.passes(id, payload),
+            Condition::Nested(clause) => clause.passes(id, payload),
         }
     }
 }
@@ -170,23 +188,23 @@ fn object<'v>(value: &'v Value, what: &str) -> Result<&'v Map<String, Value>> {
     value.as_object().ok_or_else(|| bad(format!("{what} is an object")).expected("an object").got(kind_of(value)))
 }
 
-fn read_filter(value: &Value, depth: usize, left: &mut usize) -> Result<Filter> {
+fn read_clause(value: &Value, depth: usize, left: &mut usize) -> Result<Clause> {
     if depth > limits::FILTER_DEPTH_MAX {
         return Err(bad("the filter is nested too deeply")
             .expected(format!("at most {} levels", limits::FILTER_DEPTH_MAX))
             .got(format!("{depth} or more levels")));
     }
-    let mut filter = Filter::default();
+    let mut clause = Clause::default();
     for (key, conditions) in object(value, "a filter")? {
         let list = match key.as_str() {
-            "must" => &mut filter.must,
-            "should" => &mut filter.should,
-            "must_not" => &mut filter.must_not,
+            "must" => &mut clause.must,
+            "should" => &mut clause.should,
+            "must_not" => &mut clause.must_not,
             _ => return Err(bad("a filter has no such part").at(key).expected("must, should or must_not").got(key)),
         };
         *list = read_conditions(conditions, depth, left).map_err(|error| error.at(key))?;
     }
-    Ok(filter)
+    Ok(clause)
 }
 
 /// One condition, an array of them, or null for none.
@@ -208,7 +226,7 @@ fn read_condition(value: &Value, depth: usize, left: &mut usize) -> Result<Condi
     })?;
     let object = object(value, "a condition")?;
     if object.keys().any(|key| matches!(key.as_str(), "must" | "should" | "must_not")) {
-        return read_filter(value, depth + 1, left).map(Condition::Nested);
+        return read_clause(value, depth + 1, left).map(Condition::Nested);
     }
     if object.contains_key("key") {
         return read_field(object);

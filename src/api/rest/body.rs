@@ -62,6 +62,19 @@ pub struct RawBody {
     pub bytes: Bytes,
 }
 
+impl RawBody {
+    /// The bytes, if they are JSON.
+    ///
+    /// # Errors
+    /// `unsupported_media_type`.
+    pub fn json(self) -> Result<Bytes, Error> {
+        match self.media {
+            Media::Json => Ok(self.bytes),
+            Media::OctetStream => Err(unsupported("Content-Type", "application/json", bulk::MEDIA_TYPE)),
+        }
+    }
+}
+
 impl FromRequest<App> for RawBody {
     type Rejection = ApiError;
 
@@ -87,12 +100,7 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<App> for Json<T> {
 
     async fn from_request(request: Request, app: &App) -> Result<Json<T>, ApiError> {
         let body = RawBody::from_request(request, app).await?;
-        match body.media {
-            Media::Json => Ok(Json(parse(body.bytes, |bytes| json::read(bytes)).await?)),
-            Media::OctetStream => {
-                Err(unsupported("Content-Type", "application/json", bulk::MEDIA_TYPE).into())
-            }
-        }
+        Ok(Json(parse(body.json()?, |bytes| json::read(bytes)).await?))
     }
 }
 

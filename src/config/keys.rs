@@ -1,0 +1,272 @@
+//! The table of keys: for each its name, meaning, type, bounds, and how it is read from and written to [`Config`].
+//!
+//! Promise: a key exists exactly once, here; loading, `config show`, `config explain`, `conf/default.yaml` and the
+//! suggestions for misspelt keys all go through this table, so none of them can forget one. Called by the rest of
+//! `config` and by `cli::config_cmd`.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::model::Config;
+use super::units::ByteSize;
+use super::value::{Setting, Value};
+
+/// Whether a key already does something in this version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Read at start.
+    Now,
+    /// Accepted and checked; the text says what will read it. Setting it gives a start-up notice.
+    Later(&'static str),
+}
+
+/// One key of the configuration.
+pub struct Key {
+    /// Dotted name.
+    pub name: &'static str,
+    /// Meaning, one or two sentences.
+    pub help: &'static str,
+    /// Whether it does something yet.
+    pub effect: Effect,
+    /// Whether its value is never shown.
+    pub secret: bool,
+    type_expected: &'static str,
+    bounds: Option<fn() -> (Value, Value)>,
+    read: fn(&Config) -> Value,
+    write: fn(&mut Config, &Value) -> bool,
+}
+
+impl Key {
+    /// The value in `config`; of a secret only whether it is set.
+    pub fn value(&self, config: &Config) -> Value {
+        (self.read)(config)
+    }
+
+    /// Puts `value` into `config`. `false`, and `config` unchanged, where it is of another type or out of bounds.
+    pub(super) fn assign(&self, config: &mut Config, value: &Value) -> bool {
+        (self.write)(config, value)
+    }
+
+    /// What the key accepts, in the words of an error text.
+    pub fn expected(&self) -> String {
+        let mut text = self.type_expected.to_owned();
+        if let Some(bounds) = self.bounds {
+            let (low, high) = bounds();
+            // Writing to a String cannot fail.
+            let _ = write!(text, ", from {} to {}", plain(&low), plain(&high));
+        }
+        text
+    }
+
+    /// The last part of the name.
+    pub fn leaf(&self) -> &'static str {
+        self.name.rsplit('.').next().unwrap_or(self.name)
+    }
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Text(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// The key of that exact name.
+pub fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// Whether `name` is a section: a proper prefix of some key.
+pub fn is_section(name: &str) -> bool {
+    KEYS.iter().any(|key| key.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
+}
+
+const fn expected_by<T: Setting>(_field: fn(&Config) -> &T) -> &'static str {
+    T::EXPECTED
+}
+
+const fn is_secret<T: Setting>(_field: fn(&Config) -> &T) -> bool {
+    T::SECRET
+}
+
+fn write_within<T: Setting + PartialOrd>(field: &mut T, value: &Value, low: &T, high: &T) -> bool {
+    match T::read(value) {
+        Some(new) if *low <= new && new <= *high => {
+            *field = new;
+            true
+        }
+        _ => false,
+    }
+}
+
+fn write_any<T: Setting>(field: &mut T, value: &Value) -> bool {
+    match T::read(value) {
+        Some(new) => {
+            *field = new;
+            true
+        }
+        None => false,
+    }
+}
+
+macro_rules! key {
+    ($first:ident $(. $rest:ident)*, $effect:expr, $help:expr) => {
+        Key {
+            bounds: None,
+            write: |config, value| write_any(&mut config.$first $(.$rest)*, value),
+            ..key!(@common $first $(. $rest)*, $effect, $help)
+        }
+    };
+    ($first:ident $(. $rest:ident)*, $effect:expr, $low:expr => $high:expr, $help:expr) => {
+        Key {
+            bounds: Some(|| ($low.show(), $high.show())),
+            write: |config, value| write_within(&mut config.$first $(.$rest)*, value, &$low, &$high),
+            ..key!(@common $first $(. $rest)*, $effect, $help)
+        }
+    };
+    (@common $first:ident $(. $rest:ident)*, $effect:expr, $help:expr) => {
+        Key {
+            name: concat!(stringify!($first) $(, ".", stringify!($rest))*),
+            help: $help,
+            effect: $effect,
+            secret: is_secret(|config| &config.$first $(.$rest)*),
+            type_expected: expected_by(|config| &config.$first $(.$rest)*),
+            bounds: None,
+            read: |config| config.$first $(.$rest)*.show(),
+            write: |_, _| false,
+        }
+    };
+}
+
+const NOW: Effect = Effect::Now;
+const CLUSTER: Effect = Effect::Later("the cluster modes auto, master, worker and gateway read it");
+
+/// Every key, in the order of `conf/default.yaml`. Keys of one section stand together.
+pub static KEYS: &[Key] = &[
+    key!(
+        mode,
+        NOW,
+        "What this process is: standalone (everything in one process, no etcd), auto, master, worker or gateway. Only standalone starts in this version; the others form a cluster."
+    ),
+    key!(
+        environment,
+        NOW,
+        "Name of an environment such as production: the file <environment>.yaml beside the configuration file is laid over it (conf/<environment>.yaml where there is no configuration file)."
+    ),
+    key!(data_dir, NOW, "Directory of everything durable. One process at a time may use it."),
+    key!(listen.http, NOW, "Addresses of the HTTP interface; each serves the same. Port 0 takes a free port."),
+    key!(listen.grpc, NOW, "Address of the gRPC interface."),
+    key!(listen.peer, CLUSTER, "Address for traffic from other nodes."),
+    key!(listen.monitoring, NOW, "Address of /metrics and /health for monitoring."),
+    key!(listen.gateway, CLUSTER, "Address of the gateway's public interface."),
+    key!(advertise.http, CLUSTER, "HTTP address told to others, where it differs from the one bound."),
+    key!(advertise.grpc, CLUSTER, "gRPC address told to others, where it differs from the one bound."),
+    key!(advertise.peer, CLUSTER, "Peer address told to other nodes, where it differs from the one bound."),
+    key!(cluster.name, CLUSTER, "Name of the cluster; nodes of one name and one etcd belong together."),
+    key!(
+        cluster.node_id,
+        CLUSTER,
+        "Name of this node within the cluster; made once and kept in data_dir where absent."
+    ),
+    key!(cluster.zone, CLUSTER, "Failure domain (rack, zone) of this node; copies of a shard are spread over zones."),
+    key!(cluster.peers, CLUSTER, "Peer addresses of other nodes known beforehand."),
+    key!(etcd.endpoints, CLUSTER, "Members of the etcd cluster."),
+    key!(etcd.username, CLUSTER, "User name towards etcd."),
+    key!(etcd.password, CLUSTER, "Password towards etcd. Never shown."),
+    key!(etcd.tls.ca_file, CLUSTER, "File with the authority that signed etcd's certificate (PEM)."),
+    key!(etcd.tls.cert_file, CLUSTER, "File with this node's certificate towards etcd (PEM)."),
+    key!(etcd.tls.key_file, CLUSTER, "File with the key of that certificate (PEM)."),
+    key!(storage.cache, NOW, ByteSize::mib(1) => ByteSize::gib(1024), "Memory for blocks read from the store; taken as needed, not at start."),
+    key!(storage.journal_max, NOW, ByteSize::mib(64) => ByteSize::gib(1024), "Size of the store's journal at which its oldest part is flushed and removed. Larger means fewer flushes and a longer start after a crash."),
+    key!(index.flat_points_max, NOW, 0u64 => 10_000_000u64, "A collection of up to this many points is searched exactly; above it the approximate index trains itself in the background."),
+    key!(raft.log_bytes_max, NOW, ByteSize::mib(1) => ByteSize::gib(64), "Size of a shard's log at which entries already applied are removed."),
+    key!(limits.request_body, NOW, ByteSize::kib(1) => ByteSize::gib(1), "Largest request body, after decompression."),
+    key!(limits.batch_documents, NOW, 1usize => 1_000_000usize, "Most documents in one write request."),
+    key!(limits.concurrent_requests, NOW, 1usize => 1_000_000usize, "Most requests served at once; further ones are told to slow down."),
+    key!(limits.search_top_k, NOW, 1usize => 1_000_000usize, "Largest top_k of a search."),
+    key!(limits.connections, NOW, 1usize => 1_000_000usize, "Most connections open at once on each listener; further ones are closed as they come."),
+    key!(limits.request_timeout, NOW, Duration::from_millis(10) => Duration::from_secs(3600), "Longest time for one request, from its first byte to its answer."),
+    key!(limits.head_timeout, NOW, Duration::from_millis(10) => Duration::from_secs(3600), "Longest time a client may take to send the head of a request."),
+    key!(limits.idle_timeout, NOW, Duration::from_millis(10) => Duration::from_secs(86_400), "Longest time a connection stays open without a request."),
+    key!(limits.shutdown_grace, NOW, Duration::ZERO => Duration::from_secs(3600), "Longest time a stopping node waits for requests under way."),
+    key!(
+        security.insecure,
+        NOW,
+        "Allows listeners beyond loopback although nothing asks callers who they are. Anyone who reaches such an address may read and delete everything."
+    ),
+    key!(
+        log.level,
+        NOW,
+        "Least level logged (error, warn, info, debug, trace), or directives such as info,vectorsphere::raft=debug."
+    ),
+    key!(
+        log.format,
+        NOW,
+        "How log lines are written on standard error: text, json, or auto (text on a terminal, JSON otherwise)."
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_sections_stand_together() {
+        let mut seen_sections: Vec<&str> = Vec::new();
+        for (position, key) in KEYS.iter().enumerate() {
+            assert!(KEYS[..position].iter().all(|other| other.name != key.name), "{} stands twice", key.name);
+            let section = key.name.split_once('.').map_or("", |(section, _)| section);
+            if seen_sections.last() != Some(&section) {
+                assert!(!seen_sections.contains(&section), "the keys of {section} are torn apart at {}", key.name);
+                seen_sections.push(section);
+            }
+            assert!(find(key.name).is_some() && !is_section(key.name));
+        }
+    }
+
+    #[test]
+    fn every_key_reads_back_its_default_and_has_a_meaning() {
+        let defaults = Config::default();
+        for key in KEYS {
+            let mut config = Config::default();
+            assert!(key.assign(&mut config, &key.value(&defaults)), "{} refuses its own default", key.name);
+            assert_eq!(config, defaults, "{}", key.name);
+            assert!(key.help.len() > 20 && key.help.ends_with('.'), "{} has no proper meaning", key.name);
+        }
+    }
+
+    #[test]
+    fn bounds_hold_at_both_ends_and_leave_the_config_alone() {
+        let mut checked = 0;
+        for key in KEYS {
+            let Some(bounds) = key.bounds else { continue };
+            let (low, high) = bounds();
+            let mut config = Config::default();
+            assert!(key.assign(&mut config, &low) && key.assign(&mut config, &high), "{}", key.name);
+            let before = config.clone();
+            let beyond = match high {
+                Value::Integer(number) => Value::Integer(number + 1),
+                _ if key.type_expected.starts_with("a size") => Value::Text("1000000TiB".to_owned()),
+                _ => Value::Text("400d".to_owned()),
+            };
+            assert!(!key.assign(&mut config, &beyond), "{} accepts {beyond:?}", key.name);
+            assert_eq!(config, before);
+            checked += 1;
+        }
+        assert!(checked >= 8);
+    }
+
+    #[test]
+    fn expected_names_type_and_bounds() {
+        let key = find("limits.batch_documents").expect("a key");
+        assert_eq!(key.expected(), "a whole number, from 1 to 1000000");
+        let key = find("limits.request_body").expect("a key");
+        assert!(key.expected().ends_with("from 1KiB to 1GiB"), "{}", key.expected());
+    }
+
+    #[test]
+    fn sections_are_prefixes() {
+        assert!(is_section("etcd") && is_section("etcd.tls") && is_section("listen"));
+        assert!(!is_section("etcd.tls.ca_file") && !is_section("etc") && !is_section(""));
+    }
+}

@@ -1,0 +1,478 @@
+//! Layers, origins, suggestions, the seeds' files and the text of every problem.
+
+use super::*;
+use crate::config::units::ByteSize;
+use crate::config::words::{LogFormat, Mode};
+use std::time::Duration;
+
+/// Files, variables and flags of one load, without touching the machine.
+#[derive(Default)]
+struct World {
+    file: Option<&'static str>,
+    files: Vec<(&'static str, String)>,
+    variables: Vec<(&'static str, &'static str)>,
+    flags: Vec<Assignment>,
+}
+
+impl World {
+    fn file(path: &'static str, text: &str) -> Self {
+        World { file: Some(path), ..World::default() }.and_file(path, text)
+    }
+
+    fn and_file(mut self, path: &'static str, text: &str) -> Self {
+        self.files.push((path, text.to_owned()));
+        self
+    }
+
+    fn variable(mut self, name: &'static str, value: &'static str) -> Self {
+        self.variables.push((name, value));
+        self
+    }
+
+    fn set(mut self, argument: &str) -> Self {
+        self.flags.push(Assignment::parse(argument).expect("KEY=VALUE"));
+        self
+    }
+
+    fn flag(mut self, flag: &str, key: &str, value: &str) -> Self {
+        self.flags.push(Assignment::named(flag, key, value));
+        self
+    }
+
+    fn load(&self) -> Result<Loaded, ConfigError> {
+        let read = |path: &Path| {
+            let found = self.files.iter().find(|(name, _)| Path::new(name) == path);
+            found.map(|(_, text)| text.clone()).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+        };
+        load(&Sources {
+            file: self.file.map(PathBuf::from),
+            variables: self.variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+            flags: self.flags.clone(),
+            read: &read,
+        })
+    }
+
+    fn loaded(&self) -> Loaded {
+        self.load().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn error(&self) -> String {
+        self.load().expect_err("a problem").to_string()
+    }
+}
+
+fn addresses(texts: &[&str]) -> Vec<std::net::SocketAddr> {
+    texts.iter().map(|text| text.parse().expect("an address")).collect()
+}
+
+#[test]
+fn nothing_given_is_the_defaults() {
+    let loaded = World::default().loaded();
+    assert_eq!(loaded.config, Config::default());
+    assert_eq!(loaded.notices, []);
+    assert_eq!(loaded.origin("log.level"), &Origin::Default);
+}
+
+#[test]
+fn each_layer_lies_over_the_one_before_and_is_remembered() {
+    let level = |text: &str| format!("log:\n  level: {text}\n");
+    let mut world = World::file("/etc/vs/node.yaml", &format!("environment: prod\n{}", level("warn")))
+        .and_file("/etc/vs/prod.yaml", "");
+    let check = |world: &World, expected: &str, origin: &str| {
+        let loaded = world.loaded();
+        assert_eq!(
+            (loaded.config.log.level.as_str(), loaded.origin("log.level").to_string().as_str()),
+            (expected, origin)
+        );
+    };
+    check(&world, "warn", "/etc/vs/node.yaml:3");
+    world.files[1].1 = level("error");
+    check(&world, "error", "/etc/vs/prod.yaml:2");
+    world = world
+        .variable("VECTORSPHERE__LOG__LEVEL", "debug")
+        .variable("HOME", "/")
+        .variable("VECTORSPHERE_ENDPOINT", "x");
+    check(&world, "debug", "VECTORSPHERE__LOG__LEVEL");
+    world = world.set("log.level=trace");
+    check(&world, "trace", "--set log.level");
+}
+
+#[test]
+fn values_of_every_type_come_through_files_variables_and_flags() {
+    let loaded = World::file("a.toml", "[limits]\nrequest_timeout = \"1m\"\n[storage]\ncache = \"128MiB\"\n")
+        .variable("VECTORSPHERE__LISTEN__HTTP", "127.0.0.1:1,127.0.0.1:2")
+        .set("limits.batch_documents=7")
+        .set("log.format=json")
+        .set("cluster.zone=")
+        .loaded();
+    assert_eq!(loaded.config.limits.request_timeout, Duration::from_secs(60));
+    assert_eq!(loaded.config.storage.cache, ByteSize::mib(128));
+    assert_eq!(loaded.config.listen.http, addresses(&["127.0.0.1:1", "127.0.0.1:2"]));
+    assert_eq!(loaded.config.limits.batch_documents, 7);
+    assert_eq!(loaded.config.log.format, LogFormat::Json);
+    assert_eq!(loaded.config.cluster.zone, None);
+}
+
+#[test]
+fn the_environment_may_come_from_a_variable_or_flag_and_its_file_must_exist() {
+    let world = World::default().and_file("conf/test.yaml", "log: {level: debug}\n");
+    let loaded = world.variable("VECTORSPHERE__ENVIRONMENT", "test").loaded();
+    assert_eq!(loaded.config.log.level, "debug");
+    let error = World::file("/x/a.yaml", "").set("environment=prod").error();
+    assert!(error.starts_with("/x/prod.yaml: cannot be read: "), "{error}");
+    let error = World::default().set("environment=../etc").error();
+    assert!(error.starts_with("--set environment: `environment`: expected a name of 1 to 64"), "{error}");
+    let nested = World::file("a.yaml", "environment: b\n").and_file("b.yaml", "environment: c\n").error();
+    assert_eq!(nested, "b.yaml:1: `environment`: an environment's file cannot name another environment");
+}
+
+#[test]
+fn an_unknown_key_is_an_error_that_names_the_nearest() {
+    for (world, expected) in [
+        (
+            World::file("a.yaml", "\nlog:\n  levl: info\n"),
+            "a.yaml:3: unknown key `log.levl`; did you mean `log.level`?",
+        ),
+        (World::file("a.yaml", "dataDir: x\n"), "a.yaml:1: unknown key `dataDir`; did you mean `data_dir`?"),
+        (World::file("a.toml", "level = \"x\"\n"), "a.toml:1: unknown key `level`; did you mean `log.level`?"),
+        (
+            World::file("a.ini", "[etcd]\nendpoint = x\n"),
+            "a.ini:2: unknown key `etcd.endpoint`; did you mean `etcd.endpoints`?",
+        ),
+        (World::file("a.yaml", "servceTTL: 5\n"), "a.yaml:1: unknown key `servceTTL`; did you mean `serviceTTL`?"),
+        (
+            World::file("a.yaml", "mode: {name: auto}\n"),
+            "a.yaml:1: unknown key `mode.name`; did you mean `cluster.name`?",
+        ),
+        (
+            World::default().variable("VECTORSPHERE__LISTEN__GRCP", "x"),
+            "VECTORSPHERE__LISTEN__GRCP: unknown key `listen.grcp`; did you mean `listen.grpc`?",
+        ),
+        (World::default().set("zzzzzzzzzz=1"), "--set zzzzzzzzzz: unknown key `zzzzzzzzzz`"),
+    ] {
+        assert_eq!(world.error(), expected);
+    }
+}
+
+#[test]
+fn variables_and_set_do_not_speak_the_seeds_names() {
+    let error = World::default().set("http_port=1").error();
+    assert!(error.starts_with("--set http_port: unknown key `http_port`"), "{error}");
+    let error = World::default().variable("VECTORSPHERE__SERVER__PORT", "1").error();
+    assert!(error.contains("unknown key `server.port`"), "{error}");
+}
+
+#[test]
+fn a_bad_value_names_key_expected_got_and_origin() {
+    for (world, expected) in [
+        (
+            World::file("a.yaml", "limits:\n  request_timeout: 30\n"),
+            "a.yaml:2: `limits.request_timeout`: expected a duration with a unit, such as \"500ms\", \"30s\" or \"10m\", \
+             from 10ms to 1h, got 30 (an integer)",
+        ),
+        (
+            World::file("a.yaml", "storage:\n  cache: 2147483648\n"),
+            "a.yaml:2: `storage.cache`: expected a size with a unit, such as \"64MB\" or \"2GiB\", from 1MiB to 1TiB, \
+             got 2147483648 (an integer)",
+        ),
+        (
+            World::file("a.yaml", "mode: leader\n"),
+            "a.yaml:1: `mode`: expected one of standalone, auto, master, worker (or slave), gateway, got \"leader\" (a string)",
+        ),
+        (
+            World::default().set("limits.batch_documents=0"),
+            "--set limits.batch_documents: `limits.batch_documents`: expected a whole number, from 1 to 1000000, got \"0\"",
+        ),
+        (
+            World::default().flag("--grpc", "listen.grpc", "6334"),
+            "--grpc: `listen.grpc`: expected an IP address and port, such as \"127.0.0.1:8080\" or \"[::1]:8080\", got \"6334\"",
+        ),
+        (
+            World::default().variable("VECTORSPHERE__SECURITY__INSECURE", "yes"),
+            "VECTORSPHERE__SECURITY__INSECURE: `security.insecure`: expected true or false, got \"yes\"",
+        ),
+        (
+            World::file("a.yaml", "log: debug\n"),
+            "a.yaml:1: `log`: expected a section: keys of its own below it, got a string",
+        ),
+        (
+            World::file("a.yaml", "http_port: \"x\"\n"),
+            "a.yaml:1: `http_port`: expected a port from 0 to 65535, got \"x\" (a string)",
+        ),
+        (
+            World::file("a.yaml", "log: {level: verbose}\n"),
+            "a.yaml:1: `log.level`: expected a level or filter directives: \"verbose\" is neither error, warn, info, \
+             debug, trace or off nor TARGET=LEVEL",
+        ),
+    ] {
+        assert_eq!(world.error(), expected);
+    }
+}
+
+#[test]
+fn every_problem_is_reported_at_once() {
+    let error = World::file("a.yaml", "mode: x\nfoo_bar_baz: 1\nlog: {format: xml}\n").set("data_dir=").error();
+    assert_eq!(error.lines().count(), 4, "{error}");
+}
+
+#[test]
+fn a_file_that_is_missing_malformed_or_of_another_kind_is_named() {
+    let error = World { file: Some("none.yaml"), ..World::default() }.error();
+    assert!(error.starts_with("none.yaml: cannot be read: "), "{error}");
+    let error = World::file("a.toml", "x = \n").error();
+    assert!(error.starts_with("a.toml:1: "), "{error}");
+    let error = World::file("a.json", "{}").error();
+    assert_eq!(error, "a.json: expected a file ending in .yaml, .yml, .toml or .ini, got .json");
+    let problem = Assignment::parse("log.level").expect_err("no =");
+    assert_eq!(problem.to_string(), "--set: expected KEY=VALUE, got \"log.level\"");
+    assert!(Assignment::parse("=hunter2").is_err_and(|problem| !problem.to_string().contains("hunter2")));
+}
+
+#[test]
+fn a_key_set_twice_in_one_layer_is_an_error() {
+    let error = World::file("a.yaml", "http_port: 8080\nlisten: {http: [\"127.0.0.1:1\"]}\n").error();
+    assert_eq!(error, "a.yaml:2: `listen.http` is already set at a.yaml:1 (http_port)");
+    let error = World::default().flag("--mode", "mode", "auto").flag("--type", "node_type", "master").error();
+    assert_eq!(error, "--type: `mode` is already set at --mode");
+    let error = World::file("a.ini", "mode = auto\nmode = auto\n").error();
+    assert_eq!(error, "a.ini:2: `mode` is already set at a.ini:1");
+}
+
+#[test]
+fn listeners_beyond_loopback_need_a_word() {
+    let error = World::default().flag("--http", "listen.http", "0.0.0.0:8080").error();
+    assert!(error.starts_with("--http: `listen.http`: 0.0.0.0:8080 can be reached from other machines"), "{error}");
+    assert!(error.contains("security.insecure: true") && error.contains("--insecure"), "{error}");
+    let error = World::default().set("listen.monitoring=10.1.2.3:9090").error();
+    assert!(error.starts_with("--set listen.monitoring: `listen.monitoring`: 10.1.2.3:9090"), "{error}");
+    let loaded = World::default().set("listen.http=0.0.0.0:8080").set("security.insecure=true").loaded();
+    assert_eq!(loaded.config.listen.http, addresses(&["0.0.0.0:8080"]));
+    for loopback in ["[::1]:8080", "127.8.8.8:8080", "[::ffff:127.0.0.1]:8080", "localhost:8080"] {
+        World::default().set(&format!("listen.http={loopback}")).loaded();
+    }
+}
+
+#[test]
+fn listeners_do_not_collide() {
+    let error = World::default().set("listen.grpc=127.0.0.1:9090").error();
+    assert_eq!(
+        error,
+        "--set listen.grpc: `listen.grpc`: 127.0.0.1:9090 is taken by `listen.monitoring` (127.0.0.1:9090)"
+    );
+    let error = World::default().set("listen.http=127.0.0.1:1,127.0.0.1:1").error();
+    assert!(error.contains("127.0.0.1:1 is taken by `listen.http`"), "{error}");
+    World::default().set("listen.http=127.0.0.1:0,127.0.0.1:0").set("listen.grpc=127.0.0.1:0").loaded();
+    World::default().set("listen.grpc=127.0.0.2:9090").loaded();
+    let error = World::default().set("listen.http=").error();
+    assert_eq!(error, "--set listen.http: `listen.http`: expected 1 to 16 addresses, got 0");
+}
+
+#[test]
+fn half_a_secret_pair_is_refused() {
+    let error = World::default().set("etcd.password=hunter2").error();
+    assert_eq!(error, "--set etcd.password: `etcd.password`: needs `etcd.username` beside it");
+    let error = World::default().set("etcd.tls.key_file=k.pem").error();
+    assert_eq!(error, "--set etcd.tls.key_file: `etcd.tls.key_file`: needs `etcd.tls.cert_file` beside it");
+}
+
+#[test]
+fn no_secret_is_ever_printed() {
+    let text = "etcd: {username: u, password: hunter2}\nauth: {jwt_secret: hunter2}\n";
+    let loaded = World::file("a.yaml", text).loaded();
+    assert_eq!(loaded.config.etcd.password.as_ref().map(|secret| secret.reveal()), Some("hunter2"));
+    let shown: String = KEYS.iter().map(|key| key.value(&loaded.config).to_string()).collect();
+    let notices: String = loaded.notices.iter().map(Notice::to_string).collect();
+    assert!(!format!("{shown}{notices}{loaded:?}").contains("hunter2"));
+    let error = World::file("a.yaml", "etcd: {password: [hunter2]}\nauth: {jwt_secret: 20260101}\n").error();
+    assert!(error.contains("got a list") && error.contains("got an integer"), "{error}");
+    assert!(!error.contains("hunter2") && !error.contains("20260101"), "{error}");
+}
+
+#[test]
+fn what_has_no_effect_yet_is_noticed_with_its_origin() {
+    let loaded =
+        World::file("a.yaml", "serviceTTL: 30\nauth: {enabled: true}\netcdEndpoints: [\"localhost:2379\"]\n").loaded();
+    let notices: Vec<String> = loaded.notices.iter().map(Notice::to_string).collect();
+    assert_eq!(
+        notices,
+        [
+            "a.yaml:1: `serviceTTL`: accepted, has no effect yet: leases come with the cluster modes, which renew them \
+             on their own",
+            "a.yaml:2: `auth.enabled`: accepted, has no effect yet: this version asks no caller who they are",
+            "a.yaml:3 (etcdEndpoints): `etcd.endpoints`: accepted, has no effect yet: the cluster modes auto, master, \
+             worker and gateway read it",
+        ]
+    );
+}
+
+const GUIDE_APP_YAML: &str = r#"
+etcdEndpoints:
+  - "localhost:2379"
+serviceRegistryPath: "/services/vectorsphere/"
+serviceTTL: 30
+configPathPrefix: "/c/vectorsphere/"
+electionPathPrefix: "/election/vectorsphere/"
+development:
+  enabled: true
+  debugMode: true
+  profileEnabled: true
+  profilePort: 6060
+security:
+  tls:
+    enabled: true
+    certFile: "certs/server.crt"
+    keyFile: "certs/server.key"
+  auth:
+    enabled: true
+    jwtSecret: "your-jwt-secret-key"
+    tokenExpiry: 24h
+"#;
+
+#[test]
+fn the_app_yaml_of_the_integration_guide_loads() {
+    let loaded = World::file("conf/app.yaml", GUIDE_APP_YAML)
+        .flag("--mode", "mode", "slave")
+        .flag("--port", "server.port", "8081")
+        .flag("--etcd", "etcd.endpoints", "localhost:2379")
+        .flag("--service", "cluster.name", "VectorSphere")
+        .loaded();
+    let config = &loaded.config;
+    assert_eq!(config.mode, Mode::Worker);
+    assert_eq!(config.listen.http, addresses(&["127.0.0.1:8081"]));
+    assert_eq!(config.etcd.endpoints.iter().map(|e| e.as_str()).collect::<Vec<_>>(), ["localhost:2379"]);
+    assert_eq!(config.cluster.name.as_str(), "VectorSphere");
+    assert_eq!(config.log.level, "debug");
+    assert!(!config.mode.can_start(), "no cluster in this version");
+    assert!(loaded.notices.iter().any(|notice| notice.key == "security.auth.enabled"));
+}
+
+const GUIDE_C_YAML: &str = r#"
+service_name: "vectorsphere"
+node_type: "auto"  # auto, master, slave
+http_port: 8080
+default_port: 9090
+data_dir: "./data"
+task_timeout: 30
+heartbeat: 10
+health_check_interval: 30
+scheduler_worker_count: 4
+
+etcd:
+  endpoints:
+    - "localhost:2379"
+  username: ""
+  password: ""
+  dial_timeout: 5
+  request_timeout: 10
+  max_call_send_msg_size: 10485760  # 10MB
+  max_call_recv_msg_size: 10485760  # 10MB
+
+master:
+  election_timeout: 15
+  session_ttl: 30
+  max_retry_count: 3
+  retry_interval: 5
+
+slave:
+  register_retry_count: 3
+  register_retry_interval: 5
+  heartbeat_interval: 10
+
+grpc_max_connections: 10
+grpc_keepalive_time: 30
+grpc_keepalive_timeout: 5
+auth:
+  enabled: true
+  jwt_secret: "your_jwt_secret"
+  token_expiry: 3600
+rate_limit:
+  enabled: true
+  requests_per_second: 100
+  burst_size: 200
+"#;
+
+#[test]
+fn the_c_yaml_of_the_distributed_guide_loads() {
+    let loaded = World::file("c/c.yaml", GUIDE_C_YAML).loaded();
+    let config = &loaded.config;
+    assert_eq!(config.mode, Mode::Auto);
+    assert_eq!(config.listen.http, addresses(&["127.0.0.1:8080"]));
+    assert_eq!(config.listen.monitoring, addresses(&["127.0.0.1:9090"])[0]);
+    assert_eq!((&config.etcd.username, &config.etcd.password), (&None, &None));
+    assert_eq!(loaded.origin("mode").to_string(), "c/c.yaml:3 (node_type)");
+    // The same file starts a node of this version when the mode is given.
+    let overridden = World::file("c/c.yaml", GUIDE_C_YAML).flag("--type", "node_type", "standalone").loaded();
+    assert!(overridden.config.mode.can_start());
+}
+
+#[test]
+fn the_etcd_security_of_the_distributed_guide_loads() {
+    let text = "etcd:\n  ca_file: \"/path/to/ca.crt\"\n  cert_file: \"/path/to/client.crt\"\n  \
+                key_file: \"/path/to/client.key\"\n\n  username: \"vectorsphere\"\n  password: \"your_password\"\n";
+    let config = World::file("c.yaml", text).loaded().config;
+    assert_eq!(config.etcd.tls.ca_file, Some("/path/to/ca.crt".into()));
+    assert_eq!(config.etcd.username.as_deref(), Some("vectorsphere"));
+}
+
+const MASTER_INI: &str = "[server]
+port = 8080
+mode = master
+service_name = kamaitachi-master
+service_addr = localhost:8080
+
+[cache]
+max_bytes = 2147483648          # 2GB
+snapshot_path = ./data/master_snapshot.dat
+snapshot_interval = 10           # 10 minutes
+
+[etcd]
+endpoints = localhost:2379
+prefix = /kamaitachi
+ttl = 10                         # 10 seconds
+";
+
+#[test]
+fn the_ini_files_of_the_kamaitachi_guide_load() {
+    let master = World::file("conf/master.ini", MASTER_INI).loaded().config;
+    assert_eq!((master.mode, master.storage.cache), (Mode::Master, ByteSize::gib(2)));
+    assert_eq!(master.cluster.name.as_str(), "kamaitachi");
+    assert_eq!(master.advertise.http.as_ref().map(|a| a.as_str()), Some("localhost:8080"));
+
+    let slave = MASTER_INI.replace("8080", "8081").replace("master", "slave");
+    let slave = World::file("conf/slave.ini", &slave).loaded().config;
+    assert_eq!((slave.mode, slave.listen.http), (Mode::Worker, addresses(&["127.0.0.1:8081"])));
+
+    let gateway = "[server]\nport = 9000\nmode = gateway\nservice_name = kamaitachi-gateway\n\
+                   service_addr = localhost:9000\n\n[etcd]\nendpoints = localhost:2379\nprefix = /kamaitachi\nttl = 10\n";
+    let gateway = World::file("conf/gateway.ini", gateway).loaded().config;
+    assert_eq!(gateway.mode, Mode::Gateway);
+    assert_eq!(gateway.listen.gateway, addresses(&["127.0.0.1:9000"])[0]);
+    assert_eq!(gateway.listen.http, Config::default().listen.http, "the gateway's port is not the node's HTTP port");
+}
+
+#[test]
+fn the_mode_of_a_higher_layer_decides_what_a_port_means() {
+    let config = World::file("a.ini", "[server]\nport = 9001\n").flag("--mode", "mode", "gateway").loaded().config;
+    assert_eq!(config.listen.gateway, addresses(&["127.0.0.1:9001"])[0]);
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_file_makes_the_loader_panic(text in "[ -~\n]{0,200}", ending in "(yaml|toml|ini)") {
+        let path = PathBuf::from(format!("a.{ending}"));
+        let read = |_: &Path| Ok(text.clone());
+        let sources = Sources { file: Some(path), variables: Vec::new(), flags: Vec::new(), read: &read };
+        if let Err(error) = load(&sources) {
+            proptest::prop_assert!(!error.problems.is_empty());
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_never_accepted(name in "[a-z]{1,8}(\\.[a-z]{1,8}){0,2}") {
+        proptest::prop_assume!(keys::find(&name).is_none());
+        let flags = vec![Assignment::named("--set x", &name, "1")];
+        let read = |_: &Path| Err(io::Error::from(io::ErrorKind::NotFound));
+        let loaded = load(&Sources { file: None, variables: Vec::new(), flags, read: &read });
+        proptest::prop_assert!(loaded.is_err());
+    }
+}

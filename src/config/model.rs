@@ -1,0 +1,220 @@
+//! [`Config`]: the settings of one node as plain data, with their defaults.
+//!
+//! Promise: `Config::default()` is a complete, valid configuration of a standalone node on loopback; nothing here reads
+//! a file, a variable or a flag (that is `config::load`). Read by `node.rs` and the command line; the simulator builds
+//! one by hand. Each field is one key of `config::keys`, where its meaning and bounds are written.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::units::ByteSize;
+use super::words::{Authority, LogFormat, Mode, Name, Secret};
+
+/// Settings of one node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// What this process is.
+    pub mode: Mode,
+    /// Names the environment file beside the configuration file.
+    pub environment: Option<Name>,
+    /// Where everything durable lies.
+    pub data_dir: PathBuf,
+    /// Addresses bound.
+    pub listen: Listen,
+    /// Addresses told to others.
+    pub advertise: Advertise,
+    /// Who this node is among others.
+    pub cluster: Cluster,
+    /// How etcd is reached.
+    pub etcd: Etcd,
+    /// The store.
+    pub storage: Storage,
+    /// The vector index.
+    pub index: Index,
+    /// The replicated log.
+    pub raft: Raft,
+    /// Bounds on what clients may ask.
+    pub limits: Limits,
+    /// Who may.
+    pub security: Security,
+    /// What is logged, and how.
+    pub log: Log,
+}
+
+/// Addresses bound. Port 0 takes a free port.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listen {
+    /// One router on each.
+    pub http: Vec<SocketAddr>,
+    /// gRPC.
+    pub grpc: SocketAddr,
+    /// Node to node.
+    pub peer: SocketAddr,
+    /// Metrics and health.
+    pub monitoring: SocketAddr,
+    /// The gateway's public address.
+    pub gateway: SocketAddr,
+}
+
+/// Addresses told to others, where they differ from those bound.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Advertise {
+    /// HTTP.
+    pub http: Option<Authority>,
+    /// gRPC.
+    pub grpc: Option<Authority>,
+    /// Node to node.
+    pub peer: Option<Authority>,
+}
+
+/// Who this node is among others.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cluster {
+    /// Nodes of one name form one cluster.
+    pub name: Name,
+    /// This node's name.
+    pub node_id: Option<Name>,
+    /// Failure domain.
+    pub zone: Option<Name>,
+    /// Peers known beforehand.
+    pub peers: Vec<Authority>,
+}
+
+/// How etcd is reached.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Etcd {
+    /// Members of the etcd cluster.
+    pub endpoints: Vec<Authority>,
+    /// User name.
+    pub username: Option<String>,
+    /// Password.
+    pub password: Option<Secret>,
+    /// TLS material.
+    pub tls: EtcdTls,
+}
+
+/// TLS material towards etcd.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EtcdTls {
+    /// Authority that signed etcd's certificate.
+    pub ca_file: Option<PathBuf>,
+    /// This node's certificate.
+    pub cert_file: Option<PathBuf>,
+    /// This node's key.
+    pub key_file: Option<PathBuf>,
+}
+
+/// The store.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Storage {
+    /// Block cache.
+    pub cache: ByteSize,
+    /// Journal size at which the oldest part is flushed away.
+    pub journal_max: ByteSize,
+}
+
+/// The vector index.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Index {
+    /// Collections up to this many points are searched exactly.
+    pub flat_points_max: u64,
+}
+
+/// The replicated log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Raft {
+    /// Size at which applied entries are removed.
+    pub log_bytes_max: ByteSize,
+}
+
+/// Bounds on what clients may ask.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Largest request body, after decompression.
+    pub request_body: ByteSize,
+    /// Most documents in one write.
+    pub batch_documents: usize,
+    /// Most requests served at once.
+    pub concurrent_requests: usize,
+    /// Largest `top_k`.
+    pub search_top_k: usize,
+    /// Most connections open at once, on each listener.
+    pub connections: usize,
+    /// Longest time for a request.
+    pub request_timeout: Duration,
+    /// Longest time for a request's head.
+    pub head_timeout: Duration,
+    /// Longest time a connection stays open without a request.
+    pub idle_timeout: Duration,
+    /// Longest time a stopping node waits for requests under way.
+    pub shutdown_grace: Duration,
+}
+
+/// Who may.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Security {
+    /// Whether unauthenticated listeners beyond loopback are allowed.
+    pub insecure: bool,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// Level, or filter directives.
+    pub level: String,
+    /// Text or JSON.
+    pub format: LogFormat,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Standalone,
+            environment: None,
+            data_dir: PathBuf::from("./data"),
+            listen: Listen::default(),
+            advertise: Advertise::default(),
+            cluster: Cluster { name: Name::known("vectorsphere"), node_id: None, zone: None, peers: Vec::new() },
+            etcd: Etcd::default(),
+            storage: Storage { cache: ByteSize::mib(64), journal_max: ByteSize::mib(256) },
+            index: Index { flat_points_max: 20_000 },
+            raft: Raft { log_bytes_max: ByteSize::mib(256) },
+            limits: Limits::default(),
+            security: Security::default(),
+            log: Log { level: "info".to_owned(), format: LogFormat::Auto },
+        }
+    }
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            http: vec![loopback(8080), loopback(6333)],
+            grpc: loopback(6334),
+            peer: loopback(6335),
+            monitoring: loopback(9090),
+            gateway: loopback(9000),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            request_body: ByteSize::mib(64),
+            batch_documents: 10_000,
+            concurrent_requests: 1_024,
+            search_top_k: 10_000,
+            connections: 10_000,
+            request_timeout: Duration::from_secs(30),
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            shutdown_grace: Duration::from_secs(10),
+        }
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}

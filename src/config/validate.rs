@@ -1,0 +1,122 @@
+//! The rules that hold between keys, after each was read by itself.
+//!
+//! Promise: a [`Config`] without problems here can be started as far as the configuration decides: its listeners do
+//! not collide, none is open to other machines without being asked to be, and the log filter is well formed. Called by
+//! `config::load`, and by whoever builds a [`Config`] by hand.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use super::error::{ConfigError, Origin, Problem};
+use super::model::Config;
+use super::words::Mode;
+use crate::telemetry::logs;
+
+const HTTP_ADDRESSES_MAX: usize = 16;
+
+/// Checks a configuration built by hand.
+///
+/// # Errors
+/// Every rule broken, all with the origin "default".
+pub fn validate(config: &Config) -> Result<(), ConfigError> {
+    match problems(config, &BTreeMap::new()) {
+        problems if problems.is_empty() => Ok(()),
+        problems => Err(ConfigError { problems }),
+    }
+}
+
+pub(super) fn problems(config: &Config, origins: &BTreeMap<&'static str, Origin>) -> Vec<Problem> {
+    let mut check = Check { origins, problems: Vec::new() };
+    check.http_addresses(config);
+    let listeners = listeners(config);
+    check.collisions(&listeners);
+    if !config.security.insecure {
+        check.loopback_only(&listeners);
+    }
+    check.etcd(config);
+    if let Err(reason) = logs::check_filter(&config.log.level) {
+        check.refuse("log.level", format!("expected a level or filter directives: {reason}"));
+    }
+    check.problems
+}
+
+type Listener = (&'static str, SocketAddr);
+
+/// The listeners this mode opens.
+fn listeners(config: &Config) -> Vec<Listener> {
+    let listen = &config.listen;
+    let mut all: Vec<Listener> = listen.http.iter().map(|address| ("listen.http", *address)).collect();
+    all.push(("listen.grpc", listen.grpc));
+    all.push(("listen.monitoring", listen.monitoring));
+    if config.mode != Mode::Standalone {
+        all.push(("listen.peer", listen.peer));
+    }
+    if config.mode == Mode::Gateway {
+        all.push(("listen.gateway", listen.gateway));
+    }
+    all
+}
+
+struct Check<'a> {
+    origins: &'a BTreeMap<&'static str, Origin>,
+    problems: Vec<Problem>,
+}
+
+impl Check<'_> {
+    fn refuse(&mut self, key: &'static str, reason: String) {
+        let origin = self.origins.get(key).cloned().unwrap_or(Origin::Default);
+        self.problems.push(Problem::Refused { key: key.to_owned(), origin, reason });
+    }
+
+    fn http_addresses(&mut self, config: &Config) {
+        let count = config.listen.http.len();
+        if !(1..=HTTP_ADDRESSES_MAX).contains(&count) {
+            self.refuse("listen.http", format!("expected 1 to {HTTP_ADDRESSES_MAX} addresses, got {count}"));
+        }
+    }
+
+    fn collisions(&mut self, listeners: &[Listener]) {
+        for (position, (key, address)) in listeners.iter().enumerate() {
+            let earlier = listeners[..position].iter().find(|(_, other)| collide(*other, *address));
+            if let Some((other_key, other)) = earlier {
+                // Blame the one that was set: the default is only in its way.
+                let (blamed, blamed_address, by, by_address) = match self.origins.contains_key(key) {
+                    true => (key, address, other_key, other),
+                    false => (other_key, other, key, address),
+                };
+                let reason = format!("{blamed_address} is taken by `{by}` ({by_address})");
+                self.refuse(blamed, reason);
+            }
+        }
+    }
+
+    fn loopback_only(&mut self, listeners: &[Listener]) {
+        for (key, address) in listeners.iter().filter(|(_, address)| !address.ip().to_canonical().is_loopback()) {
+            let reason = format!(
+                "{address} can be reached from other machines and nothing asks callers who they are; listen on \
+                 127.0.0.1, or accept that with `security.insecure: true` (--insecure)"
+            );
+            self.refuse(key, reason);
+        }
+    }
+
+    fn etcd(&mut self, config: &Config) {
+        let etcd = &config.etcd;
+        if etcd.password.is_some() && etcd.username.is_none() {
+            self.refuse("etcd.password", "needs `etcd.username` beside it".to_owned());
+        }
+        if etcd.tls.cert_file.is_some() != etcd.tls.key_file.is_some() {
+            let (present, absent) = match etcd.tls.cert_file {
+                Some(_) => ("etcd.tls.cert_file", "etcd.tls.key_file"),
+                None => ("etcd.tls.key_file", "etcd.tls.cert_file"),
+            };
+            self.refuse(present, format!("needs `{absent}` beside it"));
+        }
+    }
+}
+
+/// Whether both cannot be bound at once. Port 0 is a free one each time.
+fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    let (a_ip, b_ip) = (a.ip().to_canonical(), b.ip().to_canonical());
+    a.port() != 0 && a.port() == b.port() && (a_ip == b_ip || a_ip.is_unspecified() || b_ip.is_unspecified())
+}

@@ -1,0 +1,84 @@
+//! The first moments of a database directory. The engine writes its `version` file last when it creates a database, and
+//! refuses to create one where an earlier attempt stopped; a crash in between would lock a node out for ever. This file
+//! tells an unfinished creation, which holds nothing, from a database that lost its `version` file, which is corrupt.
+//! Called by `Store::open` only.
+
+use super::error::StoreError;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+
+/// The engine's format marker: magic and version.
+const VERSION_FILE: &str = "version";
+const VERSION_MAGIC: &[u8; 3] = b"FJL";
+const VERSION_SUPPORTED: u8 = 3;
+/// The journal the engine creates before it writes the marker.
+const FIRST_JOURNAL: &str = "0.jnl";
+const SPACES_FOLDER: &str = "keyspaces";
+
+/// Whether a database was completely created at `path`. Refuses a marker that is newer or not the engine's.
+pub(super) fn is_complete(path: &Path) -> Result<bool, StoreError> {
+    let file = path.join(VERSION_FILE);
+    let marker = match fs::read(&file) {
+        Ok(marker) => marker,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(StoreError::io(&file, "read", error)),
+    };
+    // Created but not yet synced when the power went: the content may be missing or zero.
+    if marker.iter().all(|byte| *byte == 0) {
+        return Ok(false);
+    }
+    match marker.strip_prefix(VERSION_MAGIC) {
+        Some([found, ..]) if *found > VERSION_SUPPORTED => {
+            Err(StoreError::NewerFormat { path: file, found: (*found).into(), supported: VERSION_SUPPORTED.into() })
+        }
+        Some([VERSION_SUPPORTED]) => Ok(true),
+        _ => Err(StoreError::corrupt(&file, format!("expected the storage engine's marker, got {marker:02x?}"))),
+    }
+}
+
+/// Removes what a creation that was cut short left behind. Anything that could hold data is `Corrupt` and stays.
+pub(super) fn clear_unfinished(path: &Path) -> Result<(), StoreError> {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(StoreError::io(path, "list", error)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(|e| StoreError::io(path, "list", e))?;
+        let file = entry.path();
+        let holds_data = match entry.file_name().to_str() {
+            Some(VERSION_FILE | "lock") => false,
+            Some(FIRST_JOURNAL) => !is_blank(&file)?,
+            Some(SPACES_FOLDER) => fs::read_dir(&file).map_err(|e| StoreError::io(&file, "list", e))?.next().is_some(),
+            _ => true,
+        };
+        if holds_data {
+            return Err(StoreError::corrupt(
+                path,
+                format!("no usable {VERSION_FILE} file, but there is {}", file.display()),
+            ));
+        }
+    }
+    for name in [FIRST_JOURNAL, VERSION_FILE] {
+        let file = path.join(name);
+        match fs::remove_file(&file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StoreError::io(&file, "remove", error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether the file is empty or holds only zeros as far as a first record would reach.
+fn is_blank(file: &Path) -> Result<bool, StoreError> {
+    let read_head = || {
+        let mut head = Vec::new();
+        File::open(file)?.take(4096).read_to_end(&mut head)?;
+        Ok::<_, std::io::Error>(head)
+    };
+    let head = read_head().map_err(|e| StoreError::io(file, "read", e))?;
+    Ok(head.iter().all(|byte| *byte == 0))
+}
