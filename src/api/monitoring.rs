@@ -3,7 +3,7 @@
 //! It asks for no admission: it must answer when everything else is refused.
 
 use super::rest::health;
-use crate::service::Service;
+use crate::{service::Service, telemetry::metrics::CONTENT_TYPE};
 use axum::{Router, extract::State, response::IntoResponse, routing::get};
 use http::{HeaderValue, header};
 use std::sync::Arc;
@@ -11,13 +11,10 @@ use std::sync::Arc;
 /// Writes the metrics as text (OpenMetrics).
 pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
 
-/// OpenMetrics 1.0, the text format that prometheus-client writes.
-const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
 /// The port as a router. `metrics` is called once a scrape.
 pub fn router(service: Service, metrics: MetricsText) -> Router {
     let metrics = get(move || async move {
-        ([(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE))], metrics()).into_response()
+        ([(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE))], metrics()).into_response()
     });
     let health = get(|State(service): State<Service>| async move {
         let report = service.health();

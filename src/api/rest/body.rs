@@ -1,9 +1,12 @@
 //! Reading bodies: media type, bound after decompression, room in the node, then parsing — on the compute pool if the
 //! body is large enough to hold up other requests. Called by handlers as the extractors [`Json`] and [`RawBody`].
 
-use super::{App, admission::Ticket, bulk, json, problem::ApiError};
+use super::{App, bulk, json, problem::ApiError};
 use crate::{
-    api::errors::{BODY_TOO_LARGE, REQUEST_TIMEOUT, UNSUPPORTED_MEDIA_TYPE},
+    api::{
+        admission::Ticket,
+        errors::{BODY_TOO_LARGE, REQUEST_TIMEOUT, UNSUPPORTED_MEDIA_TYPE},
+    },
     rt::{
         compute,
         http::{BodyFailure, body_failure},

@@ -4,25 +4,24 @@
 //! read and checked; memory and time that a request can take are bounded before it takes them. Called by the roof, which
 //! serves [`router`] with `rt::http`.
 
-mod admission;
 mod answer;
 mod body;
 mod bulk;
 pub mod dto;
 mod handlers;
 pub(super) mod health;
-mod json;
-mod observe;
+pub(super) mod json;
+pub(super) mod observe;
 pub mod openapi;
 mod path;
 mod problem;
 
-pub use admission::Admission;
 pub use problem::{ApiError, Problem};
 
 use crate::{
-    api::errors::METHOD_NOT_ALLOWED,
+    api::{admission::Admission, errors::METHOD_NOT_ALLOWED},
     service::Service,
+    telemetry::metrics::HttpMetrics,
     types::{Error, ErrorKind, limits},
 };
 use axum::{
@@ -42,12 +41,8 @@ use tower_http::{
 /// The bounds of the face.
 #[derive(Clone, Debug)]
 pub struct RestOptions {
-    /// Requests in flight; more are answered 503. Health is exempt.
-    pub requests_max: usize,
     /// One body, after decompression; more is answered 413.
     pub body_bytes_max: usize,
-    /// Bodies in flight together, after decompression; more is answered 503.
-    pub bodies_bytes_max: usize,
     /// Answers at least this large are compressed for clients that take gzip. At most 65535.
     pub gzip_bytes_min: u16,
 }
@@ -55,9 +50,7 @@ pub struct RestOptions {
 impl Default for RestOptions {
     fn default() -> RestOptions {
         RestOptions {
-            requests_max: 1_024,
             body_bytes_max: limits::REQUEST_BYTES_MAX,
-            bodies_bytes_max: 4 * limits::REQUEST_BYTES_MAX,
             gzip_bytes_min: 32 * 1024,
         }
     }
@@ -69,13 +62,13 @@ pub(crate) struct App {
     service: Service,
     admission: Arc<Admission>,
     options: Arc<RestOptions>,
+    metrics: HttpMetrics,
 }
 
 /// The face as a router. Give the listener's `HttpOptions::body_bytes_max` at least `options.body_bytes_max`.
-pub fn router(service: Service, options: RestOptions) -> Router {
-    let admission = Admission::new(options.requests_max, options.bodies_bytes_max);
+pub fn router(service: Service, admission: Arc<Admission>, options: RestOptions, metrics: HttpMetrics) -> Router {
     let compression = CompressionLayer::new().compress_when(SizeAbove::new(options.gzip_bytes_min));
-    let app = App { service, admission, options: Arc::new(options) };
+    let app = App { service, admission, options: Arc::new(options), metrics };
     let router = routes().into_iter().fold(Router::new(), |router, route| router.route(route.path, route.handler));
     router
         .fallback(no_route)

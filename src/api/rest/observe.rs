@@ -1,14 +1,15 @@
 //! Around every request: its id in and out, the W3C trace context, the log line, and the body of errors, which only here
 //! know the id. Health calls are left out of the log. Called by the router as its outermost layer.
 
-use super::{App, admission::Ticket, is_health, problem};
+use super::{App, is_health, problem};
 use crate::{
+    api::admission::Ticket,
     rt::{rng, time},
     types::Error,
 };
 use axum::{
     body::Body,
-    extract::{Request, State},
+    extract::{MatchedPath, Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -35,6 +36,8 @@ pub async fn observe(State(app): State<App>, mut request: Request, next: Next) -
         request_id = id.to_str().unwrap_or_default(),
         traceparent = trace.as_ref().and_then(|value| value.to_str().ok()),
     );
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let _in_flight = app.metrics.begin();
     let began = time::now();
     let ticket = if quiet { None } else { Some(app.admission.admit()) };
     let mut response = match ticket.transpose() {
@@ -54,7 +57,9 @@ pub async fn observe(State(app): State<App>, mut request: Request, next: Next) -
         write_problem(&mut response, error, id.to_str().unwrap_or_default());
     }
     let status = response.status().as_u16();
-    let took_us = began.elapsed().as_micros() as u64;
+    let took = began.elapsed();
+    let took_us = took.as_micros() as u64;
+    app.metrics.served(route.as_ref().map_or("other", MatchedPath::as_str), method.as_str(), status, took);
     span.in_scope(|| match &error {
         Some(problem::ApiError(error)) if status >= 500 => {
             tracing::warn!(%method, path, status, took_us, code = error.code(), %error, "request failed");
@@ -81,7 +86,7 @@ fn write_problem(response: &mut Response, error: &Error, request_id: &str) {
 }
 
 /// The caller's id if it can stand in a log line as it is, else a new one.
-fn request_id(headers: &HeaderMap) -> HeaderValue {
+pub(in crate::api) fn request_id(headers: &HeaderMap) -> HeaderValue {
     let good = |value: &&HeaderValue| {
         let bytes = value.as_bytes();
         (1..=REQUEST_ID_BYTES_MAX).contains(&bytes.len())

@@ -195,8 +195,6 @@ pub struct VectorIndexAnswer {
     pub dead_rows: u64,
     pub lists: u64,
     pub memory_bytes: u64,
-    /// The version at which it was trained; 0 if it was not.
-    pub trained_at_version: u64,
 }
 
 impl From<&VectorIndexInfo> for VectorIndexAnswer {
@@ -211,7 +209,6 @@ impl From<&VectorIndexInfo> for VectorIndexAnswer {
             dead_rows: info.dead_rows,
             lists: info.lists,
             memory_bytes: info.memory_bytes,
-            trained_at_version: info.trained_at_version,
         }
     }
 }
@@ -300,7 +297,7 @@ pub struct TableDeleted {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ShardAnswer {
     pub id: u64,
-    /// First and last slot.
+    /// First slot, and the one after the last.
     #[schema(value_type = Vec<u16>)]
     pub slots: (u16, u16),
     pub documents_count: u64,

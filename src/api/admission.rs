@@ -2,7 +2,7 @@
 //! instead of costing the node its memory.
 //!
 //! Invariant: what was taken is given back when the request's [`Ticket`] is dropped, whichever way it ends. Called by
-//! the router (one ticket a request) and by `body` (bytes as they come).
+//! `rest` and `grpc`, which share one.
 
 use crate::types::{Error, ErrorKind};
 use std::sync::{
@@ -28,7 +28,7 @@ impl Gauge {
     }
 }
 
-/// The bounds of one face.
+/// The bounds of all faces together.
 #[derive(Debug)]
 pub struct Admission {
     requests: Gauge,
