@@ -22,10 +22,14 @@ use crate::{
     node::{Engine, StartError},
     rt::{self, Runtime},
     service::{CollectionInfo, CollectionStats, HealthReport, Phase, Service},
+    telemetry::metrics::Metrics,
     types::{
         CollectionName, CollectionSpec, DocumentId, Error, IndexType, Metric, Payload, Point, PointPatch, Result,
         StoredPoint, Vector, VectorName, VectorSpec,
-        operation::{DeleteAnswer, DeleteRequest, ListAnswer, ListRequest, ReadOptions, Search, SearchAnswer, SearchHit, WriteAnswer},
+        operation::{
+            DeleteAnswer, DeleteRequest, ListAnswer, ListRequest, ReadOptions, Search, SearchAnswer, SearchHit,
+            WriteAnswer,
+        },
     },
 };
 use std::{path::Path, time::Duration};
@@ -59,7 +63,7 @@ impl Database {
         let runtime = Runtime::new(options.threads.unwrap_or_else(rt::compute::cores)).map_err(|source| {
             StartError::Listen { listener: "worker threads", address: "this process".to_owned(), source }
         })?;
-        let engine = runtime.block_on(Engine::open(&config, |identity| identity))?;
+        let engine = runtime.block_on(Engine::open(&config, &Metrics::new(), |identity| identity))?;
         engine.service().identity().enter(Phase::Up);
         Ok(Database { service: engine.service().clone(), running: Some((runtime, engine)) })
     }
@@ -68,7 +72,13 @@ impl Database {
     ///
     /// # Errors
     /// `bad_table_name`, `bad_dimension`, `table_exists`.
-    pub fn create_collection(&self, name: &str, dimension: usize, metric: Metric, index: IndexType) -> Result<Collection<'_>> {
+    pub fn create_collection(
+        &self,
+        name: &str,
+        dimension: usize,
+        metric: Metric,
+        index: IndexType,
+    ) -> Result<Collection<'_>> {
         let spec = CollectionSpec::single(VectorSpec::new(dimension, metric, index)?);
         self.create_collection_with(name, spec)
     }

@@ -42,7 +42,7 @@ impl Default for Options {
 /// The faces of one node. Every listener of a face serves the same router, under the same bounds.
 pub struct Faces {
     rest: Router,
-    grpc: tonic::service::Routes,
+    grpc: Router,
     monitoring: Router,
 }
 
@@ -64,7 +64,7 @@ impl Faces {
     }
 
     /// `vectorsphere.v1.VectorService`, health and (in production) reflection: for `rt::rpc::serve`.
-    pub fn grpc(&self) -> tonic::service::Routes {
+    pub fn grpc(&self) -> Router {
         self.grpc.clone()
     }
 

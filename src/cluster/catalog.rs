@@ -155,7 +155,8 @@ impl Catalog {
             if !owns_every_slot(&shards) {
                 return Err(corrupt(&stored.key, "its shards do not own every slot exactly once"));
             }
-            let collection = Collection { name: name.clone(), spec: record.spec, created_ms: record.created_ms, shards };
+            let collection =
+                Collection { name: name.clone(), spec: record.spec, created_ms: record.created_ms, shards };
             collections.insert(name, Arc::new(collection));
         }
         self.collections.store(Arc::new(collections));

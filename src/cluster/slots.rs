@@ -10,9 +10,10 @@ pub const SLOTS: u16 = 16_384;
 /// The slot of a point: FNV-1a over its key bytes, finished with the mixer of SplitMix64 (Steele et al. 2014, "Fast
 /// splittable pseudorandom number generators", variant 13), modulo [`SLOTS`].
 pub fn slot_of(id: PointId) -> u16 {
-    let fnv = id.to_key().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let fnv = id
+        .to_key()
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));
     let mut z = (fnv ^ (fnv >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     ((z ^ (z >> 31)) % u64::from(SLOTS)) as u16

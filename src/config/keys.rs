@@ -4,7 +4,7 @@
 //! suggestions for misspelt keys all go through this table, so none of them can forget one. Called by the rest of
 //! `config` and by `cli::config_cmd`.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use super::model::Config;
@@ -61,6 +61,12 @@ impl Key {
     /// The last part of the name.
     pub fn leaf(&self) -> &'static str {
         self.name.rsplit('.').next().unwrap_or(self.name)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Key").field(&self.name).finish()
     }
 }
 

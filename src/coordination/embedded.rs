@@ -144,7 +144,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         {
             let kv = Embedded::open(Store::open(dir.path(), StoreOptions::default()).unwrap()).unwrap().0;
-            let create = |value| Transaction { compares: vec![Compare::Absent("a/1".into())], changes: vec![put("a/1", value)] };
+            let create =
+                |value| Transaction { compares: vec![Compare::Absent("a/1".into())], changes: vec![put("a/1", value)] };
             assert_eq!(kv.commit(&create("x")).unwrap(), Committed::At(1));
             assert_eq!(kv.commit(&create("y")).unwrap(), Committed::Refused);
             let swap = Transaction {

@@ -11,6 +11,7 @@ use crate::{
     service::{Identity, Phase, Service},
     shard::{Host, IndexSettings, Parts},
     store::{DataDir, Store, StoreOptions},
+    telemetry::metrics::Metrics,
     types::limits,
 };
 use rand::RngCore;
@@ -28,7 +29,6 @@ pub struct Engine {
     service: Service,
     store: Store,
     log: LogStore,
-    writer: LogWriter,
     stop: Shutdown,
     failed: Shutdown,
     // Last, so that the lock is given back after everything else is closed.
@@ -47,27 +47,36 @@ impl Engine {
     ///
     /// # Errors
     /// The directory is in use, damaged or newer than this program; nothing is changed then.
-    pub async fn open(config: &Config, describe: impl FnOnce(Identity) -> Identity) -> Result<Engine, StartError> {
+    pub async fn open(
+        config: &Config,
+        metrics: &Metrics,
+        describe: impl FnOnce(Identity) -> Identity,
+    ) -> Result<Engine, StartError> {
         let opened = open_stores(config).await?;
         let Opened { directory, node_id, store, log } = opened;
-        let writer = LogWriter::start(log.clone(), WriterOptions::default());
-        let identity = Identity::new(node_id, config.cluster.name.as_str().to_owned(), zone(config), "standalone");
-        let identity = describe(Identity { can_write: can_write(&store, &log), ..identity });
+        let writer_options = WriterOptions { metrics: Some(metrics.log.clone()), ..WriterOptions::default() };
+        let writer = LogWriter::start(log.clone(), writer_options);
+        let mut identity = Identity::new(node_id, config.cluster.name.as_str().to_owned(), zone(config), "standalone");
+        identity.can_write = can_write(&store, &log);
+        let identity = describe(identity);
         let coordinator = Arc::new(Embedded::open(store.clone())?);
         let catalog = Catalog::load(coordinator, &identity.cluster_name, node_id).await?;
         let host = Host::new(Parts {
             store: store.clone(),
             log: log.clone(),
-            writer: writer.clone(),
+            writer,
             solo: solo_options(config),
             index_directory: Arc::from(index_directory(&directory)?),
-            settings: IndexSettings { flat_points_max: config.index.flat_points_max as usize, ..IndexSettings::default() },
+            settings: IndexSettings {
+                flat_points_max: config.index.flat_points_max as usize,
+                ..IndexSettings::default()
+            },
             trainings: Arc::new(tokio::sync::Semaphore::new(TRAININGS_MAX)),
         });
         open_shards(&catalog, &host).await?;
         let (stop, failed) = (Shutdown::new(), Shutdown::new());
-        let service = Service::new(catalog, host, identity);
-        let engine = Engine { service, store, log, writer, stop, failed, directory };
+        let service = Service::new(catalog, host, identity, metrics.clone());
+        let engine = Engine { service, store, log, stop, failed, directory };
         engine.watch();
         engine.maintain();
         Ok(engine)
@@ -76,11 +85,6 @@ impl Engine {
     /// The operations.
     pub fn service(&self) -> &Service {
         &self.service
-    }
-
-    /// The log's counters.
-    pub fn log_stats(&self) -> &Arc<crate::raft::LogStats> {
-        self.writer.stats()
     }
 
     /// Where the data is.

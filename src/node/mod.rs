@@ -14,6 +14,7 @@ use crate::{
     rt::shutdown::Shutdown,
     service::Phase,
     store::StoreError,
+    telemetry::metrics::Metrics,
     types::Error,
 };
 use servers::{Bound, Servers};
@@ -22,7 +23,7 @@ use servers::{Bound, Servers};
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The mode is not there yet.
-    #[error("mode {mode}: {why}")]
+    #[error("mode {}: {why}", mode.name())]
     Mode { mode: Mode, why: &'static str },
     /// A listener could not be bound.
     #[error("cannot listen for {listener} on {address}: {source}")]
@@ -67,13 +68,14 @@ impl Node {
         }
         let bound = Bound::bind(config).await?;
         let addresses = bound.addresses().clone();
-        let engine = Engine::open(config, |mut identity| {
+        let metrics = Metrics::new();
+        let engine = Engine::open(config, &metrics, |mut identity| {
             identity.http = addresses.http.iter().map(ToString::to_string).collect();
             identity.grpc = addresses.grpc.to_string();
             identity
         })
         .await?;
-        let servers = bound.serve(config, &engine);
+        let servers = bound.serve(config, &engine, metrics);
         engine.service().identity().enter(Phase::Up);
         Ok(Node { engine, servers })
     }

@@ -11,6 +11,7 @@ use crate::{
         rpc::RpcOptions,
         shutdown::Shutdown,
     },
+    telemetry::metrics::Metrics,
 };
 use serde::Serialize;
 use std::net::SocketAddr;
@@ -53,7 +54,8 @@ impl Bound {
     }
 
     /// Serves every face over the engine's service.
-    pub fn serve(self, config: &Config, engine: &Engine) -> Servers {
+    pub fn serve(self, config: &Config, engine: &Engine, metrics: Metrics) -> Servers {
+        let _ = &metrics;
         let stop = Shutdown::new();
         let mut tasks = Vec::new();
         let faces = api::Faces::new(engine.service().clone(), api::Options::default());

@@ -249,9 +249,10 @@ fn the_writers_queue_is_bounded_by_count_and_by_bytes() {
     run(async {
         let directory = tempfile::tempdir().unwrap();
         let log = open_log(directory.path());
-        for bounds in
-            [WriterOptions { appends_max: 4, bytes_max: 1 << 20 }, WriterOptions { appends_max: 100, bytes_max: 60 }]
-        {
+        for bounds in [
+            WriterOptions { appends_max: 4, bytes_max: 1 << 20, metrics: None },
+            WriterOptions { appends_max: 100, bytes_max: 60, metrics: None },
+        ] {
             let writer = LogWriter::start(log.clone(), bounds);
             let all = (0..50u64).map(|group| writer.append(Append { group, entries: entries(1, 1, 1) }));
             let results = join_all(all).await;

@@ -5,6 +5,7 @@
 
 use super::{AppendError, Entry, GroupId, LogError, LogStats, LogStore};
 use crate::rt::{self, compute, time};
+use crate::telemetry::metrics::LogMetrics;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
@@ -23,18 +24,20 @@ impl Append {
     }
 }
 
-/// Bounds of the queue.
-#[derive(Clone, Copy, Debug)]
+/// Bounds of the queue, and where it is counted.
+#[derive(Clone, Debug)]
 pub struct WriterOptions {
     /// Appends waiting or being written.
     pub appends_max: usize,
     /// Bytes of their data; a single append larger than this is taken when nothing else is under way.
     pub bytes_max: usize,
+    /// The node's metrics of its log, if it has any.
+    pub metrics: Option<LogMetrics>,
 }
 
 impl Default for WriterOptions {
     fn default() -> Self {
-        WriterOptions { appends_max: 4096, bytes_max: 64 << 20 }
+        WriterOptions { appends_max: 4096, bytes_max: 64 << 20, metrics: None }
     }
 }
 
@@ -61,8 +64,14 @@ impl LogWriter {
         let bytes_max = u32::try_from(options.bytes_max).unwrap_or(u32::MAX).max(1);
         let failure = Arc::new(OnceLock::new());
         let stats = Arc::new(LogStats::default());
-        let task =
-            WriterTask { log, queue, most: options.appends_max.max(1), failure: failure.clone(), stats: stats.clone() };
+        let task = WriterTask {
+            log,
+            queue,
+            most: options.appends_max.max(1),
+            failure: failure.clone(),
+            stats: stats.clone(),
+            metrics: options.metrics,
+        };
         rt::spawn("raft-log-writer", task.run());
         LogWriter { requests, bytes: Arc::new(Semaphore::new(bytes_max as usize)), bytes_max, failure, stats }
     }
@@ -96,6 +105,7 @@ struct WriterTask {
     most: usize,
     failure: Arc<OnceLock<String>>,
     stats: Arc<LogStats>,
+    metrics: Option<LogMetrics>,
 }
 
 impl WriterTask {
@@ -107,6 +117,7 @@ impl WriterTask {
                 tracing::error!(%error, "the log cannot be written; the node must stop");
                 // Set before anyone is answered, and only here, so it cannot be set already.
                 let _ = self.failure.set(error.to_string());
+                self.metrics.iter().for_each(LogMetrics::sync_failed);
             }
             let failed = written.is_err();
             for Request { answer, bytes, .. } in requests.drain(..) {
@@ -131,6 +142,10 @@ impl WriterTask {
         let started = time::now();
         compute::io(move || log.append(&appends).and_then(|()| log.maintain())).await?;
         self.stats.record(count as u64, entries as u64, bytes as u64, started.elapsed());
+        if let Some(metrics) = &self.metrics {
+            metrics.appended(entries as u64, bytes as u64);
+            metrics.synced(entries as u64, started.elapsed());
+        }
         Ok(())
     }
 }

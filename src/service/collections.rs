@@ -43,6 +43,7 @@ impl Service {
         for id in self.0.catalog.delete(name).await? {
             self.0.host.drop_shard(id).await?;
         }
+        self.0.metrics.collections.forget(name.as_str());
         tracing::info!(table = %name, "table deleted");
         Ok(())
     }
@@ -92,7 +93,8 @@ fn info_of(collection: &Collection, stats: &[ReplicaStats]) -> CollectionInfo {
 }
 
 fn index_info(name: &VectorName, spec: &VectorSpec, stats: &[ReplicaStats]) -> VectorIndexInfo {
-    let states: Vec<_> = stats.iter().filter_map(|s| s.indexes.iter().find(|(n, _)| n == name)).map(|(_, s)| s).collect();
+    let states: Vec<_> =
+        stats.iter().filter_map(|s| s.indexes.iter().find(|(n, _)| n == name)).map(|(_, s)| s).collect();
     let sum = |part: fn(&crate::index::IndexState) -> usize| states.iter().map(|state| part(state) as u64).sum();
     let trained = states.iter().any(|state| state.lists > 0);
     let training = stats.iter().any(|shard| shard.training);

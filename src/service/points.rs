@@ -7,9 +7,7 @@ use crate::{
     shard::{Applied, Written},
     types::{
         CollectionName, DocumentId, Error, Filter, Point, PointPatch, Result, Session, StoredPoint, limits,
-        operation::{
-            Cursor, DeleteAnswer, DeleteRequest, ListAnswer, ListRequest, ReadOptions, WriteAnswer, in_range,
-        },
+        operation::{Cursor, DeleteAnswer, DeleteRequest, ListAnswer, ListRequest, ReadOptions, WriteAnswer, in_range},
     },
 };
 use std::collections::BTreeMap;
@@ -26,7 +24,8 @@ impl Service {
     pub async fn upsert(&self, name: &CollectionName, points: Vec<Point>) -> Result<WriteAnswer> {
         let collection = self.0.catalog.collection(name)?;
         check_batch_size(points.len())?;
-        let components: usize = points.iter().flat_map(|point| &point.vectors).map(|(_, vector)| vector.dimension()).sum();
+        let components: usize =
+            points.iter().flat_map(|point| &point.vectors).map(|(_, vector)| vector.dimension()).sum();
         let of_shard = collection.clone();
         let check_and_split = move || {
             check_points(&points, &of_shard)?;
@@ -37,7 +36,10 @@ impl Service {
         } else {
             check_and_split()?
         };
-        self.write_parts(parts, |replica, points| async move { replica.upsert(points).await }).await.map(write_answer)
+        let written = parts.values().map(|points| points.len() as u64).sum();
+        let answer = self.write_parts(parts, |replica, points| async move { replica.upsert(points).await }).await?;
+        self.0.metrics.collections.changed(written, 0);
+        Ok(write_answer(answer))
     }
 
     /// Writes one point whole, whether it was there or not.
@@ -57,6 +59,7 @@ impl Service {
         patch.check(&collection.spec).map_err(|error| error.document(&patch.id))?;
         let shard = collection.shard_of(patch.id.point_id());
         let written = self.0.host.replica(shard)?.patch(patch).await?;
+        self.0.metrics.collections.changed(1, 0);
         Ok(write_answer(vec![(shard, written)]))
     }
 
@@ -69,7 +72,10 @@ impl Service {
         let parts: BTreeMap<u64, DeleteRequest> = match request {
             DeleteRequest::Ids(ids) => {
                 check_batch_size(ids.len())?;
-                split(ids, &collection, |id| id).into_iter().map(|(shard, ids)| (shard, DeleteRequest::Ids(ids))).collect()
+                split(ids, &collection, |id| id)
+                    .into_iter()
+                    .map(|(shard, ids)| (shard, DeleteRequest::Ids(ids)))
+                    .collect()
             }
             DeleteRequest::Filter(filter) => {
                 let part = |(shard, _): &(u64, _)| (*shard, DeleteRequest::Filter(Filter::clone(&filter)));
@@ -81,7 +87,9 @@ impl Service {
             Applied::Deleted { count } => count,
             Applied::Written { .. } => 0,
         };
-        Ok(DeleteAnswer { deleted: written.iter().map(count).sum(), session: session_of(&written) })
+        let deleted = written.iter().map(count).sum();
+        self.0.metrics.collections.changed(0, deleted);
+        Ok(DeleteAnswer { deleted, session: session_of(&written) })
     }
 
     /// One point with its vectors.

@@ -5,6 +5,7 @@ use crate::{
     cluster::Collection,
     rt,
     shard::Replica,
+    telemetry::metrics::{SearchKind, SearchMetrics, Stage},
     types::{
         CollectionName, Error, Metric, Result, Session, limits,
         operation::{
@@ -12,7 +13,7 @@ use crate::{
         },
     },
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 impl Service {
     /// Runs the searches of one request over all shards.
@@ -53,11 +54,28 @@ impl Service {
         if let [search] = &searches[..]
             && replica.is_short(search)
         {
-            return Ok(vec![rt::compute::short(|| replica.search(search))?]);
+            return Ok(vec![rt::compute::short(|| search_counted(&replica, search, &self.0.metrics.search))?]);
         }
-        let searches = searches.clone();
-        rt::compute::cpu(move || searches.iter().map(|search| replica.search(search)).collect()).await
+        let (searches, metrics) = (searches.clone(), self.0.metrics.search.clone());
+        let all = move || searches.iter().map(|search| search_counted(&replica, search, &metrics)).collect();
+        rt::compute::cpu(all).await
     }
+}
+
+/// Runs one search and counts what it did; the explanation stays in the answer only if it was asked for.
+fn search_counted(replica: &Replica, search: &Search, metrics: &SearchMetrics) -> Result<SearchAnswer> {
+    let started = rt::time::now();
+    let mut answer = replica.search(search)?;
+    if let Some(explain) = &answer.explain {
+        let kind = if explain.plan == "ivf" { SearchKind::Approximate } else { SearchKind::Exact };
+        metrics.finished(kind, started.elapsed());
+        let scan = if explain.plan == "filter_scan" { Stage::Filter } else { Stage::Scan };
+        metrics.stage(scan, Duration::from_micros(explain.scan_us));
+        metrics.stage(Stage::Rerank, Duration::from_micros(explain.rerank_us));
+        metrics.worked(explain.lists_probed, explain.codes_scanned, explain.reranked);
+    }
+    answer.explain = answer.explain.filter(|_| search.explain);
+    Ok(answer)
 }
 
 fn check(searches: &[Search], collection: &Collection) -> Result<()> {

@@ -76,7 +76,8 @@ impl Service {
     /// The cluster in one look.
     pub async fn cluster_status(&self) -> ClusterStatus {
         let identity = &self.0.identity;
-        let bad: Vec<String> = self.health().checks.into_iter().filter(|check| !check.ok).map(|check| check.detail).collect();
+        let bad: Vec<String> =
+            self.health().checks.into_iter().filter(|check| !check.ok).map(|check| check.detail).collect();
         let replicas = self.0.host.replicas();
         ClusterStatus {
             verdict: if bad.is_empty() { "healthy" } else { "degraded" },
@@ -119,7 +120,8 @@ impl Service {
         let phase = self.0.identity.phase();
         let writable = (self.0.identity.can_write)();
         let missing = self.missing_shards();
-        let check = |name, ok, good: &str, bad: String| Check { name, ok, detail: if ok { good.to_owned() } else { bad } };
+        let check =
+            |name, ok, good: &str, bad: String| Check { name, ok, detail: if ok { good.to_owned() } else { bad } };
         let checks = vec![
             check("phase", phase == Phase::Up, "the node is up", format!("the node is {phase:?}").to_lowercase()),
             check("store", writable, "the store takes writes", "the store has failed; restart the node".to_owned()),

@@ -78,7 +78,9 @@ impl<'a> Command<'a> {
 
     fn size_hint(&self) -> usize {
         let write = |write: &PointWrite<'_>| {
-            write.payload.len() + 64 + write.vectors.iter().map(|v| v.components.len() + v.name.len() + 8).sum::<usize>()
+            write.payload.len()
+                + 64
+                + write.vectors.iter().map(|v| v.components.len() + v.name.len() + 8).sum::<usize>()
         };
         match self {
             Command::Upsert(writes) => writes.iter().map(write).sum(),
@@ -126,7 +128,9 @@ impl WriteBuffers {
         payload: Vec<u8>,
     ) {
         self.ids.push(id);
-        let bytes = |(name, vector): (VectorName, crate::types::Vector)| (name.as_str().to_owned(), to_bytes(vector.as_slice()));
+        let bytes = |(name, vector): (VectorName, crate::types::Vector)| {
+            (name.as_str().to_owned(), to_bytes(vector.as_slice()))
+        };
         self.vectors.push(vectors.into_iter().map(bytes).collect());
         self.payloads.push(payload);
     }
@@ -170,9 +174,11 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        let hex = |command: Command<'_>| command.encode().unwrap().iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let hex =
+            |command: Command<'_>| command.encode().unwrap().iter().map(|b| format!("{b:02x}")).collect::<String>();
         let buffers = WriteBuffers::of_points(vec![point()]);
-        let write = "0110e15dea2e93995332883ca45aed6312e20104646f63310103010008 0000803f000000c0 077b2261223a317d".replace(' ', "");
+        let write = "0110e15dea2e93995332883ca45aed6312e20104646f63310103010008 0000803f000000c0 077b2261223a317d"
+            .replace(' ', "");
         assert_eq!(hex(Command::Upsert(buffers.writes())), format!("010001{write}"));
         assert_eq!(hex(Command::Patch(buffers.writes().remove(0))), format!("0101{write}"));
         assert_eq!(hex(Command::Delete(vec![PointId::Num(300)])), "01020100ac02");

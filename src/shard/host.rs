@@ -75,9 +75,10 @@ impl Host {
     async fn remove_data(&self, id: u64) -> Result<()> {
         let parts = self.parts.clone();
         rt::compute::io(move || {
-            parts.log.remove_group(id).map_err(|error| {
-                Error::new(ErrorKind::Unavailable, "store_failed", error.to_string())
-            })?;
+            parts
+                .log
+                .remove_group(id)
+                .map_err(|error| Error::new(ErrorKind::Unavailable, "store_failed", error.to_string()))?;
             Records::remove(&parts.store, id)?;
             IndexFiles::new(&parts.index_directory, id).keep_only(None).map_err(Records::failed)
         })

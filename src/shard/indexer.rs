@@ -74,7 +74,9 @@ impl Indexer {
 
     fn next_work(&self) -> Option<Work> {
         let indexes = self.state.indexes();
-        let find = |wants: fn(&VectorIndex) -> bool| indexes.iter().find(|(_, index)| wants(index)).map(|(name, _)| name.clone());
+        let find = |wants: fn(&VectorIndex) -> bool| {
+            indexes.iter().find(|(_, index)| wants(index)).map(|(name, _)| name.clone())
+        };
         if let Some(name) = find(VectorIndex::wants_training) {
             return Some(Work::Train(name));
         }
@@ -155,7 +157,11 @@ fn save(state: &State, files: &IndexFiles) -> Result<()> {
         let indexes = state.indexes();
         let sealed = |(name, index): (&VectorName, &VectorIndex)| Some((name.clone(), index.sealed()?));
         let parts: Vec<_> = indexes.iter().filter_map(sealed).collect();
-        let oldest = indexes.iter().filter(|(_, index)| index.sealed().is_some()).filter_map(|(_, index)| index.oldest_tail_version()).min();
+        let oldest = indexes
+            .iter()
+            .filter(|(_, index)| index.sealed().is_some())
+            .filter_map(|(_, index)| index.oldest_tail_version())
+            .min();
         // Everything up to here is in the sealed parts; rows still in a tail are made again from their deltas.
         let through = oldest.map_or(state.applied(), |version| version.saturating_sub(1));
         let tail_rows = indexes.iter().map(|(_, index)| index.state().tail_rows as u64).sum();

@@ -48,8 +48,14 @@ pub fn list(state: &State, request: &ListRequest) -> Result<ListAnswer> {
 }
 
 /// A record as the caller sees it.
-pub fn stored_point(id: PointId, record: &PointRecord<'_>, with_payload: bool, with_vector: bool) -> Result<StoredPoint> {
-    let vectors = with_vector.then(|| record.vectors.iter().map(named_vector).collect::<Result<Vec<_>>>()).transpose()?;
+pub fn stored_point(
+    id: PointId,
+    record: &PointRecord<'_>,
+    with_payload: bool,
+    with_vector: bool,
+) -> Result<StoredPoint> {
+    let vectors =
+        with_vector.then(|| record.vectors.iter().map(named_vector).collect::<Result<Vec<_>>>()).transpose()?;
     let payload = with_payload.then(|| payload(record)).transpose()?;
     Ok(StoredPoint { id: DocumentId::restore(id, record.original_id), version: record.version, vectors, payload })
 }

@@ -55,7 +55,8 @@ impl Records {
         batch.put(&self.space, &MetaKey::IndexEpoch.key(), &meta::encode(epoch));
         batch.put(&self.space, &MetaKey::IndexedThrough.key(), &meta::encode(through));
         let view = self.store.view();
-        for entry in view.range(&self.space, &delta::key(0)..&delta::key(through.saturating_add(1)), Direction::Forward) {
+        for entry in view.range(&self.space, &delta::key(0)..&delta::key(through.saturating_add(1)), Direction::Forward)
+        {
             batch.delete(&self.space, &entry.map_err(Records::failed)?.0);
         }
         batch.commit(Durability::Synced).map_err(Records::failed)

@@ -128,7 +128,8 @@ impl<'s> Round<'s> {
         let mut passing = Vec::new();
         let mut test = |id: PointId, bytes: &[u8]| -> Result<()> {
             let record = PointRecord::decode(bytes).map_err(Records::corrupt)?;
-            let payload = Payload::from_json(record.payload).ok_or_else(|| Records::corrupt("a payload is no JSON object"))?;
+            let payload =
+                Payload::from_json(record.payload).ok_or_else(|| Records::corrupt("a payload is no JSON object"))?;
             if filter.passes(id, payload.as_object()) {
                 passing.push(id);
             }

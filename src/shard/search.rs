@@ -90,7 +90,7 @@ impl Query<'_> {
             let index = indexes.get(&self.search.vector_name).expect("the spec has this vector");
             let view = self.state.records.view();
             let outcome = SCRATCH.with_borrow_mut(|scratch| index.search(self.vector, &self.params(), scratch));
-            let explain = self.search.explain.then(|| explain_index(index, &outcome, self.exact()));
+            let explain = explain_index(index, &outcome, self.exact());
             (outcome, view, explain)
         };
         let scanned = rt::time::now();
@@ -99,13 +99,13 @@ impl Query<'_> {
         scored.sort_by(|a, b| a.distance.total_cmp(&b.distance).then(a.id.cmp(&b.id)));
         scored.truncate(self.search.top_k);
         let hits = self.hits(scored)?;
-        let explain = explain.map(|explain| Explain {
+        let explain = Explain {
             records_read,
             scan_us: (scanned - started).as_micros() as u64,
             rerank_us: scanned.elapsed().as_micros() as u64,
             ..explain
-        });
-        Ok(Some(SearchAnswer { hits, explain }))
+        };
+        Ok(Some(SearchAnswer { hits, explain: Some(explain) }))
     }
 
     fn exact(&self) -> bool {
@@ -180,15 +180,15 @@ impl Query<'_> {
             }
         }
         let hits = self.hits(best.into_sorted_vec())?;
-        let explain = self.search.explain.then(|| Explain {
+        let explain = Explain {
             plan: "filter_scan",
             records_read: read,
             filter_matches: Some(matches),
             estimated_recall: 1.0,
             scan_us: started.elapsed().as_micros() as u64,
             ..Explain::default()
-        });
-        Ok(SearchAnswer { hits, explain })
+        };
+        Ok(SearchAnswer { hits, explain: Some(explain) })
     }
 
     fn hits(&self, scored: Vec<Scored>) -> Result<Vec<SearchHit>> {

@@ -1,6 +1,7 @@
 //! The first moments of a database directory. The engine writes its `version` file last when it creates a database, and
 //! refuses to create one where an earlier attempt stopped; a crash in between would lock a node out for ever. This file
-//! tells an unfinished creation, which holds nothing, from a database that lost its `version` file, which is corrupt.
+//! tells an unfinished creation, which holds nothing, from a database that lost its `version` file or its catalogue, which
+//! is corrupt.
 //! Called by `Store::open` only.
 
 use super::error::StoreError;
@@ -15,6 +16,10 @@ const VERSION_SUPPORTED: u8 = 3;
 /// The journal the engine creates before it writes the marker.
 const FIRST_JOURNAL: &str = "0.jnl";
 const SPACES_FOLDER: &str = "keyspaces";
+/// Within it, where the engine keeps the names of the spaces.
+const CATALOGUE_FOLDER: &str = "0";
+/// The file that makes a folder a tree.
+const TREE_MARKER: &str = "current";
 
 /// Whether a database was completely created at `path`. Refuses a marker that is newer or not the engine's.
 pub(super) fn is_complete(path: &Path) -> Result<bool, StoreError> {
@@ -35,6 +40,24 @@ pub(super) fn is_complete(path: &Path) -> Result<bool, StoreError> {
         Some([VERSION_SUPPORTED]) => Ok(true),
         _ => Err(StoreError::corrupt(&file, format!("expected the storage engine's marker, got {marker:02x?}"))),
     }
+}
+
+/// Refuses a database that has spaces but has lost its catalogue of them: the engine would begin a new one and delete every
+/// space that is not in it.
+pub(super) fn verify_catalogue(path: &Path) -> Result<(), StoreError> {
+    let folder = path.join(SPACES_FOLDER);
+    let catalogue = folder.join(CATALOGUE_FOLDER).join(TREE_MARKER);
+    if catalogue.exists() {
+        return Ok(());
+    }
+    let spaces = fs::read_dir(&folder).map_err(|e| StoreError::io(&folder, "list", e))?;
+    for space in spaces {
+        let space = space.map_err(|e| StoreError::io(&folder, "list", e))?.path();
+        if space.join(TREE_MARKER).exists() {
+            return Err(StoreError::corrupt(&catalogue, format!("it is missing, but there is {}", space.display())));
+        }
+    }
+    Ok(())
 }
 
 /// Removes what a creation that was cut short left behind. Anything that could hold data is `Corrupt` and stays.

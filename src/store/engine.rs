@@ -3,7 +3,7 @@
 //! failed fsync the kernel may have dropped the dirty pages (Rebello et al., "Can Applications Recover from fsync
 //! Failures?", USENIX ATC 2020). Opened by `node` (data) and by `raft` (log); used by every room above `store`.
 
-use super::batch::Batch;
+use super::batch::{Batch, Durability};
 use super::error::StoreError;
 use super::view::View;
 use super::{birth, journal};
@@ -39,20 +39,24 @@ pub enum Maintenance {
 pub enum Discipline {
     /// Every commit is `Synced`: only the very last batch can be torn, anything else is corruption.
     EveryCommitSynced,
-    /// Commits are `Buffered` with a sync now and then: a power loss may tear any of the batches since the last sync.
+    /// Commits are `Buffered` with a sync now and then: a power loss may tear any of the batches since the last sync. The
+    /// first batch after a sync is marked, so that damage before it can be told from a tear.
     SyncedNowAndThen,
 }
 
-/// Settings of a store; they apply to the process, none of them is part of the format.
+/// Settings of a store.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
     /// Cache for blocks read from disk.
     pub cache_bytes: u64,
     /// Journals kept before spaces are flushed to free them; raised to [`JOURNAL_BYTES_MIN`].
     pub journal_bytes_max: u64,
-    /// Writes a space keeps in memory before they are flushed to a table.
+    /// Writes a space keeps in memory before they are flushed to a table. Set when the space is created.
     pub memtable_bytes_max: u64,
-    /// Values from this size on are kept apart from the keys; `None` never does.
+    /// Values from this size on are kept apart from the keys; `None` never does. Set when a space is created. Measured with
+    /// batches of 1,000 on 2 cores, apart against together: 600 B values 340k against 250–430k records/s written, point
+    /// reads 3.7–3.9 against 3.6 µs; 2,400 B 0.36 against 0.58 s of compaction afterwards at the same read latency;
+    /// 4,096 B 0.34–0.40 against 0.76–0.82 s and 4.4 against 3.9 µs. So small values stay together.
     pub separate_values_from_bytes: Option<u32>,
     /// Who flushes and compacts.
     pub maintenance: Maintenance,
@@ -85,6 +89,8 @@ struct Inner {
     options: StoreOptions,
     poisoned: AtomicBool,
     spaces: Mutex<BTreeMap<String, Space>>,
+    /// Whether the last write to the journal was a sync, so that the next batch may be marked.
+    follows_sync: Mutex<bool>,
 }
 
 /// A named, ordered key space of a [`Store`]. Cheap to clone. After [`Store::drop_space`] a handle reads what was there
@@ -122,6 +128,7 @@ impl Store {
     pub fn open(path: impl AsRef<Path>, options: StoreOptions) -> Result<Store, StoreError> {
         let path = std::path::absolute(path.as_ref()).map_err(|e| StoreError::io(path.as_ref(), "resolve", e))?;
         if birth::is_complete(&path)? {
+            birth::verify_catalogue(&path)?;
             journal::verify(&path, options.discipline)?;
         } else {
             birth::clear_unfinished(&path)?;
@@ -135,6 +142,8 @@ impl Store {
                 options,
                 poisoned: AtomicBool::new(false),
                 spaces: Mutex::default(),
+                // The engine syncs the journal when it opens.
+                follows_sync: Mutex::new(true),
             }),
         };
         for name in names {
@@ -188,7 +197,7 @@ impl Store {
 
     /// Everything committed before this call survives a power loss. Blocks on the disk; call it on `rt::compute::io`.
     pub fn sync(&self) -> Result<(), StoreError> {
-        self.write("sync", || self.inner.database.persist(PersistMode::SyncData))
+        self.write_in_order(Durability::Synced, |_| self.inner.database.persist(PersistMode::SyncData))
     }
 
     /// Whether a write or sync has failed, so that no write is taken until the store is opened again.
@@ -231,6 +240,23 @@ impl Store {
         })
     }
 
+    /// Runs a commit or sync of the journal. Where syncs leave marks, one at a time, so that what a mark says of the batches
+    /// before it is true, and told whether it is the first since a sync. (The engine has one journal, so this serialises
+    /// nothing that was not.)
+    pub(super) fn write_in_order(
+        &self,
+        durability: Durability,
+        write: impl FnOnce(bool) -> Result<(), fjall::Error>,
+    ) -> Result<(), StoreError> {
+        if self.inner.options.discipline == Discipline::EveryCommitSynced {
+            return self.write("commit", || write(false));
+        }
+        let mut follows_sync = self.inner.follows_sync.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write("commit", || write(*follows_sync))?;
+        *follows_sync = durability == Durability::Synced;
+        Ok(())
+    }
+
     /// What the engine's own threads do with a full memtable. The journal is synced first: a table must never be more
     /// durable than the journal, or a power loss would leave half of a batch that spans two spaces.
     fn flush(&self, space: &Space) -> Result<(), StoreError> {
@@ -262,6 +288,7 @@ fn open_engine(path: &Path, options: &StoreOptions) -> Result<Database, StoreErr
     let builder = Database::builder(path)
         .cache_size(options.cache_bytes)
         .max_journaling_size(options.journal_bytes_max.max(JOURNAL_BYTES_MIN))
+        // LZ4 gains nothing on f32 values (450 against 430 MB/s synced, within noise), and `journal` reads plain records.
         .journal_compression(CompressionType::None)
         .worker_threads_unchecked(threads);
     // The engine asserts some of its invariants on what it reads; on bad bytes that is a refusal, not a crash.

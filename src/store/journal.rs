@@ -2,8 +2,9 @@
 //! end of the journal and cuts the file there, so one flipped bit would silently drop every later batch, synced or not;
 //! and a batch torn by a power loss whose last sector survived makes it refuse a database that lost nothing it promised.
 //! Here the two are told apart by what follows the damage, as in Alagappan et al., "Protocol-Aware Recovery for
-//! Consensus-Based Storage" (FAST 2018), section 3.3: a write that must have waited for the damaged one to be durable proves
-//! corruption. Called by `Store::open` only; one pass, XXH3 speed.
+//! Consensus-Based Storage" (FAST 2018): a write that must have waited for the damaged one to be durable proves
+//! corruption. What cannot be told from a tear is cut: damage to the last batch, and in a store that syncs now and then
+//! damage that no marked batch follows. Called by `Store::open` only; one pass, 0.2 to 0.6 ms a MiB in the page cache.
 //!
 //! Format (fjall 3, journal compression off), integers little-endian:
 //! start = 1, items u32, seqno u64 · item = 2, value type u8, compression u8 = 0, space u64, key length u16, value length
@@ -11,6 +12,7 @@
 
 use super::engine::Discipline;
 use super::error::StoreError;
+use super::keys::SYNC_MARK_KEY;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
@@ -51,7 +53,7 @@ fn verify_active(file: &Path, discipline: Discipline) -> Result<(), StoreError> 
     if is_unwritten(&bytes[end..]) {
         return Ok(());
     }
-    if discipline == Discipline::EveryCommitSynced && holds_batch(&bytes[end..]) {
+    if was_synced(&bytes[end..], discipline) {
         return Err(damaged(file, end));
     }
     cut(file, end)
@@ -61,35 +63,65 @@ fn verify_active(file: &Path, discipline: Discipline) -> Result<(), StoreError> 
 /// batches are still here was dropped and the database opened again.)
 fn scan(bytes: &[u8]) -> usize {
     let mut end = 0;
-    while let Some(length) = batch_length(&bytes[end..]) {
-        end += length;
+    while let Some(batch) = parse_batch(&bytes[end..]) {
+        end += batch.length;
     }
     end
 }
 
-/// Whether a whole valid batch stands anywhere after the first byte of `damage`.
-fn holds_batch(damage: &[u8]) -> bool {
-    (1..damage.len()).filter(|&at| damage[at] == START).any(|at| {
-        // A start record is followed by an item or a clear; this drops nearly all chance matches before any hashing.
-        matches!(damage.get(at + START_BYTES), Some(&(ITEM | CLEAR))) && batch_length(&damage[at..]).is_some()
-    })
+/// Whether the damaged bytes at the start of `damage` had been synced: a later batch proves it if it says so by its mark, or
+/// where every commit is synced before the next batch is written.
+fn was_synced(damage: &[u8], discipline: Discipline) -> bool {
+    let mut at = 1;
+    let mut later = std::iter::from_fn(|| next_batch(damage, &mut at));
+    later.any(|batch| batch.is_marked || discipline == Discipline::EveryCommitSynced)
 }
 
-/// Length of the batch at the start of `bytes`, if it is whole and its checksum is right.
-fn batch_length(bytes: &[u8]) -> Option<usize> {
+/// The next whole valid batch at or after `at`, which is moved behind it.
+fn next_batch(bytes: &[u8], at: &mut usize) -> Option<Batch> {
+    while *at < bytes.len() {
+        // A start record is followed by an item or a clear; this drops nearly all chance matches before any hashing.
+        let is_likely = bytes[*at] == START && matches!(bytes.get(*at + START_BYTES), Some(&(ITEM | CLEAR)));
+        if is_likely && let Some(batch) = parse_batch(&bytes[*at..]) {
+            *at += batch.length;
+            return Some(batch);
+        }
+        *at += 1;
+    }
+    None
+}
+
+/// A whole valid batch.
+struct Batch {
+    length: usize,
+    /// Whether it says that everything before it had been synced.
+    is_marked: bool,
+}
+
+/// The batch at the start of `bytes`, if it is whole and its checksum is right.
+fn parse_batch(bytes: &[u8]) -> Option<Batch> {
     let start = bytes.get(..START_BYTES)?;
     if start[0] != START {
         return None;
     }
     let records = u32::from_le_bytes(start[1..5].try_into().ok()?);
-    let mut at = START_BYTES;
+    let (mut at, mut is_marked) = (START_BYTES, false);
     for _ in 0..records {
-        at = at.checked_add(record_length(bytes.get(at..)?)?)?;
+        let record = bytes.get(at..)?;
+        let length = record_length(record)?;
+        is_marked |= is_mark(record);
+        at = at.checked_add(length)?;
     }
     let end = bytes.get(at..at.checked_add(END_BYTES)?)?;
     let checksum = xxh3_64(&bytes[START_BYTES..at]).to_le_bytes();
     let right = end[0] == END && end[1..9] == checksum && end[9..] == *END_TRAILER;
-    right.then_some(at + END_BYTES)
+    right.then_some(Batch { length: at + END_BYTES, is_marked })
+}
+
+/// Whether an item or clear record is the mark.
+fn is_mark(record: &[u8]) -> bool {
+    let key = record.get(ITEM_HEAD_BYTES..ITEM_HEAD_BYTES + SYNC_MARK_KEY.len());
+    record[0] == ITEM && record[11..13] == (SYNC_MARK_KEY.len() as u16).to_le_bytes() && key == Some(SYNC_MARK_KEY)
 }
 
 /// Length of the item or clear record at the start of `bytes`, as its head says.
@@ -181,4 +213,28 @@ fn cut(file: &Path, length: usize) -> Result<(), StoreError> {
 
 fn damaged(file: &Path, offset: usize) -> StoreError {
     StoreError::corrupt(file, format!("the record at byte {offset} is damaged, and synced records follow it"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn the_written_bytes_are_those_a_plain_read_finds() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sparse");
+        // Nothing written; data, a hole, data, a hole; no hole at the end.
+        for (pieces, length) in [(&[][..], 1 << 20), (&[0u64, 300_000][..], 1 << 22), (&[0, 1000][..], 2000)] {
+            let mut file = File::create(&path).unwrap();
+            for at in pieces {
+                file.seek(SeekFrom::Start(*at)).unwrap();
+                file.write_all(&[9; 1000]).unwrap();
+            }
+            file.set_len(length).unwrap();
+            let (found, plain) = (read_written(&path).unwrap(), fs::read(&path).unwrap());
+            assert!(plain.starts_with(&found) && is_unwritten(&plain[found.len()..]));
+            assert!(found.len() as u64 <= pieces.last().map_or(0, |at| at + 1000).next_multiple_of(1 << 16));
+        }
+    }
 }

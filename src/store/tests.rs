@@ -3,6 +3,7 @@
 
 use super::*;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 fn options() -> StoreOptions {
@@ -20,13 +21,15 @@ fn put(store: &Store, space: &Space, key: &[u8], value: &[u8]) {
 }
 
 fn keys(store: &Store, space: &Space, direction: Direction) -> Vec<Vec<u8>> {
-    store.view().range(space, &b"\0"[..]..&b"\xff"[..], direction).map(|entry| entry.unwrap().0.to_vec()).collect()
+    let all = store.view().range(space, &b"\0"[..]..&b"\xff"[..], direction);
+    all.map(|entry| entry.unwrap().0.to_vec()).filter(|key| key != super::keys::SYNC_MARK_KEY).collect()
 }
 
 /// The journal in use, and its length without the space set aside.
 fn journal_of(database: &Path) -> (PathBuf, usize) {
     let file = database.join("0.jnl");
-    let bytes = fs::read(&file).unwrap();
+    let mut bytes = Vec::new();
+    fs::File::open(&file).unwrap().take(1 << 16).read_to_end(&mut bytes).unwrap();
     (file, bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1)
 }
 
@@ -218,13 +221,56 @@ fn a_torn_last_batch_is_cut_off_wherever_it_was_torn() {
 }
 
 #[test]
-fn batches_after_the_last_sync_may_be_torn_in_any_order() {
+fn only_batches_after_the_last_sync_may_be_torn_in_any_order() {
+    // Syncs after the given batch, by a synced commit or alone; damages the second of four. A sync that no batch follows
+    // leaves no proof.
+    for (sync_after, by_commit, corrupt) in [
+        (1, false, false),
+        (1, true, false),
+        (2, false, true),
+        (2, true, true),
+        (3, false, true),
+        (3, true, true),
+        (4, false, false),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut ends = Vec::new();
+        {
+            let store = Store::open(directory.path(), options()).unwrap();
+            let space = store.space("s").unwrap();
+            for i in 1..=4u8 {
+                let mut batch = store.batch();
+                batch.put(&space, &[i], &[i; 100]);
+                let is_synced_commit = by_commit && i == sync_after;
+                batch.commit(if is_synced_commit { Durability::Synced } else { Durability::Buffered }).unwrap();
+                ends.push(journal_of(directory.path()).1);
+                if i == sync_after && !by_commit {
+                    store.sync().unwrap();
+                }
+            }
+        }
+        let (file, _) = journal_of(directory.path());
+        change(&file, ends[1] - 20, 0xaa);
+        let opened = Store::open(directory.path(), options());
+        let case = format!("sync after {sync_after}, by commit: {by_commit}");
+        match opened {
+            Err(refused) => assert!(corrupt && matches!(refused, StoreError::Corrupt { .. }), "{case}: {refused}"),
+            Ok(store) => {
+                assert!(!corrupt, "{case}: not seen");
+                assert_eq!(keys(&store, &store.space("s").unwrap(), Direction::Forward), [[1]], "{case}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_lost_catalogue_of_spaces_is_refused_and_no_space_deleted() {
     let directory = tempfile::tempdir().unwrap();
-    let ends = three_batches(directory.path());
-    let (file, _) = journal_of(directory.path());
-    change(&file, ends[0] + 60, 0xaa);
-    let store = Store::open(directory.path(), options()).unwrap();
-    assert_eq!(keys(&store, &store.space("s").unwrap(), Direction::Forward), [[1]]);
+    three_batches(directory.path());
+    fs::remove_file(directory.path().join("keyspaces/0/current")).unwrap();
+    let refused = Store::open(directory.path(), every_commit_synced()).map(|_| ()).unwrap_err();
+    assert!(matches!(refused, StoreError::Corrupt { .. }), "{refused}");
+    assert!(directory.path().join("keyspaces/1/current").exists());
 }
 
 #[test]
@@ -273,6 +319,31 @@ fn a_damaged_table_is_refused_at_open_or_at_the_read() {
         store.view().get(&space, b"key")
     });
     assert!(matches!(read, Err(StoreError::Corrupt { .. })), "{read:?}");
+}
+
+/// Set for the child of the next test: where to write.
+const CHILD_PATH: &str = "VECTORSPHERE_TEST_STORE";
+
+#[test]
+fn buffered_commits_survive_the_death_of_the_process() {
+    if let Some(path) = std::env::var_os(CHILD_PATH) {
+        let store = Store::open(path, options()).unwrap();
+        let space = store.space("s").unwrap();
+        for i in 0..1000u32 {
+            let mut batch = store.batch();
+            batch.put(&space, &i.to_be_bytes(), &[1; 300]);
+            batch.commit(Durability::Buffered).unwrap();
+        }
+        // SAFETY: sends a signal to this very process; no memory is involved.
+        unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let name = "store::tests::buffered_commits_survive_the_death_of_the_process";
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    let died = child.args(["--exact", name]).env(CHILD_PATH, directory.path()).output().unwrap().status;
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&died), Some(libc::SIGKILL));
+    let store = Store::open(directory.path(), options()).unwrap();
+    assert_eq!(keys(&store, &store.space("s").unwrap(), Direction::Forward).len(), 1000);
 }
 
 #[test]

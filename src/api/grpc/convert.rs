@@ -159,8 +159,8 @@ pub(super) fn selected(request: proto::DeleteRequest) -> Result<DeleteRequest, E
     match request.selector {
         None => Err(missing("neither")),
         Some(Selector::FilterJson(bytes)) => {
-            let filter = filter(&bytes)?.filter(|filter| *filter != Filter::default());
-            filter.map(DeleteRequest::Filter).ok_or_else(|| missing("an empty filter").at("filter_json"))
+            let filter = filter(&bytes)?.ok_or_else(|| missing("nothing").at("filter_json"))?;
+            dto::delete_by(filter).map_err(|error| error.at("filter_json"))
         }
         Some(Selector::Ids(list)) => {
             check_count("ids", list.ids.len())?;

@@ -31,28 +31,41 @@ use crate::{
 };
 use prost::Message;
 use proto::vector_service_server::{VectorService, VectorServiceServer};
-use std::sync::Arc;
-use tonic::{Code, Request, Response, Status, service::Routes};
+use axum::{Router, body::Body};
+use std::{convert::Infallible, sync::Arc};
+use tonic::{Code, Request, Response, Status, server::NamedService};
 use tracing::Instrument;
 
 /// Requests above this are converted on the compute pool.
 const INLINE_BYTES_MAX: usize = 64 * 1024;
 
-/// The face as tonic routes.
-pub fn routes(service: Service, admission: Arc<Admission>, metrics: GrpcMetrics) -> Routes {
+/// The face as a router of gRPC services.
+pub fn routes(service: Service, admission: Arc<Admission>, metrics: GrpcMetrics) -> Router {
     let face = Face { service: service.clone(), admission, metrics };
     // Compressed requests are not taken: the bound on a message would hold before decompression only.
     let vectors = VectorServiceServer::new(face).max_decoding_message_size(limits::REQUEST_BYTES_MAX);
-    let routes = Routes::new(vectors).add_service(health::server(service));
-    if rt::SIMULATED { routes } else { with_reflection(routes) }
+    let router = add(Router::new(), vectors);
+    let router = add(router, health::server(service));
+    let router = if rt::SIMULATED { router } else { with_reflection(router) };
+    router.fallback(async || Status::unimplemented("there is no such service or method").into_http::<Body>())
 }
 
-fn with_reflection(routes: Routes) -> Routes {
+/// Adds a generated service at the path its name gives it.
+fn add<S>(router: Router, service: S) -> Router
+where
+    S: tower::Service<http::Request<Body>, Response = http::Response<tonic::body::Body>, Error = Infallible>,
+    S: NamedService + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+{
+    router.route_service(&format!("/{}/{{*method}}", S::NAME), service)
+}
+
+fn with_reflection(router: Router) -> Router {
     let builder = || tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::DESCRIPTOR)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
     match (builder().build_v1(), builder().build_v1alpha()) {
-        (Ok(v1), Ok(v1alpha)) => routes.add_service(v1).add_service(v1alpha),
+        (Ok(v1), Ok(v1alpha)) => add(add(router, v1), v1alpha),
         _ => unreachable!("invariant: the descriptors were made by this build"),
     }
 }

@@ -43,8 +43,8 @@ use tower_http::{
 pub struct RestOptions {
     /// One body, after decompression; more is answered 413.
     pub body_bytes_max: usize,
-    /// Answers at least this large are compressed for clients that take gzip. At most 65535.
-    pub gzip_bytes_min: u16,
+    /// Answers at least this large are compressed for clients that take gzip.
+    pub gzip_bytes_min: u64,
 }
 
 impl Default for RestOptions {

@@ -10,9 +10,9 @@ use bytes::Bytes;
 use http::{HeaderValue, header};
 use std::sync::LazyLock;
 use utoipa::{
-    Modify, OpenApi, Ref,
+    Modify, OpenApi,
     openapi::{
-        RefOr, Response as ApiResponse,
+        Ref, RefOr, Response as ApiResponse,
         content::ContentBuilder,
         path::{Operation, PathItem},
     },
@@ -82,7 +82,7 @@ impl Modify for Problems {
 fn problem_response(description: &str) -> ApiResponse {
     let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
     let mut response = ApiResponse::new(description);
-    response.content.insert(super::problem::MEDIA_TYPE.to_owned(), content);
+    response.content.insert(super::problem::MEDIA_TYPE.to_owned(), content.into());
     response
 }
 

@@ -1,11 +1,18 @@
-//! `vectorsphere import`: files of vectors into a table.
+//! `vectorsphere import`: the place of the command in the grammar; the branch with the data commands brings its body.
 
-pub mod csv;
-pub mod fault;
-pub mod format;
-pub mod jsonl;
-pub mod lines;
-pub mod npy;
-pub mod row;
-pub mod schema;
-pub mod vecs;
+use clap::Args;
+
+use super::context::{CliError, Context};
+use super::exit::ExitCode;
+
+/// Arguments of `import`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ImportArgs {}
+
+/// Runs the command.
+///
+/// # Errors
+/// Always, exit code 70: this build has no `import`.
+pub async fn run(_args: ImportArgs, _context: &Context) -> Result<ExitCode, CliError> {
+    Err(CliError::internal("this build has no `import` command"))
+}

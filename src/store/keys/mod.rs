@@ -4,6 +4,7 @@
 //!
 //! | space | tag | record |
 //! |---|---|---|
+//! | any | 0 | the store's own mark of a sync |
 //! | `shard-{id:016x}` | 1 | `meta`: applied index, counts, epoch of the index files |
 //! | | 2 | `point`: version, original id, vectors, payload |
 //! | | 3 | `delta`: the ids a command touched |
@@ -18,6 +19,9 @@ pub mod meta;
 pub mod point;
 mod reader;
 
+/// Key the store adds, with an empty value, to the first batch after a sync: everything before this batch was synced. It lets
+/// the next start tell damage to the journal from a tear.
+pub(super) const SYNC_MARK_KEY: &[u8] = b"\0sync";
 /// Name of the coordinator's space.
 pub const CONTROL_SPACE: &str = "control";
 /// Name of the space of the Raft log, in its own database.

@@ -4,7 +4,7 @@ use super::{Bounded, Components, FilterJson, Metadata, NamedComponents, ReadFiel
 use crate::{
     rt::rng,
     types::{
-        DocumentId, Error, Point, PointPatch, StoredPoint,
+        DocumentId, Error, Filter, Point, PointPatch, StoredPoint,
         limits::BATCH_POINTS_MAX,
         operation::{Cursor, DeleteAnswer, DeleteRequest, ListAnswer, ListRequest, ReadOptions, WriteAnswer},
     },
@@ -269,9 +269,23 @@ impl DeleteBody {
                 .map(|(i, id)| id.into_id().map_err(|error| error.at(format!("ids[{i}]"))))
                 .collect::<Result<_, _>>()
                 .map(DeleteRequest::Ids),
-            (None, Some(filter)) => filter.into_filter().map(DeleteRequest::Filter),
+            (None, Some(filter)) => delete_by(filter.into_filter()?).map_err(|error| error.at("filter")),
         }
     }
+}
+
+/// A delete by filter. A filter that constrains nothing is more often a mistake than a wish to lose everything.
+///
+/// # Errors
+/// `empty_filter`.
+pub fn delete_by(filter: Filter) -> Result<DeleteRequest, Error> {
+    let nothing = |list: &Value| list.is_null() || list.as_array().is_some_and(Vec::is_empty);
+    if filter.source().as_object().is_some_and(|lists| lists.values().all(nothing)) {
+        return Err(Error::invalid("empty_filter", "this filter passes everything; to delete all, delete the table")
+            .expected("a filter with a condition")
+            .got("none"));
+    }
+    Ok(DeleteRequest::Filter(filter))
 }
 
 /// What a delete did.
