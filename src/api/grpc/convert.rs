@@ -212,7 +212,7 @@ fn result(point: StoredPoint, score: f32) -> proto::SearchResult {
 }
 
 fn shards(answer: &ShardsAnswer) -> proto::ShardsInfo {
-    let failure = |shard: &u64| proto::ShardFailure { shard: *shard, reason: "it did not answer".to_owned() };
+    let failure = |shard: &u64| proto::ShardFailure { shard: *shard };
     proto::ShardsInfo { total: answer.total, ok: answer.ok, failed: answer.failed.iter().map(failure).collect() }
 }
 

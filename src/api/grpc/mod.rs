@@ -148,7 +148,6 @@ impl VectorService for Face {
             Ok(proto::UpsertResponse {
                 ids,
                 version: written.version,
-                shards: None,
                 session: written.session.to_string(),
                 took_ms: convert::milliseconds(began.elapsed()),
             })
@@ -175,7 +174,6 @@ impl VectorService for Face {
             let deleted = self.service.delete(&name, selected).await?;
             Ok(proto::DeleteResponse {
                 deleted: deleted.deleted,
-                shards: None,
                 session: deleted.session.to_string(),
                 took_ms: convert::milliseconds(began.elapsed()),
             })

@@ -12,11 +12,14 @@ mod handlers;
 pub(super) mod health;
 pub(super) mod json;
 pub(super) mod observe;
-pub mod openapi;
+mod openapi;
 mod path;
 mod problem;
 
-pub use problem::{ApiError, Problem};
+pub use openapi::Description;
+pub use problem::Problem;
+
+use problem::ApiError;
 
 use crate::{
     api::{admission::Admission, errors::METHOD_NOT_ALLOWED},
@@ -81,6 +84,7 @@ pub fn router(service: Service, admission: Arc<Admission>, options: RestOptions,
 
 /// One call of the face.
 struct Route {
+    #[cfg_attr(not(test), expect(dead_code, reason = "the handler has it; a test compares it with the description"))]
     method: Method,
     path: &'static str,
     handler: MethodRouter<App>,
