@@ -27,15 +27,31 @@ pub enum Face {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    Get { id: u64 },
-    Put { id: u64, value: u64 },
+    Get {
+        id: u64,
+    },
+    Put {
+        id: u64,
+        value: u64,
+    },
     /// A put on the condition that the version is the last one this run has seen.
-    PutIf { id: u64, value: u64 },
+    PutIf {
+        id: u64,
+        value: u64,
+    },
     /// A batch of new points with the ids `first..first + count`.
-    Add { first: u64, count: u64 },
-    Delete { id: u64 },
+    Add {
+        first: u64,
+        count: u64,
+    },
+    Delete {
+        id: u64,
+    },
     List,
-    Search { id: u64, exact: bool },
+    Search {
+        id: u64,
+        exact: bool,
+    },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -56,16 +72,33 @@ pub struct ClientPlan {
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
     /// SIGKILL.
-    Kill { down_ms: u64 },
+    Kill {
+        down_ms: u64,
+    },
     /// SIGTERM.
-    Stop { down_ms: u64 },
-    PowerLoss { model: LossModel, down_ms: u64 },
+    Stop {
+        down_ms: u64,
+    },
+    PowerLoss {
+        model: LossModel,
+        down_ms: u64,
+    },
     /// An fsync fails, after `skip` good ones: the node must stop; then its power is cycled.
-    SyncError { skip: u32, model: LossModel },
+    SyncError {
+        skip: u32,
+        model: LossModel,
+    },
     /// `count` reads fail, after `skip` good ones: while the node runs or, if `at_start`, when it starts again.
-    ReadError { skip: u32, count: u32, at_start: bool },
+    ReadError {
+        skip: u32,
+        count: u32,
+        at_start: bool,
+    },
     /// Files may only grow by `room_bytes` for a while.
-    DiskFull { room_bytes: u64, for_ms: u64 },
+    DiskFull {
+        room_bytes: u64,
+        for_ms: u64,
+    },
 }
 
 impl Fault {
@@ -161,7 +194,8 @@ fn action(workload: Workload, client: u64, values: &mut u64, rng: &mut StdRng) -
         },
         Workload::Search => {
             // Each client mostly writes points of its own, or nothing would ever be certain.
-            let id = if rng.random_bool(0.8) { client * IDS + rng.random_range(0..IDS) } else { rng.random_range(0..IDS) };
+            let id =
+                if rng.random_bool(0.8) { client * IDS + rng.random_range(0..IDS) } else { rng.random_range(0..IDS) };
             match dice {
                 0..50 => Action::Put { id, value },
                 50..60 => Action::Delete { id },

@@ -11,11 +11,11 @@ pub mod search;
 pub mod set;
 pub mod vectors;
 
-pub use client::{Client, Failure};
 use crate::{
     check::{export::Describe, history::History},
     plan::Action,
 };
+pub use client::{Client, Failure};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},

@@ -25,7 +25,9 @@ impl Workload for Search {
                 Some(Call::Put { id, value })
             }
             Action::Delete { id } => Some(Call::Delete { id }),
-            Action::Search { id, exact } => memory.values.get(&id).map(|value| Call::Search { id, value: *value, exact }),
+            Action::Search { id, exact } => {
+                memory.values.get(&id).map(|value| Call::Search { id, value: *value, exact })
+            }
             _ => None,
         }
     }
