@@ -96,48 +96,6 @@ fn rpc_options(config: &Config) -> RpcOptions {
     }
 }
 
-async fn bind(config: &Config) -> Result<Bound, StartError> {
-        let mut http = Vec::new();
-        let mut addresses = Vec::new();
-        for address in &config.listen.http {
-            let (listener, address) = bind("http", *address).await?;
-            http.push(listener);
-            addresses.push(address);
-        }
-        let (grpc, grpc_address) = bind("grpc", config.listen.grpc).await?;
-        let (monitoring, monitoring_address) = bind("monitoring", config.listen.monitoring).await?;
-        let addresses = Addresses { http: addresses, grpc: grpc_address, monitoring: monitoring_address };
-        Ok(Bound { http, grpc, monitoring, addresses })
-    }
-
-    /// What was bound; ports that were 0 are known now.
-    pub fn addresses(&self) -> &Addresses {
-        &self.addresses
-    }
-
-    /// Serves every face over the engine's service.
-    pub fn serve(self, config: &Config, engine: &Engine, metrics: Metrics) -> Servers {
-        let _ = &metrics;
-        let stop = Shutdown::new();
-        let mut tasks = Vec::new();
-        let faces = api::Faces::new(engine.service().clone(), api::Options::default());
-        let http_options = HttpOptions {
-            body_bytes_max: config.limits.request_body.bytes() as usize,
-            drain_timeout: config.limits.shutdown_grace,
-            ..HttpOptions::default()
-        };
-        for listener in self.http {
-            let serving = http::serve(listener, faces.rest(), http_options.clone(), stop.clone());
-            tasks.push(rt::spawn("http", serving));
-        }
-        let rpc_options = RpcOptions { drain_timeout: config.limits.shutdown_grace, ..RpcOptions::default() };
-        let _ = (self.grpc, rpc_options);
-        let monitoring = http::serve(self.monitoring, faces.monitoring(), http_options, stop.clone());
-        tasks.push(rt::spawn("monitoring", monitoring));
-        Servers { stop, tasks, addresses: self.addresses }
-    }
-}
-
 async fn bind(name: &'static str, address: SocketAddr) -> Result<(Listener, SocketAddr), StartError> {
     let failed = |source| StartError::Listen { listener: name, address: address.to_string(), source };
     let listener = Listener::bind(address).await.map_err(failed)?;
