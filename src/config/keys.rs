@@ -4,7 +4,7 @@
 //! suggestions for misspelt keys all go through this table, so none of them can forget one. Called by the rest of
 //! `config` and by `cli::config_cmd`.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use super::model::Config;
@@ -61,6 +61,12 @@ impl Key {
     /// The last part of the name.
     pub fn leaf(&self) -> &'static str {
         self.name.rsplit('.').next().unwrap_or(self.name)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Key").field(&self.name).finish()
     }
 }
 
@@ -184,7 +190,10 @@ pub static KEYS: &[Key] = &[
     key!(limits.batch_documents, NOW, 1usize => 1_000_000usize, "Most documents in one write request."),
     key!(limits.concurrent_requests, NOW, 1usize => 1_000_000usize, "Most requests served at once; further ones are told to slow down."),
     key!(limits.search_top_k, NOW, 1usize => 1_000_000usize, "Largest top_k of a search."),
+    key!(limits.connections, NOW, 1usize => 1_000_000usize, "Most connections open at once on each listener; further ones are closed as they come."),
     key!(limits.request_timeout, NOW, Duration::from_millis(10) => Duration::from_secs(3600), "Longest time for one request, from its first byte to its answer."),
+    key!(limits.head_timeout, NOW, Duration::from_millis(10) => Duration::from_secs(3600), "Longest time a client may take to send the head of a request."),
+    key!(limits.idle_timeout, NOW, Duration::from_millis(10) => Duration::from_secs(86_400), "Longest time a connection stays open without a request."),
     key!(limits.shutdown_grace, NOW, Duration::ZERO => Duration::from_secs(3600), "Longest time a stopping node waits for requests under way."),
     key!(
         security.insecure,

@@ -139,8 +139,14 @@ pub struct Limits {
     pub concurrent_requests: usize,
     /// Largest `top_k`.
     pub search_top_k: usize,
+    /// Most connections open at once, on each listener.
+    pub connections: usize,
     /// Longest time for a request.
     pub request_timeout: Duration,
+    /// Longest time for a request's head.
+    pub head_timeout: Duration,
+    /// Longest time a connection stays open without a request.
+    pub idle_timeout: Duration,
     /// Longest time a stopping node waits for requests under way.
     pub shutdown_grace: Duration,
 }
@@ -171,7 +177,7 @@ impl Default for Config {
             advertise: Advertise::default(),
             cluster: Cluster { name: Name::known("vectorsphere"), node_id: None, zone: None, peers: Vec::new() },
             etcd: Etcd::default(),
-            storage: Storage { cache: ByteSize::mib(64), journal_max: ByteSize::mib(512) },
+            storage: Storage { cache: ByteSize::mib(64), journal_max: ByteSize::mib(256) },
             index: Index { flat_points_max: 20_000 },
             raft: Raft { log_bytes_max: ByteSize::mib(256) },
             limits: Limits::default(),
@@ -200,7 +206,10 @@ impl Default for Limits {
             batch_documents: 10_000,
             concurrent_requests: 1_024,
             search_top_k: 10_000,
+            connections: 10_000,
             request_timeout: Duration::from_secs(30),
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
             shutdown_grace: Duration::from_secs(10),
         }
     }

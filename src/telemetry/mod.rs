@@ -5,3 +5,4 @@
 //! installed only where the command line asks. Rooms receive small cloneable handles and never see the registry.
 
 pub mod logs;
+pub mod metrics;

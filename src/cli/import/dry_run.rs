@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     cli::{
-        CliError, Context,
+        CliError, Context, ExitCode,
         context::{columns, facts, grouped},
     },
     rt,
@@ -42,14 +42,15 @@ pub struct DryRun {
     pub faults: Vec<RowFault>,
 }
 
-/// Inspects and checks; a file with refused rows is reported, not an error.
-pub async fn run(args: &ImportArgs, context: &Context) -> Result<(), CliError> {
+/// Inspects and checks; refused rows are reported, and told by the exit code.
+pub async fn run(args: &ImportArgs, context: &Context) -> Result<ExitCode, CliError> {
     let schema = inspect(args).await?;
     let (path, table) = (args.file.clone(), args.table_name()?);
     let (check_rows, metric) = (if args.check_rows == 0 { u64::MAX } else { args.check_rows }, args.metric);
     let checked = rt::compute::io(move || check(path, table, schema, check_rows, metric)).await;
     let report = checked.map_err(|error| CliError::failed(error.to_string()))?;
-    context.print(&report, || report.table())
+    context.print(&report, || report.table())?;
+    Ok(if report.rows_refused > 0 { ExitCode::Failed } else { ExitCode::Ok })
 }
 
 fn check(path: PathBuf, table: String, schema: Schema, rows: u64, metric: Option<Metric>) -> Result<DryRun, ReadError> {

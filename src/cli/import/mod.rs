@@ -35,7 +35,7 @@ use self::{
     schema::{ColumnType, IdSource, Schema, SchemaChoice},
 };
 use super::{
-    CliError, Context,
+    CliError, Context, ExitCode,
     client::{ApiClient, ApiError, NewTable, Patience, Table},
     context::{facts, grouped},
 };
@@ -168,7 +168,7 @@ impl Summary {
 }
 
 /// Runs the command. Ctrl-C (or SIGTERM) ends it after the batches in flight, a second one at once.
-pub async fn run(args: ImportArgs, context: &Context) -> Result<(), CliError> {
+pub async fn run(args: ImportArgs, context: &Context) -> Result<ExitCode, CliError> {
     let stop = Shutdown::new();
     let trigger = stop.clone();
     let _watch = rt::spawn("import.signals", async move {
@@ -181,7 +181,9 @@ pub async fn run(args: ImportArgs, context: &Context) -> Result<(), CliError> {
     }
     let (summary, ended) = import(&args, &context.endpoint, &stop).await?;
     context.print(&summary, || summary.table())?;
-    ended.map_err(|stopped| explained(stopped, &args))
+    ended.map_err(|stopped| explained(stopped, &args))?;
+    // Done, but a script should notice that not every row is there.
+    Ok(if summary.rows_refused > 0 { ExitCode::Failed } else { ExitCode::Ok })
 }
 
 fn explained(stopped: Stopped, args: &ImportArgs) -> CliError {

@@ -141,7 +141,6 @@ pub struct ParquetReader {
     next: u64,
 }
 
-// SAFETY is not at stake here: the iterator only lacks `Send` because its boxed trait objects do not promise it.
 impl ParquetReader {
     pub fn open(path: &Path, schema: &Schema) -> Result<ParquetReader, ReadError> {
         Ok(ParquetReader { rows: Rows::open(path)?, schema: schema.clone(), next: 0 })

@@ -1,0 +1,18 @@
+//! `vectorsphere bench`: the place of the command in the grammar; the branch with the data commands brings its body.
+
+use clap::Args;
+
+use super::context::{CliError, Context};
+use super::exit::ExitCode;
+
+/// Arguments of `bench`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct BenchArgs {}
+
+/// Runs the command.
+///
+/// # Errors
+/// Always, exit code 70: this build has no `bench`.
+pub async fn run(_args: BenchArgs, _context: &Context) -> Result<ExitCode, CliError> {
+    Err(CliError::internal("this build has no `bench` command"))
+}

@@ -1,0 +1,18 @@
+//! `vectorsphere quickstart`: the place of the command in the grammar; the branch with the data commands brings its body.
+
+use clap::Args;
+
+use super::context::{CliError, Context};
+use super::exit::ExitCode;
+
+/// Arguments of `quickstart`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct QuickstartArgs {}
+
+/// Runs the command.
+///
+/// # Errors
+/// Always, exit code 70: this build has no `quickstart`.
+pub async fn run(_args: QuickstartArgs, _context: &Context) -> Result<ExitCode, CliError> {
+    Err(CliError::internal("this build has no `quickstart` command"))
+}
