@@ -1,7 +1,7 @@
 //! A typed client of the native REST API. Answers that refuse (RFC 9457) become [`ApiError::Refused`] with everything the
 //! server said; overload (429, 503) is waited out within a bound. Called by every command that talks to a server.
 
-use super::context::CliError;
+use super::{args::ENDPOINT_DEFAULT, context::CliError};
 use crate::rt::{
     self,
     http::client::{Client, ClientError, ClientOptions},
@@ -13,9 +13,6 @@ use rand::Rng as _;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use std::time::Duration;
-
-/// Where a server is if nothing else is said.
-pub const ENDPOINT_DEFAULT: &str = "http://127.0.0.1:8080";
 
 /// An RFC 9457 problem as the server writes it; every member but the status may be missing.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
