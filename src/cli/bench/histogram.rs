@@ -8,7 +8,7 @@ use std::time::Duration;
 const PER_OCTAVE: u64 = 1 << OCTAVE_BITS;
 const OCTAVE_BITS: u32 = 7;
 /// Values below `PER_OCTAVE` have a bucket each; every octave above adds `PER_OCTAVE`.
-const BUCKETS: usize = ((64 - OCTAVE_BITS as usize) + 1) << OCTAVE_BITS;
+const BUCKETS: usize = (64 - OCTAVE_BITS as usize + 1) * PER_OCTAVE as usize;
 
 /// See the module.
 #[derive(Clone, Debug)]

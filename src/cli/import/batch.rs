@@ -104,7 +104,7 @@ impl BatchSource {
     fn checked(&self, row: u64, record: Record) -> Result<Record, RowFault> {
         match self.requirements.check(row, &record) {
             Ok(()) => Ok(record),
-            Err(fault) => Err(RowFault { document: Some(record.to_document()), ..fault }),
+            Err(fault) => Err(RowFault { document: Some(Box::new(record.to_document())), ..fault }),
         }
     }
 }

@@ -263,7 +263,7 @@ impl CsvReader {
         let record = &self.records.record;
         if record.len() != self.roles.len() {
             let fault = RowFault::new(row, "wrong_columns", "the row has another number of columns than the first");
-            return Err(RowFault { expected: Some(self.roles.len().into()), got: Some(record.len().into()), ..fault });
+            return Err(fault.at("the row", self.roles.len(), record.len()));
         }
         let parts = match &self.schema.vector {
             VectorSource::Columns(names) => names.len(),
@@ -430,7 +430,7 @@ mod tests {
         let fault = rows[SAMPLE_ROWS].as_ref().unwrap_err();
         assert_eq!(fault.field.as_deref(), Some("year"));
         assert_eq!(
-            (fault.expected.as_ref().unwrap(), fault.got.as_ref().unwrap()),
+            (&**fault.expected.as_ref().unwrap(), &**fault.got.as_ref().unwrap()),
             (&"integer".into(), &"late".into())
         );
         assert_eq!(fault.line, Some(SAMPLE_ROWS as u64 + 2));

@@ -97,9 +97,9 @@ fn fault((row, record): &(u64, Record), problem: Problem) -> RowFault {
     let message = problem.detail.unwrap_or(problem.title);
     RowFault {
         field: problem.field,
-        expected: problem.expected,
-        got: problem.got,
-        document: Some(record.to_document()),
+        expected: problem.expected.map(Box::new),
+        got: problem.got.map(Box::new),
+        document: Some(Box::new(record.to_document())),
         ..RowFault::new(*row, &code, message)
     }
 }
