@@ -1,1 +1,75 @@
-//! placeholder
+//! The faces of the server: native REST ([`rest`]), gRPC ([`grpc`]) and the operators' port ([`monitoring`]).
+//!
+//! Promise: a face decodes, converts into `types`, calls one function of `service`, and encodes the answer. What a
+//! request means is decided below; what an error is called outside is decided in [`errors`], once. Called by the roof,
+//! which builds one [`Faces`] a node and serves its parts.
+
+mod admission;
+pub mod errors;
+pub mod grpc;
+pub mod monitoring;
+pub mod rest;
+
+pub use admission::Admission;
+
+use crate::{service::Service, telemetry::metrics::Metrics, types::limits};
+use axum::Router;
+use rest::RestOptions;
+use std::sync::Arc;
+
+/// Bounds and instruments of all faces.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Requests in flight over all faces; more are answered "unavailable". Health is exempt.
+    pub requests_max: usize,
+    /// Bytes of bodies in flight together, after decompression; more is answered "unavailable".
+    pub bodies_bytes_max: usize,
+    pub rest: RestOptions,
+    pub metrics: Metrics,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            requests_max: 1_024,
+            bodies_bytes_max: 4 * limits::REQUEST_BYTES_MAX,
+            rest: RestOptions::default(),
+            metrics: Metrics::new(),
+        }
+    }
+}
+
+/// The faces of one node. Every listener of a face serves the same router, under the same bounds.
+pub struct Faces {
+    rest: Router,
+    grpc: Router,
+    monitoring: Router,
+}
+
+impl Faces {
+    /// The faces over `service`.
+    pub fn new(service: Service, options: Options) -> Faces {
+        let Options { requests_max, bodies_bytes_max, rest, metrics } = options;
+        let admission = Admission::new(requests_max, bodies_bytes_max);
+        Faces {
+            rest: rest::router(service.clone(), admission.clone(), rest, metrics.http.clone()),
+            grpc: grpc::routes(service.clone(), admission, metrics.grpc.clone()),
+            monitoring: monitoring::router(service, Arc::new(move || metrics.encode())),
+        }
+    }
+
+    /// Native REST, health, description: for the HTTP listeners.
+    pub fn rest(&self) -> Router {
+        self.rest.clone()
+    }
+
+    /// `vectorsphere.v1.VectorService`, health and (in production) reflection: for `rt::rpc::serve`.
+    pub fn grpc(&self) -> Router {
+        self.grpc.clone()
+    }
+
+    /// Metrics and health: for the operators' listener.
+    pub fn monitoring(&self) -> Router {
+        self.monitoring.clone()
+    }
+}

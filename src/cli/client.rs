@@ -138,7 +138,9 @@ impl Patience {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Table {
     pub table_name: String,
-    pub dimension: usize,
+    /// Absent if the table has several named vectors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dimension: Option<usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metric: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -148,6 +150,14 @@ pub struct Table {
     /// Whatever else the server tells.
     #[serde(flatten)]
     pub more: Map<String, Value>,
+}
+
+impl Table {
+    /// The dimension of the table's only vector.
+    pub fn only_dimension(&self) -> Result<usize, CliError> {
+        let problem = || format!("table {:?} has several named vectors; this command handles tables with one", self.table_name);
+        self.dimension.ok_or_else(|| CliError::failed(problem()))
+    }
 }
 
 /// What a table should be.

@@ -87,9 +87,10 @@ async fn export(args: &ExportArgs, client: &ApiClient) -> Result<Exported, CliEr
         .transpose()
         .map_err(|error| CliError::usage(format!("--filter is not JSON: {error}")))?;
     let table = client.table(&args.table).await?;
-    let limit = (PAGE_BYTES / (table.dimension.max(1) * 12)).clamp(1, 1_000);
+    let dimension = table.only_dimension()?;
+    let limit = (PAGE_BYTES / (dimension.max(1) * 12)).clamp(1, 1_000);
     let failed = |error: io::Error| CliError::failed(format!("cannot write {}: {error}", args.file.display()));
-    let mut output = Output::create(&args.file, format, table.dimension).map_err(failed)?;
+    let mut output = Output::create(&args.file, format, dimension).map_err(failed)?;
     let (mut cursor, mut documents) = (None, 0);
     loop {
         let page = client.list_documents(&args.table, limit, cursor.as_deref(), true, filter.as_ref()).await?;

@@ -8,7 +8,10 @@ use super::config_cmd::{load_config, require_startable};
 use super::context::CliError;
 use super::exit::ExitCode;
 use crate::config::{Config, Loaded, LogFormat};
+use crate::node::{Addresses, Node, StartError};
+use crate::rt;
 use crate::telemetry::logs::{self, Style};
+use std::path::Path;
 
 /// Loads the configuration and starts the logs: everything before the node itself.
 ///
@@ -22,13 +25,53 @@ pub fn prepare(args: &ServeArgs) -> Result<Config, CliError> {
     Ok(loaded.config)
 }
 
-/// Starts a node and serves until told to stop.
+/// Starts a node and serves until told to stop or the disk fails.
 ///
 /// # Errors
-/// As [`prepare`]; then exit code 70, because this build has no node to start.
+/// As [`prepare`]; then the exit codes of [`crate::node::StartError`]; 4 if the disk failed while it served.
 pub async fn run(args: ServeArgs) -> Result<ExitCode, CliError> {
-    let _config = prepare(&args)?;
-    Err(CliError::internal("this build has no node to start"))
+    let config = prepare(&args)?;
+    let started = rt::time::now();
+    let node = Node::start(&config).await.map_err(not_started)?;
+    let ready_ms = started.elapsed().as_secs_f64() * 1e3;
+    let addresses = node.addresses();
+    tracing::info!(http = ?addresses.http, grpc = %addresses.grpc, monitoring = %addresses.monitoring,
+        data_dir = %config.data_dir.display(), ready_ms, "ready");
+    if let Some(path) = &args.ready_file {
+        write_ready_file(path, addresses)?;
+    }
+    let failed = node.failed().clone();
+    let disk_failed = tokio::select! {
+        biased;
+        () = failed.wait() => true,
+        asked = rt::signal::terminated() => {
+            asked.map_err(|error| CliError::internal(format!("cannot wait for signals: {error}")))?;
+            tracing::info!("stopping: no new connections, requests under way are finished");
+            false
+        }
+    };
+    node.stop().await;
+    if disk_failed {
+        let message = "the disk failed; the node has stopped because it could no longer promise what it writes";
+        return Err(CliError { message: message.to_owned(), exit_code: ExitCode::DataUnusable as u8 });
+    }
+    tracing::info!("stopped");
+    Ok(ExitCode::Ok)
+}
+
+fn not_started(error: StartError) -> CliError {
+    CliError { message: error.to_string(), exit_code: error.exit_code() }
+}
+
+/// Tells whoever started the process where it listens: the file appears whole, once everything is served.
+fn write_ready_file(path: &Path, addresses: &Addresses) -> Result<(), CliError> {
+    let ready = serde_json::json!({
+        "http": addresses.http.first(), "http_all": addresses.http, "grpc": addresses.grpc, "monitoring": addresses.monitoring,
+        "peer": null, "pid": std::process::id(),
+    });
+    let temporary = path.with_extension("tmp");
+    let written = std::fs::write(&temporary, ready.to_string()).and_then(|()| std::fs::rename(&temporary, path));
+    written.map_err(|error| CliError::failed(format!("cannot write {}: {error}", path.display())))
 }
 
 fn start_logs(config: &Config) {

@@ -106,7 +106,7 @@ fn listed(tables: &[Table]) -> String {
     let row = |table: &Table| {
         vec![
             table.table_name.clone(),
-            table.dimension.to_string(),
+            table.dimension.map_or_else(|| "named".to_owned(), |dimension| dimension.to_string()),
             table.metric.clone().unwrap_or_default(),
             table.index_type.clone().unwrap_or_default(),
             table.documents_count.map(grouped).unwrap_or_default(),
@@ -157,7 +157,7 @@ mod tests {
         command(TableCommand::Show { name: "a b".into() }).await.unwrap();
         let table = ApiClient::new(&fake.endpoint, Patience::NONE).unwrap().table("a b").await.unwrap();
         assert_eq!(
-            (table.dimension, table.metric.as_deref(), table.index_type.as_deref()),
+            (table.only_dimension().unwrap(), table.metric.as_deref(), table.index_type.as_deref()),
             (3, Some("dot"), Some("flat"))
         );
         let listed = listed(&[table]);

@@ -186,10 +186,8 @@ pub static KEYS: &[Key] = &[
     key!(storage.journal_max, NOW, ByteSize::mib(64) => ByteSize::gib(1024), "Size of the store's journal at which its oldest part is flushed and removed. Larger means fewer flushes and a longer start after a crash."),
     key!(index.flat_points_max, NOW, 0u64 => 10_000_000u64, "A collection of up to this many points is searched exactly; above it the approximate index trains itself in the background."),
     key!(raft.log_bytes_max, NOW, ByteSize::mib(1) => ByteSize::gib(64), "Size of a shard's log at which entries already applied are removed."),
-    key!(limits.request_body, NOW, ByteSize::kib(1) => ByteSize::gib(1), "Largest request body, after decompression."),
-    key!(limits.batch_documents, NOW, 1usize => 1_000_000usize, "Most documents in one write request."),
+    key!(limits.request_body, NOW, ByteSize::kib(1) => ByteSize::mib(64), "Largest request body, after decompression."),
     key!(limits.concurrent_requests, NOW, 1usize => 1_000_000usize, "Most requests served at once; further ones are told to slow down."),
-    key!(limits.search_top_k, NOW, 1usize => 1_000_000usize, "Largest top_k of a search."),
     key!(limits.connections, NOW, 1usize => 1_000_000usize, "Most connections open at once on each listener; further ones are closed as they come."),
     key!(limits.request_timeout, NOW, Duration::from_millis(10) => Duration::from_secs(3600), "Longest time for one request, from its first byte to its answer."),
     key!(limits.head_timeout, NOW, Duration::from_millis(10) => Duration::from_secs(3600), "Longest time a client may take to send the head of a request."),
@@ -264,10 +262,10 @@ mod tests {
 
     #[test]
     fn expected_names_type_and_bounds() {
-        let key = find("limits.batch_documents").expect("a key");
+        let key = find("limits.connections").expect("a key");
         assert_eq!(key.expected(), "a whole number, from 1 to 1000000");
         let key = find("limits.request_body").expect("a key");
-        assert!(key.expected().ends_with("from 1KiB to 1GiB"), "{}", key.expected());
+        assert!(key.expected().ends_with("from 1KiB to 64MiB"), "{}", key.expected());
     }
 
     #[test]

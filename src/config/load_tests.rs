@@ -101,14 +101,14 @@ fn each_layer_lies_over_the_one_before_and_is_remembered() {
 fn values_of_every_type_come_through_files_variables_and_flags() {
     let loaded = World::file("a.toml", "[limits]\nrequest_timeout = \"1m\"\n[storage]\ncache = \"128MiB\"\n")
         .variable("VECTORSPHERE__LISTEN__HTTP", "127.0.0.1:1,127.0.0.1:2")
-        .set("limits.batch_documents=7")
+        .set("limits.connections=7")
         .set("log.format=json")
         .set("cluster.zone=")
         .loaded();
     assert_eq!(loaded.config.limits.request_timeout, Duration::from_secs(60));
     assert_eq!(loaded.config.storage.cache, ByteSize::mib(128));
     assert_eq!(loaded.config.listen.http, addresses(&["127.0.0.1:1", "127.0.0.1:2"]));
-    assert_eq!(loaded.config.limits.batch_documents, 7);
+    assert_eq!(loaded.config.limits.connections, 7);
     assert_eq!(loaded.config.log.format, LogFormat::Json);
     assert_eq!(loaded.config.cluster.zone, None);
 }
@@ -180,8 +180,8 @@ fn a_bad_value_names_key_expected_got_and_origin() {
             "a.yaml:1: `mode`: expected one of standalone, auto, master, worker (or slave), gateway, got \"leader\" (a string)",
         ),
         (
-            World::default().set("limits.batch_documents=0"),
-            "--set limits.batch_documents: `limits.batch_documents`: expected a whole number, from 1 to 1000000, got \"0\"",
+            World::default().set("limits.connections=0"),
+            "--set limits.connections: `limits.connections`: expected a whole number, from 1 to 1000000, got \"0\"",
         ),
         (
             World::default().flag("--grpc", "listen.grpc", "6334"),

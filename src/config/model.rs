@@ -133,12 +133,8 @@ pub struct Raft {
 pub struct Limits {
     /// Largest request body, after decompression.
     pub request_body: ByteSize,
-    /// Most documents in one write.
-    pub batch_documents: usize,
     /// Most requests served at once.
     pub concurrent_requests: usize,
-    /// Largest `top_k`.
-    pub search_top_k: usize,
     /// Most connections open at once, on each listener.
     pub connections: usize,
     /// Longest time for a request.
@@ -179,7 +175,7 @@ impl Default for Config {
             etcd: Etcd::default(),
             storage: Storage { cache: ByteSize::mib(64), journal_max: ByteSize::mib(256) },
             index: Index { flat_points_max: 20_000 },
-            raft: Raft { log_bytes_max: ByteSize::mib(256) },
+            raft: Raft { log_bytes_max: ByteSize::mib(16) },
             limits: Limits::default(),
             security: Security::default(),
             log: Log { level: "info".to_owned(), format: LogFormat::Auto },
@@ -203,9 +199,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             request_body: ByteSize::mib(64),
-            batch_documents: 10_000,
             concurrent_requests: 1_024,
-            search_top_k: 10_000,
             connections: 10_000,
             request_timeout: Duration::from_secs(30),
             head_timeout: Duration::from_secs(10),

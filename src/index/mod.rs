@@ -1,1 +1,46 @@
-//! placeholder
+//! The vector index of one named vector of one shard: flat below some thousands of rows, IVF-PQ above. Pure computation: no async,
+//! clock, thread or I/O; chance comes from a seed. The same rows, seed and queries give the same bytes and answers on every CPU.
+//!
+//! A [`VectorIndex`] is a flat tail of f32 rows and, once trained, immutable posting lists with live bits. An upsert lands in the
+//! tail and is found by the next search. [`train`] builds lists from a consistent view, [`FilingJob::run`] moves the tail's rows
+//! into them; both run off the caller's lock and are then installed. A search ranks the lists, scans 4-bit codes with one look-up
+//! table, re-ranks candidates in int8, and leaves the f32 re-score to the caller, who has the vectors.
+//!
+//! Called by `shard`. [`distance`] is the one exact distance of the system.
+
+mod batch;
+mod calibrate;
+mod distance;
+mod file;
+mod filing;
+pub mod kernels;
+mod kmeans;
+mod list;
+mod product;
+mod quantizer;
+mod random;
+mod rotation;
+mod sealed;
+mod search;
+mod spec;
+mod tail;
+mod top;
+mod train;
+mod vector_index;
+
+#[cfg(test)]
+mod tests;
+
+pub use distance::{distance, normalize};
+pub use file::IndexFileError;
+pub use filing::{Filed, FilingJob};
+pub use sealed::Sealed;
+pub use search::Scratch;
+pub use spec::{Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchStats};
+pub use train::{RowSource, RowVisitor, SourceError, TrainError, train};
+pub use vector_index::{InstallError, Installed, VectorIndex};
+
+/// The name of the kernels in use: `scalar` or `avx2`.
+pub fn active_simd() -> &'static str {
+    kernels::active().name
+}

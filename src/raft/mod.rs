@@ -1,1 +1,57 @@
-//! placeholder
+//! Agree. One consensus group is a log of entries and a state machine that applies them; this room keeps the logs of all
+//! groups of a node in one synced store, commits many groups with one sync, and hands the rest of the program a
+//! [`Group`]: propose, read index, stop. A group of one ([`solo`]) stands behind the handle on a standalone node;
+//! multi-Raft takes its place behind the same handle. Called by `shard` (which brings the state machine) and the roof.
+//! Knows nothing of points or vectors.
+
+mod error;
+mod group;
+mod log;
+pub mod solo;
+mod stats;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{AppendError, ApplyError, LogError, ProposeError};
+pub use group::Group;
+pub use log::{LogBounds, LogStore, log_options};
+pub use solo::{SoloOptions, StartError, start_solo};
+pub use stats::{LogStats, LogTotals};
+pub use writer::{Append, LogWriter, WriterOptions};
+
+use bytes::Bytes;
+
+/// Identity of a consensus group, unique in the cluster.
+pub type GroupId = u64;
+/// Position in a group's log, from 1.
+pub type LogIndex = u64;
+
+/// One position of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Position, from 1, without gaps.
+    pub index: LogIndex,
+    /// Election term it was proposed in.
+    pub term: u64,
+    /// What the state machine is given.
+    pub data: Bytes,
+}
+
+/// What a group's entries are applied to. Applying is deterministic: equal logs give equal states.
+pub trait StateMachine: Send + 'static {
+    /// What applying one entry answers to its proposer.
+    type Outcome: Send + 'static;
+
+    /// Index of the last entry whose effects are in the state; survives a restart together with those effects.
+    fn applied(&self) -> LogIndex;
+
+    /// Applies consecutive entries, the first one at `applied() + 1`, and answers one outcome for each. Runs where it may
+    /// block. An error means the state can no longer follow the log: the group stops.
+    fn apply(&mut self, entries: &[Entry]) -> Result<Vec<Self::Outcome>, ApplyError>;
+
+    /// Makes the state survive a power loss; answers the applied index it survives with. The log may then be compacted up
+    /// to there.
+    fn sync(&mut self) -> Result<LogIndex, ApplyError>;
+}

@@ -1,7 +1,8 @@
 //! Work that would hold up an executor thread. Three doors, by how long the work lasts:
 //!
 //! * [`cpu`]: computation of about 100 µs and more (scans, index builds, encoding a large answer). Handed to a thread of
-//!   its own; at most as many at once as the machine has cores, the rest wait in order. The hand-over costs ~10 µs.
+//!   its own; at most as many at once as the machine has cores, the rest wait in order. The hand-over there and back costs
+//!   5-20 µs (measured by `rt::http::cost`).
 //! * [`short`]: computation surely below that. Runs right here; a name for a decision, so that a reader sees it was one.
 //! * [`io`]: blocking file work (fsync, reads that may miss the page cache). Threads of its own, so that a slow disk
 //!   never takes the processors away.
@@ -13,8 +14,8 @@
 #[cfg(not(madsim))]
 const IO_THREADS_MAX: usize = 64;
 
-/// Runs `work` on a thread for computation and returns what it returns. If the caller is dropped while it waits for a
-/// thread, `work` never runs; once it has begun it runs to its end. A panic in `work` goes on in the caller.
+/// Runs `work` on a thread for computation and returns what it returns. If the caller is dropped while it waits for
+/// its turn, `work` never runs; once it has begun it runs to its end. A panic in `work` goes on in the caller.
 pub async fn cpu<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     source::cpu(work).await
 }

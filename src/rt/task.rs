@@ -37,6 +37,9 @@ pub struct Task<T> {
 
 /// Starts `future` beside the caller. `name` appears in errors and logs; it says what runs, not which instance.
 /// Cost: one allocation and a queue push (well under 1 µs).
+///
+/// # Panics
+/// Outside the executor: the caller must itself run inside a task or a `block_on`.
 pub fn spawn<F>(name: &'static str, future: F) -> Task<F::Output>
 where
     F: Future + Send + 'static,

@@ -1,1 +1,24 @@
-//! placeholder
+//! One shard on one node: commands from its log become effects in store and index; searches and reads over a consistent
+//! view; the background work that keeps its indexes fast. Called by `service` and opened by `node`.
+
+mod command;
+mod files;
+mod host;
+mod indexer;
+mod machine;
+mod open;
+mod outcome;
+mod read;
+mod records;
+mod replica;
+mod round;
+mod search;
+mod settings;
+mod state;
+mod stats;
+
+pub use host::Host;
+pub use outcome::Applied;
+pub use replica::{Parts, Replica, Written};
+pub use settings::IndexSettings;
+pub use stats::ReplicaStats;

@@ -1,8 +1,26 @@
 //! The words of the system: ids, vectors, payloads, points, collections, filters, operations, limits and errors.
 //! Domain types can only be built valid. No async, no I/O, no wire format. Every room imports this one.
 
+pub mod collection;
+pub mod error;
+pub mod filter;
 pub mod id;
+pub mod limits;
 pub mod metric;
+pub mod operation;
+pub mod path;
+pub mod payload;
+pub mod point;
+pub mod session;
+pub mod vector;
 
+pub use collection::{CollectionName, CollectionSpec, IndexType, VectorName, VectorSpec};
+pub use error::{Error, ErrorKind, Result};
+pub use filter::Filter;
 pub use id::PointId;
+pub use limits::Limits;
 pub use metric::Metric;
+pub use payload::Payload;
+pub use point::{DocumentId, Point, PointPatch, StoredPoint};
+pub use session::Session;
+pub use vector::Vector;

@@ -122,7 +122,7 @@ async fn plan(args: &BenchArgs, client: &ApiClient, table: &Table) -> Result<Pla
     let default = if args.requests.is_some() { f64::MAX } else { 10.0 };
     Ok(Plan {
         table: args.table.clone(),
-        dimension: table.dimension,
+        dimension: table.only_dimension()?,
         k: args.k,
         searches,
         truth,
@@ -155,8 +155,8 @@ async fn queries(args: &BenchArgs, client: &ApiClient, table: &Table) -> Result<
     let (queries, truth) = read.await.map_err(|error| CliError::failed(error.to_string()))?;
     match queries.first().map(Vec::len) {
         None => Err(CliError::failed("the file of queries is empty")),
-        Some(got) if got != table.dimension => {
-            let expected = table.dimension;
+        Some(got) if Some(got) != table.dimension => {
+            let expected = table.only_dimension()?;
             Err(CliError::failed(format!("the queries have dimension {got}, the table has {expected}")))
         }
         Some(_) if args.ground_truth.is_some() && truth.len() < queries.len() => {
@@ -188,7 +188,7 @@ fn report(args: &BenchArgs, table: &Table, measured: Measured, elapsed: Duration
     Report {
         table: args.table.clone(),
         documents: table.documents_count,
-        dimension: table.dimension,
+        dimension: table.dimension.unwrap_or(0),
         concurrency: args.concurrency,
         seconds,
         searches_per_second: counted(&measured.search, rate(measured.search.count())),

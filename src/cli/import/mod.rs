@@ -309,8 +309,8 @@ async fn ready_table(
         Some(table) => table,
         None => create(client, args, schema, name).await?,
     };
-    if table.dimension != schema.dimension {
-        let (theirs, ours) = (table.dimension, schema.dimension);
+    let (theirs, ours) = (table.only_dimension()?, schema.dimension);
+    if theirs != ours {
         return Err(CliError::failed(format!("table {name:?} has dimension {theirs}, the file's vectors have {ours}")));
     }
     let theirs = table.metric.as_deref().and_then(|text| metric(text).ok());

@@ -5,7 +5,7 @@ use crate::rt::time::{self, Instant, Sleep};
 use axum::body::Body;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use http_body_util::{LengthLimitError, Limited};
+use http_body_util::{Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use std::{
     error::Error,
@@ -55,13 +55,15 @@ pub fn body_failure(error: &(dyn Error + 'static)) -> BodyFailure {
 }
 
 /// Puts the limits around a body. No cost for a request without one. A body whose announced length is too large fails at
-/// its first byte, not at its last.
+/// once, not at its last byte.
 pub(super) fn limited(incoming: Incoming, bytes_max: usize, read_timeout: Duration) -> Body {
     if incoming.is_end_stream() {
         return Body::empty();
     }
-    let announced_bytes = incoming.size_hint().lower();
-    let bytes_max = if announced_bytes > bytes_max as u64 { 0 } else { bytes_max };
+    if incoming.size_hint().lower() > bytes_max as u64 {
+        // Fails when it is first read, without taking (or, with `expect: 100-continue`, inviting) a byte of it.
+        return Body::new(Limited::new(Full::new(Bytes::from_static(b"more")), 0));
+    }
     Body::new(Limited::new(TimedBody::new(incoming, read_timeout), bytes_max))
 }
 

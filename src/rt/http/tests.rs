@@ -172,13 +172,19 @@ async fn a_body_over_the_limit_is_refused() {
         assert_eq!(over.status(), StatusCode::PAYLOAD_TOO_LARGE, "{path}");
     }
 
-    // Announced too large: refused at its first byte.
+    // Announced too large: refused before its first byte.
     let mut stream = dial(&server.addr).await.expect("connected");
     stream
-        .write_all(b"POST /read HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000000\r\n\r\nfirst")
+        .write_all(b"POST /read HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000000\r\nexpect: 100-continue\r\n\r\n")
         .await
         .expect("written");
     assert!(read_to_close(&mut stream).await.starts_with("HTTP/1.1 413"));
+
+    // Far too large and sent without asking: the client still learns why.
+    for _ in 0..20 {
+        let over = client.request(request(Method::POST, "/read", vec![1; 16 << 20])).await.expect("answered");
+        assert_eq!(over.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    }
 
     // Not announced: refused when it has grown too large.
     let mut stream = dial(&server.addr).await.expect("connected");

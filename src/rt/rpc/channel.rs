@@ -29,6 +29,10 @@ use tokio::sync::Notify;
 use tonic::{Status, body::Body};
 use tower::Service;
 
+/// How many connections a request may try before it is sent: the shared one may just have been closed, its successor
+/// should not be. A server that takes connections only to close them (it has too many) is Unavailable.
+const SEND_ATTEMPTS: u32 = 2;
+
 /// An address that is not `host:port`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a peer's address is host:port, got {addr:?}")]
@@ -119,16 +123,17 @@ impl Peer {
 
     async fn send(self: Arc<Peer>, request: Request<Body>) -> Result<Response<hyper::body::Incoming>, Status> {
         let mut request = self.addressed(request)?;
+        let mut attempts_left = SEND_ATTEMPTS;
         loop {
+            attempts_left -= 1;
             let mut sender = self.connected().await?;
             let mut error = match sender.try_send_request(request).await {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
-            // The connection closed before the request went out, so no harm in sending it over the next. Ends, because a
-            // closed connection is never handed out twice and a failed dial is an error.
+            // A connection that closed before the request went out does no harm: the request may take the next one.
             match error.take_message() {
-                Some(unsent) if sender.is_closed() => request = unsent,
+                Some(unsent) if attempts_left > 0 => request = unsent,
                 _ => return Err(deadline::transport_status(error.into_error().into())),
             }
         }
@@ -156,10 +161,8 @@ impl Peer {
                     Some(sender) if !sender.is_closed() => return Ok(sender.clone()),
                     _ => {}
                 }
-                if waited_for.is_some_and(|dial| link.dials_ended > dial)
-                    && let Some(failure) = &link.failure
-                {
-                    return Err(Status::unavailable(format!("cannot connect to {}: {failure}", self.authority)));
+                if waited_for.is_some_and(|dial| link.dials_ended > dial) {
+                    return Err(self.unreachable(link.failure.as_ref()));
                 }
                 waited_for = Some(link.dials_ended);
                 if !link.dialling {
@@ -169,6 +172,12 @@ impl Peer {
             }
             notified.await;
         }
+    }
+
+    /// The status of a call whose dial failed, or gave a connection that the server closed at once.
+    fn unreachable(&self, failure: Option<&io::Error>) -> Status {
+        let reason = failure.map_or_else(|| "closed as soon as it was open".to_owned(), io::Error::to_string);
+        Status::unavailable(format!("cannot connect to {}: {reason}", self.authority))
     }
 
     /// One attempt to connect, as a task of its own.

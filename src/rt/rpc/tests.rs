@@ -156,6 +156,27 @@ async fn the_channel_dials_again_after_a_restart_and_cut_streams_are_unavailable
 }
 
 #[tokio::test]
+async fn a_full_server_is_unavailable() {
+    let options = RpcOptions { connections_max: 1, ..RpcOptions::default() };
+    let server = TestServer::start("127.0.0.1:0", options).await;
+    let only = dial(&server.addr).await.expect("connected");
+    while server.stats.open() < 1 {
+        time::sleep(MS).await;
+    }
+    let mut client = server.client();
+    let error = time::timeout(PATIENCE, client.check(about("store"))).await.expect("ends").expect_err("refused");
+    assert_eq!(error.code(), Code::Unavailable, "{error:?}");
+    assert!((1..=2).contains(&server.stats.refused()), "{} dials", server.stats.refused());
+
+    drop(only);
+    while server.stats.open() > 0 {
+        time::sleep(MS).await;
+    }
+    client.check(about("store")).await.expect("there is room again");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_client_that_never_speaks_http2_is_cut_off() {
     let options = RpcOptions { handshake_timeout: 80 * MS, ..RpcOptions::default() };
     let server = TestServer::start("127.0.0.1:0", options).await;
@@ -196,4 +217,27 @@ fn addresses_are_host_and_port() {
         assert_eq!(error, InvalidAddress { addr: addr.to_owned() });
     }
     assert_eq!(connect("node-1:7000", &RpcOptions::default()).expect("an address").addr(), "node-1:7000");
+}
+
+#[tokio::test]
+async fn several_services_share_a_port_through_a_router() {
+    let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
+    let addr = listener.local_addr().expect("bound").to_string();
+    let (_reporter, service) = health_reporter();
+    let router = axum::Router::new()
+        .route_service("/grpc.health.v1.Health/{*rest}", service)
+        .fallback(async || Status::unimplemented("no such method").into_http::<axum::body::Body>());
+    let shutdown = Shutdown::new();
+    let task = spawn("router", serve(listener, router, RpcOptions::default(), shutdown.clone()));
+    let channel = connect(&addr, &RpcOptions::default()).expect("an address");
+    HealthClient::new(channel.clone()).check(about("")).await.expect("the whole server is healthy");
+
+    let elsewhere = tower::service_fn(move |mut request: http::Request<tonic::body::Body>| {
+        *request.uri_mut() = http::Uri::from_static("/other.Service/Method");
+        tower::Service::call(&mut channel.clone(), request)
+    });
+    let error = HealthClient::new(elsewhere).check(about("")).await.expect_err("no such method");
+    assert_eq!(error.code(), Code::Unimplemented, "{error:?}");
+    shutdown.trigger();
+    time::timeout(PATIENCE, task).await.expect("drained").expect("ended well");
 }

@@ -189,8 +189,22 @@ fn grpc_runs_stalls_and_comes_back_after_a_kill() {
             assert_eq!(error.code(), Code::DeadlineExceeded, "{error:?}");
             assert!(start.elapsed() <= 3 * SECOND, "{:?}", start.elapsed());
 
+            let mut bounded = calls.watch(limited(3 * SECOND)).await.expect("answered").into_inner();
+            let unbounded = tonic::Request::new(HealthCheckRequest { service: "x".to_owned() });
+            let mut unbounded = calls.watch(unbounded).await.expect("answered").into_inner();
+            bounded.message().await.expect("no error").expect("a first state");
+            unbounded.message().await.expect("no error").expect("a first state");
             cut(from, to);
             cut(to, from);
+            // Nothing the server says can arrive, so the client's own deadline must end the stream ...
+            let start = time::now();
+            let error = time::timeout(60 * SECOND, bounded.message()).await.expect("ends").expect_err("cut off");
+            assert_eq!(error.code(), Code::DeadlineExceeded, "{error:?}");
+            assert!(start.elapsed() <= 3 * SECOND, "{:?}", start.elapsed());
+            // ... and where there is none, unanswered pings.
+            let error = time::timeout(60 * SECOND, unbounded.message()).await.expect("ends").expect_err("cut off");
+            assert_eq!(error.code(), Code::Unavailable, "{error:?}");
+            assert!(start.elapsed() <= 5 * SECOND, "{:?}", start.elapsed());
             let error = calls.check(limited(SECOND)).await.expect_err("no way");
             assert_eq!(error.code(), Code::DeadlineExceeded, "{error:?}");
             heal_all();
@@ -234,4 +248,53 @@ fn an_idle_connection_makes_no_traffic_storm() {
         })
         .await;
     });
+}
+
+/// Two clients, both protocols, drifting clocks, a lossy link and a cut: what happened and when, by every clock.
+async fn mixed_story() -> Vec<String> {
+    let server = node(1);
+    drop(server.spawn(serve_echo()));
+    drop(server.spawn(serve_health()));
+    set_drift_ppm(server.id(), 20_000);
+    madsim::time::sleep(SECOND).await;
+    madsim::net::NetSim::current().update_config(|config| config.packet_loss_rate = 0.05);
+    let clients = (2..4).map(|number| {
+        let client = node(number);
+        set_drift_ppm(client.id(), -10_000 * i32::from(number));
+        client.spawn(async move {
+            let http = Client::new("10.0.0.1:80");
+            let channel = rpc::connect("10.0.0.1:81", &rpc::RpcOptions::default()).expect("an address");
+            let mut health = HealthClient::new(channel);
+            let mut events = Vec::new();
+            for _ in 0..30 {
+                let echoed = http.request_within(2 * SECOND, echo("x")).await.map(|answer| answer.status());
+                let checked = health.check(limited(2 * SECOND)).await.map(|answer| answer.into_inner().status);
+                let outcome = (echoed.map_err(|e| e.to_string()), checked.map_err(|e| e.code()));
+                events.push(format!("{} {:?} {} {outcome:?}", number, time::now(), time::wall().0));
+                let pause_ms = rng::stream("pause").next_u64() % 50;
+                time::sleep(Duration::from_millis(pause_ms)).await;
+            }
+            events
+        })
+    });
+    let clients: Vec<_> = clients.collect();
+    madsim::time::sleep(SECOND).await;
+    let far = Handle::current().get_node("node-3").expect("made above").id();
+    cut(far, server.id());
+    madsim::time::sleep(3 * SECOND).await;
+    heal(far, server.id());
+    let mut story = Vec::new();
+    for client in clients {
+        story.extend(client.await.expect("the node lives"));
+    }
+    story
+}
+
+#[test]
+fn the_same_seed_tells_the_same_story() {
+    let story = run(11, mixed_story);
+    assert_eq!(story.len(), 60);
+    assert!(story.iter().filter(|event| event.contains("(Ok(200), Ok(1))")).count() >= 20, "{story:#?}");
+    assert_eq!(story, run(11, mixed_story));
+    assert_ne!(story, run(12, mixed_story));
 }

@@ -27,25 +27,15 @@ const KINDS: [(SearchKind, &str); 2] = [(SearchKind::Exact, "exact"), (SearchKin
 /// A stage of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Working out which points pass the filter.
+    /// Comparing every point that passes the filter.
     Filter,
-    /// Choosing lists.
-    Coarse,
-    /// Scanning codes, or all vectors of an exact search.
+    /// Choosing lists and scanning them and the tail.
     Scan,
-    /// Exact distances of the candidates.
+    /// Reading the candidates' records, exact distances, building the answer.
     Rerank,
-    /// Reading payloads and vectors for the answer.
-    Fetch,
 }
 
-const STAGES: [(Stage, &str); 5] = [
-    (Stage::Filter, "filter"),
-    (Stage::Coarse, "coarse"),
-    (Stage::Scan, "scan"),
-    (Stage::Rerank, "rerank"),
-    (Stage::Fetch, "fetch"),
-];
+const STAGES: [(Stage, &str); 3] = [(Stage::Filter, "filter"), (Stage::Scan, "scan"), (Stage::Rerank, "rerank")];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Kind {

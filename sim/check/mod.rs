@@ -1,0 +1,13 @@
+//! Histories of operations and the checkers that judge them. Pure: no clock, no I/O, no runtime, so the simulation,
+//! `tests/checker.rs` and the harness for real processes share it.
+//!
+//! - [`history`]: who asked for what, when, and what came of it; [`export`] writes it as Jepsen's EDN and as JSON lines.
+//! - [`wgl`]: linearizability of any [`wgl::Model`], with a budget of steps; [`register`] is the model of one document.
+//! - [`set`]: what was acknowledged is there, what was deleted is not, nothing else ever is.
+//! - [`search`]: a search that starts after an acknowledgement finds what was acknowledged.
+pub mod export;
+pub mod history;
+pub mod register;
+pub mod search;
+pub mod set;
+pub mod wgl;

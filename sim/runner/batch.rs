@@ -1,0 +1,129 @@
+//! All runs of a batch, several processes at a time, and what became of them.
+use super::{
+    child::{self, Finished},
+    settings::Settings,
+    totals::Totals,
+};
+use crate::scenarios::Scenario;
+use std::{
+    collections::BTreeSet,
+    io::Write,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Instant,
+};
+
+/// Runs every scenario with every seed; whether all passed.
+pub fn run(scenarios: &[Scenario], settings: &Settings, filtered_out: usize) -> bool {
+    // Seed by seed, not scenario by scenario: a batch that is cut short has tried a bit of everything.
+    let seeds = settings.first_seed..settings.first_seed.saturating_add(settings.seeds);
+    let work: Vec<_> = seeds.flat_map(|seed| scenarios.iter().map(move |scenario| (scenario, seed))).collect();
+    println!(
+        "\nrunning {} tests ({} scenarios, {} seeds from {}{}), {} at a time",
+        work.len(),
+        scenarios.len(),
+        settings.seeds,
+        settings.first_seed,
+        if settings.check { ", each twice" } else { "" },
+        settings.jobs
+    );
+    let begun = Instant::now();
+    let (next, totals) = (AtomicUsize::new(0), Mutex::new(Totals::default()));
+    let failed = Mutex::new(BTreeSet::new());
+    thread::scope(|scope| {
+        for _ in 0..settings.jobs {
+            scope.spawn(|| {
+                while let Some((scenario, seed)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if settings.fail_fast && !failed.lock().expect("no panic while locked").is_empty() {
+                        break;
+                    }
+                    let (finished, failure) = run_one(scenario.name, *seed, settings);
+                    if let Some(failure) = &failure {
+                        failed.lock().expect("no panic while locked").insert(scenario.name);
+                        print_failure(scenario.name, *seed, failure, finished.as_ref(), settings);
+                    }
+                    let mut totals = totals.lock().expect("no panic while locked");
+                    totals.add(scenario.name, finished.map(|finished| finished.report), failure.is_none());
+                }
+            });
+        }
+    });
+    child::clean_up();
+    let (totals, failed) = (totals.into_inner().expect("threads ended"), failed.into_inner().expect("threads ended"));
+    for scenario in scenarios {
+        println!("test {} ... {}", scenario.name, if failed.contains(scenario.name) { "FAILED" } else { "ok" });
+    }
+    totals.print(scenarios);
+    println!(
+        "\ntest result: {}. {} passed; {} failed; 0 ignored; 0 measured; {filtered_out} filtered out; finished in {:.2}s\n",
+        if failed.is_empty() { "ok" } else { "FAILED" },
+        totals.passed,
+        totals.failed,
+        begun.elapsed().as_secs_f64()
+    );
+    failed.is_empty()
+}
+
+/// One run, or two that must leave the same log; with why it failed, if it did.
+fn run_one(scenario: &str, seed: u64, settings: &Settings) -> (Option<Finished>, Option<String>) {
+    let once = || child::run(scenario, seed, settings.plan.as_deref(), settings);
+    let first = match once() {
+        Ok(first) => first,
+        Err(error) => return (None, Some(format!("cannot run a process: {error}"))),
+    };
+    let name = format!("{scenario}-{seed}");
+    if settings.keep_all {
+        let _ = first.keep(&settings.log_dir, &name);
+    }
+    if let Some(failure) = first.failure.clone() {
+        return (Some(first), Some(failure));
+    }
+    if !settings.check {
+        return (Some(first), None);
+    }
+    match once() {
+        Ok(second) if second.failure.is_none() && second.log == first.log => (Some(first), None),
+        Ok(second) => {
+            let _ = second.keep(&settings.log_dir, &format!("{name}.second"));
+            let difference = first_difference(&first.log, &second.log);
+            (Some(first), Some(format!("NOT DETERMINISTIC: {difference}")))
+        }
+        Err(error) => (Some(first), Some(format!("cannot run the second process: {error}"))),
+    }
+}
+
+fn first_difference(one: &[u8], other: &[u8]) -> String {
+    let (one, other) = (String::from_utf8_lossy(one), String::from_utf8_lossy(other));
+    let (mut left, mut right) = (one.lines(), other.lines());
+    for line in 1.. {
+        match (left.next(), right.next()) {
+            (None, None) => return "the logs differ in their last bytes".to_string(),
+            (one, other) if one == other => {}
+            (one, other) => {
+                let end = "(end)";
+                return format!("line {line}\n  {}\n  {}", one.unwrap_or(end), other.unwrap_or(end));
+            }
+        }
+    }
+    unreachable!("a log has an end")
+}
+
+fn print_failure(scenario: &str, seed: u64, failure: &str, finished: Option<&Finished>, settings: &Settings) {
+    let kept = finished.and_then(|finished| finished.keep(&settings.log_dir, &format!("{scenario}-{seed}")).ok());
+    let mutant = settings.mutant.map_or(String::new(), |mutant| format!("SIM_MUTANT={mutant} "));
+    let plan = settings.plan.as_ref().map_or(String::new(), |plan| format!("SIM_PLAN={} ", plan.display()));
+    let features = if settings.mutant.is_some() { "sim,mutants" } else { "sim" };
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "FAIL {scenario} seed {seed}: {}", failure.replace('\n', "\n    "));
+    if let Some(log) = kept {
+        let _ = writeln!(out, "  log:    {}", log.display());
+    }
+    let _ = writeln!(
+        out,
+        "  replay: SIM_SEED={seed} {plan}{mutant}cargo test --features {features} --test sim -- --exact {scenario}"
+    );
+    let _ = out.flush();
+}

@@ -1,0 +1,94 @@
+//! What a running simulation writes down: its event log, its `sometimes!` marks and its counters.
+//!
+//! The log is the artifact of a run and, byte for byte, the proof of determinism: `SIM_CHECK=1` compares two. So
+//! nothing that differs between two runs of a seed (addresses, process ids, real time) may be logged.
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    fmt::Arguments,
+    fs::File,
+    io::{BufWriter, Write},
+    path::Path,
+    sync::Mutex,
+};
+
+static WORLD: Mutex<Option<World>> = Mutex::new(None);
+
+struct World {
+    log: BufWriter<File>,
+    report: Report,
+}
+
+/// What a run tells its runner at the end.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// Simulated time.
+    pub simulated_ms: u64,
+    /// Events by name: `ops.ok`, `fault.kill`, …
+    pub counts: BTreeMap<String, u64>,
+    /// Marks that were hit, with how often.
+    pub marks: BTreeMap<String, u64>,
+}
+
+/// Begins the log of this process.
+pub fn begin(log: &Path) -> std::io::Result<()> {
+    let world = World { log: BufWriter::new(File::create(log)?), report: Report::default() };
+    *WORLD.lock().expect("no panic while locked") = Some(world);
+    Ok(())
+}
+
+fn with<T>(f: impl FnOnce(&mut World) -> T) -> Option<T> {
+    WORLD.lock().ok().and_then(|mut world| world.as_mut().map(f))
+}
+
+/// Simulated time since the run began.
+pub fn now_ns() -> u64 {
+    let elapsed = madsim::time::TimeHandle::try_current().map(|time| time.elapsed());
+    elapsed.map_or(0, |elapsed| elapsed.as_nanos() as u64)
+}
+
+/// Adds a line to the log; use `log!`.
+pub fn line(line: Arguments) {
+    let now_ns = now_ns();
+    with(|world| {
+        let _ = writeln!(world.log, "{:>6}.{:06} {line}", now_ns / 1_000_000_000, now_ns / 1_000 % 1_000_000);
+    });
+}
+
+/// Counts an event for the totals.
+pub fn count(name: &str, by: u64) {
+    with(|world| *world.report.counts.entry(name.to_string()).or_default() += by);
+}
+
+/// A mark was hit; use `sometimes!`.
+pub fn mark(name: &'static str) {
+    with(|world| *world.report.marks.entry(name.to_string()).or_default() += 1);
+}
+
+/// Writes everything to disk and gives the report.
+pub fn end() -> Report {
+    let now_ns = now_ns();
+    with(|world| {
+        world.report.simulated_ms = world.report.simulated_ms.max(now_ns / 1_000_000);
+        let _ = world.log.flush();
+        world.report.clone()
+    })
+    .unwrap_or_default()
+}
+
+/// A line for the event log.
+macro_rules! log {
+    ($($part:tt)*) => { $crate::world::line(format_args!($($part)*)) };
+}
+
+/// Something rare that a good batch of seeds must see at least once. The scenario's list of marks must name it, so that
+/// a mark nobody hits is noticed.
+macro_rules! sometimes {
+    ($holds:expr, $name:literal) => {
+        if $holds {
+            $crate::world::mark($name);
+        }
+    };
+}
+
+pub(crate) use {log, sometimes};

@@ -1,0 +1,339 @@
+//! Tables in and out. A table is a collection of `types`; its unnamed vector's settings stand at the top of the body.
+
+use super::scalar::NamedVisitor;
+use crate::{
+    service::{CollectionInfo, CollectionStats, VectorIndexInfo},
+    types::{CollectionName, CollectionSpec, Error, IndexType, Metric, VectorName, VectorSpec},
+};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::{collections::BTreeMap, marker::PhantomData};
+use utoipa::ToSchema;
+
+/// How nearness is measured.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MetricWord {
+    Cosine,
+    Euclidean,
+    Dot,
+    Manhattan,
+}
+
+impl From<MetricWord> for Metric {
+    fn from(word: MetricWord) -> Metric {
+        match word {
+            MetricWord::Cosine => Metric::Cosine,
+            MetricWord::Euclidean => Metric::Euclidean,
+            MetricWord::Dot => Metric::Dot,
+            MetricWord::Manhattan => Metric::Manhattan,
+        }
+    }
+}
+
+/// How vectors are searched.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum IndexWord {
+    /// Posting lists of 4-bit codes, reranked.
+    IvfPq,
+    /// Posting lists of full vectors.
+    IvfFlat,
+    /// Exact, by scanning everything.
+    Flat,
+    /// Accepted; served by `ivf_pq`, and the table says so.
+    Hnsw,
+}
+
+impl From<IndexWord> for IndexType {
+    fn from(word: IndexWord) -> IndexType {
+        match word {
+            IndexWord::IvfPq => IndexType::IvfPq,
+            IndexWord::IvfFlat => IndexType::IvfFlat,
+            IndexWord::Flat => IndexType::Flat,
+            IndexWord::Hnsw => IndexType::Hnsw,
+        }
+    }
+}
+
+const METRIC_DEFAULT: Metric = Metric::Cosine;
+
+/// What the vectors of one name are.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VectorBody {
+    /// Number of components.
+    pub dimension: usize,
+    /// `cosine` if absent.
+    pub metric: Option<MetricWord>,
+    /// `ivf_pq` if absent.
+    pub index_type: Option<IndexWord>,
+}
+
+impl VectorBody {
+    fn spec(&self) -> Result<VectorSpec, Error> {
+        let metric = self.metric.map_or(METRIC_DEFAULT, Metric::from);
+        VectorSpec::new(self.dimension, metric, self.index_type.map(IndexType::from).unwrap_or_default())
+    }
+}
+
+/// Vectors by name.
+#[derive(Debug, ToSchema)]
+#[schema(value_type = BTreeMap<String, VectorBody>, example = json!({"title": {"dimension": 3, "metric": "dot"}}))]
+pub struct NamedVectors(Vec<(String, VectorBody)>);
+
+impl<'de> Deserialize<'de> for NamedVectors {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<NamedVectors, D::Error> {
+        deserializer.deserialize_map(NamedVisitor(PhantomData)).map(NamedVectors)
+    }
+}
+
+/// A table to create: with `dimension`, or with `vectors` by name.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"table_name": "my_vectors", "dimension": 128, "index_type": "flat"}))]
+pub struct CreateTable {
+    /// Letters, digits, `_`, `-`, `.`; not starting with a dot.
+    pub table_name: String,
+    /// Number of components of the only vector.
+    pub dimension: Option<usize>,
+    /// `cosine` if absent.
+    pub metric: Option<MetricWord>,
+    /// `ivf_pq` if absent.
+    pub index_type: Option<IndexWord>,
+    /// Vectors by name, instead of `dimension`, `metric` and `index_type`.
+    pub vectors: Option<NamedVectors>,
+    /// 1 if absent.
+    pub shards: Option<u32>,
+    /// Copies of each shard; 1 if absent. A standalone node keeps one and says so in `notices`.
+    pub replicas: Option<u32>,
+}
+
+/// Most copies that may be asked for.
+const REPLICAS_MAX: u32 = 16;
+
+impl CreateTable {
+    /// The collection to create.
+    ///
+    /// # Errors
+    /// `bad_table_name`, `missing_field`, `ambiguous_body`, `bad_replicas`; those of the specs.
+    pub fn into_spec(self) -> Result<(CollectionName, CollectionSpec), Error> {
+        let name = CollectionName::new(self.table_name).map_err(|error| error.at("table_name"))?;
+        if let Some(replicas) = self.replicas
+            && !(1..=REPLICAS_MAX).contains(&replicas)
+        {
+            return Err(Error::invalid("bad_replicas", "a table cannot have this number of replicas")
+                .at("replicas")
+                .expected(format!("1 to {REPLICAS_MAX}"))
+                .got(replicas));
+        }
+        let vectors = match (self.dimension, self.vectors) {
+            (Some(dimension), None) => {
+                let only = VectorBody { dimension, metric: self.metric, index_type: self.index_type };
+                BTreeMap::from([(VectorName::default(), only.spec()?)])
+            }
+            (None, Some(named)) if self.metric.is_none() && self.index_type.is_none() => specs_by_name(named)?,
+            (None, None) => {
+                return Err(Error::invalid("missing_field", "`dimension` is missing")
+                    .at("dimension")
+                    .expected("dimension, or vectors by name")
+                    .got("neither"));
+            }
+            _ => {
+                return Err(Error::invalid("ambiguous_body", "a table has one vector or vectors by name")
+                    .at("vectors")
+                    .expected("dimension, metric and index_type inside each of vectors")
+                    .got("vectors and settings of one vector"));
+            }
+        };
+        Ok((name, CollectionSpec::new(vectors, self.shards.unwrap_or(1))?))
+    }
+}
+
+fn specs_by_name(named: NamedVectors) -> Result<BTreeMap<VectorName, VectorSpec>, Error> {
+    let spec = |(name, body): (String, VectorBody)| {
+        let place = format!("vectors.{name}");
+        if name.is_empty() {
+            return Err(Error::invalid("bad_vector_name", "a named vector has a name").at("vectors").got("\"\""));
+        }
+        let name = VectorName::new(name).map_err(|error| error.at("vectors"))?;
+        Ok((name, body.spec().map_err(|error| error.at(place))?))
+    };
+    named.0.into_iter().map(spec).collect()
+}
+
+/// What one vector of a table is.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct VectorAnswer {
+    pub dimension: usize,
+    pub metric: &'static str,
+    /// The type that was asked for.
+    pub index_type: &'static str,
+}
+
+impl From<&VectorSpec> for VectorAnswer {
+    fn from(spec: &VectorSpec) -> VectorAnswer {
+        VectorAnswer { dimension: spec.dimension, metric: spec.metric.name(), index_type: spec.index.name() }
+    }
+}
+
+/// The index of one vector.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct VectorIndexAnswer {
+    /// Name of the vector; empty for the only one.
+    pub vector: String,
+    /// The type that was asked for.
+    pub index_type: &'static str,
+    /// The type that answers now: `flat` until trained.
+    pub served_by: &'static str,
+    /// `exact`, `training` or `ready`.
+    pub state: &'static str,
+    /// Documents in the index.
+    pub rows: u64,
+    /// Of these, not yet filed in a sealed list.
+    pub tail_rows: u64,
+    /// Deleted or replaced, not yet cleaned up.
+    pub dead_rows: u64,
+    pub lists: u64,
+    pub memory_bytes: u64,
+}
+
+impl From<&VectorIndexInfo> for VectorIndexAnswer {
+    fn from(info: &VectorIndexInfo) -> VectorIndexAnswer {
+        VectorIndexAnswer {
+            vector: info.vector.as_str().to_owned(),
+            index_type: info.index.name(),
+            served_by: info.served_by.name(),
+            state: info.state,
+            rows: info.rows,
+            tail_rows: info.tail_rows,
+            dead_rows: info.dead_rows,
+            lists: info.lists,
+            memory_bytes: info.memory_bytes,
+        }
+    }
+}
+
+/// The indexes of a table.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct IndexAnswer {
+    /// `training` if any vector's index is; else `ready` if any is; else `exact`.
+    pub state: &'static str,
+    /// By vector.
+    pub vectors: Vec<VectorIndexAnswer>,
+}
+
+impl IndexAnswer {
+    fn new(indexes: &[VectorIndexInfo]) -> IndexAnswer {
+        let any = |state: &str| indexes.iter().any(|index| index.state == state);
+        let state = ["training", "ready"].into_iter().find(|state| any(state)).unwrap_or("exact");
+        IndexAnswer { state, vectors: indexes.iter().map(VectorIndexAnswer::from).collect() }
+    }
+}
+
+/// A table.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TableAnswer {
+    pub table_name: String,
+    /// Of the only vector.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dimension: Option<usize>,
+    /// Of the only vector.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metric: Option<&'static str>,
+    /// Of the only vector: the type that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index_type: Option<&'static str>,
+    /// The vectors, if they have names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vectors: Option<BTreeMap<String, VectorAnswer>>,
+    pub shards: u32,
+    /// Copies of each shard.
+    pub replicas: u32,
+    pub documents_count: u64,
+    /// Milliseconds since 1970-01-01 UTC.
+    pub created_ms: u64,
+    pub index: IndexAnswer,
+    /// What the table does not do as asked.
+    pub notices: Vec<String>,
+}
+
+impl From<&CollectionInfo> for TableAnswer {
+    fn from(info: &CollectionInfo) -> TableAnswer {
+        let only = info.spec.vectors.get(&VectorName::default());
+        let named = only.is_none().then(|| {
+            info.spec.vectors.iter().map(|(name, spec)| (name.as_str().to_owned(), VectorAnswer::from(spec))).collect()
+        });
+        TableAnswer {
+            table_name: info.name.to_string(),
+            dimension: only.map(|spec| spec.dimension),
+            metric: only.map(|spec| spec.metric.name()),
+            index_type: only.map(|spec| spec.index.name()),
+            vectors: named,
+            shards: info.spec.shards,
+            replicas: 1,
+            documents_count: info.points,
+            created_ms: info.created_ms,
+            index: IndexAnswer::new(&info.indexes),
+            notices: info.notices.clone(),
+        }
+    }
+}
+
+/// All tables, by name.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TablesAnswer {
+    pub tables: Vec<TableAnswer>,
+}
+
+/// A table that is gone.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"table_name": "my_vectors", "deleted": true}))]
+pub struct TableDeleted {
+    pub table_name: String,
+    pub deleted: bool,
+}
+
+/// One shard of a table.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ShardAnswer {
+    pub id: u64,
+    /// First slot, and the one after the last.
+    #[schema(value_type = Vec<u16>)]
+    pub slots: (u16, u16),
+    pub documents_count: u64,
+    pub applied_index: u64,
+    pub memory_bytes: u64,
+    pub disk_bytes: u64,
+}
+
+/// Counts, index, memory and disk of a table.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct StatsAnswer {
+    pub table_name: String,
+    pub documents_count: u64,
+    pub memory_bytes: u64,
+    pub disk_bytes: u64,
+    pub index: IndexAnswer,
+    pub shards: Vec<ShardAnswer>,
+}
+
+impl From<&CollectionStats> for StatsAnswer {
+    fn from(stats: &CollectionStats) -> StatsAnswer {
+        let shards = stats.shards.iter().map(|shard| ShardAnswer {
+            id: shard.id,
+            slots: shard.slots,
+            documents_count: shard.points,
+            applied_index: shard.applied_index,
+            memory_bytes: shard.memory_bytes,
+            disk_bytes: shard.disk_bytes,
+        });
+        StatsAnswer {
+            table_name: stats.info.name.to_string(),
+            documents_count: stats.info.points,
+            memory_bytes: stats.memory_bytes,
+            disk_bytes: stats.disk_bytes,
+            index: IndexAnswer::new(&stats.info.indexes),
+            shards: shards.collect(),
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The catalog: which collections there are and which shards they have, as the coordinator holds it, with a copy in
+//! memory that every request reads without waiting. Called by `service`; `node` loads it before serving.
+
+use super::{
+    slots::{SlotRange, slot_of},
+    table::{NodeId, ShardId, ShardTable},
+};
+use crate::{
+    coordination::{Change, Committed, Compare, CoordinationError, Coordinator, Transaction},
+    types::{CollectionName, CollectionSpec, Error, ErrorKind, PointId, Result, limits},
+};
+use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// A collection as it is stored, under its name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct CollectionRecord {
+    spec: CollectionSpec,
+    /// Milliseconds since 1970 by the clock of the node that made it.
+    created_ms: u64,
+}
+
+/// A collection with its shards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collection {
+    pub name: CollectionName,
+    pub spec: CollectionSpec,
+    pub created_ms: u64,
+    /// In slot order; together they own every slot.
+    pub shards: Vec<(ShardId, SlotRange)>,
+}
+
+impl Collection {
+    /// The shard that owns a point.
+    pub fn shard_of(&self, id: PointId) -> ShardId {
+        let slot = slot_of(id);
+        let i = self.shards.partition_point(|(_, range)| range.end <= slot);
+        self.shards[i].0
+    }
+}
+
+type Collections = BTreeMap<CollectionName, Arc<Collection>>;
+
+/// See the module.
+pub struct Catalog {
+    coordinator: Arc<dyn Coordinator>,
+    prefix: String,
+    node: NodeId,
+    collections: ArcSwap<Collections>,
+    /// Changes go one after the other; the compare-and-swap still guards against other nodes.
+    changing: tokio::sync::Mutex<()>,
+}
+
+impl Catalog {
+    /// Reads the catalog of `cluster` from the coordinator. `node` is where new shards are put.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Corrupt`, from the coordinator.
+    pub async fn load(coordinator: Arc<dyn Coordinator>, cluster: &str, node: NodeId) -> Result<Catalog> {
+        let catalog = Catalog {
+            coordinator,
+            prefix: format!("/vectorsphere/{cluster}/"),
+            node,
+            collections: ArcSwap::default(),
+            changing: tokio::sync::Mutex::new(()),
+        };
+        catalog.refresh().await?;
+        Ok(catalog)
+    }
+
+    /// Every collection, by name. Cost: one atomic load.
+    pub fn collections(&self) -> Arc<Collections> {
+        self.collections.load_full()
+    }
+
+    /// One collection.
+    ///
+    /// # Errors
+    /// `table_not_found`.
+    pub fn collection(&self, name: &CollectionName) -> Result<Arc<Collection>> {
+        self.collections.load().get(name).cloned().ok_or_else(|| not_found(name))
+    }
+
+    /// Creates a collection and its shards in one transaction.
+    ///
+    /// # Errors
+    /// `table_exists`, `too_many_tables`; `Indeterminate` if the coordinator did not answer.
+    pub async fn create(&self, name: &CollectionName, spec: CollectionSpec, now_ms: u64) -> Result<Arc<Collection>> {
+        let _one_at_a_time = self.changing.lock().await;
+        loop {
+            let known = self.collections.load();
+            if known.contains_key(name) {
+                return Err(exists(name));
+            }
+            if known.len() >= limits::COLLECTIONS_MAX {
+                return Err(Error::new(ErrorKind::Conflict, "too_many_tables", "there are too many tables")
+                    .expected(format!("at most {}", limits::COLLECTIONS_MAX)));
+            }
+            let (mut table, guard) = self.table().await?;
+            table.add_collection(name, spec.shards, self.node);
+            let record = CollectionRecord { spec: spec.clone(), created_ms: now_ms };
+            let transaction = Transaction {
+                compares: vec![guard, Compare::Absent(self.collection_key(name))],
+                changes: vec![
+                    Change::Put(self.collection_key(name), to_json(&record)),
+                    Change::Put(self.table_key(), to_json(&table)),
+                ],
+            };
+            let committed = self.coordinator.commit(transaction).await.map_err(coordination)?;
+            self.refresh().await?;
+            if matches!(committed, Committed::At(_)) {
+                return self.collection(name);
+            }
+        }
+    }
+
+    /// Deletes a collection and forgets its shards; returns their ids.
+    ///
+    /// # Errors
+    /// `table_not_found`; `Indeterminate` if the coordinator did not answer.
+    pub async fn delete(&self, name: &CollectionName) -> Result<Vec<ShardId>> {
+        let _one_at_a_time = self.changing.lock().await;
+        loop {
+            let (mut table, guard) = self.table().await?;
+            let key = self.collection_key(name);
+            let record = self.coordinator.get(&key).await.map_err(coordination)?.ok_or_else(|| not_found(name))?;
+            let gone = table.remove_collection(name);
+            let transaction = Transaction {
+                compares: vec![guard, Compare::WrittenAt(key.clone(), record.revision)],
+                changes: vec![Change::Delete(key), Change::Put(self.table_key(), to_json(&table))],
+            };
+            let committed = self.coordinator.commit(transaction).await.map_err(coordination)?;
+            self.refresh().await?;
+            if matches!(committed, Committed::At(_)) {
+                return Ok(gone);
+            }
+        }
+    }
+
+    /// Reads everything again and publishes it.
+    async fn refresh(&self) -> Result<()> {
+        let (table, _) = self.table().await?;
+        let mut shards: BTreeMap<&CollectionName, Vec<(ShardId, SlotRange)>> = BTreeMap::new();
+        for (id, entry) in &table.shards {
+            shards.entry(&entry.collection).or_default().push((*id, entry.slots));
+        }
+        let prefix = self.collection_prefix();
+        let mut collections = Collections::new();
+        for stored in self.coordinator.list(&prefix).await.map_err(coordination)? {
+            let name = CollectionName::new(&stored.key[prefix.len()..])?;
+            let record: CollectionRecord = from_json(&stored.key, &stored.value)?;
+            let mut shards = shards.remove(&name).unwrap_or_default();
+            shards.sort_by_key(|(_, range)| range.first);
+            if !owns_every_slot(&shards) {
+                return Err(corrupt(&stored.key, "its shards do not own every slot exactly once"));
+            }
+            let collection =
+                Collection { name: name.clone(), spec: record.spec, created_ms: record.created_ms, shards };
+            collections.insert(name, Arc::new(collection));
+        }
+        self.collections.store(Arc::new(collections));
+        Ok(())
+    }
+
+    /// The stored table, and the condition that it has not changed since.
+    async fn table(&self) -> Result<(ShardTable, Compare)> {
+        let key = self.table_key();
+        match self.coordinator.get(&key).await.map_err(coordination)? {
+            None => Ok((ShardTable::default(), Compare::Absent(key))),
+            Some(stored) => Ok((from_json(&key, &stored.value)?, Compare::WrittenAt(key, stored.revision))),
+        }
+    }
+
+    fn collection_prefix(&self) -> String {
+        format!("{}collections/", self.prefix)
+    }
+
+    fn collection_key(&self, name: &CollectionName) -> String {
+        format!("{}{name}", self.collection_prefix())
+    }
+
+    fn table_key(&self) -> String {
+        format!("{}table", self.prefix)
+    }
+}
+
+fn owns_every_slot(shards: &[(ShardId, SlotRange)]) -> bool {
+    shards.first().is_some_and(|(_, range)| range.first == 0)
+        && shards.last().is_some_and(|(_, range)| range.end == super::slots::SLOTS)
+        && shards.windows(2).all(|pair| pair[0].1.end == pair[1].1.first)
+}
+
+fn not_found(name: &CollectionName) -> Error {
+    Error::new(ErrorKind::NotFound, "table_not_found", "there is no such table").at("table_name").got(name)
+}
+
+fn exists(name: &CollectionName) -> Error {
+    Error::new(ErrorKind::Conflict, "table_exists", "there is a table of this name already").at("table_name").got(name)
+}
+
+fn corrupt(key: &str, why: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Corrupt, "catalog_corrupt", format!("the coordinator's {key} cannot be used: {why}"))
+}
+
+fn to_json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("records of the catalog always encode")
+}
+
+fn from_json<'a, T: Deserialize<'a>>(key: &str, value: &'a [u8]) -> Result<T> {
+    serde_json::from_slice(value).map_err(|error| corrupt(key, error))
+}
+
+fn coordination(error: CoordinationError) -> Error {
+    let kind = match error {
+        CoordinationError::Indeterminate(_) => ErrorKind::Indeterminate,
+        CoordinationError::Corrupt(_) => ErrorKind::Corrupt,
+    };
+    Error::new(kind, "coordinator", error.to_string())
+}

@@ -1,0 +1,69 @@
+//! Rows assigned and encoded together, so that centroids are read once for many rows. Called by `train` and `filing`.
+
+use super::kernels::Kernels;
+use super::list::PostingList;
+use super::quantizer::{EncodeScratch, Quantizer};
+use crate::types::PointId;
+
+/// Rows a batch holds.
+const BATCH_ROWS: usize = 192;
+
+/// Rows waiting to be assigned.
+#[derive(Default)]
+pub(crate) struct Batch {
+    ids: Vec<(PointId, u64)>,
+    raw: Vec<f32>,
+    projected: Vec<f32>,
+    nearest: Vec<u32>,
+    scratch: EncodeScratch,
+}
+
+/// A row and the list it belongs to.
+pub(crate) struct AssignedRow<'a> {
+    pub(crate) list: usize,
+    row: (PointId, u64, &'a [f32]),
+    projected: &'a [f32],
+    quantizer: &'a Quantizer,
+    scratch: &'a mut EncodeScratch,
+    kernels: &'a Kernels,
+}
+
+impl Batch {
+    pub(crate) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.len() >= BATCH_ROWS
+    }
+
+    pub(crate) fn add(&mut self, id: PointId, version: u64, row: &[f32]) {
+        self.ids.push((id, version));
+        self.raw.extend_from_slice(row);
+    }
+
+    /// Assigns the rows and gives them, in the order they were added, to `place`; leaves the batch empty.
+    pub(crate) fn encode(&mut self, quantizer: &Quantizer, kernels: &Kernels, place: &mut dyn FnMut(AssignedRow<'_>)) {
+        let d = quantizer.dimension;
+        self.projected.resize(self.raw.len(), 0.0);
+        for (raw, projected) in self.raw.chunks_exact(d).zip(self.projected.chunks_exact_mut(d)) {
+            quantizer.project_row(raw, projected, kernels);
+        }
+        self.nearest.resize(self.ids.len(), 0);
+        (kernels.assign)(&quantizer.panels, &self.projected, &mut self.nearest);
+        let rows = self.raw.chunks_exact(d).zip(self.projected.chunks_exact(d));
+        for ((&(id, version), &list), (raw, projected)) in self.ids.iter().zip(&self.nearest).zip(rows) {
+            let scratch = &mut self.scratch;
+            place(AssignedRow { list: list as usize, row: (id, version, raw), projected, quantizer, scratch, kernels });
+        }
+        self.ids.clear();
+        self.raw.clear();
+    }
+}
+
+impl AssignedRow<'_> {
+    /// Encodes the row at the end of its list; returns its squared residual.
+    pub(crate) fn push(self, list: &mut PostingList) -> f32 {
+        self.quantizer.push(self.row, self.projected, (self.list, list), self.scratch, self.kernels)
+    }
+}

@@ -1,0 +1,240 @@
+//! The bytes of a [`Sealed`]: little-endian, with magic, version and a CRC-32C at the end. Reading never panics and never allocates
+//! more than the bytes it was given announce. Called by `shard`, which writes and reads the file.
+//!
+//! Layout: `VSIX`, version u32; metric u8, width u8 · 0 (IVF-Flat) or the subspace width u32; dimension, lists u32; settings; mean,
+//! signs, centroids, words; each list: rows u32, live words, ids (17 bytes), versions, then its content.
+
+use super::calibrate::{CALIBRATED_K, Calibration, Setting};
+use super::kernels::{self, BLOCK_ROWS, PAIR_BYTES, SUBSPACE_CODES};
+use super::list::{ByteFactors, CodedRows, LiveList, PostingList, Rows};
+use super::product::Codebook;
+use super::quantizer::{Quantizer, QuantizerParts};
+use super::rotation::Rotation;
+use super::sealed::Sealed;
+use crate::types::{Metric, PointId};
+use std::sync::Arc;
+
+const MAGIC: [u8; 4] = *b"VSIX";
+const FORMAT_VERSION: u32 = 1;
+const CHECKSUM_BYTES: usize = 4;
+
+/// Why bytes are no index. The index can be built again from the vectors.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IndexFileError {
+    /// Not an index file at all.
+    #[error("magic: expected VSIX")]
+    Magic,
+    /// Written by another version.
+    #[error("format version: expected {FORMAT_VERSION}, got {got}")]
+    Version {
+        /// What the file says.
+        got: u32,
+    },
+    /// The bytes are not those that were written.
+    #[error("checksum: expected {expected:08x}, got {got:08x}")]
+    Checksum {
+        /// What the file says.
+        expected: u32,
+        /// What its bytes give.
+        got: u32,
+    },
+    /// A field that cannot be.
+    #[error("{field}: not valid")]
+    Field {
+        /// Its name.
+        field: &'static str,
+    },
+}
+
+impl Sealed {
+    /// The bytes; the same for the same spec, rows and seed on every CPU. Cost: one copy.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut w = Writer(Vec::with_capacity(self.memory_bytes()));
+        w.0.extend(MAGIC);
+        w.u32(FORMAT_VERSION);
+        let q = &self.quantizer;
+        w.u32(Metric::ALL.iter().position(|&m| m == q.metric).unwrap_or(0) as u32);
+        w.u32(q.codebook.as_ref().map_or(0, |c| c.width as u32));
+        w.u32(q.dimension as u32);
+        w.u32(q.lists() as u32);
+        w.u32(u32::from(!q.rotation.signs.is_empty()));
+        w.f32s(&[q.residual_mean]);
+        for setting in &self.calibration.settings {
+            w.u32(setting.nprobe);
+            w.u32(setting.candidates);
+            w.f32s(&[setting.recall]);
+        }
+        w.f32s(&q.mean);
+        w.f32s(&q.rotation.signs);
+        w.f32s(&q.centroids);
+        w.f32s(q.codebook.as_ref().map_or(&[], |c| &c.words));
+        self.lists.iter().for_each(|list| w.list(list));
+        let checksum = crc32c::crc32c(&w.0);
+        w.u32(checksum);
+        w.0
+    }
+
+    /// Reads what [`Sealed::encode`] wrote.
+    pub fn decode(bytes: &[u8]) -> Result<Sealed, IndexFileError> {
+        let rest = bytes.strip_prefix(&MAGIC).ok_or(IndexFileError::Magic)?;
+        let body_len = bytes.len().checked_sub(CHECKSUM_BYTES).filter(|&len| len >= MAGIC.len());
+        let (body, checksum) = body_len.map(|len| bytes.split_at(len)).ok_or(field("length"))?;
+        let mut version = Reader(rest);
+        let version = version.u32("format version")?;
+        if version != FORMAT_VERSION {
+            return Err(IndexFileError::Version { got: version });
+        }
+        let expected = Reader(checksum).u32("checksum")?;
+        let got = crc32c::crc32c(body);
+        if expected != got {
+            return Err(IndexFileError::Checksum { expected, got });
+        }
+        Reader(&body[MAGIC.len() + 4..]).sealed()
+    }
+}
+
+const fn field(field: &'static str) -> IndexFileError {
+    IndexFileError::Field { field }
+}
+
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn u32(&mut self, value: u32) {
+        self.0.extend(value.to_le_bytes());
+    }
+
+    fn f32s(&mut self, values: &[f32]) {
+        values.iter().for_each(|v| self.0.extend(v.to_le_bytes()));
+    }
+
+    fn list(&mut self, live: &LiveList) {
+        let list = &live.list;
+        self.u32(list.len() as u32);
+        live.live.iter().for_each(|&word| self.u32(word));
+        list.ids.iter().for_each(|id| self.0.extend(id.to_key()));
+        list.versions.iter().for_each(|v| self.0.extend(v.to_le_bytes()));
+        match &list.rows {
+            Rows::Exact(vectors) => self.f32s(vectors),
+            Rows::Coded(rows) => {
+                self.0.extend(&rows.codes);
+                self.f32s(&rows.factors);
+                self.0.extend(rows.bytes.iter().map(|&b| b as u8));
+                rows.byte_factors.iter().for_each(|f| self.f32s(&[f.step, f.add]));
+            }
+        }
+    }
+}
+
+/// What is left to read.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, count: usize, size: usize, name: &'static str) -> Result<&'a [u8], IndexFileError> {
+        let len = count.checked_mul(size).ok_or(field(name))?;
+        let (taken, rest) = self.0.split_at_checked(len).ok_or(field(name))?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn u32(&mut self, name: &'static str) -> Result<u32, IndexFileError> {
+        Ok(self.u32s(1, name)?[0])
+    }
+
+    fn u32s(&mut self, count: usize, name: &'static str) -> Result<Vec<u32>, IndexFileError> {
+        let bytes = self.take(count, 4, name)?;
+        Ok(bytes.chunks_exact(4).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect())
+    }
+
+    fn f32s(&mut self, count: usize, name: &'static str) -> Result<Vec<f32>, IndexFileError> {
+        let bytes = self.take(count, 4, name)?;
+        Ok(bytes.chunks_exact(4).map(|c| f32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect())
+    }
+
+    fn sealed(mut self) -> Result<Sealed, IndexFileError> {
+        let metric = *Metric::ALL.get(self.u32("metric")? as usize).ok_or(field("metric"))?;
+        let width = self.u32("subspace width")? as usize;
+        let dimension = self.u32("dimension")? as usize;
+        let count = self.u32("lists")? as usize;
+        let rotated = self.u32("rotation")?;
+        if dimension == 0 || count == 0 || rotated > 1 || width > dimension.max(1 << 16) {
+            return Err(field("dimension, lists, rotation or subspace width"));
+        }
+        let residual_mean = self.f32s(1, "mean residual")?[0];
+        let calibration = self.calibration()?;
+        let mean = self.f32s(dimension, "mean")?;
+        let signs = self.f32s(2 * dimension * rotated as usize, "signs")?;
+        let rotation = Rotation { signs };
+        let numbers = count.checked_mul(dimension).ok_or(field("centroids"))?;
+        let centroids = self.f32s(numbers, "centroids")?;
+        let codebook = self.codebook(dimension, width)?;
+        let pairs = codebook.as_ref().map(Codebook::pairs);
+        let mut lists = Vec::new();
+        for _ in 0..count {
+            lists.push(self.list(dimension, pairs)?);
+        }
+        if !self.0.is_empty() || !rotation.fits(dimension) {
+            return Err(field("length"));
+        }
+        let parts = QuantizerParts { metric, dimension, mean, rotation, centroids, codebook, residual_mean };
+        Ok(Sealed { quantizer: Arc::new(Quantizer::new(parts, kernels::active())), lists, calibration })
+    }
+
+    fn calibration(&mut self) -> Result<Calibration, IndexFileError> {
+        let mut settings = [Setting { nprobe: 1, candidates: 1, recall: 0.0 }; CALIBRATED_K.len()];
+        for setting in &mut settings {
+            let (nprobe, candidates) = (self.u32("nprobe")?, self.u32("candidates")?);
+            let recall = self.f32s(1, "recall")?[0];
+            // Candidates decide the size of a buffer.
+            if nprobe == 0 || candidates == 0 || candidates > 1 << 20 {
+                return Err(field("settings"));
+            }
+            *setting = Setting { nprobe, candidates, recall };
+        }
+        Ok(Calibration { settings })
+    }
+
+    fn codebook(&mut self, dimension: usize, width: usize) -> Result<Option<Codebook>, IndexFileError> {
+        if width == 0 {
+            return Ok(None);
+        }
+        if dimension.div_ceil(width) > Codebook::SUBSPACES_MAX {
+            return Err(field("subspace width"));
+        }
+        let len = dimension.div_ceil(width) * width * SUBSPACE_CODES;
+        Ok(Some(Codebook { dimension, width, words: self.f32s(len, "codebook")? }))
+    }
+
+    fn list(&mut self, dimension: usize, pairs: Option<usize>) -> Result<LiveList, IndexFileError> {
+        let rows = self.u32("rows of a list")? as usize;
+        let blocks = rows.div_ceil(BLOCK_ROWS);
+        let live = self.u32s(blocks, "live bits")?;
+        let beyond = rows % BLOCK_ROWS;
+        if beyond != 0 && live.last().is_some_and(|word| word >> beyond != 0) {
+            return Err(field("live bits"));
+        }
+        let keys = self.take(rows, PointId::KEY_LEN, "ids")?.chunks_exact(PointId::KEY_LEN);
+        let ids: Vec<PointId> = keys.map(|key| PointId::from_key(key).ok_or(field("ids"))).collect::<Result<_, _>>()?;
+        let versions = self.take(rows, 8, "versions")?.chunks_exact(8);
+        let versions = versions.map(|c| u64::from_le_bytes(c.try_into().unwrap_or_default())).collect();
+        let numbers = rows.checked_mul(dimension).ok_or(field("rows of a list"))?;
+        let rows = match pairs {
+            None => Rows::Exact(self.f32s(numbers, "vectors")?),
+            Some(pairs) => Rows::Coded(CodedRows {
+                pairs,
+                codes: self.take(blocks, pairs * PAIR_BYTES, "codes")?.to_vec(),
+                factors: self.f32s(blocks * 2 * BLOCK_ROWS, "factors")?,
+                bytes: self.take(numbers, 1, "int8 rows")?.iter().map(|&b| b as i8).collect(),
+                byte_factors: self.byte_factors(rows)?,
+            }),
+        };
+        let live_rows = live.iter().map(|word| word.count_ones() as usize).sum();
+        Ok(LiveList { list: Arc::new(PostingList { ids, versions, rows }), live, live_rows })
+    }
+
+    fn byte_factors(&mut self, rows: usize) -> Result<Vec<ByteFactors>, IndexFileError> {
+        let count = rows.checked_mul(2).ok_or(field("int8 factors"))?;
+        let numbers = self.f32s(count, "int8 factors")?;
+        Ok(numbers.chunks_exact(2).map(|f| ByteFactors { step: f[0], add: f[1] }).collect())
+    }
+}

@@ -1,0 +1,341 @@
+//! The kernels with AVX2: the elementwise ones are the same loops compiled with wider registers, the three hottest (block scan,
+//! assignment, int8 product) are written with intrinsics. The same bits as `scalar`, which the tests check.
+//!
+//! Every function here that needs AVX2 is reached through [`KERNELS`] alone, which `available` hands out only after detection:
+//! that is the SAFETY argument of each call below.
+
+use super::*;
+use std::arch::x86_64::*;
+
+pub(super) static KERNELS: Kernels =
+    Kernels { name: "avx2", l2, dot, l1, l1_i8, dot_i8, hadamard, nearest_code, code_dots, scores, assign, scan };
+
+/// Defines `$name` as a call of `$wide`, which is compiled with AVX2.
+macro_rules! with_avx2 {
+    ($name:ident, $wide:path, ($($arg:ident: $ty:ty),*) $(-> $out:ty)?) => {
+        fn $name($($arg: $ty),*) $(-> $out)? {
+            #[target_feature(enable = "avx2")]
+            fn wide($($arg: $ty),*) $(-> $out)? {
+                $wide($($arg),*)
+            }
+            // SAFETY: the machine has AVX2 (see the head of this file).
+            unsafe { wide($($arg),*) }
+        }
+    };
+}
+
+with_avx2!(l2, body::l2, (a: &[f32], b: &[f32]) -> f32);
+with_avx2!(dot, body::dot, (a: &[f32], b: &[f32]) -> f32);
+with_avx2!(l1, body::l1, (a: &[f32], b: &[f32]) -> f32);
+with_avx2!(l1_i8, body::l1_i8, (query: &[f32], centroid: &[f32], row: &[i8], scale: f32) -> f32);
+with_avx2!(hadamard, body::hadamard, (values: &mut [f32]));
+with_avx2!(nearest_code, body::nearest_code, (book: &[f32], x: &[f32]) -> u8);
+with_avx2!(code_dots, body::code_dots, (book: &[f32], x: &[f32], out: &mut [f32; SUBSPACE_CODES]));
+with_avx2!(dot_i8, dot_i8_wide, (query: &[i16], row: &[i8]) -> i32);
+with_avx2!(scores, scores_wide, (panels: &Panels, query: &[f32], base: &[f32], factor: f32, out: &mut [f32]));
+with_avx2!(assign, assign_wide, (panels: &Panels, rows: &[f32], nearest: &mut [u32]));
+with_avx2!(scan, scan_wide, (input: &ScanInput<'_>, first_block: usize, threshold: f32, out: &mut [u64]) -> ScanProgress);
+
+/// 32 numbers a step: int8 widened to i16, multiplied and added in pairs to i32.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn dot_i8_wide(query: &[i16], row: &[i8]) -> i32 {
+    let n = query.len().min(row.len());
+    let whole = n / 16 * 16;
+    let (mut even, mut odd) = (_mm256_setzero_si256(), _mm256_setzero_si256());
+    let mut i = 0;
+    // SAFETY: the loads stay below `whole <= n`, the length of the shorter slice.
+    unsafe {
+        while i + 32 <= whole {
+            even = _mm256_add_epi32(even, products(query.as_ptr().add(i), row.as_ptr().add(i)));
+            odd = _mm256_add_epi32(odd, products(query.as_ptr().add(i + 16), row.as_ptr().add(i + 16)));
+            i += 32;
+        }
+        if i < whole {
+            even = _mm256_add_epi32(even, products(query.as_ptr().add(i), row.as_ptr().add(i)));
+        }
+    }
+    let sums = _mm256_add_epi32(even, odd);
+    let half = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+    let half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0b01_00_11_10));
+    let half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0b10_11_00_01));
+    _mm_cvtsi128_si32(half) + body::dot_i8(&query[whole..n], &row[whole..n])
+}
+
+/// Sums of pairs of products of 16 numbers.
+///
+/// # Safety
+/// 16 readable numbers at both pointers.
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn products(query: *const i16, row: *const i8) -> __m256i {
+    // SAFETY: the caller's promise.
+    let (query, row) = unsafe { (_mm256_loadu_si256(query.cast()), _mm_loadu_si128(row.cast())) };
+    _mm256_madd_epi16(query, _mm256_cvtepi8_epi16(row))
+}
+
+/// Four panels a step, so that eight sums hide the latency of the additions.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn scores_wide(panels: &Panels, query: &[f32], base: &[f32], factor: f32, out: &mut [f32]) {
+    const STEP: usize = 4;
+    const W: usize = Panels::WIDTH;
+    let d = panels.dimension;
+    assert!(query.len() == d && base.len() == panels.norms.len() && out.len() == base.len());
+    assert_eq!(panels.data.len(), base.len() * d);
+    let factor_wide = _mm256_set1_ps(factor);
+    let count = base.len() / W;
+    let mut panel = 0;
+    while panel + STEP <= count {
+        let mut sums = [[_mm256_setzero_ps(); 2]; STEP];
+        // SAFETY: panels `panel..panel + STEP` lie within `data` (d·W numbers each), `base` and `out` (W each), by the asserts.
+        unsafe {
+            let columns = panels.data.as_ptr().add(panel * d * W);
+            for (t, &q) in query.iter().enumerate() {
+                let q = _mm256_set1_ps(q);
+                for (s, sum) in sums.iter_mut().enumerate() {
+                    let column = columns.add((s * d + t) * W);
+                    sum[0] = _mm256_add_ps(sum[0], _mm256_mul_ps(q, _mm256_loadu_ps(column)));
+                    sum[1] = _mm256_add_ps(sum[1], _mm256_mul_ps(q, _mm256_loadu_ps(column.add(8))));
+                }
+            }
+            for (s, sum) in sums.iter().enumerate() {
+                for (h, &sum) in sum.iter().enumerate() {
+                    let at = (panel + s) * W + h * 8;
+                    let score = _mm256_add_ps(_mm256_loadu_ps(base.as_ptr().add(at)), _mm256_mul_ps(sum, factor_wide));
+                    _mm256_storeu_ps(out.as_mut_ptr().add(at), score);
+                }
+            }
+        }
+        panel += STEP;
+    }
+    for panel in panel..count {
+        let columns = &panels.data[panel * d * W..(panel + 1) * d * W];
+        let mut sums = [0f32; W];
+        for (column, &q) in columns.chunks_exact(W).zip(query) {
+            for j in 0..W {
+                sums[j] += q * column[j];
+            }
+        }
+        for j in 0..W {
+            out[panel * W + j] = base[panel * W + j] + sums[j] * factor;
+        }
+    }
+}
+
+/// Rows of the assignment's register tile: 6 rows × 16 columns are 12 registers of sums.
+const TILE_ROWS: usize = 6;
+/// Rows that share a panel while it is in cache.
+const BATCH_ROWS: usize = 16 * TILE_ROWS;
+
+#[target_feature(enable = "avx2")]
+#[inline]
+fn assign_wide(panels: &Panels, rows: &[f32], nearest: &mut [u32]) {
+    let d = panels.dimension;
+    assert_eq!(panels.data.len(), panels.norms.len() * d);
+    assert_eq!(rows.len(), nearest.len() * d);
+    let mut padded = vec![0f32; TILE_ROWS * d];
+    for (rows, nearest) in rows.chunks(BATCH_ROWS * d).zip(nearest.chunks_mut(BATCH_ROWS)) {
+        assign_batch(panels, rows, nearest, &mut padded);
+    }
+}
+
+/// The least score so far of each lane of a row, and its column.
+#[derive(Clone, Copy)]
+struct Best {
+    score: [__m256; 2],
+    column: [__m256i; 2],
+}
+
+#[target_feature(enable = "avx2")]
+#[inline]
+fn assign_batch(panels: &Panels, rows: &[f32], nearest: &mut [u32], padded: &mut [f32]) {
+    const W: usize = Panels::WIDTH;
+    let d = panels.dimension;
+    let start = Best { score: [_mm256_set1_ps(f32::INFINITY); 2], column: [_mm256_setzero_si256(); 2] };
+    let mut best = [start; BATCH_ROWS];
+    let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    let minus_two = _mm256_set1_ps(-2.0);
+    for panel in 0..panels.norms.len() / W {
+        let columns = &panels.data[panel * d * W..(panel + 1) * d * W];
+        let norms = &panels.norms[panel * W..(panel + 1) * W];
+        // SAFETY: `norms` has 16 numbers.
+        let norms = unsafe { [_mm256_loadu_ps(norms.as_ptr()), _mm256_loadu_ps(norms.as_ptr().add(8))] };
+        let first = _mm256_add_epi32(lanes, _mm256_set1_epi32((panel * W) as i32));
+        let names = [first, _mm256_add_epi32(first, _mm256_set1_epi32(8))];
+        for (tile, best) in rows.chunks(TILE_ROWS * d).zip(best.chunks_mut(TILE_ROWS)) {
+            let tile = if tile.len() == TILE_ROWS * d {
+                tile
+            } else {
+                padded[..tile.len()].copy_from_slice(tile);
+                &*padded
+            };
+            let sums = tile_dots(columns, tile, d);
+            for (sums, best) in sums.iter().zip(best) {
+                for h in 0..2 {
+                    let score = _mm256_add_ps(norms[h], _mm256_mul_ps(sums[h], minus_two));
+                    let less = _mm256_cmp_ps::<_CMP_LT_OQ>(score, best.score[h]);
+                    best.score[h] = _mm256_blendv_ps(best.score[h], score, less);
+                    best.column[h] = _mm256_blendv_epi8(best.column[h], names[h], _mm256_castps_si256(less));
+                }
+            }
+        }
+    }
+    for (best, nearest) in best.iter().zip(nearest) {
+        *nearest = least(best);
+    }
+}
+
+/// Inner products of 6 rows with the 16 columns of a panel, dimensions in order.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn tile_dots(columns: &[f32], tile: &[f32], d: usize) -> [[__m256; 2]; TILE_ROWS] {
+    assert!(tile.len() == TILE_ROWS * d && columns.len() == d * Panels::WIDTH);
+    let mut sums = [[_mm256_setzero_ps(); 2]; TILE_ROWS];
+    for t in 0..d {
+        // SAFETY: t < d, so both loads lie in `columns` and every `r * d + t` in `tile`, by the assert.
+        unsafe {
+            let low = _mm256_loadu_ps(columns.as_ptr().add(t * Panels::WIDTH));
+            let high = _mm256_loadu_ps(columns.as_ptr().add(t * Panels::WIDTH + 8));
+            for (r, sum) in sums.iter_mut().enumerate() {
+                let x = _mm256_set1_ps(*tile.as_ptr().add(r * d + t));
+                sum[0] = _mm256_add_ps(sum[0], _mm256_mul_ps(x, low));
+                sum[1] = _mm256_add_ps(sum[1], _mm256_mul_ps(x, high));
+            }
+        }
+    }
+    sums
+}
+
+/// The column of the least score over the lanes (ties: the lowest column).
+#[target_feature(enable = "avx2")]
+#[inline]
+fn least(best: &Best) -> u32 {
+    let (mut scores, mut columns) = ([0f32; 16], [0u32; 16]);
+    // SAFETY: both arrays hold 16 numbers of 4 bytes.
+    unsafe {
+        for h in 0..2 {
+            _mm256_storeu_ps(scores.as_mut_ptr().add(h * 8), best.score[h]);
+            _mm256_storeu_si256(columns.as_mut_ptr().add(h * 8).cast(), best.column[h]);
+        }
+    }
+    let (mut score, mut column) = (f32::INFINITY, 0);
+    for (&s, &c) in scores.iter().zip(&columns) {
+        if s < score || (s == score && s < f32::INFINITY && c < column) {
+            (score, column) = (s, c);
+        }
+    }
+    column
+}
+
+#[target_feature(enable = "avx2")]
+#[inline]
+fn scan_wide(input: &ScanInput<'_>, first_block: usize, threshold: f32, out: &mut [u64]) -> ScanProgress {
+    input.check();
+    let pairs = input.pairs();
+    let limit = _mm256_set1_ps(threshold);
+    let mut estimates = [0f32; BLOCK_ROWS];
+    let mut progress = ScanProgress { next_block: first_block, written: 0 };
+    while progress.next_block < input.live.len() && out.len() - progress.written >= BLOCK_ROWS {
+        let block = progress.next_block;
+        progress.next_block += 1;
+        if input.live[block] == 0 {
+            continue;
+        }
+        // SAFETY: block < live.len(), so `check` puts `pairs * 32` bytes of codes and 64 factors behind the pointers; the
+        // table has `pairs * 32` bytes.
+        let mut kept = unsafe {
+            let codes = input.codes.as_ptr().add(block * pairs * PAIR_BYTES);
+            let sums = block_sums(codes, input.table.as_ptr(), pairs);
+            estimate(input, block, sums, limit, &mut estimates)
+        } & input.live[block];
+        while kept != 0 {
+            let row = kept.trailing_zeros();
+            kept &= kept - 1;
+            let position = input.position + (block * BLOCK_ROWS) as u32 + row;
+            out[progress.written] = pack_candidate(estimates[row as usize], position);
+            progress.written += 1;
+        }
+    }
+    progress
+}
+
+/// The sums of look-ups of 32 rows, as u16: rows 0..16 and 16..32. Four pairs are summed in u8 (the table is scaled so that
+/// they fit), then even and odd bytes are widened apart.
+///
+/// # Safety
+/// `pairs * 32` readable bytes at both pointers.
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn block_sums(codes: *const u8, table: *const u8, pairs: usize) -> [__m256i; 2] {
+    let nibble = _mm256_set1_epi8(15);
+    let zero = _mm256_setzero_si256();
+    // mixed = even + 256 · odd (mod 2^16); odd = the odd bytes alone.
+    let (mut mixed, mut odd) = ([zero; 2], [zero; 2]);
+    let mut pair = 0;
+    while pair < pairs {
+        let end = (pair + GROUP_PAIRS).min(pairs);
+        let mut bytes = [zero; 2];
+        while pair < end {
+            // SAFETY: pair < pairs.
+            let (code, entries) = unsafe {
+                (
+                    _mm256_loadu_si256(codes.add(pair * PAIR_BYTES).cast()),
+                    _mm256_loadu_si256(table.add(pair * PAIR_BYTES).cast()),
+                )
+            };
+            let low = _mm256_and_si256(code, nibble);
+            let high = _mm256_and_si256(_mm256_srli_epi16::<4>(code), nibble);
+            bytes[0] = _mm256_add_epi8(bytes[0], _mm256_shuffle_epi8(entries, low));
+            bytes[1] = _mm256_add_epi8(bytes[1], _mm256_shuffle_epi8(entries, high));
+            pair += 1;
+        }
+        for h in 0..2 {
+            mixed[h] = _mm256_add_epi16(mixed[h], bytes[h]);
+            odd[h] = _mm256_add_epi16(odd[h], _mm256_srli_epi16::<8>(bytes[h]));
+        }
+    }
+    let mut sums = [zero; 2];
+    for h in 0..2 {
+        let even = _mm256_sub_epi16(mixed[h], _mm256_slli_epi16::<8>(odd[h]));
+        // Each 128-bit half holds one subspace of the pairs: add the halves; even bytes' rows first, then odd bytes'.
+        let crossed = _mm256_permute2x128_si256::<0x21>(even, odd[h]);
+        sums[h] = _mm256_add_epi16(crossed, _mm256_blend_epi32::<0b1111_0000>(even, odd[h]));
+    }
+    sums
+}
+
+/// Writes the estimates of a block's rows; the bits of those not above the limit.
+///
+/// # Safety
+/// `input.factors` has 64 numbers for `block`.
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn estimate(
+    input: &ScanInput<'_>,
+    block: usize,
+    sums: [__m256i; 2],
+    limit: __m256,
+    estimates: &mut [f32; BLOCK_ROWS],
+) -> u32 {
+    let (step, bias) = (_mm256_set1_ps(input.table_step), _mm256_set1_ps(input.table_bias));
+    let base = _mm256_set1_ps(input.base);
+    let mut kept = 0;
+    for part in 0..4 {
+        let half = sums[part / 2];
+        let eight = if part % 2 == 0 { _mm256_castsi256_si128(half) } else { _mm256_extracti128_si256::<1>(half) };
+        let sum = _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(eight));
+        let look_ups = _mm256_add_ps(_mm256_mul_ps(sum, step), bias);
+        // SAFETY: the caller's promise; `estimates` has 32 numbers.
+        unsafe {
+            let factors = input.factors.as_ptr().add(block * 2 * BLOCK_ROWS + part * 8);
+            let scale = _mm256_loadu_ps(factors);
+            let add = _mm256_add_ps(_mm256_loadu_ps(factors.add(BLOCK_ROWS)), base);
+            let value = _mm256_add_ps(add, _mm256_mul_ps(scale, look_ups));
+            _mm256_storeu_ps(estimates.as_mut_ptr().add(part * 8), value);
+            let not_above = _mm256_cmp_ps::<_CMP_NGT_UQ>(value, limit);
+            kept |= (_mm256_movemask_ps(not_above) as u32) << (part * 8);
+        }
+    }
+    kept
+}

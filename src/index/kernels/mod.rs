@@ -1,0 +1,181 @@
+//! The hot loops, behind one table of function pointers chosen once: `scalar` defines each kernel, `avx2` computes the same bits
+//! faster. No fused multiply-add on any path. AVX-512 and NEON are further tables of the same shape.
+//! Called by every file of this room; the node calls [`choose`] at start.
+
+mod body;
+mod scalar;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(test)]
+mod tests;
+
+use std::sync::OnceLock;
+
+/// Virtual lanes of every f32 reduction: sums are the same whatever the width of the machine.
+pub(crate) const LANES: usize = 32;
+/// Rows a code block holds.
+pub(crate) const BLOCK_ROWS: usize = 32;
+/// Codewords a subspace has (4 bits).
+pub(crate) const SUBSPACE_CODES: usize = 16;
+/// Bytes a block spends on a pair of subspaces, and bytes a pair has in the lookup table.
+pub(crate) const PAIR_BYTES: usize = 32;
+/// Pairs of subspaces whose look-ups are summed in u8 before they are widened.
+pub(crate) const GROUP_PAIRS: usize = 4;
+
+/// One implementation of every kernel.
+pub(crate) struct Kernels {
+    pub(crate) name: &'static str,
+    /// Squared L2.
+    pub(crate) l2: fn(&[f32], &[f32]) -> f32,
+    /// Inner product.
+    pub(crate) dot: fn(&[f32], &[f32]) -> f32,
+    /// L1.
+    pub(crate) l1: fn(&[f32], &[f32]) -> f32,
+    /// L1 of query to centroid + scale · row.
+    pub(crate) l1_i8: fn(&[f32], &[f32], &[i8], f32) -> f32,
+    /// Integer inner product.
+    pub(crate) dot_i8: fn(&[i16], &[i8]) -> i32,
+    /// Walsh–Hadamard transform, in place.
+    pub(crate) hadamard: fn(&mut [f32]),
+    /// Nearest codeword of one subspace.
+    pub(crate) nearest_code: fn(&[f32], &[f32]) -> u8,
+    /// Inner products with the codewords of one subspace.
+    pub(crate) code_dots: fn(&[f32], &[f32], &mut [f32; SUBSPACE_CODES]),
+    /// One query against all columns: `base + factor · dot`.
+    pub(crate) scores: fn(&Panels, &[f32], &[f32], f32, &mut [f32]),
+    /// For each row the column with the least `norm − 2 · dot` (ties: the lowest column).
+    pub(crate) assign: fn(&Panels, &[f32], &mut [u32]),
+    /// Scores code blocks and collects candidates.
+    pub(crate) scan: fn(&ScanInput<'_>, usize, f32, &mut [u64]) -> ScanProgress,
+}
+
+/// Vectors as columns, 16 side by side, so that kernels run over columns and keep the dimensions strictly in order:
+/// `data[(j / 16 · dimension + t) · 16 + j % 16]` is component `t` of column `j`.
+#[derive(Clone, Debug)]
+pub(crate) struct Panels {
+    pub(crate) dimension: usize,
+    /// Real columns; the rest of the last panel is zeros with an infinite norm.
+    pub(crate) columns: usize,
+    pub(crate) data: Vec<f32>,
+    /// Squared lengths, padded with infinity.
+    pub(crate) norms: Vec<f32>,
+}
+
+impl Panels {
+    pub(crate) const WIDTH: usize = 16;
+
+    /// From `columns` vectors of `dimension` numbers, one after another.
+    pub(crate) fn new(vectors: &[f32], dimension: usize, kernels: &Kernels) -> Panels {
+        let columns = vectors.len() / dimension;
+        let panels = columns.div_ceil(Self::WIDTH);
+        let mut data = vec![0f32; panels * Self::WIDTH * dimension];
+        let mut norms = vec![f32::INFINITY; panels * Self::WIDTH];
+        for (j, vector) in vectors.chunks_exact(dimension).enumerate() {
+            let (panel, lane) = (j / Self::WIDTH, j % Self::WIDTH);
+            for (t, &v) in vector.iter().enumerate() {
+                data[(panel * dimension + t) * Self::WIDTH + lane] = v;
+            }
+            norms[j] = (kernels.dot)(vector, vector);
+        }
+        Panels { dimension, columns, data, norms }
+    }
+
+    /// Columns with the padding of the last panel.
+    pub(crate) fn columns_padded(&self) -> usize {
+        self.norms.len()
+    }
+}
+
+/// One run of code blocks and one query's table. Row `r` of block `b` is estimated at
+/// `(add + base) + scale · (sum · table_step + table_bias)`, where `sum` adds its look-ups.
+#[derive(Clone, Copy)]
+pub(crate) struct ScanInput<'a> {
+    /// `pairs · 32` bytes a block. In each 32: 16 bytes for the even subspace, 16 for the odd one. Byte `2t` holds rows `t` (low
+    /// nibble) and `16 + t` (high), byte `2t + 1` rows `8 + t` and `24 + t`.
+    pub(crate) codes: &'a [u8],
+    /// 64 a block: 32 scales, then 32 addends.
+    pub(crate) factors: &'a [f32],
+    /// One bit a row, one word a block.
+    pub(crate) live: &'a [u32],
+    /// 32 bytes a pair; any four consecutive pairs' entries of one parity sum to at most 255.
+    pub(crate) table: &'a [u8],
+    pub(crate) table_step: f32,
+    pub(crate) table_bias: f32,
+    pub(crate) base: f32,
+    /// What the first row is called in the candidates.
+    pub(crate) position: u32,
+}
+
+impl ScanInput<'_> {
+    pub(crate) fn pairs(&self) -> usize {
+        self.table.len() / PAIR_BYTES
+    }
+
+    /// The lengths agree; every kernel relies on it.
+    fn check(&self) {
+        let blocks = self.live.len();
+        assert_eq!(self.codes.len(), blocks * self.table.len(), "codes of {blocks} blocks");
+        assert_eq!(self.factors.len(), blocks * 2 * BLOCK_ROWS, "factors of {blocks} blocks");
+        assert_eq!(self.table.len() % PAIR_BYTES, 0, "whole pairs in the table");
+    }
+}
+
+/// Where a scan stopped: out of blocks, or out of room for another block's candidates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ScanProgress {
+    pub(crate) next_block: usize,
+    pub(crate) written: usize,
+}
+
+/// A candidate as one integer: the estimate's order in the high half, the position in the low, so that integers sort as
+/// (estimate, position).
+#[inline(always)]
+pub(crate) fn pack_candidate(estimate: f32, position: u32) -> u64 {
+    (u64::from(order_bits(estimate)) << 32) | u64::from(position)
+}
+
+/// The estimate of a packed candidate.
+pub(crate) fn candidate_estimate(candidate: u64) -> f32 {
+    let bits = (candidate >> 32) as u32;
+    f32::from_bits(if bits >> 31 == 1 { bits ^ 0x8000_0000 } else { !bits })
+}
+
+/// Bits that order as `f32::total_cmp` does.
+#[inline(always)]
+pub(crate) fn order_bits(value: f32) -> u32 {
+    let bits = value.to_bits();
+    bits ^ (((bits as i32 >> 31) as u32) | 0x8000_0000)
+}
+
+static ACTIVE: OnceLock<&'static Kernels> = OnceLock::new();
+
+/// Chooses the kernels of this process, once: `Some("scalar" | "avx2")` as asked if the machine has it, else the best it has.
+/// The first choice stays; returns the name in use. An unknown or missing wish falls back to the best.
+pub fn choose(wish: Option<&str>) -> &'static str {
+    ACTIVE.get_or_init(|| wish.and_then(named).unwrap_or_else(best)).name
+}
+
+/// The kernels in use (the best, if nobody chose).
+pub(crate) fn active() -> &'static Kernels {
+    ACTIVE.get_or_init(best)
+}
+
+/// Every table this machine can run; the first is the definition.
+pub(crate) fn available() -> Vec<&'static Kernels> {
+    #[allow(unused_mut)]
+    let mut tables = vec![&scalar::KERNELS];
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        tables.push(&avx2::KERNELS);
+    }
+    tables
+}
+
+fn named(name: &str) -> Option<&'static Kernels> {
+    available().into_iter().find(|kernels| kernels.name == name)
+}
+
+fn best() -> &'static Kernels {
+    available().pop().unwrap_or(&scalar::KERNELS)
+}

@@ -1,0 +1,102 @@
+//! The definition of every kernel: plain Rust, no intrinsics. What every other table must match bit for bit.
+//! Called through the table [`KERNELS`].
+
+use super::*;
+
+pub(super) static KERNELS: Kernels =
+    Kernels { name: "scalar", l2, dot, l1, l1_i8, dot_i8, hadamard, nearest_code, code_dots, scores, assign, scan };
+
+fn l2(a: &[f32], b: &[f32]) -> f32 {
+    body::l2(a, b)
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    body::dot(a, b)
+}
+
+fn l1(a: &[f32], b: &[f32]) -> f32 {
+    body::l1(a, b)
+}
+
+fn l1_i8(query: &[f32], centroid: &[f32], row: &[i8], scale: f32) -> f32 {
+    body::l1_i8(query, centroid, row, scale)
+}
+
+fn dot_i8(query: &[i16], row: &[i8]) -> i32 {
+    body::dot_i8(query, row)
+}
+
+fn hadamard(values: &mut [f32]) {
+    body::hadamard(values);
+}
+
+fn nearest_code(book: &[f32], x: &[f32]) -> u8 {
+    body::nearest_code(book, x)
+}
+
+fn code_dots(book: &[f32], x: &[f32], out: &mut [f32; SUBSPACE_CODES]) {
+    body::code_dots(book, x, out);
+}
+
+fn scores(panels: &Panels, query: &[f32], base: &[f32], factor: f32, out: &mut [f32]) {
+    body::scores(panels, query, base, factor, out);
+}
+
+/// Rows one by one: all scores, then the first least one. A score that is no number never wins; if none wins, column 0.
+fn assign(panels: &Panels, rows: &[f32], nearest: &mut [u32]) {
+    let mut row_scores = vec![0f32; panels.columns_padded()];
+    for (row, nearest) in rows.chunks_exact(panels.dimension).zip(nearest) {
+        body::scores(panels, row, &panels.norms, -2.0, &mut row_scores);
+        let mut best = f32::INFINITY;
+        *nearest = 0;
+        for (j, &score) in row_scores.iter().enumerate() {
+            if score < best {
+                best = score;
+                *nearest = j as u32;
+            }
+        }
+    }
+}
+
+fn scan(input: &ScanInput<'_>, first_block: usize, threshold: f32, out: &mut [u64]) -> ScanProgress {
+    input.check();
+    let mut progress = ScanProgress { next_block: first_block, written: 0 };
+    while progress.next_block < input.live.len() && out.len() - progress.written >= BLOCK_ROWS {
+        let block = progress.next_block;
+        progress.next_block += 1;
+        let live = input.live[block];
+        if live == 0 {
+            continue;
+        }
+        let sums = block_sums(input, block);
+        let (scales, adds) = input.factors[block * 2 * BLOCK_ROWS..][..2 * BLOCK_ROWS].split_at(BLOCK_ROWS);
+        for row in 0..BLOCK_ROWS {
+            let look_ups = f32::from(sums[row]) * input.table_step + input.table_bias;
+            let estimate = (adds[row] + input.base) + scales[row] * look_ups;
+            // "Not above" rather than "at most": a row whose estimate overflowed is still a candidate, the last one.
+            let above = estimate > threshold;
+            if live >> row & 1 == 1 && !above {
+                let position = input.position + (block * BLOCK_ROWS + row) as u32;
+                out[progress.written] = pack_candidate(estimate, position);
+                progress.written += 1;
+            }
+        }
+    }
+    progress
+}
+
+/// The sum of look-ups of each row of a block.
+fn block_sums(input: &ScanInput<'_>, block: usize) -> [u16; BLOCK_ROWS] {
+    let codes = &input.codes[block * input.table.len()..][..input.table.len()];
+    let mut sums = [0u16; BLOCK_ROWS];
+    for (codes, table) in codes.chunks_exact(SUBSPACE_CODES).zip(input.table.chunks_exact(SUBSPACE_CODES)) {
+        for t in 0..8 {
+            let (even, odd) = (usize::from(codes[2 * t]), usize::from(codes[2 * t + 1]));
+            sums[t] += u16::from(table[even & 15]);
+            sums[8 + t] += u16::from(table[odd & 15]);
+            sums[16 + t] += u16::from(table[even >> 4]);
+            sums[24 + t] += u16::from(table[odd >> 4]);
+        }
+    }
+    sums
+}

@@ -1,0 +1,136 @@
+//! Every table gives the bits of the scalar definition, over lengths with and without tails.
+
+use super::*;
+use proptest::prelude::*;
+
+fn floats(len: impl Into<prop::collection::SizeRange>) -> impl Strategy<Value = Vec<f32>> {
+    prop::collection::vec(
+        prop_oneof![8 => -10f32..10f32, 1 => Just(0f32), 1 => Just(-0f32), 1 => -1e19f32..1e19f32],
+        len,
+    )
+}
+
+fn others() -> Vec<&'static Kernels> {
+    available().into_iter().skip(1).collect()
+}
+
+proptest! {
+    #[test]
+    fn reductions_are_bit_equal(pair in (0usize..300).prop_flat_map(|n| (floats(n), floats(n)))) {
+        let (a, b) = pair;
+        for other in others() {
+            for (x, y) in [(scalar::KERNELS.l2, other.l2), (scalar::KERNELS.dot, other.dot), (scalar::KERNELS.l1, other.l1)] {
+                prop_assert_eq!(x(&a, &b).to_bits(), y(&a, &b).to_bits());
+            }
+        }
+    }
+
+    #[test]
+    fn int8_kernels_are_bit_equal(
+        rows in (0usize..200).prop_flat_map(|n| (prop::collection::vec(any::<i8>(), n),
+            prop::collection::vec(any::<i16>(), n), floats(n), floats(n))), scale in 0f32..3.0,
+    ) {
+        let (row, query, q, c) = rows;
+        for other in others() {
+            prop_assert_eq!((scalar::KERNELS.dot_i8)(&query, &row), (other.dot_i8)(&query, &row));
+            let (x, y) = ((scalar::KERNELS.l1_i8)(&q, &c, &row, scale), (other.l1_i8)(&q, &c, &row, scale));
+            prop_assert_eq!(x.to_bits(), y.to_bits());
+        }
+    }
+
+    #[test]
+    fn hadamard_is_bit_equal_and_keeps_lengths(log in 0u32..9, seed: u64) {
+        let mut rng = crate::index::random::SplitMix64::new(seed);
+        let values: Vec<f32> = (0..1usize << log).map(|_| rng.below(2001) as f32 / 1000.0 - 1.0).collect();
+        let mut expected = values.clone();
+        (scalar::KERNELS.hadamard)(&mut expected);
+        let (before, after) = ((scalar::KERNELS.dot)(&values, &values), (scalar::KERNELS.dot)(&expected, &expected));
+        prop_assert!((before - after).abs() <= 1e-4 * before + 1e-6);
+        for other in others() {
+            let mut got = values.clone();
+            (other.hadamard)(&mut got);
+            prop_assert!(expected.iter().zip(&got).all(|(x, y)| x.to_bits() == y.to_bits()));
+        }
+    }
+
+    #[test]
+    fn subspace_kernels_are_bit_equal(width in 1usize..6, book in floats(96), x in floats(6)) {
+        let (book, x) = (&book[..width * 16], &x[..width]);
+        for other in others() {
+            prop_assert_eq!((scalar::KERNELS.nearest_code)(book, x), (other.nearest_code)(book, x));
+            let (mut a, mut b) = ([0f32; 16], [0f32; 16]);
+            (scalar::KERNELS.code_dots)(book, x, &mut a);
+            (other.code_dots)(book, x, &mut b);
+            prop_assert_eq!(a.map(f32::to_bits), b.map(f32::to_bits));
+        }
+    }
+
+    #[test]
+    fn panels_are_bit_equal(
+        case in (1usize..40, 1usize..90, 1usize..210).prop_flat_map(|(d, columns, rows)|
+            (Just(d), floats(d * columns), floats(d * rows))), factor in -3f32..3.0,
+    ) {
+        let (d, columns, rows) = case;
+        let panels = Panels::new(&columns, d, &scalar::KERNELS);
+        let mut expected = vec![0u32; rows.len() / d];
+        (scalar::KERNELS.assign)(&panels, &rows, &mut expected);
+        let mut expected_scores = vec![0f32; panels.columns_padded()];
+        (scalar::KERNELS.scores)(&panels, &rows[..d], &panels.norms, factor, &mut expected_scores);
+        for other in others() {
+            let mut got = vec![9u32; rows.len() / d];
+            (other.assign)(&panels, &rows, &mut got);
+            prop_assert_eq!(&expected, &got);
+            let mut scores = vec![0f32; panels.columns_padded()];
+            (other.scores)(&panels, &rows[..d], &panels.norms, factor, &mut scores);
+            prop_assert!(expected_scores.iter().zip(&scores).all(|(x, y)| x.to_bits() == y.to_bits()));
+        }
+    }
+
+    #[test]
+    fn scans_are_bit_equal(pairs in 1usize..20, blocks in 0usize..6, seed: u64, limit in -300f32..300.0, room in 32usize..200) {
+        let mut rng = crate::index::random::SplitMix64::new(seed);
+        let codes: Vec<u8> = (0..blocks * pairs * PAIR_BYTES).map(|_| rng.next() as u8).collect();
+        // Four pairs' entries of one parity sum to at most 4 · 63 = 252.
+        let table: Vec<u8> = (0..pairs * PAIR_BYTES).map(|_| rng.below(64) as u8).collect();
+        let factors: Vec<f32> = (0..blocks * 64).map(|_| rng.below(401) as f32 / 100.0 - 2.0).collect();
+        let live: Vec<u32> = (0..blocks).map(|_| if rng.below(5) == 0 { 0 } else { rng.next() as u32 }).collect();
+        let input = ScanInput { codes: &codes, factors: &factors, live: &live, table: &table,
+            table_step: 0.37, table_bias: -3.25, base: 1.5, position: 77 };
+        let mut expected = vec![0u64; room];
+        let mut first = 0;
+        while first < blocks {
+            let progress = (scalar::KERNELS.scan)(&input, first, limit, &mut expected);
+            for other in others() {
+                let mut got = vec![0u64; room];
+                prop_assert_eq!((other.scan)(&input, first, limit, &mut got), progress);
+                prop_assert_eq!(&expected[..progress.written], &got[..progress.written]);
+            }
+            prop_assert!(progress.next_block > first);
+            first = progress.next_block;
+        }
+    }
+
+    #[test]
+    fn packed_candidates_order_as_floats(a: f32, b: f32, i: u32, j: u32) {
+        let (x, y) = (pack_candidate(a, i), pack_candidate(b, j));
+        prop_assert_eq!(x.cmp(&y), a.total_cmp(&b).then(i.cmp(&j)));
+        prop_assert_eq!(candidate_estimate(x).to_bits(), a.to_bits());
+    }
+}
+
+#[test]
+fn overflowing_scores_choose_column_zero_everywhere() {
+    let columns = vec![f32::MAX; 3 * 20];
+    for kernels in available() {
+        let panels = Panels::new(&columns, 3, kernels);
+        let mut nearest = vec![7u32; 8];
+        (kernels.assign)(&panels, &[f32::MAX; 24], &mut nearest);
+        assert_eq!(nearest, [0; 8], "{}", kernels.name);
+    }
+}
+
+#[test]
+fn an_unknown_wish_is_no_table() {
+    assert!(named("mmx").is_none());
+    assert_eq!(named("scalar").map(|k| k.name), Some("scalar"));
+}

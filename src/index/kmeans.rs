@@ -1,0 +1,229 @@
+//! Centroids of the posting lists: two-level k-means (√k first, then seats by mass), then one balancing pass. Deterministic: rows
+//! are summed in order, ties go to the lowest centroid. Called by `train`.
+
+use super::kernels::{Kernels, Panels};
+use super::random::SplitMix64;
+
+const ITERATIONS: usize = 8;
+/// Rows a centroid is trained on at most, at the first level.
+const COARSE_ROWS_PER_CENTROID: usize = 256;
+
+/// Rows and what works on them.
+#[derive(Clone, Copy)]
+pub(crate) struct Clustering<'a> {
+    pub(crate) rows: &'a [f32],
+    pub(crate) dimension: usize,
+    pub(crate) kernels: &'static Kernels,
+}
+
+impl<'a> Clustering<'a> {
+    fn len(&self) -> usize {
+        self.rows.len() / self.dimension
+    }
+
+    fn row(&self, i: usize) -> &'a [f32] {
+        &self.rows[i * self.dimension..(i + 1) * self.dimension]
+    }
+
+    /// The first `count` rows.
+    fn head(&self, count: usize) -> Clustering<'a> {
+        Clustering { rows: &self.rows[..count.min(self.len()) * self.dimension], ..*self }
+    }
+
+    fn gather(&self, members: &[u32]) -> Vec<f32> {
+        members.iter().flat_map(|&i| self.row(i as usize)).copied().collect()
+    }
+
+    /// The nearest centroid of each row.
+    pub(crate) fn assign(&self, centroids: &[f32]) -> Vec<u32> {
+        let mut nearest = vec![0; self.len()];
+        (self.kernels.assign)(&Panels::new(centroids, self.dimension, self.kernels), self.rows, &mut nearest);
+        nearest
+    }
+
+    /// The rows of each of `k` centroids.
+    fn members(&self, centroids: &[f32]) -> Vec<Vec<u32>> {
+        let mut members = vec![Vec::new(); centroids.len() / self.dimension];
+        for (i, &c) in self.assign(centroids).iter().enumerate() {
+            members[c as usize].push(i as u32);
+        }
+        members
+    }
+
+    /// Lloyd's algorithm from `k` random rows; `min(k, rows)` centroids. Cost: 8 · rows · k · d.
+    pub(crate) fn lloyd(&self, k: usize, rng: &mut SplitMix64) -> Vec<f32> {
+        let picked = rng.sample(self.len(), k);
+        let mut centroids: Vec<f32> = picked.iter().flat_map(|&i| self.row(i)).copied().collect();
+        if picked.len() <= 1 {
+            return self.mean().unwrap_or_default();
+        }
+        for _ in 0..ITERATIONS {
+            let nearest = self.assign(&centroids);
+            let counts = self.update(&mut centroids, &nearest);
+            self.reseed_empty(&mut centroids, counts);
+        }
+        centroids
+    }
+
+    fn mean(&self) -> Option<Vec<f32>> {
+        let mut centroid = vec![0f32; self.dimension];
+        if self.len() == 0 {
+            return None;
+        }
+        self.update(&mut centroid, &vec![0; self.len()]);
+        Some(centroid)
+    }
+
+    /// Moves each centroid to the mean of its rows; returns their counts. One without rows stays.
+    fn update(&self, centroids: &mut [f32], nearest: &[u32]) -> Vec<usize> {
+        let d = self.dimension;
+        let mut sums = vec![0f32; centroids.len()];
+        let mut counts = vec![0usize; centroids.len() / d];
+        for (i, &c) in nearest.iter().enumerate() {
+            counts[c as usize] += 1;
+            let sum = &mut sums[c as usize * d..(c as usize + 1) * d];
+            sum.iter_mut().zip(self.row(i)).for_each(|(s, x)| *s += x);
+        }
+        for ((centroid, sum), &count) in centroids.chunks_exact_mut(d).zip(sums.chunks_exact(d)).zip(&counts) {
+            if count > 0 {
+                let n = count as f32;
+                centroid.iter_mut().zip(sum).for_each(|(c, s)| *c = s / n);
+            }
+        }
+        counts
+    }
+
+    /// Puts each centroid without rows next to the one with most, and counts half of its rows as moved.
+    fn reseed_empty(&self, centroids: &mut [f32], mut counts: Vec<usize>) {
+        let d = self.dimension;
+        for empty in 0..counts.len() {
+            if counts[empty] > 0 {
+                continue;
+            }
+            let Some(largest) = (0..counts.len()).max_by_key(|&c| (counts[c], std::cmp::Reverse(c))) else { return };
+            for t in 0..d {
+                let nudge = if t % 2 == 0 { 1.0 / 1024.0 } else { -1.0 / 1024.0 };
+                let v = centroids[largest * d + t];
+                centroids[empty * d + t] = v + v * nudge;
+                centroids[largest * d + t] = v - v * nudge;
+            }
+            counts[empty] = counts[largest] / 2;
+            counts[largest] -= counts[empty];
+        }
+    }
+
+    /// About `k` centroids in O(rows · √k · d): √k by [`Clustering::lloyd`], then each part split by its share of rows.
+    pub(crate) fn two_level(&self, k: usize, rng: &mut SplitMix64) -> Vec<f32> {
+        let coarse = (k as f32).sqrt().round_ties_even() as usize;
+        if coarse < 2 {
+            return self.lloyd(k.max(1), rng);
+        }
+        let parts = self.members(&self.head(coarse * COARSE_ROWS_PER_CENTROID).lloyd(coarse, rng));
+        let seats = seats_by_mass(&parts.iter().map(Vec::len).collect::<Vec<_>>(), k);
+        let mut centroids = Vec::with_capacity(k * self.dimension);
+        for (part, &seats) in parts.iter().zip(&seats) {
+            centroids.extend(self.part(&self.gather(part)).lloyd(seats, rng));
+        }
+        centroids
+    }
+
+    fn part<'b>(&self, rows: &'b [f32]) -> Clustering<'b> {
+        Clustering { rows, dimension: self.dimension, kernels: self.kernels }
+    }
+
+    /// Splits centroids with more than `rows_max` of these rows into as many as bring them to `rows_aim`, and drops those with
+    /// fewer than `rows_min` (their rows go to neighbours at the next assignment). Never drops the last.
+    pub(crate) fn balance(&self, centroids: &[f32], bounds: ListBounds, rng: &mut SplitMix64) -> Vec<f32> {
+        let members = self.members(centroids);
+        let mut balanced = Vec::with_capacity(centroids.len());
+        for (centroid, rows) in centroids.chunks_exact(self.dimension).zip(&members) {
+            if rows.len() > bounds.rows_max {
+                let parts = rows.len().div_ceil(bounds.rows_aim.max(1));
+                balanced.extend(self.part(&self.gather(rows)).lloyd(parts, rng));
+            } else if rows.len() >= bounds.rows_min {
+                balanced.extend(centroid);
+            }
+        }
+        if balanced.is_empty() { centroids.to_vec() } else { balanced }
+    }
+}
+
+/// Sizes of lists, in rows of the sample.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ListBounds {
+    pub(crate) rows_min: usize,
+    pub(crate) rows_aim: usize,
+    pub(crate) rows_max: usize,
+}
+
+/// Splits `total` seats over parts in proportion to their mass (Webster's method): one for every part that has any.
+fn seats_by_mass(masses: &[usize], total: usize) -> Vec<usize> {
+    let mut seats: Vec<usize> = masses.iter().map(|&m| usize::from(m > 0)).collect();
+    let mut given: usize = seats.iter().sum();
+    let quotient = |mass: usize, seats: usize| mass as f64 / (2 * seats + 1) as f64;
+    let mut queue: std::collections::BTreeSet<(u64, std::cmp::Reverse<usize>)> = std::collections::BTreeSet::new();
+    for (i, &mass) in masses.iter().enumerate().filter(|&(_, &mass)| mass > 0) {
+        // Positive floats order as their bits.
+        queue.insert((quotient(mass, seats[i]).to_bits(), std::cmp::Reverse(i)));
+    }
+    while given < total {
+        let Some((_, std::cmp::Reverse(i))) = queue.pop_last() else { break };
+        seats[i] += 1;
+        given += 1;
+        if seats[i] < masses[i] {
+            queue.insert((quotient(masses[i], seats[i]).to_bits(), std::cmp::Reverse(i)));
+        }
+    }
+    seats
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::kernels;
+
+    fn blobs(count: usize) -> Vec<f32> {
+        let mut rng = SplitMix64::new(3);
+        (0..count).flat_map(|i| [(i % 10) as f32 * 100.0, 0.0].map(|c| c + rng.below(100) as f32 / 100.0)).collect()
+    }
+
+    #[test]
+    fn separated_blobs_get_a_centroid_each() {
+        let rows = blobs(2000);
+        let clustering = Clustering { rows: &rows, dimension: 2, kernels: kernels::active() };
+        let centroids = clustering.two_level(40, &mut SplitMix64::new(1));
+        assert!(centroids.len() / 2 >= 36, "{}", centroids.len() / 2);
+        for blob in 0..10 {
+            let x = blob as f32 * 100.0 + 0.5;
+            assert!(centroids.chunks(2).any(|c| (c[0] - x).abs() < 1.0), "blob {blob}");
+        }
+    }
+
+    #[test]
+    fn identical_rows_do_not_break_it() {
+        let rows = vec![0.25f32; 3 * 500];
+        let clustering = Clustering { rows: &rows, dimension: 3, kernels: kernels::active() };
+        let centroids = clustering.two_level(16, &mut SplitMix64::new(1));
+        assert!(!centroids.is_empty() && centroids.iter().all(|c| c.is_finite()));
+    }
+
+    #[test]
+    fn balance_splits_and_drops() {
+        let mut rows = vec![0f32; 0];
+        for i in 0..1000 {
+            rows.extend([i as f32 / 1000.0, 0.0]);
+        }
+        rows.extend([500.0, 0.0]);
+        let clustering = Clustering { rows: &rows, dimension: 2, kernels: kernels::active() };
+        let bounds = ListBounds { rows_min: 5, rows_aim: 100, rows_max: 300 };
+        let balanced = clustering.balance(&[0.5, 0.0, 500.0, 0.0], bounds, &mut SplitMix64::new(2));
+        assert!(balanced.len() / 2 >= 8, "{balanced:?}");
+        assert!(balanced.chunks(2).all(|c| c[0] < 2.0), "the list of one row is gone: {balanced:?}");
+    }
+
+    #[test]
+    fn seats_follow_mass() {
+        assert_eq!(seats_by_mass(&[0, 100, 300], 8), [0, 2, 6]);
+        assert_eq!(seats_by_mass(&[1, 1], 8), [1, 1]);
+    }
+}

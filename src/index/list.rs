@@ -1,0 +1,245 @@
+//! Posting lists: immutable rows behind an `Arc` (codes in blocks of 32, int8 rows; or f32 rows in IVF-Flat) and, outside of it,
+//! one live bit a row. Rows are only ever appended, so a row's slot never changes until a list is compacted.
+//! Called by `train`, `filing`, `search`, `file` and `vector_index`.
+
+use super::kernels::{BLOCK_ROWS, PAIR_BYTES};
+use crate::types::PointId;
+use std::sync::Arc;
+
+/// The rows of one list, in slot order.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct PostingList {
+    pub(crate) ids: Vec<PointId>,
+    pub(crate) versions: Vec<u64>,
+    pub(crate) rows: Rows,
+}
+
+/// The rows' content.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Rows {
+    Coded(CodedRows),
+    /// `d` numbers a row.
+    Exact(Vec<f32>),
+}
+
+/// Rows of IVF-PQ.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct CodedRows {
+    /// Pairs of subspaces; `pairs · 32` bytes a block (layout: `kernels::ScanInput`).
+    pub(crate) pairs: usize,
+    pub(crate) codes: Vec<u8>,
+    /// 64 a block: scales of the estimate, then addends.
+    pub(crate) factors: Vec<f32>,
+    /// The residual in int8, `d` numbers a row.
+    pub(crate) bytes: Vec<i8>,
+    /// The residual is `bytes · step`; the addend of its distance.
+    pub(crate) byte_factors: Vec<ByteFactors>,
+}
+
+/// Constants of one int8 row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct ByteFactors {
+    pub(crate) step: f32,
+    pub(crate) add: f32,
+}
+
+/// One row, encoded against a list's centroid.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct EncodedRow {
+    /// One code a byte.
+    pub(crate) codes: Vec<u8>,
+    pub(crate) scale: f32,
+    pub(crate) add: f32,
+    pub(crate) bytes: Vec<i8>,
+    pub(crate) byte_step: f32,
+    pub(crate) byte_add: f32,
+}
+
+impl PostingList {
+    pub(crate) fn coded(pairs: usize) -> PostingList {
+        let rows = Rows::Coded(CodedRows { pairs, ..CodedRows::default() });
+        PostingList { ids: Vec::new(), versions: Vec::new(), rows }
+    }
+
+    pub(crate) fn exact() -> PostingList {
+        PostingList { ids: Vec::new(), versions: Vec::new(), rows: Rows::Exact(Vec::new()) }
+    }
+
+    /// A list of the same form without rows.
+    pub(crate) fn empty_like(&self) -> PostingList {
+        match &self.rows {
+            Rows::Coded(rows) => PostingList::coded(rows.pairs),
+            Rows::Exact(_) => PostingList::exact(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    pub(crate) fn push_coded(&mut self, id: PointId, version: u64, row: &EncodedRow) {
+        let slot = self.len();
+        self.ids.push(id);
+        self.versions.push(version);
+        let Rows::Coded(rows) = &mut self.rows else { unreachable!("a coded row goes to a coded list") };
+        rows.push(slot, row);
+    }
+
+    pub(crate) fn push_exact(&mut self, id: PointId, version: u64, vector: &[f32]) {
+        self.ids.push(id);
+        self.versions.push(version);
+        let Rows::Exact(vectors) = &mut self.rows else { unreachable!("an f32 row goes to an f32 list") };
+        vectors.extend_from_slice(vector);
+    }
+
+    /// Appends a row of another list of the same form and centroid.
+    pub(crate) fn push_from(&mut self, other: &PostingList, slot: usize, dimension: usize) {
+        match &other.rows {
+            Rows::Coded(rows) => self.push_coded(other.ids[slot], other.versions[slot], &rows.row(slot, dimension)),
+            Rows::Exact(vectors) => {
+                let vector = &vectors[slot * dimension..(slot + 1) * dimension];
+                self.push_exact(other.ids[slot], other.versions[slot], vector);
+            }
+        }
+    }
+
+    /// Gives back the room that appending left over.
+    pub(crate) fn shrink(&mut self) {
+        self.ids.shrink_to_fit();
+        self.versions.shrink_to_fit();
+        match &mut self.rows {
+            Rows::Coded(rows) => {
+                rows.codes.shrink_to_fit();
+                rows.factors.shrink_to_fit();
+                rows.bytes.shrink_to_fit();
+                rows.byte_factors.shrink_to_fit();
+            }
+            Rows::Exact(vectors) => vectors.shrink_to_fit(),
+        }
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let content = match &self.rows {
+            Rows::Coded(r) => {
+                r.codes.capacity() + r.factors.capacity() * 4 + r.bytes.capacity() + r.byte_factors.capacity() * 8
+            }
+            Rows::Exact(vectors) => vectors.capacity() * 4,
+        };
+        content + self.ids.capacity() * size_of::<PointId>() + self.versions.capacity() * 8 + size_of::<PostingList>()
+    }
+}
+
+impl CodedRows {
+    fn push(&mut self, slot: usize, row: &EncodedRow) {
+        let (block, in_block) = (slot / BLOCK_ROWS, slot % BLOCK_ROWS);
+        if in_block == 0 {
+            self.codes.resize((block + 1) * self.pairs * PAIR_BYTES, 0);
+            self.factors.resize((block + 1) * 2 * BLOCK_ROWS, 0.0);
+        }
+        for (subspace, &code) in row.codes.iter().enumerate() {
+            let (at, shift) = self.nibble(slot, subspace);
+            self.codes[at] |= code << shift;
+        }
+        self.factors[block * 2 * BLOCK_ROWS + in_block] = row.scale;
+        self.factors[block * 2 * BLOCK_ROWS + BLOCK_ROWS + in_block] = row.add;
+        self.bytes.extend_from_slice(&row.bytes);
+        self.byte_factors.push(ByteFactors { step: row.byte_step, add: row.byte_add });
+    }
+
+    /// Where a row's code of a subspace lies: byte and shift.
+    fn nibble(&self, slot: usize, subspace: usize) -> (usize, u32) {
+        let (block, row) = (slot / BLOCK_ROWS, slot % BLOCK_ROWS);
+        let byte = 2 * (row % 8) + row / 8 % 2;
+        let at = (block * self.pairs + subspace / 2) * PAIR_BYTES + subspace % 2 * 16 + byte;
+        (at, if row >= 16 { 4 } else { 0 })
+    }
+
+    fn row(&self, slot: usize, dimension: usize) -> EncodedRow {
+        let (block, in_block) = (slot / BLOCK_ROWS, slot % BLOCK_ROWS);
+        let code = |subspace| {
+            let (at, shift) = self.nibble(slot, subspace);
+            self.codes[at] >> shift & 15
+        };
+        EncodedRow {
+            codes: (0..2 * self.pairs).map(code).collect(),
+            scale: self.factors[block * 2 * BLOCK_ROWS + in_block],
+            add: self.factors[block * 2 * BLOCK_ROWS + BLOCK_ROWS + in_block],
+            bytes: self.bytes[slot * dimension..(slot + 1) * dimension].to_vec(),
+            byte_step: self.byte_factors[slot].step,
+            byte_add: self.byte_factors[slot].add,
+        }
+    }
+}
+
+/// A list and which of its rows are live.
+#[derive(Clone, Debug)]
+pub(crate) struct LiveList {
+    pub(crate) list: Arc<PostingList>,
+    /// One word a block of 32 rows.
+    pub(crate) live: Vec<u32>,
+    pub(crate) live_rows: usize,
+}
+
+impl LiveList {
+    /// Every row live.
+    pub(crate) fn all_live(list: PostingList) -> LiveList {
+        let mut live = LiveList::none_live(Arc::new(list));
+        (0..live.list.len()).for_each(|slot| live.set(slot));
+        live
+    }
+
+    /// Every row dead.
+    pub(crate) fn none_live(list: Arc<PostingList>) -> LiveList {
+        let live = vec![0; list.len().div_ceil(BLOCK_ROWS)];
+        LiveList { list, live, live_rows: 0 }
+    }
+
+    pub(crate) fn is_live(&self, slot: usize) -> bool {
+        self.live[slot / BLOCK_ROWS] >> (slot % BLOCK_ROWS) & 1 == 1
+    }
+
+    /// Whether the slot is live and holds this id.
+    pub(crate) fn holds(&self, slot: usize, id: PointId) -> bool {
+        self.list.ids.get(slot) == Some(&id) && self.is_live(slot)
+    }
+
+    /// Takes other rows, of which the first `kept` are the present ones; all others are dead.
+    pub(crate) fn replace(&mut self, list: Arc<PostingList>, kept: usize) {
+        if kept == 0 {
+            *self = LiveList::none_live(list);
+            return;
+        }
+        self.live.resize(list.len().div_ceil(BLOCK_ROWS), 0);
+        self.list = list;
+    }
+
+    /// Makes a dead row live.
+    pub(crate) fn set(&mut self, slot: usize) {
+        debug_assert!(!self.is_live(slot));
+        self.live[slot / BLOCK_ROWS] |= 1 << (slot % BLOCK_ROWS);
+        self.live_rows += 1;
+    }
+
+    /// Makes a live row dead.
+    pub(crate) fn clear(&mut self, slot: usize) {
+        debug_assert!(self.is_live(slot));
+        self.live[slot / BLOCK_ROWS] &= !(1 << (slot % BLOCK_ROWS));
+        self.live_rows -= 1;
+    }
+
+    pub(crate) fn dead_rows(&self) -> usize {
+        self.list.len() - self.live_rows
+    }
+
+    /// More than a quarter of the rows are dead.
+    pub(crate) fn wants_compaction(&self) -> bool {
+        self.dead_rows() * 4 > self.list.len()
+    }
+
+    /// Slots of live rows, ascending.
+    pub(crate) fn live_slots(&self) -> impl Iterator<Item = usize> + '_ {
+        self.live.iter().enumerate().flat_map(|(block, &word)| {
+            (0..BLOCK_ROWS).filter(move |row| word >> row & 1 == 1).map(move |row| block * BLOCK_ROWS + row)
+        })
+    }
+}

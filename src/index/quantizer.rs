@@ -1,0 +1,254 @@
+//! Everything a vector is encoded against: mean, rotation, centroids, codebook. Trained once, then immutable; encoding is bit-exact
+//! on every CPU. Holds the estimator: a residual r with unit-norm code r̂ keeps `F = |r|² / ⟨r, r̂⟩`, and `⟨q, r⟩ ≈ F · ⟨q, r̂⟩`
+//! (the unbiased form of RaBitQ, Gao and Long 2024, on a trained codebook), so that one look-up table serves all lists.
+//! Called by `train`, `filing`, `search` and `file`.
+
+use super::kernels::{Kernels, Panels};
+use super::list::{EncodedRow, PostingList};
+use super::product::Codebook;
+use super::rotation::Rotation;
+use super::spec::{IndexKind, IndexSpec};
+use crate::types::{Metric, PointId};
+
+/// Adding it to a number of [−2^21, 2^21] rounds half to even and leaves the integer, in two's complement, in the low bits.
+pub(crate) const ROUND_SIGNED: f32 = 12_582_912.0;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Quantizer {
+    pub(crate) metric: Metric,
+    pub(crate) dimension: usize,
+    /// Subtracted from rows before the rotation.
+    pub(crate) mean: Vec<f32>,
+    pub(crate) rotation: Rotation,
+    /// In the space of projected rows, `d` numbers each.
+    pub(crate) centroids: Vec<f32>,
+    pub(crate) panels: Panels,
+    /// `panels.norms`, or zeros (padded with infinity) where lists are ranked by inner product.
+    pub(crate) rank_base: Vec<f32>,
+    /// None in IVF-Flat.
+    pub(crate) codebook: Option<Codebook>,
+    /// Mean squared residual of the rows it was built with.
+    pub(crate) residual_mean: f32,
+}
+
+/// The trained parts of a quantizer.
+pub(crate) struct QuantizerParts {
+    pub(crate) metric: Metric,
+    pub(crate) dimension: usize,
+    pub(crate) mean: Vec<f32>,
+    pub(crate) rotation: Rotation,
+    pub(crate) centroids: Vec<f32>,
+    pub(crate) codebook: Option<Codebook>,
+    pub(crate) residual_mean: f32,
+}
+
+/// Buffers of encoding.
+#[derive(Default)]
+pub(crate) struct EncodeScratch {
+    residual: Vec<f32>,
+    unit: Vec<f32>,
+    decoded: Vec<f32>,
+    row: EncodedRow,
+}
+
+impl Quantizer {
+    pub(crate) fn new(parts: QuantizerParts, kernels: &Kernels) -> Quantizer {
+        let QuantizerParts { metric, dimension, mean, rotation, centroids, codebook, residual_mean } = parts;
+        let panels = Panels::new(&centroids, dimension, kernels);
+        let mut rank_base = panels.norms.clone();
+        if metric == Metric::Dot {
+            rank_base[..panels.columns].fill(0.0);
+        }
+        Quantizer { metric, dimension, mean, rotation, centroids, panels, rank_base, codebook, residual_mean }
+    }
+
+    pub(crate) fn kind(&self) -> IndexKind {
+        if self.codebook.is_some() { IndexKind::IvfPq } else { IndexKind::IvfFlat }
+    }
+
+    /// Whether it can serve an index of this specification.
+    pub(crate) fn fits(&self, spec: &IndexSpec) -> bool {
+        self.metric == spec.metric && self.dimension == spec.dimension && self.kind() == spec.kind
+    }
+
+    pub(crate) fn lists(&self) -> usize {
+        self.panels.columns
+    }
+
+    pub(crate) fn centroid(&self, list: usize) -> &[f32] {
+        &self.centroids[list * self.dimension..(list + 1) * self.dimension]
+    }
+
+    pub(crate) fn empty_list(&self) -> PostingList {
+        match &self.codebook {
+            Some(codebook) => PostingList::coded(codebook.pairs()),
+            None => PostingList::exact(),
+        }
+    }
+
+    /// A row in the space of the centroids.
+    pub(crate) fn project_row(&self, row: &[f32], out: &mut [f32], kernels: &Kernels) {
+        out.iter_mut().zip(row.iter().zip(&self.mean)).for_each(|(o, (x, m))| *o = x - m);
+        self.rotation.apply(out, kernels);
+    }
+
+    /// A query in the space of the centroids: centred as rows are, except for the inner product, of which the mean's part is
+    /// [`Quantizer::query_offset`].
+    pub(crate) fn project_query(&self, query: &[f32], out: &mut [f32], kernels: &Kernels) {
+        if self.metric == Metric::Dot {
+            out.copy_from_slice(query);
+            self.rotation.apply(out, kernels);
+        } else {
+            self.project_row(query, out, kernels);
+        }
+    }
+
+    /// What is added to every list's base: the part of the distance that only the query decides.
+    pub(crate) fn query_offset(&self, query: &[f32], kernels: &Kernels) -> f32 {
+        match self.metric {
+            Metric::Cosine => 1.0 - (kernels.dot)(query, query),
+            Metric::Dot => -(kernels.dot)(query, &self.mean),
+            Metric::Euclidean | Metric::Manhattan => 0.0,
+        }
+    }
+
+    /// The factor of `⟨query, residual⟩` in the distance.
+    pub(crate) fn product_factor(&self) -> f32 {
+        if self.metric == Metric::Dot { -1.0 } else { -2.0 }
+    }
+
+    /// Ranks the lists for a projected query: `out` (padded) gets the smaller the nearer.
+    pub(crate) fn rank(&self, projected: &[f32], out: &mut Vec<f32>, kernels: &Kernels) {
+        out.resize(self.panels.columns_padded(), 0.0);
+        (kernels.scores)(&self.panels, projected, &self.rank_base, self.product_factor(), out);
+    }
+
+    /// The part of the distance that query and centroid decide.
+    pub(crate) fn list_base(&self, projected: &[f32], list: usize, kernels: &Kernels) -> f32 {
+        match self.metric {
+            Metric::Dot => -(kernels.dot)(projected, self.centroid(list)),
+            _ => (kernels.l2)(projected, self.centroid(list)),
+        }
+    }
+
+    /// Appends a row to its list; returns its squared residual. `projected` as [`Quantizer::project_row`] gave it.
+    pub(crate) fn push(
+        &self,
+        (id, version, raw): (PointId, u64, &[f32]),
+        projected: &[f32],
+        (list, rows): (usize, &mut PostingList),
+        scratch: &mut EncodeScratch,
+        kernels: &Kernels,
+    ) -> f32 {
+        let residual = &mut scratch.residual;
+        residual.clear();
+        residual.extend(projected.iter().zip(self.centroid(list)).map(|(x, c)| x - c));
+        let square = (kernels.dot)(residual, residual);
+        match &self.codebook {
+            None => rows.push_exact(id, version, raw),
+            Some(codebook) => {
+                self.encode(codebook, raw, list, square, scratch, kernels);
+                rows.push_coded(id, version, &scratch.row);
+            }
+        }
+        square
+    }
+
+    /// Encodes `scratch.residual` into `scratch.row`.
+    fn encode(
+        &self,
+        codebook: &Codebook,
+        raw: &[f32],
+        list: usize,
+        square: f32,
+        scratch: &mut EncodeScratch,
+        kernels: &Kernels,
+    ) {
+        let EncodeScratch { residual, unit, decoded, row } = scratch;
+        let length = square.sqrt();
+        unit.clear();
+        unit.extend(residual.iter().map(|r| if length > 0.0 { r / length } else { 0.0 }));
+        codebook.encode(unit, &mut row.codes, kernels);
+        decoded.resize(self.dimension, 0.0);
+        codebook.decode(&row.codes, decoded);
+        let aligned = (kernels.dot)(residual, decoded);
+        let gain = if aligned > 0.0 { square / aligned } else { 0.0 };
+        // A cosine is the L2 form of unit vectors; what a vector lacks to unit length (a zero vector: 1) is added back.
+        let lack = if self.metric == Metric::Cosine { 1.0 - (kernels.dot)(raw, raw) } else { 0.0 };
+        let centroid = self.centroid(list);
+        row.scale = self.product_factor() * gain;
+        row.byte_step = to_bytes(residual, &mut row.bytes);
+        (row.add, row.byte_add) = (0.0, 0.0);
+        if self.metric != Metric::Dot {
+            row.add = square + 2.0 * gain * (kernels.dot)(centroid, decoded) + lack;
+            decoded.iter_mut().zip(&row.bytes).for_each(|(r, &b)| *r = f32::from(b) * row.byte_step);
+            row.byte_add = (kernels.dot)(decoded, decoded) + 2.0 * (kernels.dot)(centroid, decoded) + lack;
+        }
+    }
+
+    /// The distance of a sum of base, addend and product: a cosine distance is half the squared L2 of unit vectors.
+    pub(crate) fn finish(&self, sum: f32) -> f32 {
+        if self.metric == Metric::Cosine { sum * 0.5 } else { sum }
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let words = self.codebook.as_ref().map_or(0, |c| c.words.len());
+        let floats = self.mean.len() + self.rotation.signs.len() + self.centroids.len() + words;
+        4 * (floats + self.panels.data.len() + self.panels.norms.len() + self.rank_base.len())
+    }
+}
+
+/// Rounds `values / step` to int8, `step` such that the largest is ±127; returns `step` (0 for zeros).
+pub(crate) fn to_bytes(values: &[f32], bytes: &mut Vec<i8>) -> f32 {
+    let largest = values.iter().fold(0f32, |m, v| if v.abs() > m { v.abs() } else { m });
+    bytes.clear();
+    if largest == 0.0 || !(127.0 / largest).is_finite() || !largest.is_finite() {
+        bytes.resize(values.len(), 0);
+        return 0.0;
+    }
+    let scale = 127.0 / largest;
+    bytes.extend(values.iter().map(|v| (v * scale + ROUND_SIGNED).to_bits() as i8));
+    largest / 127.0
+}
+
+/// Rounds a query to i16 such that its product with any int8 row fits an i32; returns the step.
+pub(crate) fn quantise_query(query: &[f32], out: &mut Vec<i16>) -> f32 {
+    let limit = (i32::MAX as f32 / 128.0 / query.len().max(1) as f32).min(32_767.0);
+    // Dimensions so many that not even one step fits would need vectors of 16 million numbers.
+    let limit = (limit - 1.0).max(1.0);
+    let largest = query.iter().fold(0f32, |m, v| if v.abs() > m { v.abs() } else { m });
+    out.clear();
+    if largest == 0.0 || !(limit / largest).is_finite() || !largest.is_finite() {
+        out.resize(query.len(), 0);
+        return 0.0;
+    }
+    let scale = limit / largest;
+    out.extend(query.iter().map(|v| (v * scale + ROUND_SIGNED).to_bits() as i16));
+    largest / limit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_round_to_nearest() {
+        let mut bytes = Vec::new();
+        let step = to_bytes(&[1.0, -0.5, 0.0, 0.25], &mut bytes);
+        assert_eq!(bytes, [127, -64, 0, 32]);
+        assert_eq!(step, 1.0 / 127.0);
+        assert_eq!(to_bytes(&[0.0; 3], &mut bytes), 0.0);
+        assert_eq!(bytes, [0; 3]);
+    }
+
+    #[test]
+    fn query_products_fit_an_i32_at_any_dimension() {
+        for d in [1usize, 128, 517, 4096, 65_536] {
+            let query = vec![1.0f32; d];
+            let mut out = Vec::new();
+            let step = quantise_query(&query, &mut out);
+            assert!(i64::from(out[0]) * 127 * d as i64 <= i64::from(i32::MAX), "dimension {d}");
+            assert!((f32::from(out[0]) * step - 1.0).abs() < 0.01);
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! The built part of an index as a value: what `train` makes, what the shard writes to a file, what an index installs.
+//! Called by `train`, `file`, `vector_index` and `shard`.
+
+use super::calibrate::Calibration;
+use super::list::LiveList;
+use super::quantizer::Quantizer;
+use crate::types::PointId;
+use std::sync::Arc;
+
+/// Posting lists with their quantizer and calibrated settings. Cloning shares the rows.
+#[derive(Clone, Debug)]
+pub struct Sealed {
+    pub(crate) quantizer: Arc<Quantizer>,
+    pub(crate) lists: Vec<LiveList>,
+    pub(crate) calibration: Calibration,
+}
+
+impl Sealed {
+    /// Live rows.
+    pub fn len(&self) -> usize {
+        self.lists.iter().map(|list| list.live_rows).sum()
+    }
+
+    /// Whether there is no live row.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Ids and versions of the live rows, list by list.
+    pub fn rows(&self) -> impl Iterator<Item = (PointId, u64)> + '_ {
+        self.lists.iter().flat_map(|l| l.live_slots().map(|slot| (l.list.ids[slot], l.list.versions[slot])))
+    }
+
+    /// Bytes held.
+    pub fn memory_bytes(&self) -> usize {
+        let lists: usize = self.lists.iter().map(|l| l.list.memory_bytes() + l.live.capacity() * 4).sum();
+        lists + self.quantizer.memory_bytes()
+    }
+}

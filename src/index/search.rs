@@ -1,0 +1,339 @@
+//! A search over posting lists: rank the lists, one look-up table, scan the codes of the nearest, re-rank candidates in int8.
+//! Candidates are collected below a threshold and cut in batches. Called by `vector_index` and `calibrate`.
+
+use super::distance;
+use super::kernels::{self, BLOCK_ROWS, Kernels, ScanInput, candidate_estimate, order_bits};
+use super::list::{CodedRows, LiveList, Rows};
+use super::product::LookupTable;
+use super::quantizer::{Quantizer, quantise_query};
+use super::spec::{Hit, SearchStats};
+use super::top::TopHits;
+use crate::types::Metric;
+
+/// The buffers of searches, so that a search allocates little more than its answer. One for each thread that searches;
+/// holds nothing between searches.
+pub struct Scratch {
+    pub(crate) kernels: &'static Kernels,
+    projected: Vec<f32>,
+    scores: Vec<f32>,
+    order: Vec<u64>,
+    probes: Vec<Probe>,
+    table: LookupTable,
+    query_wide: Vec<i16>,
+    candidates: Vec<u64>,
+    reranked: Vec<Reranked>,
+}
+
+/// A list to visit: the distance's part known of it, and what its first row is called among the candidates.
+#[derive(Clone, Copy, Debug)]
+struct Probe {
+    list: usize,
+    base: f32,
+    position: u32,
+}
+
+/// A row with its int8 distance and the most that may be wrong with it.
+#[derive(Clone, Copy, Debug)]
+struct Reranked {
+    distance: f32,
+    error: f32,
+    list: usize,
+    slot: usize,
+}
+
+/// The lists and what they are encoded against.
+#[derive(Clone, Copy)]
+pub(crate) struct Lists<'a> {
+    pub(crate) quantizer: &'a Quantizer,
+    pub(crate) lists: &'a [LiveList],
+}
+
+/// How much of the lists to visit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) k: usize,
+    pub(crate) nprobe: usize,
+    pub(crate) candidates: usize,
+}
+
+impl Plan {
+    /// Int8-ranked hits that are returned for `k`.
+    pub(crate) fn hits_returned(k: usize) -> usize {
+        (2 * k).max(16)
+    }
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Scratch::new()
+    }
+}
+
+impl Scratch {
+    /// Buffers for the kernels of this process.
+    pub fn new() -> Scratch {
+        Scratch::with_kernels(kernels::active())
+    }
+
+    pub(crate) fn with_kernels(kernels: &'static Kernels) -> Scratch {
+        Scratch {
+            kernels,
+            projected: Vec::new(),
+            scores: Vec::new(),
+            order: Vec::new(),
+            probes: Vec::new(),
+            table: LookupTable::default(),
+            query_wide: Vec::new(),
+            candidates: Vec::new(),
+            reranked: Vec::new(),
+        }
+    }
+
+    fn project(&mut self, quantizer: &Quantizer, query: &[f32]) {
+        self.projected.resize(quantizer.dimension, 0.0);
+        quantizer.project_query(query, &mut self.projected, self.kernels);
+    }
+}
+
+impl Lists<'_> {
+    /// Appends the hits of the lists to `hits`: exact ones (at most k) in IVF-Flat, else the `Plan::hits_returned(k)` nearest of
+    /// the candidates by int8 distance.
+    pub(crate) fn search(self, query: &[f32], plan: Plan, scratch: &mut Scratch, hits: &mut Vec<Hit>) -> SearchStats {
+        if plan.k == 0 {
+            return SearchStats::default();
+        }
+        self.choose_probes(query, plan.nprobe, scratch);
+        let mut stats = SearchStats { lists_probed: scratch.probes.len(), ..SearchStats::default() };
+        let Some(codebook) = &self.quantizer.codebook else {
+            stats.codes_scanned = self.scan_exact(query, plan.k, scratch, hits);
+            return stats;
+        };
+        codebook.look_up(&scratch.projected, &mut scratch.table, scratch.kernels);
+        let returned = Plan::hits_returned(plan.k);
+        stats.codes_scanned = self.collect_candidates(plan.candidates.max(returned), scratch);
+        self.rerank_candidates(scratch);
+        stats.reranked = scratch.reranked.len();
+        self.nearest_reranked(returned, &mut scratch.reranked, hits);
+        stats
+    }
+
+    /// Appends every row that may be among the true k nearest: by int8 distances and their error bounds, without a code. In
+    /// IVF-Flat the k nearest themselves.
+    pub(crate) fn search_exact(
+        self,
+        query: &[f32],
+        k: usize,
+        scratch: &mut Scratch,
+        hits: &mut Vec<Hit>,
+    ) -> SearchStats {
+        self.choose_probes(query, self.lists.len(), scratch);
+        let mut stats = SearchStats { lists_probed: scratch.probes.len(), ..SearchStats::default() };
+        if self.quantizer.codebook.is_none() {
+            stats.codes_scanned = self.scan_exact(query, k, scratch, hits);
+            return stats;
+        }
+        self.rerank_all(scratch);
+        stats.reranked = scratch.reranked.len();
+        let mut limit = f32::INFINITY;
+        if (1..scratch.reranked.len()).contains(&k) {
+            let upper = |r: &Reranked| r.distance + r.error;
+            let (_, kth, _) = scratch.reranked.select_nth_unstable_by(k - 1, |a, b| upper(a).total_cmp(&upper(b)));
+            limit = upper(kth);
+        }
+        let beyond = |r: &Reranked| r.distance - r.error > limit;
+        hits.extend(scratch.reranked.iter().filter(|r| k > 0 && !beyond(r)).map(|r| self.hit(r)));
+        stats
+    }
+
+    /// The `nprobe` lists nearest to the query that have live rows, nearest first.
+    fn choose_probes(self, query: &[f32], nprobe: usize, scratch: &mut Scratch) {
+        scratch.project(self.quantizer, query);
+        let Scratch { kernels, projected, scores, order, probes, .. } = scratch;
+        self.quantizer.rank(projected, scores, kernels);
+        order.clear();
+        let ranked = scores.iter().zip(self.lists).enumerate().filter(|(_, (_, list))| list.live_rows > 0);
+        order.extend(ranked.map(|(i, (&score, _))| u64::from(order_bits(score)) << 32 | i as u64));
+        let nprobe = nprobe.max(1);
+        if nprobe < order.len() {
+            order.select_nth_unstable(nprobe - 1);
+            order.truncate(nprobe);
+        }
+        order.sort_unstable();
+        let offset = self.quantizer.query_offset(query, kernels);
+        let mut position = 0u32;
+        probes.clear();
+        for &packed in order.iter() {
+            let list = packed as u32 as usize;
+            let base = self.quantizer.list_base(projected, list, kernels) + offset;
+            probes.push(Probe { list, base, position });
+            position += (self.lists[list].live.len() * BLOCK_ROWS) as u32;
+        }
+    }
+
+    /// Exact distances of all live rows probed; returns how many.
+    fn scan_exact(self, query: &[f32], k: usize, scratch: &Scratch, hits: &mut Vec<Hit>) -> usize {
+        let d = self.quantizer.dimension;
+        let mut top = TopHits::new(k);
+        let mut scanned = 0;
+        for probe in &scratch.probes {
+            let live = &self.lists[probe.list];
+            let Rows::Exact(vectors) = &live.list.rows else { continue };
+            for slot in live.live_slots() {
+                let vector = &vectors[slot * d..(slot + 1) * d];
+                let distance = distance::exact(scratch.kernels, self.quantizer.metric, query, vector);
+                if top.accepts(distance) {
+                    top.push(Hit { id: live.list.ids[slot], version: live.list.versions[slot], distance, exact: true });
+                }
+            }
+            scanned += live.live_rows;
+        }
+        hits.extend(top.into_hits());
+        scanned
+    }
+
+    /// Leaves the `wanted` candidates of least (estimate, position) in `scratch.candidates`; returns the rows scanned.
+    fn collect_candidates(self, wanted: usize, scratch: &mut Scratch) -> usize {
+        let Scratch { kernels, probes, table, candidates, .. } = scratch;
+        let mut held = 0;
+        let mut threshold = f32::INFINITY;
+        let mut scanned = 0;
+        candidates.resize((2 * wanted).max(wanted + 256) + BLOCK_ROWS, 0);
+        for probe in probes.iter() {
+            let live = &self.lists[probe.list];
+            let Rows::Coded(rows) = &live.list.rows else { continue };
+            scanned += live.live_rows;
+            let input = ScanInput {
+                codes: &rows.codes,
+                factors: &rows.factors,
+                live: &live.live,
+                table: &table.entries,
+                table_step: table.step,
+                table_bias: table.bias,
+                base: probe.base,
+                position: probe.position,
+            };
+            let mut block = 0;
+            while block < live.live.len() {
+                let progress = (kernels.scan)(&input, block, threshold, &mut candidates[held..]);
+                block = progress.next_block;
+                held += progress.written;
+                if candidates.len() - held < BLOCK_ROWS {
+                    candidates[..held].select_nth_unstable(wanted - 1);
+                    threshold = candidate_estimate(candidates[wanted - 1]);
+                    held = wanted;
+                }
+            }
+        }
+        candidates.truncate(held);
+        if held > wanted {
+            candidates.select_nth_unstable(wanted - 1);
+            candidates.truncate(wanted);
+        }
+        scanned
+    }
+
+    /// Int8 distances of the candidates, into `scratch.reranked`.
+    fn rerank_candidates(self, scratch: &mut Scratch) {
+        let step = quantise_query(&scratch.projected, &mut scratch.query_wide);
+        let Scratch { kernels, projected, probes, query_wide, candidates, reranked, .. } = scratch;
+        let query = ByteQuery { quantizer: self.quantizer, kernels, projected, wide: query_wide, step };
+        reranked.clear();
+        // Ascending positions: the rows of a list one after another, lists in order.
+        candidates.sort_unstable_by_key(|&candidate| candidate as u32);
+        let mut at = 0;
+        for &candidate in candidates.iter() {
+            let position = candidate as u32;
+            while probes.get(at + 1).is_some_and(|next| next.position <= position) {
+                at += 1;
+            }
+            let probe = probes[at];
+            let slot = (position - probe.position) as usize;
+            let Rows::Coded(rows) = &self.lists[probe.list].list.rows else { continue };
+            let distance = query.distance(rows, slot, probe);
+            reranked.push(Reranked { distance, error: 0.0, list: probe.list, slot });
+        }
+    }
+
+    /// Int8 distances and error bounds of all live rows, into `scratch.reranked`.
+    fn rerank_all(self, scratch: &mut Scratch) {
+        let step = quantise_query(&scratch.projected, &mut scratch.query_wide);
+        let Scratch { kernels, projected, probes, query_wide, reranked, .. } = scratch;
+        let query = ByteQuery { quantizer: self.quantizer, kernels, projected, wide: query_wide, step };
+        let length = (kernels.dot)(projected, projected).sqrt();
+        reranked.clear();
+        for &probe in probes.iter() {
+            let live = &self.lists[probe.list];
+            let Rows::Coded(rows) = &live.list.rows else { continue };
+            for slot in live.live_slots() {
+                let distance = query.distance(rows, slot, probe);
+                let error = query.error(rows, slot, probe, distance, length);
+                reranked.push(Reranked { distance, error, list: probe.list, slot });
+            }
+        }
+    }
+
+    fn nearest_reranked(self, wanted: usize, reranked: &mut Vec<Reranked>, hits: &mut Vec<Hit>) {
+        let id = |r: &Reranked| self.lists[r.list].list.ids[r.slot];
+        if wanted < reranked.len() {
+            reranked.select_nth_unstable_by(wanted - 1, |a, b| {
+                a.distance.total_cmp(&b.distance).then_with(|| id(a).cmp(&id(b)))
+            });
+            reranked.truncate(wanted);
+        }
+        hits.extend(reranked.iter().map(|r| self.hit(r)));
+    }
+
+    fn hit(self, r: &Reranked) -> Hit {
+        let list = &self.lists[r.list].list;
+        Hit { id: list.ids[r.slot], version: list.versions[r.slot], distance: r.distance, exact: false }
+    }
+}
+
+/// A query ready for int8 rows.
+struct ByteQuery<'a> {
+    quantizer: &'a Quantizer,
+    kernels: &'a Kernels,
+    projected: &'a [f32],
+    /// `projected / step`, rounded.
+    wide: &'a [i16],
+    step: f32,
+}
+
+impl ByteQuery<'_> {
+    fn distance(&self, rows: &CodedRows, slot: usize, probe: Probe) -> f32 {
+        let d = self.wide.len();
+        let bytes = &rows.bytes[slot * d..(slot + 1) * d];
+        let factors = rows.byte_factors[slot];
+        if self.quantizer.metric == Metric::Manhattan {
+            let centroid = self.quantizer.centroid(probe.list);
+            return (self.kernels.l1_i8)(self.projected, centroid, bytes, factors.step);
+        }
+        let product = (self.kernels.dot_i8)(self.wide, bytes) as f32 * (factors.step * self.step);
+        self.quantizer.finish((probe.base + factors.add) + self.quantizer.product_factor() * product)
+    }
+
+    /// The most by which [`ByteQuery::distance`] can be off, rounding of both sides and of the arithmetic included. A residual
+    /// is off by at most half a step a dimension: `e = step/2 · √d` in length, `step/2 · d` in L1. Then |√D − √D̃| ≤ e for an L2
+    /// distance, and |⟨q, e⟩| ≤ |q|·e for a product.
+    fn error(&self, rows: &CodedRows, slot: usize, probe: Probe, distance: f32, query_length: f32) -> f32 {
+        const ARITHMETIC: f32 = 1e-5;
+        let d = self.wide.len() as f32;
+        let factors = rows.byte_factors[slot];
+        let half = factors.step * 0.5001;
+        if self.quantizer.metric == Metric::Manhattan {
+            return half * d + ARITHMETIC * distance.abs();
+        }
+        let row_error = half * d.sqrt();
+        // The query's rounding, against a row of int8 numbers at most 127 · √d · step long.
+        let query_error = self.step * 0.5001 * d.sqrt() * 127.0 * d.sqrt() * factors.step;
+        let slack = ARITHMETIC * (probe.base.abs() + factors.add.abs() + query_length * query_length + distance.abs());
+        let error = match self.quantizer.metric {
+            Metric::Dot => query_length * row_error + query_error,
+            _ => {
+                let square = distance.abs() * if self.quantizer.metric == Metric::Cosine { 2.0 } else { 1.0 };
+                self.quantizer.finish(2.0 * square.sqrt() * row_error + row_error * row_error + 2.0 * query_error)
+            }
+        };
+        error + slack
+    }
+}

@@ -1,0 +1,189 @@
+//! The flat part: f32 rows in append-only chunks with live bits, searched exactly. It is the whole of a flat index, and the
+//! not yet filed rows of a trained one. Called by `vector_index` and `filing`.
+
+use super::distance;
+use super::kernels::Kernels;
+use super::spec::Hit;
+use super::top::TopHits;
+use crate::types::{Metric, PointId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Rows a chunk holds.
+pub(crate) const CHUNK_ROWS: usize = 256;
+
+/// Where a row of the tail is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TailSlot {
+    pub(crate) chunk: u32,
+    pub(crate) slot: u32,
+}
+
+/// The rows of a chunk, in slot order. Shared with a filing job once full.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ChunkRows {
+    pub(crate) ids: Vec<PointId>,
+    pub(crate) versions: Vec<u64>,
+    /// `d` numbers a row.
+    pub(crate) vectors: Vec<f32>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Chunk {
+    pub(crate) rows: Arc<ChunkRows>,
+    live: [u64; CHUNK_ROWS / 64],
+    live_rows: usize,
+}
+
+impl Chunk {
+    fn new(dimension: usize) -> Chunk {
+        let rows = ChunkRows {
+            ids: Vec::with_capacity(CHUNK_ROWS),
+            versions: Vec::with_capacity(CHUNK_ROWS),
+            vectors: Vec::with_capacity(CHUNK_ROWS * dimension),
+        };
+        Chunk { rows: Arc::new(rows), live: [0; CHUNK_ROWS / 64], live_rows: 0 }
+    }
+
+    fn is_full(&self) -> bool {
+        self.rows.ids.len() == CHUNK_ROWS
+    }
+
+    fn is_sparse(&self) -> bool {
+        self.live_rows * 2 < CHUNK_ROWS
+    }
+
+    fn clear(&mut self, slot: usize) {
+        debug_assert!(self.live[slot / 64] >> (slot % 64) & 1 == 1, "invariant: a row dies once");
+        self.live[slot / 64] &= !(1 << (slot % 64));
+        self.live_rows -= 1;
+    }
+
+    /// Slots of live rows, ascending.
+    pub(crate) fn live_slots(&self) -> impl Iterator<Item = usize> + '_ {
+        self.live.iter().enumerate().flat_map(|(i, &word)| {
+            let mut rest = word;
+            std::iter::from_fn(move || {
+                let bit = (rest != 0).then(|| rest.trailing_zeros() as usize)?;
+                rest &= rest - 1;
+                Some(i * 64 + bit)
+            })
+        })
+    }
+}
+
+/// The chunks, by number; numbers only grow, so a [`TailSlot`] never comes to mean another row.
+#[derive(Clone, Debug)]
+pub(crate) struct Tail {
+    dimension: usize,
+    chunks: BTreeMap<u32, Chunk>,
+    next: u32,
+    live_rows: usize,
+}
+
+/// Live rows of a chunk that was mostly dead, taken out to be appended again.
+pub(crate) struct Evicted {
+    pub(crate) rows: Arc<ChunkRows>,
+    pub(crate) slots: Vec<usize>,
+}
+
+impl Tail {
+    pub(crate) fn new(dimension: usize) -> Tail {
+        Tail { dimension, chunks: BTreeMap::new(), next: 0, live_rows: 0 }
+    }
+
+    pub(crate) fn live_rows(&self) -> usize {
+        self.live_rows
+    }
+
+    /// Appends a row. Cost: the copy.
+    pub(crate) fn push(&mut self, id: PointId, version: u64, vector: &[f32]) -> TailSlot {
+        let chunk_number = match self.chunks.last_key_value() {
+            Some((&number, chunk)) if !chunk.is_full() => number,
+            _ => {
+                let number = self.next;
+                self.next += 1;
+                self.chunks.insert(number, Chunk::new(self.dimension));
+                number
+            }
+        };
+        let chunk = self.chunks.entry(chunk_number).or_insert_with(|| Chunk::new(self.dimension));
+        // Only full chunks are ever shared, so this does not copy.
+        let rows = Arc::make_mut(&mut chunk.rows);
+        let slot = rows.ids.len();
+        rows.ids.push(id);
+        rows.versions.push(version);
+        rows.vectors.extend_from_slice(vector);
+        chunk.live[slot / 64] |= 1 << (slot % 64);
+        chunk.live_rows += 1;
+        self.live_rows += 1;
+        TailSlot { chunk: chunk_number, slot: slot as u32 }
+    }
+
+    /// The smallest version of a live row; none if there is no live row. Cost: one pass over the rows.
+    pub(crate) fn oldest_version(&self) -> Option<u64> {
+        let rows = self.chunks.values().flat_map(|chunk| chunk.live_slots().map(|slot| chunk.rows.versions[slot]));
+        rows.min()
+    }
+
+    /// The version of a live row.
+    pub(crate) fn version(&self, at: TailSlot) -> Option<u64> {
+        self.chunks.get(&at.chunk).map(|chunk| chunk.rows.versions[at.slot as usize])
+    }
+
+    /// Makes a live row dead. A full chunk with fewer than half of its rows live leaves the tail; those rows are returned, still
+    /// counted as dead: the caller appends them again, so that memory stays below twice the live rows.
+    pub(crate) fn remove(&mut self, at: TailSlot) -> Option<Evicted> {
+        let chunk = self.chunks.get_mut(&at.chunk)?;
+        chunk.clear(at.slot as usize);
+        self.live_rows -= 1;
+        if chunk.is_full() && chunk.is_sparse() { self.evict(at.chunk) } else { None }
+    }
+
+    /// Makes a live row dead and drops its chunk if that was the last; sparse chunks wait for [`Tail::sweep`].
+    pub(crate) fn clear(&mut self, at: TailSlot) {
+        let Some(chunk) = self.chunks.get_mut(&at.chunk) else { return };
+        chunk.clear(at.slot as usize);
+        self.live_rows -= 1;
+        if chunk.is_full() && chunk.live_rows == 0 {
+            self.chunks.remove(&at.chunk);
+        }
+    }
+
+    /// Takes out every full chunk with fewer than half of its rows live.
+    pub(crate) fn sweep(&mut self) -> Vec<Evicted> {
+        let sparse: Vec<u32> = self.full_chunks().filter(|(_, c)| c.is_sparse()).map(|(number, _)| number).collect();
+        sparse.into_iter().filter_map(|number| self.evict(number)).collect()
+    }
+
+    fn evict(&mut self, number: u32) -> Option<Evicted> {
+        let chunk = self.chunks.remove(&number)?;
+        self.live_rows -= chunk.live_rows;
+        let slots: Vec<usize> = chunk.live_slots().collect();
+        (!slots.is_empty()).then_some(Evicted { rows: chunk.rows, slots })
+    }
+
+    /// The full chunks, oldest first.
+    pub(crate) fn full_chunks(&self) -> impl Iterator<Item = (u32, &Chunk)> {
+        self.chunks.iter().filter(|(_, chunk)| chunk.is_full()).map(|(&number, chunk)| (number, chunk))
+    }
+
+    /// Scores every live row exactly.
+    pub(crate) fn search(&self, metric: Metric, query: &[f32], top: &mut TopHits, kernels: &Kernels) {
+        for chunk in self.chunks.values() {
+            for slot in chunk.live_slots() {
+                let vector = &chunk.rows.vectors[slot * self.dimension..(slot + 1) * self.dimension];
+                let distance = distance::exact(kernels, metric, query, vector);
+                if top.accepts(distance) {
+                    let (id, version) = (chunk.rows.ids[slot], chunk.rows.versions[slot]);
+                    top.push(Hit { id, version, distance, exact: true });
+                }
+            }
+        }
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let row = 4 * self.dimension + size_of::<PointId>() + 8;
+        self.chunks.len() * (CHUNK_ROWS * row + size_of::<Chunk>() + size_of::<ChunkRows>())
+    }
+}

@@ -1,0 +1,44 @@
+//! The k nearest so far: hits are taken while not above the k-th distance seen and cut in batches, not one by one.
+//! Called by `tail` and `search`.
+
+use super::spec::Hit;
+
+/// A bounded buffer of hits. Holds at most 2k + 64.
+pub(crate) struct TopHits {
+    k: usize,
+    limit: f32,
+    hits: Vec<Hit>,
+}
+
+impl TopHits {
+    pub(crate) fn new(k: usize) -> TopHits {
+        TopHits { k, limit: f32::INFINITY, hits: Vec::new() }
+    }
+
+    /// Whether a hit at this distance may be among the k nearest. (A distance that is no number orders last, but is a hit.)
+    pub(crate) fn accepts(&self, distance: f32) -> bool {
+        let above = distance > self.limit;
+        !above
+    }
+
+    pub(crate) fn push(&mut self, hit: Hit) {
+        self.hits.push(hit);
+        if self.hits.len() >= 2 * self.k + 64 {
+            self.cut();
+        }
+    }
+
+    fn cut(&mut self) {
+        if self.k > 0 && self.hits.len() > self.k {
+            self.hits.select_nth_unstable_by(self.k - 1, Hit::order);
+            self.limit = self.hits[self.k - 1].distance;
+        }
+        self.hits.truncate(self.k);
+    }
+
+    /// The k nearest, in no order.
+    pub(crate) fn into_hits(mut self) -> Vec<Hit> {
+        self.cut();
+        self.hits
+    }
+}

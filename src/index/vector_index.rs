@@ -1,0 +1,452 @@
+//! The mutable whole: a flat tail, posting lists once trained, and where each live point is. Every change is visible to the next
+//! search. Heavy work (training, filing) happens on values taken from it, off the lock that the shard keeps it behind.
+//! Called by `shard`.
+
+use super::calibrate::Calibration;
+use super::filing::{Filed, FilingJob, Location};
+use super::kernels::{self, Kernels};
+use super::list::LiveList;
+use super::quantizer::Quantizer;
+use super::sealed::Sealed;
+use super::search::{Lists, Plan, Scratch};
+use super::spec::{Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchStats};
+use super::tail::{Evicted, Tail, TailSlot};
+use super::top::TopHits;
+use crate::types::PointId;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Filed rows below which drift is not judged.
+const DRIFT_ROWS_MIN: usize = 1_000;
+/// Retrain when filed rows lie this many times farther from their centroids than the rows of training did.
+const DRIFT_MAX: f32 = 1.2;
+/// Retrain when there are this many times as many rows as at training.
+const GROWTH_MAX: usize = 2;
+
+/// Why a sealed part was not installed; the index is unchanged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InstallError {
+    /// Built for another metric, dimension or kind.
+    #[error("sealed index: expected the metric, dimension and kind of the specification")]
+    Specification,
+    /// Rows would be lost: they are in the present lists, but not in the new ones. (Filing must rest while a training runs:
+    /// see [`VectorIndex::training_started`].)
+    #[error("sealed index: {rows} filed rows are not in it")]
+    NotCovered {
+        /// How many.
+        rows: usize,
+    },
+}
+
+/// What [`VectorIndex::install`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Installed {
+    /// Rows of the sealed part that are live.
+    pub live_rows: usize,
+    /// Rows of it that were replaced or removed since it was built.
+    pub dead_rows: usize,
+}
+
+/// The index of one named vector of one shard.
+pub struct VectorIndex {
+    spec: IndexSpec,
+    kernels: &'static Kernels,
+    tail: Tail,
+    trained: Option<Trained>,
+    /// Looked up, never iterated.
+    locations: HashMap<PointId, Location>,
+    /// Counts changes of the lists other than by deletes: a filing job belongs to one epoch.
+    epoch: u64,
+    training: bool,
+}
+
+struct Trained {
+    quantizer: Arc<Quantizer>,
+    lists: Vec<LiveList>,
+    calibration: Calibration,
+    rows_at_training: usize,
+    filed_rows: usize,
+    filed_residual: f64,
+    /// Lists that want compaction.
+    sparse_lists: usize,
+}
+
+impl Trained {
+    fn new(sealed: Sealed) -> Trained {
+        let rows_at_training = sealed.len();
+        let Sealed { quantizer, lists, calibration } = sealed;
+        let (filed_rows, filed_residual, sparse_lists) = (0, 0.0, 0);
+        let mut trained =
+            Trained { quantizer, lists, calibration, rows_at_training, filed_rows, filed_residual, sparse_lists };
+        trained.count_sparse();
+        trained
+    }
+
+    fn count_sparse(&mut self) {
+        self.sparse_lists = self.lists.iter().filter(|l| l.wants_compaction()).count();
+    }
+
+    fn clear(&mut self, list: usize, slot: usize) {
+        let live = &mut self.lists[list];
+        let before = live.wants_compaction();
+        live.clear(slot);
+        self.sparse_lists += usize::from(live.wants_compaction() && !before);
+    }
+
+    fn view(&self) -> Lists<'_> {
+        Lists { quantizer: &self.quantizer, lists: &self.lists }
+    }
+
+    fn drift(&self) -> f32 {
+        let mean = (self.filed_residual / self.filed_rows.max(1) as f64) as f32;
+        let drift = mean / self.quantizer.residual_mean;
+        if self.filed_rows >= DRIFT_ROWS_MIN && drift.is_finite() { drift } else { 1.0 }
+    }
+
+    fn version(&self, list: u32, slot: u32) -> u64 {
+        self.lists[list as usize].list.versions[slot as usize]
+    }
+}
+
+impl VectorIndex {
+    /// An empty index.
+    pub fn new(spec: IndexSpec) -> Self {
+        VectorIndex::with_kernels(spec, kernels::active())
+    }
+
+    pub(crate) fn with_kernels(spec: IndexSpec, kernels: &'static Kernels) -> Self {
+        let tail = Tail::new(spec.dimension);
+        let locations = HashMap::new();
+        VectorIndex { spec, kernels, tail, trained: None, locations, epoch: 0, training: false }
+    }
+
+    /// An index whose rows are those live rows of `sealed` that `keep` says are still current: how a node starts from a file.
+    /// The caller then upserts what [`VectorIndex::version`] does not know.
+    pub fn restore(
+        spec: IndexSpec,
+        mut sealed: Sealed,
+        keep: &mut dyn FnMut(PointId, u64) -> bool,
+    ) -> Result<Self, InstallError> {
+        if !sealed.quantizer.fits(&spec) {
+            return Err(InstallError::Specification);
+        }
+        let mut index = VectorIndex::new(spec);
+        for (i, list) in sealed.lists.iter_mut().enumerate() {
+            for slot in list.live_slots().collect::<Vec<_>>() {
+                let (id, version) = (list.list.ids[slot], list.list.versions[slot]);
+                if keep(id, version) && !index.locations.contains_key(&id) {
+                    index.locations.insert(id, Location::List { list: i as u32, slot: slot as u32 });
+                } else {
+                    list.clear(slot);
+                }
+            }
+        }
+        index.trained = Some(Trained::new(sealed));
+        Ok(index)
+    }
+
+    /// The specification it was made with.
+    pub fn spec(&self) -> &IndexSpec {
+        &self.spec
+    }
+
+    /// Live points.
+    pub fn len(&self) -> usize {
+        self.locations.len()
+    }
+
+    /// Whether there is no live point.
+    pub fn is_empty(&self) -> bool {
+        self.locations.is_empty()
+    }
+
+    /// Whether the point is in the index, and at which version.
+    pub fn version(&self, id: PointId) -> Option<u64> {
+        match *self.locations.get(&id)? {
+            Location::Tail(at) => self.tail.version(at),
+            Location::List { list, slot } => self.trained.as_ref().map(|t| t.version(list, slot)),
+        }
+    }
+
+    /// Bytes held, by arithmetic on capacities.
+    pub fn memory_bytes(&self) -> usize {
+        let lists = self.trained.as_ref().map_or(0, |trained| {
+            let lists = trained.lists.iter().map(|l| l.list.memory_bytes() + l.live.capacity() * 4).sum::<usize>();
+            lists + trained.quantizer.memory_bytes()
+        });
+        let entry = size_of::<(PointId, Location)>() + 1;
+        // A hash table holds 8/7 of its capacity in slots.
+        lists + self.tail.memory_bytes() + self.locations.capacity() * 8 / 7 * entry
+    }
+
+    /// What it looks like now. Cost: one pass over the lists' counters.
+    pub fn state(&self) -> IndexState {
+        let flat = IndexState {
+            kind: IndexKind::Flat,
+            trained: false,
+            lists: 0,
+            rows: self.len(),
+            tail_rows: self.tail.live_rows(),
+            dead_rows: 0,
+            drift: 1.0,
+            nprobe: 0,
+            candidates: 0,
+            calibrated_recall: 1.0,
+        };
+        let Some(trained) = &self.trained else { return flat };
+        let setting = trained.calibration.settings[0];
+        IndexState {
+            kind: self.spec.kind,
+            trained: true,
+            lists: trained.lists.len(),
+            dead_rows: trained.lists.iter().map(LiveList::dead_rows).sum(),
+            drift: trained.drift(),
+            nprobe: setting.nprobe as usize,
+            candidates: setting.candidates as usize,
+            calibrated_recall: setting.recall,
+            ..flat
+        }
+    }
+
+    /// Adds a point, or replaces it. `vector` has the spec's dimension, is finite, and for cosine of unit length. Cost: the copy
+    /// and a hash-map entry; once per 128 deletes a chunk's live rows are copied too.
+    ///
+    /// # Panics
+    /// If the dimension is not the spec's: the caller validates.
+    pub fn upsert(&mut self, id: PointId, version: u64, vector: &[f32]) {
+        assert_eq!(vector.len(), self.spec.dimension, "invariant: vectors are validated before they are indexed");
+        let at = Location::Tail(self.tail.push(id, version, vector));
+        if let Some(old) = self.locations.insert(id, at) {
+            self.retire(old);
+        }
+    }
+
+    /// Removes a point; whether it was there.
+    pub fn remove(&mut self, id: PointId) -> bool {
+        let Some(old) = self.locations.remove(&id) else { return false };
+        self.retire(old);
+        true
+    }
+
+    /// Makes the row dead. The caller has already pointed its id elsewhere.
+    fn retire(&mut self, at: Location) {
+        match at {
+            Location::Tail(at) => self.retire_tail(at),
+            Location::List { list, slot } => {
+                if let Some(trained) = &mut self.trained {
+                    trained.clear(list as usize, slot as usize);
+                }
+            }
+        }
+    }
+
+    fn retire_tail(&mut self, at: TailSlot) {
+        if let Some(evicted) = self.tail.remove(at) {
+            self.append_again(evicted);
+        }
+    }
+
+    fn append_again(&mut self, Evicted { rows, slots }: Evicted) {
+        for slot in slots {
+            let vector = &rows.vectors[slot * self.spec.dimension..(slot + 1) * self.spec.dimension];
+            let moved = self.tail.push(rows.ids[slot], rows.versions[slot], vector);
+            self.locations.insert(rows.ids[slot], Location::Tail(moved));
+        }
+    }
+
+    /// The points nearest to `query` (same rules as a stored vector), ordered by (distance, id). Exact hits: the k nearest of the
+    /// tail (and of IVF-Flat lists). Others: from the lists, `max(16, 2k)`, for the caller to score again in f32 and cut to k.
+    /// With `exact`: every row of the lists that may be among the true k nearest, proven by error bounds.
+    ///
+    /// # Panics
+    /// If the dimension is not the spec's: the caller validates.
+    pub fn search(&self, query: &[f32], params: &SearchParams, scratch: &mut Scratch) -> SearchOutcome {
+        assert_eq!(query.len(), self.spec.dimension, "invariant: queries are validated before they are searched");
+        let mut hits = Vec::new();
+        let mut stats = match &self.trained {
+            Some(trained) if params.k > 0 => self.search_lists(trained, query, params, scratch, &mut hits),
+            _ => SearchStats::default(),
+        };
+        let mut top = TopHits::new(params.k);
+        self.tail.search(self.spec.metric, query, &mut top, scratch.kernels);
+        stats.tail_scanned = self.tail.live_rows();
+        hits.extend(top.into_hits());
+        hits.sort_unstable_by(Hit::order);
+        SearchOutcome { hits, stats }
+    }
+
+    fn search_lists(
+        &self,
+        trained: &Trained,
+        query: &[f32],
+        params: &SearchParams,
+        scratch: &mut Scratch,
+        hits: &mut Vec<Hit>,
+    ) -> SearchStats {
+        if params.exact {
+            return trained.view().search_exact(query, params.k, scratch, hits);
+        }
+        let calibrated = trained.calibration.plan(params.k);
+        let lists: usize = trained.lists.iter().map(|l| l.list.len()).sum();
+        let candidates = params.candidates.unwrap_or(calibrated.candidates).min(lists.max(1));
+        let nprobe = params.nprobe.unwrap_or(calibrated.nprobe);
+        trained.view().search(query, Plan { k: params.k, nprobe, candidates }, scratch, hits)
+    }
+
+    /// Whether building posting lists would pay: too many rows for a flat index, twice the rows of the last training, or filed
+    /// rows that lie a fifth farther from their centroids. False while a training runs.
+    pub fn wants_training(&self) -> bool {
+        if self.spec.kind == IndexKind::Flat || self.training {
+            return false;
+        }
+        match &self.trained {
+            None => self.len() > self.spec.flat_rows_max,
+            Some(trained) => {
+                self.len() > GROWTH_MAX * trained.rows_at_training.max(self.spec.flat_rows_max / 2)
+                    || (trained.drift() > DRIFT_MAX && trained.filed_rows * 10 >= trained.rows_at_training)
+            }
+        }
+    }
+
+    /// A training on a view of now or later begins. Until [`VectorIndex::install`] or [`VectorIndex::training_abandoned`] no row
+    /// leaves the tail, so that every row is in the tail or in the view.
+    pub fn training_started(&mut self) {
+        self.training = true;
+        self.epoch += 1;
+    }
+
+    /// The training ended without a result.
+    pub fn training_abandoned(&mut self) {
+        self.training = false;
+    }
+
+    /// Puts new posting lists in place of the old. Rows of the tail that they cover (same id and version) leave it; rows replaced
+    /// or removed since the lists were built are dead in them. Cost: a look-up a row.
+    pub fn install(&mut self, sealed: Sealed) -> Result<Installed, InstallError> {
+        if !sealed.quantizer.fits(&self.spec) {
+            return Err(InstallError::Specification);
+        }
+        let rows = self.rows_not_covered(&sealed);
+        if rows > 0 {
+            return Err(InstallError::NotCovered { rows });
+        }
+        self.training = false;
+        self.epoch += 1;
+        let built_rows = sealed.len();
+        let lists = self.adopt(&sealed.lists);
+        self.trained = Some(Trained::new(Sealed { lists, ..sealed }));
+        self.sweep_tail();
+        let live_rows = self.trained.as_ref().map_or(0, |t| t.lists.iter().map(|l| l.live_rows).sum());
+        Ok(Installed { live_rows, dead_rows: built_rows - live_rows })
+    }
+
+    /// Live rows of the present lists that the new ones do not have.
+    fn rows_not_covered(&self, sealed: &Sealed) -> usize {
+        let Some(trained) = &self.trained else { return 0 };
+        let filed: usize = trained.lists.iter().map(|l| l.live_rows).sum();
+        let covered = |&(id, version): &(PointId, u64)| match self.locations.get(&id) {
+            Some(&Location::List { list, slot }) => trained.version(list, slot) == version,
+            _ => false,
+        };
+        filed.saturating_sub(sealed.rows().filter(covered).count())
+    }
+
+    /// The built lists, with those rows live that are current; their ids point there from now on.
+    fn adopt(&mut self, built: &[LiveList]) -> Vec<LiveList> {
+        let mut adopted: Vec<LiveList> = built.iter().map(|l| LiveList::none_live(Arc::clone(&l.list))).collect();
+        for (i, source) in built.iter().enumerate() {
+            for slot in source.live_slots() {
+                let (id, version) = (source.list.ids[slot], source.list.versions[slot]);
+                let Some(location) = self.locations.get_mut(&id) else { continue };
+                let current = match *location {
+                    Location::Tail(at) => {
+                        let current = self.tail.version(at) == Some(version);
+                        if current {
+                            self.tail.clear(at);
+                        }
+                        current
+                    }
+                    Location::List { list, slot } => {
+                        // A second row of this id would find its first already adopted.
+                        let again = adopted.get(list as usize).is_some_and(|l| l.holds(slot as usize, id));
+                        !again && self.trained.as_ref().is_some_and(|t| t.version(list, slot) == version)
+                    }
+                };
+                if current {
+                    *location = Location::List { list: i as u32, slot: slot as u32 };
+                    adopted[i].set(slot);
+                }
+            }
+        }
+        adopted
+    }
+
+    /// Packs the rows of mostly dead chunks together.
+    fn sweep_tail(&mut self) {
+        for evicted in self.tail.sweep() {
+            self.append_again(evicted);
+        }
+    }
+
+    /// Whether filing would pay: the tail is longer than its bound, or one list in sixteen is more than a quarter dead. False
+    /// until trained and while a training runs.
+    pub fn wants_filing(&self) -> bool {
+        let Some(trained) = &self.trained else { return false };
+        let tail_long = self.tail.live_rows() > self.spec.tail_rows_max && self.tail.full_chunks().next().is_some();
+        !self.training && (tail_long || trained.sparse_lists * 16 > trained.lists.len())
+    }
+
+    /// The work of moving the tail's full chunks into their lists; none if not trained, or while a training runs.
+    /// Cost: a copy of the lists' handles and live bits.
+    pub fn filing_job(&self) -> Option<FilingJob> {
+        let trained = self.trained.as_ref().filter(|_| !self.training)?;
+        Some(FilingJob {
+            epoch: self.epoch,
+            kernels: self.kernels,
+            quantizer: Arc::clone(&trained.quantizer),
+            lists: trained.lists.clone(),
+            chunks: self.tail.full_chunks().map(|(number, chunk)| (number, chunk.clone())).collect(),
+        })
+    }
+
+    /// Puts a job's lists in place: rows that were replaced or removed meanwhile are dead in them. Whether it was done: not if
+    /// lists were installed since the job was taken. Cost: a look-up a row moved.
+    pub fn install_filed(&mut self, filed: Filed) -> bool {
+        let Some(trained) = self.trained.as_mut().filter(|_| filed.epoch == self.epoch) else { return false };
+        self.epoch += 1;
+        for changed in &filed.changed {
+            let live = &mut trained.lists[changed.list];
+            live.replace(Arc::clone(&changed.rows), changed.kept);
+            for (slot, id, origin) in changed.moved() {
+                let Some(location) = self.locations.get_mut(&id).filter(|location| **location == origin) else {
+                    continue;
+                };
+                *location = Location::List { list: changed.list as u32, slot: slot as u32 };
+                live.set(slot);
+                if let Location::Tail(at) = origin {
+                    self.tail.clear(at);
+                }
+            }
+        }
+        trained.filed_rows += filed.rows;
+        trained.filed_residual += filed.residual_sum;
+        trained.count_sparse();
+        self.sweep_tail();
+        true
+    }
+
+    /// The smallest version of a row that only the tail has: what a file of [`VectorIndex::sealed`] lacks begins there.
+    pub fn oldest_tail_version(&self) -> Option<u64> {
+        self.tail.oldest_version()
+    }
+
+    /// The posting lists as they are now, to be written to a file. Cost: a copy of handles and live bits. Rows of the tail are
+    /// not in it.
+    pub fn sealed(&self) -> Option<Sealed> {
+        self.trained.as_ref().map(|trained| Sealed {
+            quantizer: Arc::clone(&trained.quantizer),
+            lists: trained.lists.clone(),
+            calibration: trained.calibration,
+        })
+    }
+}

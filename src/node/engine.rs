@@ -1,0 +1,216 @@
+//! The engine of a node: data directory, store, log, catalog and shards, opened in order and closed in reverse, with the
+//! service over them. No listeners. Built by [`super::Node`] and by the embedded library.
+
+use super::StartError;
+use crate::{
+    cluster::Catalog,
+    config::{Config, Name},
+    coordination::Embedded,
+    raft::{LogStore, LogWriter, SoloOptions, WriterOptions, log_options},
+    rt::{self, shutdown::Shutdown},
+    service::{Identity, Phase, Service},
+    shard::{Host, IndexSettings, Parts},
+    store::{DataDir, Store, StoreOptions},
+    telemetry::metrics::Metrics,
+    types::limits,
+};
+use rand::RngCore;
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
+
+/// How often the engine looks whether its disk has failed.
+const WATCH_INTERVAL: Duration = Duration::from_millis(200);
+/// How often the simulation's stores flush and compact.
+const MAINTAIN_INTERVAL: Duration = Duration::from_millis(500);
+/// Trainings at once on a node: one, so that searches keep the other processors.
+const TRAININGS_MAX: usize = 1;
+
+/// See the module.
+pub struct Engine {
+    service: Service,
+    store: Store,
+    log: LogStore,
+    stop: Shutdown,
+    failed: Shutdown,
+    // Last, so that the lock is given back after everything else is closed.
+    directory: DataDir,
+}
+
+struct Opened {
+    directory: DataDir,
+    node_id: u64,
+    store: Store,
+    log: LogStore,
+}
+
+impl Engine {
+    /// Opens the data directory and everything in it. `identity` is completed by the caller: it knows the addresses.
+    ///
+    /// # Errors
+    /// The directory is in use, damaged or newer than this program; nothing is changed then.
+    pub async fn open(
+        config: &Config,
+        metrics: &Metrics,
+        describe: impl FnOnce(Identity) -> Identity,
+    ) -> Result<Engine, StartError> {
+        let opened = open_stores(config).await?;
+        let Opened { directory, node_id, store, log } = opened;
+        let writer_options = WriterOptions { metrics: Some(metrics.log.clone()), ..WriterOptions::default() };
+        let writer = LogWriter::start(log.clone(), writer_options);
+        let mut identity = Identity::new(node_id, config.cluster.name.as_str().to_owned(), zone(config), "standalone");
+        identity.can_write = can_write(&store, &log);
+        let identity = describe(identity);
+        let coordinator = Arc::new(Embedded::open(store.clone())?);
+        let catalog = Catalog::load(coordinator, &identity.cluster_name, node_id).await?;
+        let host = Host::new(Parts {
+            store: store.clone(),
+            log: log.clone(),
+            writer,
+            solo: solo_options(config),
+            index_directory: Arc::from(index_directory(&directory)?),
+            settings: IndexSettings {
+                flat_points_max: config.index.flat_points_max as usize,
+                ..IndexSettings::default()
+            },
+            trainings: Arc::new(tokio::sync::Semaphore::new(TRAININGS_MAX)),
+        });
+        open_shards(&catalog, &host).await?;
+        let (stop, failed) = (Shutdown::new(), Shutdown::new());
+        let service = Service::new(catalog, host, identity, metrics.clone());
+        let engine = Engine { service, store, log, stop, failed, directory };
+        engine.watch();
+        engine.maintain();
+        Ok(engine)
+    }
+
+    /// The operations.
+    pub fn service(&self) -> &Service {
+        &self.service
+    }
+
+    /// Where the data is.
+    pub fn data_dir(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Fires when the disk has failed and the process must end.
+    pub fn failed(&self) -> &Shutdown {
+        &self.failed
+    }
+
+    /// Finishes what is under way, syncs, and closes.
+    pub async fn close(self) {
+        self.service.identity().enter(Phase::Stopping);
+        self.service.host().close().await;
+        self.stop.trigger();
+        let store = self.store.clone();
+        if let Err(error) = rt::compute::io(move || store.sync()).await {
+            tracing::error!(%error, "the store could not be synced; the log has what it lacks");
+        }
+    }
+
+    fn watch(&self) {
+        let (store, service) = (self.store.clone(), self.service.clone());
+        let (stop, failed) = (self.stop.clone(), self.failed.clone());
+        rt::spawn("disk-watch", async move {
+            while !stop.is_triggered() {
+                if let Some(reason) = failure(&store, &service) {
+                    tracing::error!(reason, "the node can no longer promise what it writes; it stops");
+                    failed.trigger();
+                    return;
+                }
+                tokio::select! {
+                    biased;
+                    () = stop.wait() => {}
+                    () = rt::time::sleep(WATCH_INTERVAL) => {}
+                }
+            }
+        });
+    }
+
+    /// Drives flush and compaction where the store has no threads of its own.
+    fn maintain(&self) {
+        if !rt::SIMULATED {
+            return;
+        }
+        let (store, log, stop) = (self.store.clone(), self.log.clone(), self.stop.clone());
+        rt::spawn("store-maintain", async move {
+            while !stop.is_triggered() {
+                let (store, log) = (store.clone(), log.clone());
+                let done = rt::compute::io(move || {
+                    store.maintain().map_err(|error| error.to_string())?;
+                    log.maintain().map_err(|error| error.to_string())
+                });
+                if let Err(error) = done.await {
+                    tracing::error!(error, "store upkeep failed");
+                }
+                tokio::select! {
+                    biased;
+                    () = stop.wait() => {}
+                    () = rt::time::sleep(MAINTAIN_INTERVAL) => {}
+                }
+            }
+        });
+    }
+}
+
+async fn open_stores(config: &Config) -> Result<Opened, StartError> {
+    let path = config.data_dir.clone();
+    let options = StoreOptions {
+        cache_bytes: config.storage.cache.bytes(),
+        journal_bytes_max: config.storage.journal_max.bytes(),
+        ..StoreOptions::default()
+    };
+    let candidate = rt::rng::stream("node/id").next_u64();
+    rt::compute::io(move || {
+        let directory = DataDir::open(path)?;
+        let node_id = directory.node_id(candidate)?;
+        let log = LogStore::open(directory.join("log"), log_options())?;
+        let store = Store::open(directory.join("store"), options)?;
+        Ok(Opened { directory, node_id, store, log })
+    })
+    .await
+}
+
+fn index_directory(directory: &DataDir) -> Result<std::path::PathBuf, StartError> {
+    let path = directory.join("index");
+    crate::store::directory::make_directory(&path)?;
+    Ok(path)
+}
+
+fn solo_options(config: &Config) -> SoloOptions {
+    SoloOptions {
+        entry_bytes_max: limits::COMMAND_BYTES_MAX,
+        bytes_max: limits::COMMAND_BYTES_MAX * 2,
+        compact_after_bytes: config.raft.log_bytes_max.bytes() as usize,
+        ..SoloOptions::default()
+    }
+}
+
+fn zone(config: &Config) -> String {
+    config.cluster.zone.as_ref().map_or("default", Name::as_str).to_owned()
+}
+
+async fn open_shards(catalog: &Catalog, host: &Host) -> Result<(), StartError> {
+    let collections = catalog.collections();
+    let wanted: BTreeSet<u64> = collections.values().flat_map(|c| c.shards.iter().map(|(id, _)| *id)).collect();
+    host.remove_strays(&wanted).await?;
+    for collection in collections.values() {
+        for (id, _) in &collection.shards {
+            host.open(*id, collection.spec.clone()).await?;
+        }
+    }
+    Ok(())
+}
+
+fn can_write(store: &Store, log: &LogStore) -> Arc<dyn Fn() -> bool + Send + Sync> {
+    let (store, log) = (store.clone(), log.clone());
+    Arc::new(move || !store.is_poisoned() && !log.is_poisoned())
+}
+
+/// Why the node must stop, if it must.
+fn failure(store: &Store, service: &Service) -> Option<String> {
+    if store.is_poisoned() {
+        return Some("a write or sync of the store has failed".to_owned());
+    }
+    service.host().replicas().iter().find_map(|(_, replica)| replica.failure())
+}

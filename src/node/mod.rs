@@ -1,0 +1,104 @@
+//! A node: the only place that builds components. `Node::start(config)` opens the engine, then the listeners;
+//! `Node::stop` goes the other way. Production and simulation call the same function. Called by `main`, `cli` and the
+//! simulation.
+
+mod engine;
+mod servers;
+
+pub use engine::Engine;
+pub use servers::Addresses;
+
+use crate::{
+    config::{Config, Mode},
+    raft::LogError,
+    rt::shutdown::Shutdown,
+    service::Phase,
+    store::StoreError,
+    telemetry::metrics::Metrics,
+    types::Error,
+};
+use servers::{Bound, Servers};
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The mode is not there yet.
+    #[error("mode {}: {why}", mode.name())]
+    Mode { mode: Mode, why: &'static str },
+    /// A listener could not be bound.
+    #[error("cannot listen for {listener} on {address}: {source}")]
+    Listen { listener: &'static str, address: String, source: std::io::Error },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The catalog or a shard.
+    #[error(transparent)]
+    Data(#[from] Error),
+}
+
+impl StartError {
+    /// The exit code that says so (API.md, "Exit codes").
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            StartError::Mode { .. } | StartError::Listen { .. } => 2,
+            StartError::Store(StoreError::InUse { .. }) => 3,
+            StartError::Store(_) | StartError::Log(_) | StartError::Data(_) => 4,
+        }
+    }
+}
+
+/// A running node.
+pub struct Node {
+    engine: Engine,
+    servers: Servers,
+}
+
+impl Node {
+    /// Starts a standalone node: when this returns it takes requests.
+    ///
+    /// # Errors
+    /// See [`StartError`]; whatever was opened is closed again.
+    pub async fn start(config: &Config) -> Result<Node, StartError> {
+        if config.mode != Mode::Standalone {
+            let why = "only standalone nodes can be started by this version; the cluster is not there yet";
+            return Err(StartError::Mode { mode: config.mode, why });
+        }
+        let bound = Bound::bind(config).await?;
+        let addresses = bound.addresses().clone();
+        let metrics = Metrics::new();
+        let engine = Engine::open(config, &metrics, |mut identity| {
+            identity.http = addresses.http.iter().map(ToString::to_string).collect();
+            identity.grpc = addresses.grpc.to_string();
+            identity
+        })
+        .await?;
+        let servers = bound.serve(config, &engine, metrics);
+        engine.service().identity().enter(Phase::Up);
+        Ok(Node { engine, servers })
+    }
+
+    /// The addresses it listens on.
+    pub fn addresses(&self) -> &Addresses {
+        self.servers.addresses()
+    }
+
+    /// Its operations, without the wire.
+    pub fn service(&self) -> &crate::service::Service {
+        self.engine.service()
+    }
+
+    /// Fires when the node's disk has failed and the process must end.
+    pub fn failed(&self) -> &Shutdown {
+        self.engine.failed()
+    }
+
+    /// Not ready → no new connections → requests under way end → shards close → sync.
+    pub async fn stop(self) {
+        self.engine.service().identity().enter(Phase::Stopping);
+        self.servers.stop().await;
+        self.engine.close().await;
+    }
+}

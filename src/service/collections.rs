@@ -1,0 +1,128 @@
+//! Operations on collections: create, list, look, delete.
+
+use super::{CollectionInfo, CollectionStats, Service, ShardStats, VectorIndexInfo};
+use crate::{
+    cluster::Collection,
+    rt,
+    shard::ReplicaStats,
+    types::{CollectionName, CollectionSpec, IndexType, Result, VectorName, VectorSpec},
+};
+
+impl Service {
+    /// Creates a collection; when it is answered the collection survives power loss and takes writes.
+    ///
+    /// # Errors
+    /// `table_exists`, `too_many_tables`.
+    pub async fn create_collection(&self, name: CollectionName, spec: CollectionSpec) -> Result<CollectionInfo> {
+        let collection = self.0.catalog.create(&name, spec, rt::time::wall().0).await?;
+        for (id, _) in &collection.shards {
+            self.0.host.open(*id, collection.spec.clone()).await?;
+        }
+        tracing::info!(table = %name, shards = collection.shards.len(), "table created");
+        self.info(&collection)
+    }
+
+    /// Every collection, by name.
+    pub async fn list_collections(&self) -> Result<Vec<CollectionInfo>> {
+        self.0.catalog.collections().values().map(|collection| self.info(collection)).collect()
+    }
+
+    /// One collection.
+    ///
+    /// # Errors
+    /// `table_not_found`.
+    pub async fn collection(&self, name: &CollectionName) -> Result<CollectionInfo> {
+        self.info(&*self.0.catalog.collection(name)?)
+    }
+
+    /// Deletes a collection with all its points.
+    ///
+    /// # Errors
+    /// `table_not_found`.
+    pub async fn delete_collection(&self, name: &CollectionName) -> Result<()> {
+        for id in self.0.catalog.delete(name).await? {
+            self.0.host.drop_shard(id).await?;
+        }
+        self.0.metrics.collections.forget(name.as_str());
+        tracing::info!(table = %name, "table deleted");
+        Ok(())
+    }
+
+    /// Sizes and states of a collection and its shards.
+    ///
+    /// # Errors
+    /// `table_not_found`.
+    pub async fn stats(&self, name: &CollectionName) -> Result<CollectionStats> {
+        let collection = self.0.catalog.collection(name)?;
+        let stats = self.shard_stats(&collection)?;
+        let shard = |((id, range), stats): (&(u64, crate::cluster::SlotRange), &ReplicaStats)| ShardStats {
+            id: *id,
+            slots: (range.first, range.end),
+            points: stats.points,
+            applied_index: stats.applied,
+            memory_bytes: stats.memory_bytes(),
+            disk_bytes: stats.disk_bytes,
+        };
+        let shards: Vec<ShardStats> = collection.shards.iter().zip(&stats).map(shard).collect();
+        Ok(CollectionStats {
+            info: info_of(&collection, &stats),
+            memory_bytes: shards.iter().map(|shard| shard.memory_bytes).sum(),
+            disk_bytes: shards.iter().map(|shard| shard.disk_bytes).sum(),
+            shards,
+        })
+    }
+
+    fn shard_stats(&self, collection: &Collection) -> Result<Vec<ReplicaStats>> {
+        Ok(self.replicas(collection)?.iter().map(|(_, replica)| replica.stats()).collect())
+    }
+
+    fn info(&self, collection: &Collection) -> Result<CollectionInfo> {
+        Ok(info_of(collection, &self.shard_stats(collection)?))
+    }
+}
+
+fn info_of(collection: &Collection, stats: &[ReplicaStats]) -> CollectionInfo {
+    CollectionInfo {
+        name: collection.name.clone(),
+        spec: collection.spec.clone(),
+        points: stats.iter().map(|shard| shard.points).sum(),
+        created_ms: collection.created_ms,
+        indexes: collection.spec.vectors.iter().map(|(name, spec)| index_info(name, spec, stats)).collect(),
+        notices: notices(&collection.spec),
+    }
+}
+
+fn index_info(name: &VectorName, spec: &VectorSpec, stats: &[ReplicaStats]) -> VectorIndexInfo {
+    let states: Vec<_> =
+        stats.iter().filter_map(|s| s.indexes.iter().find(|(n, _)| n == name)).map(|(_, s)| s).collect();
+    let sum = |part: fn(&crate::index::IndexState) -> usize| states.iter().map(|state| part(state) as u64).sum();
+    let trained = states.iter().any(|state| state.trained);
+    let training = stats.iter().any(|shard| shard.training);
+    VectorIndexInfo {
+        vector: name.clone(),
+        index: spec.index,
+        served_by: if trained { spec.index.served_by() } else { IndexType::Flat },
+        state: match (training, trained) {
+            (true, _) => "training",
+            (false, true) => "ready",
+            (false, false) => "exact",
+        },
+        rows: sum(|state| state.rows),
+        tail_rows: sum(|state| state.tail_rows),
+        dead_rows: sum(|state| state.dead_rows),
+        lists: sum(|state| state.lists),
+        memory_bytes: stats
+            .iter()
+            .flat_map(|s| &s.index_memory_bytes)
+            .filter(|(n, _)| n == name)
+            .map(|(_, bytes)| bytes)
+            .sum(),
+    }
+}
+
+/// What is served otherwise than it was asked for.
+fn notices(spec: &CollectionSpec) -> Vec<String> {
+    let asked = spec.vectors.values().any(|vector| vector.index == IndexType::Hnsw);
+    let notice = "index_type hnsw is served by ivf_pq, which needs no graph and answers the same searches";
+    if asked { vec![notice.to_owned()] } else { Vec::new() }
+}

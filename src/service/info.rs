@@ -1,0 +1,104 @@
+//! What operations tell about collections, shards and nodes. Made by `service`, shown by `api` and the embedded library.
+
+use crate::types::{CollectionName, CollectionSpec, IndexType, VectorName};
+
+/// A collection as it is now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CollectionInfo {
+    pub name: CollectionName,
+    pub spec: CollectionSpec,
+    pub points: u64,
+    /// Milliseconds since 1970.
+    pub created_ms: u64,
+    pub indexes: Vec<VectorIndexInfo>,
+    /// What the user should know: what was asked for and is served by something else.
+    pub notices: Vec<String>,
+}
+
+/// The index of one vector, over all shards.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VectorIndexInfo {
+    pub vector: VectorName,
+    /// What was asked for.
+    pub index: IndexType,
+    /// What answers now: `flat` until the index is trained.
+    pub served_by: IndexType,
+    /// `exact`, `training` or `ready`.
+    pub state: &'static str,
+    pub rows: u64,
+    pub tail_rows: u64,
+    pub dead_rows: u64,
+    pub lists: u64,
+    pub memory_bytes: u64,
+}
+
+/// A collection with its sizes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CollectionStats {
+    pub info: CollectionInfo,
+    pub shards: Vec<ShardStats>,
+    pub memory_bytes: u64,
+    pub disk_bytes: u64,
+}
+
+/// One shard.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShardStats {
+    pub id: u64,
+    /// First slot, and the one after the last.
+    pub slots: (u16, u16),
+    pub points: u64,
+    pub applied_index: u64,
+    pub memory_bytes: u64,
+    pub disk_bytes: u64,
+}
+
+/// The cluster in one look.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClusterStatus {
+    /// `healthy` or `degraded`.
+    pub verdict: &'static str,
+    pub reasons: Vec<String>,
+    pub cluster_name: String,
+    pub mode: &'static str,
+    pub master: Option<String>,
+    pub nodes: Vec<NodeInfo>,
+    pub collections: u64,
+    pub shards: u64,
+    pub points: u64,
+    pub version: &'static str,
+}
+
+/// One node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeInfo {
+    pub id: String,
+    pub zone: String,
+    pub version: &'static str,
+    pub http: Vec<String>,
+    pub grpc: String,
+    /// `up`, `starting` or `stopping`.
+    pub status: &'static str,
+    pub roles: Vec<&'static str>,
+    pub uptime_seconds: u64,
+    pub memory_bytes: u64,
+    pub shards: u64,
+}
+
+/// Whether the node works, and what was looked at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HealthReport {
+    /// It runs and can still write.
+    pub live: bool,
+    /// It takes requests.
+    pub ready: bool,
+    pub checks: Vec<Check>,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Check {
+    pub name: &'static str,
+    pub ok: bool,
+    pub detail: String,
+}

@@ -1,0 +1,203 @@
+//! The replicated operations of a shard, as they stand in its log. The bytes are stored data: the variants keep their
+//! order for ever, and golden tests hold them. Called by `replica` (encoding), `machine` (decoding).
+
+use crate::types::{Error, ErrorKind, Point, PointId, PointPatch, Result, VectorName, limits};
+use serde::{Deserialize, Serialize};
+
+/// Format of the encoding; the first byte of every command.
+const FORMAT: u8 = 1;
+
+/// One operation. Borrows from the log entry it is decoded from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Command<'a> {
+    /// Write points whole, all of them or none.
+    #[serde(borrow)]
+    Upsert(Vec<PointWrite<'a>>),
+    /// Change one existing point: replace the given vectors, merge the payload.
+    #[serde(borrow)]
+    Patch(PointWrite<'a>),
+    /// Remove points by id.
+    Delete(Vec<PointId>),
+    /// Remove the points that pass a filter (its JSON).
+    #[serde(borrow)]
+    DeleteWhere(&'a str),
+}
+
+/// One point of a command.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PointWrite<'a> {
+    pub id: PointId,
+    /// The caller's spelling of the id, if it has to be kept.
+    pub spelling: Option<&'a str>,
+    pub if_version: Option<u64>,
+    /// Name and little-endian f32 components.
+    #[serde(borrow)]
+    pub vectors: Vec<VectorBytes<'a>>,
+    /// JSON of the payload; empty for the empty object.
+    pub payload: &'a [u8],
+}
+
+/// A named vector as bytes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VectorBytes<'a> {
+    pub name: &'a str,
+    pub components: &'a [u8],
+}
+
+impl<'a> Command<'a> {
+    /// Bytes for the log.
+    ///
+    /// # Errors
+    /// `command_too_large` over [`limits::COMMAND_BYTES_MAX`].
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        let mut out = Vec::with_capacity(64 + self.size_hint());
+        out.push(FORMAT);
+        let out = postcard::to_extend(self, out).map_err(|error| Error::internal(format!("encoding: {error}")))?;
+        if out.len() > limits::COMMAND_BYTES_MAX {
+            return Err(Error::invalid("command_too_large", "the write is too large for one request")
+                .expected(format!("at most {} bytes", limits::COMMAND_BYTES_MAX))
+                .got(format!("{} bytes", out.len())));
+        }
+        Ok(out)
+    }
+
+    /// The inverse of [`Command::encode`].
+    ///
+    /// # Errors
+    /// `Corrupt` for bytes no version of this program wrote, or a newer one did.
+    pub fn decode(bytes: &'a [u8]) -> Result<Command<'a>> {
+        let corrupt = |why: String| Error::new(ErrorKind::Corrupt, "bad_command", why);
+        match bytes.split_first() {
+            Some((&FORMAT, rest)) => {
+                postcard::from_bytes(rest).map_err(|error| corrupt(format!("a log entry is no command: {error}")))
+            }
+            Some((format, _)) => Err(corrupt(format!("a log entry has the unknown format {format}"))),
+            None => Err(corrupt("a log entry is empty".to_owned())),
+        }
+    }
+
+    fn size_hint(&self) -> usize {
+        let write = |write: &PointWrite<'_>| {
+            write.payload.len()
+                + 64
+                + write.vectors.iter().map(|v| v.components.len() + v.name.len() + 8).sum::<usize>()
+        };
+        match self {
+            Command::Upsert(writes) => writes.iter().map(write).sum(),
+            Command::Patch(one) => write(one),
+            Command::Delete(ids) => ids.len() * 18,
+            Command::DeleteWhere(filter) => filter.len(),
+        }
+    }
+}
+
+/// Owned bytes of points, from which a [`Command`] can borrow.
+pub struct WriteBuffers {
+    ids: Vec<(PointId, Option<String>, Option<u64>)>,
+    vectors: Vec<Vec<(String, Vec<u8>)>>,
+    payloads: Vec<Vec<u8>>,
+}
+
+impl WriteBuffers {
+    /// Takes the bytes of points to be written whole.
+    pub fn of_points(points: Vec<Point>) -> WriteBuffers {
+        let mut buffers = WriteBuffers::with_capacity(points.len());
+        for point in points {
+            let (id, spelling) = (point.id.point_id(), point.id.spelling().map(str::to_owned));
+            buffers.push((id, spelling, point.if_version), point.vectors, point.payload.to_json());
+        }
+        buffers
+    }
+
+    /// Takes the bytes of one change.
+    pub fn of_patch(patch: PointPatch) -> WriteBuffers {
+        let mut buffers = WriteBuffers::with_capacity(1);
+        let (id, spelling) = (patch.id.point_id(), patch.id.spelling().map(str::to_owned));
+        buffers.push((id, spelling, patch.if_version), patch.vectors, patch.payload.to_json());
+        buffers
+    }
+
+    fn with_capacity(n: usize) -> WriteBuffers {
+        WriteBuffers { ids: Vec::with_capacity(n), vectors: Vec::with_capacity(n), payloads: Vec::with_capacity(n) }
+    }
+
+    fn push(
+        &mut self,
+        id: (PointId, Option<String>, Option<u64>),
+        vectors: Vec<(VectorName, crate::types::Vector)>,
+        payload: Vec<u8>,
+    ) {
+        self.ids.push(id);
+        let bytes = |(name, vector): (VectorName, crate::types::Vector)| {
+            (name.as_str().to_owned(), to_bytes(vector.as_slice()))
+        };
+        self.vectors.push(vectors.into_iter().map(bytes).collect());
+        self.payloads.push(payload);
+    }
+
+    /// The points, borrowed.
+    pub fn writes(&self) -> Vec<PointWrite<'_>> {
+        let parts = self.ids.iter().zip(&self.vectors).zip(&self.payloads);
+        parts
+            .map(|(((id, spelling, if_version), vectors), payload)| PointWrite {
+                id: *id,
+                spelling: spelling.as_deref(),
+                if_version: *if_version,
+                vectors: vectors.iter().map(|(name, components)| VectorBytes { name, components }).collect(),
+                payload,
+            })
+            .collect()
+    }
+}
+
+/// Little-endian bytes of components.
+pub fn to_bytes(components: &[f32]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(components.len() * 4);
+    components.iter().for_each(|c| out.extend_from_slice(&c.to_le_bytes()));
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{DocumentId, Payload, Vector};
+    use proptest::prelude::*;
+
+    fn point() -> Point {
+        Point {
+            id: DocumentId::Text("doc1".into()),
+            vectors: vec![(VectorName::default(), Vector::new(vec![1.0, -2.0]).unwrap())],
+            payload: Payload::from_json(br#"{"a":1}"#).unwrap(),
+            if_version: Some(3),
+        }
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let hex =
+            |command: Command<'_>| command.encode().unwrap().iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let buffers = WriteBuffers::of_points(vec![point()]);
+        let write = "0110e15dea2e93995332883ca45aed6312e20104646f63310103010008 0000803f000000c0 077b2261223a317d"
+            .replace(' ', "");
+        assert_eq!(hex(Command::Upsert(buffers.writes())), format!("010001{write}"));
+        assert_eq!(hex(Command::Patch(buffers.writes().remove(0))), format!("0101{write}"));
+        assert_eq!(hex(Command::Delete(vec![PointId::Num(300)])), "01020100ac02");
+        assert_eq!(hex(Command::DeleteWhere("{}")), "0103027b7d");
+    }
+
+    #[test]
+    fn commands_round_trip() {
+        let buffers = WriteBuffers::of_points(vec![point(), point()]);
+        let command = Command::Upsert(buffers.writes());
+        assert_eq!(Command::decode(&command.encode().unwrap()).unwrap(), command);
+        assert_eq!(Command::decode(&[]).unwrap_err().code(), "bad_command");
+        assert_eq!(Command::decode(&[9, 0]).unwrap_err().code(), "bad_command");
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(bytes: Vec<u8>) {
+            let _ = Command::decode(&bytes);
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Opening a replica: its indexes from the index file where there is one, brought up to date by the deltas; from the
+//! records where there is none or it cannot be trusted. Called by `replica`.
+
+use super::{
+    files::{IndexFiles, Unusable},
+    records::{Records, View},
+    round::components,
+    settings::IndexSettings,
+    state::{Found, Indexes},
+};
+use crate::{
+    index::VectorIndex,
+    store::keys::{meta::MetaKey, point::PointRecord},
+    types::{CollectionSpec, PointId, Result, VectorName},
+};
+use std::collections::BTreeSet;
+
+/// Reads what is stored. Cost: the index file and the points changed since; without a file, every point once.
+///
+/// # Errors
+/// `Corrupt` if records cannot be read. A bad index file is not an error: it is made again.
+pub fn find(records: &Records, spec: &CollectionSpec, settings: &IndexSettings, files: &IndexFiles) -> Result<Found> {
+    let view = records.view();
+    let (applied, points) = (view.number(MetaKey::AppliedIndex)?, view.number(MetaKey::PointCount)?);
+    let mut indexes = Indexes::new(spec, settings);
+    let mut filled = BTreeSet::new();
+    let epoch = view.number(MetaKey::IndexEpoch)?;
+    if epoch > 0 {
+        match load(files, epoch, &mut indexes) {
+            Ok(names) => filled = names,
+            Err(error) => {
+                tracing::warn!(%error, "the index file cannot be used; the index is made again from the records");
+                indexes = Indexes::new(spec, settings);
+            }
+        }
+        let through = view.number(MetaKey::IndexedThrough)?;
+        let touched: BTreeSet<PointId> = view.touched_after(through)?.into_iter().collect();
+        for id in touched {
+            refresh(&view, id, &filled, &mut indexes)?;
+        }
+    }
+    let missing: BTreeSet<VectorName> = spec.vectors.keys().filter(|name| !filled.contains(*name)).cloned().collect();
+    if !missing.is_empty() && points > 0 {
+        for entry in view.points() {
+            let (id, bytes) = entry?;
+            show(id, &bytes, &missing, &mut indexes)?;
+        }
+    }
+    Ok(Found { indexes, applied, points, keeps_deltas: epoch > 0 })
+}
+
+/// Puts the file's parts in their indexes; returns their names.
+fn load(files: &IndexFiles, epoch: u64, indexes: &mut Indexes) -> Result<BTreeSet<VectorName>, Unusable> {
+    let mut names = BTreeSet::new();
+    for (name, sealed) in files.read(epoch)? {
+        let index = indexes.get_mut(&name).ok_or_else(|| Unusable::Nonsense(format!("unknown vector {name}")))?;
+        let restored = VectorIndex::restore(index.spec().clone(), sealed, &mut |_, _| true);
+        *index = restored.map_err(|error| Unusable::Nonsense(error.to_string()))?;
+        names.insert(name);
+    }
+    Ok(names)
+}
+
+/// Brings one point up to date in the named indexes.
+fn refresh(view: &View, id: PointId, names: &BTreeSet<VectorName>, indexes: &mut Indexes) -> Result<()> {
+    match view.point(id)? {
+        Some(bytes) => show(id, &bytes, names, indexes),
+        None => {
+            indexes.remove(id);
+            Ok(())
+        }
+    }
+}
+
+fn show(id: PointId, bytes: &[u8], names: &BTreeSet<VectorName>, indexes: &mut Indexes) -> Result<()> {
+    let record = PointRecord::decode(bytes).map_err(Records::corrupt)?;
+    for name in names {
+        if indexes.get(name).is_some_and(|index| index.version(id) == Some(record.version)) {
+            continue;
+        }
+        let vector = record.vectors.get(name.as_str()).map(components);
+        indexes.put_one(name, id, record.version, vector);
+    }
+    Ok(())
+}

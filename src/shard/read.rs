@@ -1,0 +1,70 @@
+//! Reading points of one replica by id and in id order. Called by `replica`, and by `search` for what a hit shows.
+
+use super::{records::Records, round::document_not_found, state::State};
+use crate::{
+    store::keys::point::{self, PointRecord},
+    types::{
+        DocumentId, Payload, PointId, Result, StoredPoint, VectorName, limits,
+        operation::{Cursor, ListAnswer, ListRequest},
+    },
+};
+
+/// One point.
+///
+/// # Errors
+/// `document_not_found`.
+pub fn get(state: &State, id: &DocumentId) -> Result<StoredPoint> {
+    let bytes = state.records.view().point(id.point_id())?.ok_or_else(|| document_not_found(id.clone()))?;
+    let record = PointRecord::decode(&bytes).map_err(Records::corrupt)?;
+    stored_point(id.point_id(), &record, true, true)
+}
+
+/// A page of points in id order, of one moment. Ends early at [`limits::LIST_BYTES_MAX`].
+pub fn list(state: &State, request: &ListRequest) -> Result<ListAnswer> {
+    let view = state.records.view();
+    let points = match request.cursor {
+        Some(cursor) => view.points_after(cursor.after),
+        None => view.points(),
+    };
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    for entry in points {
+        let (id, value) = entry?;
+        let record = PointRecord::decode(&value).map_err(Records::corrupt)?;
+        if let Some(filter) = &request.filter
+            && !filter.passes(id, payload(&record)?.as_object())
+        {
+            continue;
+        }
+        let full = page.len() == request.limit || bytes + value.len() > limits::LIST_BYTES_MAX;
+        if full && let Some(last) = page.last() {
+            let last: &StoredPoint = last;
+            let cursor = Some(Cursor { after: last.id.point_id() });
+            return Ok(ListAnswer { points: page, cursor });
+        }
+        bytes += value.len();
+        page.push(stored_point(id, &record, request.with_payload, request.with_vector)?);
+    }
+    Ok(ListAnswer { points: page, cursor: None })
+}
+
+/// A record as the caller sees it.
+pub fn stored_point(
+    id: PointId,
+    record: &PointRecord<'_>,
+    with_payload: bool,
+    with_vector: bool,
+) -> Result<StoredPoint> {
+    let vectors =
+        with_vector.then(|| record.vectors.iter().map(named_vector).collect::<Result<Vec<_>>>()).transpose()?;
+    let payload = with_payload.then(|| payload(record)).transpose()?;
+    Ok(StoredPoint { id: DocumentId::restore(id, record.original_id), version: record.version, vectors, payload })
+}
+
+fn named_vector((name, bytes): (&str, &[u8])) -> Result<(VectorName, Vec<f32>)> {
+    Ok((VectorName::new(name).map_err(Records::corrupt)?, point::f32s(bytes).collect()))
+}
+
+/// A record's payload.
+pub fn payload(record: &PointRecord<'_>) -> Result<Payload> {
+    Payload::from_json(record.payload).ok_or_else(|| Records::corrupt("a stored payload is no JSON object"))
+}

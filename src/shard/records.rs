@@ -1,0 +1,185 @@
+//! The records of one replica in the store: points, deltas and meta, under their keys. The only file of the room that
+//! knows how they are laid out. Called by `round` (writing), `search`, `read` and `indexer` (reading), `replica`
+//! (opening).
+
+use crate::{
+    store::{
+        Batch, Direction, Durability, Scan, Space, Store, StoreError, Value,
+        keys::{
+            delta,
+            meta::{self, MetaKey},
+            point, shard_space,
+        },
+    },
+    types::{Error, ErrorKind, PointId, Result},
+};
+
+/// The space of one replica.
+#[derive(Clone)]
+pub struct Records {
+    store: Store,
+    space: Space,
+}
+
+impl Records {
+    /// Opens the space of shard `id`, making it if it is not there.
+    pub fn open(store: Store, id: u64) -> Result<Records> {
+        let space = store.space(&shard_space(id)).map_err(Records::failed)?;
+        Ok(Records { store, space })
+    }
+
+    /// Removes the space of shard `id` with all it holds.
+    pub fn remove(store: &Store, id: u64) -> Result<()> {
+        store.drop_space(&shard_space(id)).map(|_| ()).map_err(Records::failed)
+    }
+
+    /// What is there now, all of one moment.
+    pub fn view(&self) -> View {
+        View { view: self.store.view(), space: self.space.clone() }
+    }
+
+    /// Makes everything committed so far survive power loss.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        self.store.sync()
+    }
+
+    /// Bytes on disk.
+    pub fn disk_bytes(&self) -> u64 {
+        self.space.disk_bytes()
+    }
+
+    /// Records that `epoch`'s index files have taken in everything up to log index `through`, and forgets the deltas they
+    /// cover. Power-safe when it returns.
+    pub fn index_saved(&self, epoch: u64, through: u64) -> Result<()> {
+        let mut batch = self.store.batch();
+        batch.put(&self.space, &MetaKey::IndexEpoch.key(), &meta::encode(epoch));
+        batch.put(&self.space, &MetaKey::IndexedThrough.key(), &meta::encode(through));
+        let view = self.store.view();
+        for entry in view.range(&self.space, &delta::key(0)..&delta::key(through.saturating_add(1)), Direction::Forward)
+        {
+            batch.delete(&self.space, &entry.map_err(Records::failed)?.0);
+        }
+        batch.commit(Durability::Synced).map_err(Records::failed)
+    }
+
+    /// What a failure of the store is to the caller of an operation.
+    pub fn failed(error: StoreError) -> Error {
+        match error {
+            StoreError::NoSpace { .. } => Error::new(ErrorKind::Exhausted, "disk_full", error.to_string()),
+            StoreError::Corrupt { .. } | StoreError::NewerFormat { .. } => Records::corrupt(error),
+            other => Error::new(ErrorKind::Unavailable, "store_failed", other.to_string()),
+        }
+    }
+
+    /// Stored bytes that mean nothing.
+    pub fn corrupt(why: impl std::fmt::Display) -> Error {
+        Error::new(ErrorKind::Corrupt, "shard_corrupt", why.to_string())
+    }
+}
+
+/// The records of one moment.
+pub struct View {
+    view: crate::store::View,
+    space: Space,
+}
+
+impl View {
+    /// The record of a point.
+    pub fn point(&self, id: PointId) -> Result<Option<Value>> {
+        self.view.get(&self.space, &point::key(id)).map_err(Records::failed)
+    }
+
+    /// Whether there is such a point.
+    pub fn contains(&self, id: PointId) -> Result<bool> {
+        self.view.contains(&self.space, &point::key(id)).map_err(Records::failed)
+    }
+
+    /// All points, in id order.
+    pub fn points(&self) -> Points {
+        Points(self.view.range(&self.space, &point::keys().start..&point::keys().end, Direction::Forward))
+    }
+
+    /// The points behind `id`, in id order.
+    pub fn points_after(&self, id: PointId) -> Points {
+        let keys = point::keys_after(id);
+        Points(self.view.range(&self.space, &keys.start..&keys.end, Direction::Forward))
+    }
+
+    /// The ids touched by commands after log index `through`. An id may come more than once.
+    pub fn touched_after(&self, through: u64) -> Result<Vec<PointId>> {
+        let keys = delta::keys_from(through.saturating_add(1));
+        let mut ids = Vec::new();
+        for entry in self.view.range(&self.space, &keys.start..&keys.end, Direction::Forward) {
+            ids.extend(delta::decode(&entry.map_err(Records::failed)?.1).map_err(Records::corrupt)?);
+        }
+        Ok(ids)
+    }
+
+    /// A number of the meta record; 0 if it was never written.
+    pub fn number(&self, key: MetaKey) -> Result<u64> {
+        match self.view.get(&self.space, &key.key()).map_err(Records::failed)? {
+            None => Ok(0),
+            Some(value) => meta::decode(&value).map_err(Records::corrupt),
+        }
+    }
+}
+
+/// Iterator over points.
+pub struct Points(Scan);
+
+impl Iterator for Points {
+    type Item = Result<(PointId, Value)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let entry = self.0.next()?;
+        Some(entry.map_err(Records::failed).and_then(|(key, value)| match point::id_of_key(&key) {
+            Some(id) => Ok((id, value)),
+            None => Err(Records::corrupt("a point's key is no id")),
+        }))
+    }
+}
+
+/// Changes that become visible, and survive, all together.
+pub struct Changes<'r> {
+    records: &'r Records,
+    batch: Batch,
+}
+
+impl<'r> Changes<'r> {
+    /// No changes yet.
+    pub fn new(records: &'r Records) -> Changes<'r> {
+        Changes { records, batch: records.store.batch() }
+    }
+
+    /// Writes a point's record.
+    pub fn put_point(&mut self, id: PointId, record: &[u8]) {
+        self.batch.put(&self.records.space, &point::key(id), record);
+    }
+
+    /// Removes a point's record.
+    pub fn remove_point(&mut self, id: PointId) {
+        self.batch.delete(&self.records.space, &point::key(id));
+    }
+
+    /// Notes which points the commands up to `applied` touched.
+    pub fn put_delta(&mut self, applied: u64, ids: impl Iterator<Item = PointId>) -> Result<()> {
+        let ids: Vec<PointId> = ids.collect();
+        if !ids.is_empty() {
+            let value = delta::encode(&ids).map_err(Records::corrupt)?;
+            self.batch.put(&self.records.space, &delta::key(applied), &value);
+        }
+        Ok(())
+    }
+
+    /// Moves the counters.
+    pub fn put_counters(&mut self, applied: u64, points: u64) {
+        self.batch.put(&self.records.space, &MetaKey::AppliedIndex.key(), &meta::encode(applied));
+        self.batch.put(&self.records.space, &MetaKey::PointCount.key(), &meta::encode(points));
+    }
+
+    /// Commits; survives the end of the process, and power loss after the next [`Records::sync`]. The log, synced before
+    /// an entry is applied, has everything else.
+    pub fn commit(self) -> Result<()> {
+        self.batch.commit(Durability::Buffered).map_err(Records::failed)
+    }
+}

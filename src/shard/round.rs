@@ -1,0 +1,204 @@
+//! One round of applying: a run of log entries becomes one batch in the store and one change of the index.
+//!
+//! Deterministic: what a round does depends on the entries and the state alone. Later entries of a round see what
+//! earlier ones did through an overlay. Called by `machine`.
+
+use super::{
+    command::{Command, PointWrite},
+    outcome::{Applied, Outcome},
+    records::{Changes, Records, View},
+    state::State,
+};
+use crate::{
+    mutants::mutant,
+    store::keys::point::{self, PointRecord},
+    types::{DocumentId, Error, ErrorKind, Filter, Payload, PointId, Result},
+};
+use std::{borrow::Cow, collections::BTreeMap};
+
+/// See the module.
+pub struct Round<'s> {
+    state: &'s State,
+    view: View,
+    /// What points have become: their record, or nothing for those removed.
+    overlay: BTreeMap<PointId, Option<Vec<u8>>>,
+    points: u64,
+    applied: u64,
+}
+
+impl<'s> Round<'s> {
+    /// A round that begins at the present state. The caller holds the gate.
+    pub fn new(state: &'s State) -> Round<'s> {
+        let view = state.records.view();
+        Round { state, view, overlay: BTreeMap::new(), points: state.points(), applied: state.applied() }
+    }
+
+    /// Applies one entry. A refusal is an outcome; an error means the store or the log cannot be trusted.
+    pub fn apply(&mut self, index: u64, command: &[u8]) -> Result<Outcome> {
+        self.applied = index;
+        let outcome = match Command::decode(command)? {
+            Command::Upsert(writes) => self.upsert(index, &writes),
+            Command::Patch(write) => self.patch(index, &write),
+            Command::Delete(ids) => self.delete(&ids),
+            Command::DeleteWhere(filter) => self.delete_where(filter),
+        };
+        match outcome {
+            Ok(applied) => Ok(Outcome::Applied(applied)),
+            Err(error) if error.kind() == ErrorKind::Corrupt => Err(error),
+            Err(refusal) => Ok(Outcome::Refused(refusal)),
+        }
+    }
+
+    /// Commits the batch, then shows it in the index and the counters.
+    pub fn finish(self) -> Result<()> {
+        let mut changes = Changes::new(&self.state.records);
+        for (id, record) in &self.overlay {
+            match record {
+                Some(bytes) => changes.put_point(*id, bytes),
+                None => changes.remove_point(*id),
+            }
+        }
+        if self.state.keeps_deltas() {
+            changes.put_delta(self.applied, self.overlay.keys().copied())?;
+        }
+        changes.put_counters(self.applied, self.points);
+        changes.commit()?;
+        self.show()?;
+        self.state.publish(self.applied, self.points, self.overlay.len() as u64);
+        Ok(())
+    }
+
+    fn show(&self) -> Result<()> {
+        let mut indexes = self.state.indexes_mut();
+        for (id, record) in &self.overlay {
+            match record {
+                Some(bytes) => {
+                    let record = PointRecord::decode(bytes).map_err(Records::corrupt)?;
+                    indexes.put(*id, record.version, |name| record.vectors.get(name).map(components));
+                }
+                None if mutant!(16) => {}
+                None => indexes.remove(*id),
+            }
+        }
+        Ok(())
+    }
+
+    fn upsert(&mut self, version: u64, writes: &[PointWrite<'_>]) -> Result<Applied> {
+        for (row, write) in writes.iter().enumerate() {
+            self.check_version(write).map_err(|error| if writes.len() > 1 { error.row(row) } else { error })?;
+        }
+        for write in writes {
+            let vectors: Vec<(&str, &[u8])> = write.vectors.iter().map(|v| (v.name, v.components)).collect();
+            let record = point::encode(version, write.spelling, &vectors, write.payload).map_err(Records::corrupt)?;
+            self.put(write.id, record)?;
+        }
+        Ok(Applied::Written { version })
+    }
+
+    fn patch(&mut self, version: u64, write: &PointWrite<'_>) -> Result<Applied> {
+        self.check_version(write)?;
+        let Some(current) = self.record(write.id)? else { return Err(document_not_found(spelled(write))) };
+        let current = PointRecord::decode(&current).map_err(Records::corrupt)?;
+        let old = Payload::from_json(current.payload).ok_or_else(|| Records::corrupt("a payload is no JSON object"))?;
+        let change = Payload::from_json(write.payload).ok_or_else(|| Records::corrupt("a change is no JSON object"))?;
+        let payload = old.merged(&change)?.to_json();
+        let mut vectors: BTreeMap<&str, &[u8]> = current.vectors.iter().collect();
+        vectors.extend(write.vectors.iter().map(|v| (v.name, v.components)));
+        let vectors: Vec<(&str, &[u8])> = vectors.into_iter().collect();
+        let record = point::encode(version, current.original_id, &vectors, &payload).map_err(Records::corrupt)?;
+        self.put(write.id, record)?;
+        Ok(Applied::Written { version })
+    }
+
+    fn delete(&mut self, ids: &[PointId]) -> Result<Applied> {
+        let mut deleted = 0;
+        for id in ids {
+            if self.exists(*id)? {
+                self.overlay.insert(*id, None);
+                deleted += 1;
+            }
+        }
+        self.points -= deleted;
+        Ok(Applied::Deleted { count: deleted })
+    }
+
+    fn delete_where(&mut self, filter: &str) -> Result<Applied> {
+        let source = serde_json::from_str(filter).map_err(Records::corrupt)?;
+        let filter = Filter::from_json(&source).map_err(Records::corrupt)?;
+        let mut passing = Vec::new();
+        let mut test = |id: PointId, bytes: &[u8]| -> Result<()> {
+            let record = PointRecord::decode(bytes).map_err(Records::corrupt)?;
+            let payload =
+                Payload::from_json(record.payload).ok_or_else(|| Records::corrupt("a payload is no JSON object"))?;
+            if filter.passes(id, payload.as_object()) {
+                passing.push(id);
+            }
+            Ok(())
+        };
+        for entry in self.view.points() {
+            let (id, bytes) = entry?;
+            if !self.overlay.contains_key(&id) {
+                test(id, &bytes)?;
+            }
+        }
+        for (id, record) in &self.overlay {
+            if let Some(bytes) = record {
+                test(*id, bytes)?;
+            }
+        }
+        self.delete(&passing)
+    }
+
+    /// The version a write asks for, against the one there is. No point has version 0.
+    fn check_version(&self, write: &PointWrite<'_>) -> Result<()> {
+        let Some(wanted) = write.if_version else { return Ok(()) };
+        let current = match self.record(write.id)? {
+            None => 0,
+            Some(bytes) => PointRecord::decode(&bytes).map_err(Records::corrupt)?.version,
+        };
+        if current == wanted {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Conflict, "version_mismatch", "the document has another version")
+            .at("if_version")
+            .expected(wanted)
+            .got(current)
+            .document(spelled(write)))
+    }
+
+    fn put(&mut self, id: PointId, record: Vec<u8>) -> Result<()> {
+        if !self.exists(id)? {
+            self.points += 1;
+        }
+        self.overlay.insert(id, Some(record));
+        Ok(())
+    }
+
+    fn exists(&self, id: PointId) -> Result<bool> {
+        match self.overlay.get(&id) {
+            Some(record) => Ok(record.is_some()),
+            None => self.view.contains(id),
+        }
+    }
+
+    fn record(&self, id: PointId) -> Result<Option<Cow<'_, [u8]>>> {
+        match self.overlay.get(&id) {
+            Some(record) => Ok(record.as_deref().map(Cow::Borrowed)),
+            None => Ok(self.view.point(id)?.map(|bytes| Cow::Owned(bytes.to_vec()))),
+        }
+    }
+}
+
+fn spelled(write: &PointWrite<'_>) -> DocumentId {
+    DocumentId::restore(write.id, write.spelling)
+}
+
+/// Little-endian bytes as components.
+pub fn components(bytes: &[u8]) -> Cow<'static, [f32]> {
+    Cow::Owned(point::f32s(bytes).collect())
+}
+
+/// The error of whoever names a point that is not there.
+pub fn document_not_found(id: DocumentId) -> Error {
+    Error::new(ErrorKind::NotFound, "document_not_found", "there is no such document").at("document_id").document(id)
+}

@@ -1,0 +1,261 @@
+//! Search over one replica: candidates from the index, then the exact distance and the payload from the store's records.
+//!
+//! The index and the store are read at one moment as far as the answer can tell: a candidate whose record has moved on
+//! since means that a write came in between, and the search runs again; after a few tries it runs with the machine kept
+//! out. Called by `replica`, on a compute thread.
+
+use super::{
+    read::{self, stored_point},
+    records::{Records, View},
+    round::components,
+    state::{State, prepared},
+};
+use crate::{
+    index::{self, Hit, Scratch, SearchParams},
+    rt,
+    store::{Value, keys::point::PointRecord},
+    types::{
+        Error, Filter, Metric, Payload, PointId, Result,
+        operation::{Explain, Search, SearchAnswer, SearchHit},
+    },
+};
+use std::{borrow::Cow, cell::RefCell, collections::BinaryHeap};
+
+/// Searches that may run while writes go on, before one runs with them kept out.
+const FREE_TRIES: usize = 3;
+/// Recall targets above this one are met by comparing with every point.
+const RECALL_OF_DEFAULTS: f32 = 0.95;
+
+thread_local! {
+    /// Buffers of the index, kept from one search of a thread to its next.
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
+}
+
+/// Components compared below which a search is short.
+const SHORT_SEARCH_COMPONENTS: usize = 4 << 20;
+
+/// Whether a search takes well under a millisecond: the index answers it without looking at very many rows in full.
+pub fn is_short(state: &State, search: &Search) -> bool {
+    if search.filter.is_some() {
+        return search.filter.as_ref().and_then(Filter::ids).is_some_and(|ids| ids.len() <= 64);
+    }
+    let indexes = state.indexes();
+    let Some(index) = indexes.get(&search.vector_name) else { return true };
+    let exactly = if search.exact || search.recall_target.is_some() { index.len() } else { index.state().tail_rows };
+    exactly * search.vector.dimension() <= SHORT_SEARCH_COMPONENTS && search.nprobe.is_none_or(|nprobe| nprobe <= 128)
+}
+
+/// Finds the nearest points. Cost: that of the index (INDEX.md), plus one record read for each hit that is re-scored;
+/// with a filter, one pass over all records.
+///
+/// # Errors
+/// `unknown_vector`; `Corrupt` if stored records cannot be read.
+pub fn search(state: &State, search: &Search) -> Result<SearchAnswer> {
+    let spec = *state.spec.vector(&search.vector_name)?;
+    let query = prepared(spec.metric, Cow::Borrowed(search.vector.as_slice()));
+    let query = Query { state, search, metric: spec.metric, vector: &query };
+    if let Some(filter) = &search.filter {
+        return query.by_filter(filter);
+    }
+    for _ in 0..FREE_TRIES {
+        if let Some(answer) = query.by_index()? {
+            return Ok(answer);
+        }
+    }
+    let _standing_still = state.close_gate();
+    query.by_index()?.ok_or_else(|| Error::internal("the index and the store of a shard hold different points"))
+}
+
+struct Query<'a> {
+    state: &'a State,
+    search: &'a Search,
+    metric: Metric,
+    /// As the index wants it.
+    vector: &'a [f32],
+}
+
+/// A hit with its record and exact distance. Ordered by (distance, id): the greatest is the worst.
+struct Scored {
+    distance: f32,
+    id: PointId,
+    record: Value,
+}
+
+impl Query<'_> {
+    /// `None` if a write came between reading the index and the records.
+    fn by_index(&self) -> Result<Option<SearchAnswer>> {
+        let started = rt::time::now();
+        let (outcome, view, explain) = {
+            let indexes = self.state.indexes();
+            let index = indexes.get(&self.search.vector_name).expect("the spec has this vector");
+            let view = self.state.records.view();
+            let outcome = SCRATCH.with_borrow_mut(|scratch| index.search(self.vector, &self.params(), scratch));
+            let explain = explain_index(index, &outcome, self.exact());
+            (outcome, view, explain)
+        };
+        let scanned = rt::time::now();
+        let Some(mut scored) = self.rescore(&outcome.hits, &view)? else { return Ok(None) };
+        let records_read = scored.len() as u64;
+        scored.sort_by(|a, b| a.distance.total_cmp(&b.distance).then(a.id.cmp(&b.id)));
+        scored.truncate(self.search.top_k);
+        let hits = self.hits(scored)?;
+        let explain = Explain {
+            records_read,
+            scan_us: (scanned - started).as_micros() as u64,
+            rerank_us: scanned.elapsed().as_micros() as u64,
+            ..explain
+        };
+        Ok(Some(SearchAnswer { hits, explain: Some(explain) }))
+    }
+
+    fn exact(&self) -> bool {
+        self.search.exact || self.search.recall_target.is_some_and(|target| target > RECALL_OF_DEFAULTS)
+    }
+
+    fn params(&self) -> SearchParams {
+        SearchParams { nprobe: self.search.nprobe, exact: self.exact(), ..SearchParams::new(self.search.top_k) }
+    }
+
+    /// Reads the records of hits and gives approximate hits their exact distance. Where all are exact, the `top_k` first
+    /// are enough.
+    fn rescore(&self, hits: &[Hit], view: &View) -> Result<Option<Vec<Scored>>> {
+        let all_exact = hits.iter().all(|hit| hit.exact);
+        let wanted = if all_exact { self.search.top_k.min(hits.len()) } else { hits.len() };
+        let mut scored = Vec::with_capacity(wanted);
+        for hit in &hits[..wanted] {
+            let Some(record) = view.point(hit.id)? else { return Ok(None) };
+            let decoded = PointRecord::decode(&record).map_err(Records::corrupt)?;
+            if decoded.version != hit.version {
+                return Ok(None);
+            }
+            let distance = if hit.exact { hit.distance } else { self.distance(&decoded)?.ok_or_else(lost_vector)? };
+            scored.push(Scored { distance, id: hit.id, record });
+        }
+        Ok(Some(scored))
+    }
+
+    /// The exact distance to a record's vector; `None` if it has no vector of this name.
+    fn distance(&self, record: &PointRecord<'_>) -> Result<Option<f32>> {
+        let Some(bytes) = record.vectors.get(self.search.vector_name.as_str()) else { return Ok(None) };
+        let vector = prepared(self.metric, components(bytes));
+        if vector.len() != self.vector.len() {
+            return Err(Records::corrupt("a stored vector has another dimension than its collection"));
+        }
+        Ok(Some(index::distance(self.metric, self.vector, &vector)))
+    }
+
+    /// Compares with every point that passes the filter.
+    fn by_filter(&self, filter: &Filter) -> Result<SearchAnswer> {
+        let started = rt::time::now();
+        let view = self.state.records.view();
+        let mut best: BinaryHeap<Scored> = BinaryHeap::with_capacity(self.search.top_k + 1);
+        let (mut read, mut matches) = (0, 0);
+        let mut consider = |id: PointId, record: Value| -> Result<()> {
+            read += 1;
+            let decoded = PointRecord::decode(&record).map_err(Records::corrupt)?;
+            if !passes(filter, id, &decoded)? {
+                return Ok(());
+            }
+            let Some(distance) = self.distance(&decoded)? else { return Ok(()) };
+            matches += 1;
+            best.push(Scored { distance, id, record });
+            if best.len() > self.search.top_k {
+                best.pop();
+            }
+            Ok(())
+        };
+        match filter.ids() {
+            Some(ids) => {
+                for id in ids {
+                    if let Some(record) = view.point(*id)? {
+                        consider(*id, record)?;
+                    }
+                }
+            }
+            None => {
+                for point in view.points() {
+                    let (id, record) = point?;
+                    consider(id, record)?;
+                }
+            }
+        }
+        let hits = self.hits(best.into_sorted_vec())?;
+        let explain = Explain {
+            plan: "filter_scan",
+            records_read: read,
+            filter_matches: Some(matches),
+            estimated_recall: 1.0,
+            scan_us: started.elapsed().as_micros() as u64,
+            ..Explain::default()
+        };
+        Ok(SearchAnswer { hits, explain: Some(explain) })
+    }
+
+    fn hits(&self, scored: Vec<Scored>) -> Result<Vec<SearchHit>> {
+        let mut hits = Vec::with_capacity(scored.len());
+        for Scored { distance, id, record } in scored {
+            let score = self.metric.score(distance);
+            if self.search.threshold.is_some_and(|threshold| worse(self.metric, score, threshold)) {
+                break;
+            }
+            let decoded = PointRecord::decode(&record).map_err(Records::corrupt)?;
+            let point = stored_point(id, &decoded, self.search.with_payload, self.search.with_vector)?;
+            hits.push(SearchHit { point, score });
+        }
+        Ok(hits)
+    }
+}
+
+fn passes(filter: &Filter, id: PointId, record: &PointRecord<'_>) -> Result<bool> {
+    let payload: Payload = read::payload(record)?;
+    Ok(filter.passes(id, payload.as_object()))
+}
+
+/// Whether a score does not reach the threshold.
+fn worse(metric: Metric, score: f32, threshold: f32) -> bool {
+    if metric.higher_is_better() { score < threshold } else { score > threshold }
+}
+
+fn lost_vector() -> Error {
+    Records::corrupt("a stored point lacks a vector its index has")
+}
+
+fn explain_index(index: &index::VectorIndex, outcome: &index::SearchOutcome, exact: bool) -> Explain {
+    let state = index.state();
+    let stats = &outcome.stats;
+    let trained = state.trained;
+    Explain {
+        plan: match (exact, trained) {
+            (true, _) => "exact",
+            (false, false) => "flat",
+            (false, true) => "ivf",
+        },
+        lists_total: state.lists as u64,
+        lists_probed: stats.lists_probed as u64,
+        codes_scanned: stats.codes_scanned as u64,
+        tail_scanned: stats.tail_scanned as u64,
+        reranked: stats.reranked as u64,
+        estimated_recall: if exact || !trained { 1.0 } else { state.calibrated_recall },
+        ..Explain::default()
+    }
+}
+
+impl PartialEq for Scored {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Scored {}
+
+impl PartialOrd for Scored {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scored {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.distance.total_cmp(&other.distance).then(self.id.cmp(&other.id))
+    }
+}

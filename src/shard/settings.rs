@@ -1,0 +1,16 @@
+//! The settings of a shard's index; `config` fills them. Called by `state` and `indexer`.
+
+/// How the indexes of a node's shards behave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexSettings {
+    /// Up to this many points a shard is searched exactly; above, its index is trained.
+    pub flat_points_max: usize,
+    /// Rows the index file on disk may miss before it is written anew; a restart has to read that many points again.
+    pub unsaved_rows_max: usize,
+}
+
+impl Default for IndexSettings {
+    fn default() -> IndexSettings {
+        IndexSettings { flat_points_max: 20_000, unsaved_rows_max: 50_000 }
+    }
+}

@@ -1,0 +1,206 @@
+//! What one replica holds: its space in the store, its indexes in memory, and the counters both agree on.
+//!
+//! Invariants: the index holds a row for exactly the points the store holds (by id and version) whenever `gate` is free;
+//! `applied` moves in the same batch as the effects it stands for. Called by `machine` (writing), `search` and `read`
+//! (reading), `indexer` (maintaining).
+
+use crate::{
+    index::{IndexKind, IndexSpec, VectorIndex},
+    shard::{records::Records, settings::IndexSettings},
+    types::{CollectionSpec, IndexType, Metric, PointId, VectorName, VectorSpec},
+};
+use std::{
+    borrow::Cow,
+    sync::{
+        Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+};
+
+/// See the module.
+pub struct State {
+    pub id: u64,
+    pub spec: CollectionSpec,
+    pub records: Records,
+    pub settings: IndexSettings,
+    /// Held by the machine from before a batch commits until the index shows it.
+    gate: Mutex<()>,
+    indexes: RwLock<Indexes>,
+    applied: AtomicU64,
+    points: AtomicU64,
+    training: AtomicBool,
+    /// Whether writes leave deltas behind for the index file. Changed only behind the gate.
+    keeps_deltas: AtomicBool,
+    /// Rows written since the index file was.
+    unsaved_rows: AtomicU64,
+    /// Rung after every change, for the indexer.
+    pub changed: tokio::sync::Notify,
+}
+
+impl State {
+    /// A state over `records`, with the indexes and counters found there.
+    pub fn new(id: u64, spec: CollectionSpec, records: Records, settings: IndexSettings, found: Found) -> State {
+        State {
+            id,
+            spec,
+            records,
+            settings,
+            gate: Mutex::new(()),
+            indexes: RwLock::new(found.indexes),
+            applied: AtomicU64::new(found.applied),
+            points: AtomicU64::new(found.points),
+            training: AtomicBool::new(false),
+            keeps_deltas: AtomicBool::new(found.keeps_deltas),
+            unsaved_rows: AtomicU64::new(0),
+            changed: tokio::sync::Notify::new(),
+        }
+    }
+
+    /// Keeps the machine out, so that store and index stand still together.
+    pub fn close_gate(&self) -> MutexGuard<'_, ()> {
+        self.gate.lock().expect("no panic behind the gate")
+    }
+
+    /// The indexes, to search.
+    pub fn indexes(&self) -> RwLockReadGuard<'_, Indexes> {
+        self.indexes.read().expect("no panic while changing the index")
+    }
+
+    /// The indexes, to change.
+    pub fn indexes_mut(&self) -> RwLockWriteGuard<'_, Indexes> {
+        self.indexes.write().expect("no panic while changing the index")
+    }
+
+    /// The log index of the last applied entry.
+    pub fn applied(&self) -> u64 {
+        self.applied.load(SeqCst)
+    }
+
+    /// Number of points.
+    pub fn points(&self) -> u64 {
+        self.points.load(SeqCst)
+    }
+
+    /// Publishes what a committed round that touched `rows` points has made of the counters.
+    pub fn publish(&self, applied: u64, points: u64, rows: u64) {
+        assert!(applied >= self.applied(), "the applied index never goes back");
+        if self.keeps_deltas() {
+            self.unsaved_rows.fetch_add(rows, SeqCst);
+        }
+        self.points.store(points, SeqCst);
+        self.applied.store(applied, SeqCst);
+        self.changed.notify_one();
+    }
+
+    /// Whether writes have to leave deltas behind.
+    pub fn keeps_deltas(&self) -> bool {
+        self.keeps_deltas.load(SeqCst)
+    }
+
+    /// Makes every write from now on leave a delta behind. The caller holds the gate.
+    pub fn keep_deltas(&self) {
+        self.keeps_deltas.store(true, SeqCst);
+    }
+
+    /// Rows the index file does not have.
+    pub fn unsaved_rows(&self) -> u64 {
+        self.unsaved_rows.load(SeqCst)
+    }
+
+    /// The index file now has everything but these rows.
+    pub fn saved_but(&self, rows: u64) {
+        self.unsaved_rows.store(rows, SeqCst);
+    }
+
+    /// Whether the indexer is training just now.
+    pub fn is_training(&self) -> bool {
+        self.training.load(SeqCst)
+    }
+
+    /// Says whether the indexer is training.
+    pub fn set_training(&self, training: bool) {
+        self.training.store(training, SeqCst);
+    }
+}
+
+/// What opening a replica found.
+pub struct Found {
+    pub indexes: Indexes,
+    pub applied: u64,
+    pub points: u64,
+    /// Whether there is an index file.
+    pub keeps_deltas: bool,
+}
+
+/// One index for every vector of the collection, by name.
+pub struct Indexes(Vec<(VectorName, VectorIndex)>);
+
+impl Indexes {
+    /// Empty indexes.
+    pub fn new(spec: &CollectionSpec, settings: &IndexSettings) -> Indexes {
+        let index = |spec: &VectorSpec| VectorIndex::new(index_spec(spec, settings));
+        Indexes(spec.vectors.iter().map(|(name, spec)| (name.clone(), index(spec))).collect())
+    }
+
+    /// The index of one vector; `None` if the collection has no such vector.
+    pub fn get(&self, name: &VectorName) -> Option<&VectorIndex> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, index)| index)
+    }
+
+    /// The same, to change.
+    pub fn get_mut(&mut self, name: &VectorName) -> Option<&mut VectorIndex> {
+        self.0.iter_mut().find(|(n, _)| n == name).map(|(_, index)| index)
+    }
+
+    /// All of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&VectorName, &VectorIndex)> {
+        self.0.iter().map(|(name, index)| (name, index))
+    }
+
+    /// Makes every index show the vector a point now has, or none.
+    pub fn put<'v>(&mut self, id: PointId, version: u64, vector: impl Fn(&str) -> Option<Cow<'v, [f32]>>) {
+        for (name, index) in &mut self.0 {
+            show(index, id, version, vector(name.as_str()));
+        }
+    }
+
+    /// The same for the index called `name`.
+    pub fn put_one(&mut self, name: &VectorName, id: PointId, version: u64, vector: Option<Cow<'_, [f32]>>) {
+        if let Some(index) = self.get_mut(name) {
+            show(index, id, version, vector);
+        }
+    }
+
+    /// Makes the indexes forget a point.
+    pub fn remove(&mut self, id: PointId) {
+        for (_, index) in &mut self.0 {
+            index.remove(id);
+        }
+    }
+}
+
+fn show(index: &mut VectorIndex, id: PointId, version: u64, vector: Option<Cow<'_, [f32]>>) {
+    match vector {
+        Some(components) => index.upsert(id, version, &prepared(index.spec().metric, components)),
+        None => {
+            index.remove(id);
+        }
+    }
+}
+
+/// A vector as the index wants it: of length 1 for cosine.
+pub fn prepared(metric: Metric, mut components: Cow<'_, [f32]>) -> Cow<'_, [f32]> {
+    if metric == Metric::Cosine {
+        crate::index::normalize(components.to_mut());
+    }
+    components
+}
+
+fn index_spec(spec: &VectorSpec, settings: &IndexSettings) -> IndexSpec {
+    let kind = match spec.index.served_by() {
+        IndexType::Flat => IndexKind::Flat,
+        IndexType::IvfFlat => IndexKind::IvfFlat,
+        IndexType::IvfPq | IndexType::Hnsw => IndexKind::IvfPq,
+    };
+    IndexSpec { kind, flat_rows_max: settings.flat_points_max, ..IndexSpec::new(spec.metric, spec.dimension) }
+}

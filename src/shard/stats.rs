@@ -1,0 +1,39 @@
+//! Sizes and states of one replica, for people and metrics. Called by `replica`; shown by `service`.
+
+use super::state::State;
+use crate::{index::IndexState, types::VectorName};
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct ReplicaStats {
+    pub points: u64,
+    pub applied: u64,
+    pub disk_bytes: u64,
+    /// By vector.
+    pub index_memory_bytes: Vec<(VectorName, u64)>,
+    pub training: bool,
+    pub indexes: Vec<(VectorName, IndexState)>,
+}
+
+impl ReplicaStats {
+    /// Looks now. Cost: one read lock.
+    pub fn of(state: &State) -> ReplicaStats {
+        let indexes = state.indexes();
+        ReplicaStats {
+            points: state.points(),
+            applied: state.applied(),
+            disk_bytes: state.records.disk_bytes(),
+            index_memory_bytes: indexes
+                .iter()
+                .map(|(name, index)| (name.clone(), index.memory_bytes() as u64))
+                .collect(),
+            training: state.is_training(),
+            indexes: indexes.iter().map(|(name, index)| (name.clone(), index.state())).collect(),
+        }
+    }
+
+    /// Bytes of all indexes.
+    pub fn memory_bytes(&self) -> u64 {
+        self.index_memory_bytes.iter().map(|(_, bytes)| bytes).sum()
+    }
+}

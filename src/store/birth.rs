@@ -1,0 +1,107 @@
+//! The first moments of a database directory. The engine writes its `version` file last when it creates a database, and
+//! refuses to create one where an earlier attempt stopped; a crash in between would lock a node out for ever. This file
+//! tells an unfinished creation, which holds nothing, from a database that lost its `version` file or its catalogue, which
+//! is corrupt.
+//! Called by `Store::open` only.
+
+use super::error::StoreError;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+
+/// The engine's format marker: magic and version.
+const VERSION_FILE: &str = "version";
+const VERSION_MAGIC: &[u8; 3] = b"FJL";
+const VERSION_SUPPORTED: u8 = 3;
+/// The journal the engine creates before it writes the marker.
+const FIRST_JOURNAL: &str = "0.jnl";
+const SPACES_FOLDER: &str = "keyspaces";
+/// Within it, where the engine keeps the names of the spaces.
+const CATALOGUE_FOLDER: &str = "0";
+/// The file that makes a folder a tree.
+const TREE_MARKER: &str = "current";
+
+/// Whether a database was completely created at `path`. Refuses a marker that is newer or not the engine's.
+pub(super) fn is_complete(path: &Path) -> Result<bool, StoreError> {
+    let file = path.join(VERSION_FILE);
+    let marker = match fs::read(&file) {
+        Ok(marker) => marker,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(StoreError::io(&file, "read", error)),
+    };
+    // Created but not yet synced when the power went: the content may be missing or zero.
+    if marker.iter().all(|byte| *byte == 0) {
+        return Ok(false);
+    }
+    match marker.strip_prefix(VERSION_MAGIC) {
+        Some([found, ..]) if *found > VERSION_SUPPORTED => {
+            Err(StoreError::NewerFormat { path: file, found: (*found).into(), supported: VERSION_SUPPORTED.into() })
+        }
+        Some([VERSION_SUPPORTED]) => Ok(true),
+        _ => Err(StoreError::corrupt(&file, format!("expected the storage engine's marker, got {marker:02x?}"))),
+    }
+}
+
+/// Refuses a database that has spaces but has lost its catalogue of them: the engine would begin a new one and delete every
+/// space that is not in it.
+pub(super) fn verify_catalogue(path: &Path) -> Result<(), StoreError> {
+    let folder = path.join(SPACES_FOLDER);
+    let catalogue = folder.join(CATALOGUE_FOLDER).join(TREE_MARKER);
+    if catalogue.exists() {
+        return Ok(());
+    }
+    let spaces = fs::read_dir(&folder).map_err(|e| StoreError::io(&folder, "list", e))?;
+    for space in spaces {
+        let space = space.map_err(|e| StoreError::io(&folder, "list", e))?.path();
+        if space.join(TREE_MARKER).exists() {
+            return Err(StoreError::corrupt(&catalogue, format!("it is missing, but there is {}", space.display())));
+        }
+    }
+    Ok(())
+}
+
+/// Removes what a creation that was cut short left behind. Anything that could hold data is `Corrupt` and stays.
+pub(super) fn clear_unfinished(path: &Path) -> Result<(), StoreError> {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(StoreError::io(path, "list", error)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(|e| StoreError::io(path, "list", e))?;
+        let file = entry.path();
+        let holds_data = match entry.file_name().to_str() {
+            Some(VERSION_FILE | "lock") => false,
+            Some(FIRST_JOURNAL) => !is_blank(&file)?,
+            Some(SPACES_FOLDER) => fs::read_dir(&file).map_err(|e| StoreError::io(&file, "list", e))?.next().is_some(),
+            _ => true,
+        };
+        if holds_data {
+            return Err(StoreError::corrupt(
+                path,
+                format!("no usable {VERSION_FILE} file, but there is {}", file.display()),
+            ));
+        }
+    }
+    for name in [FIRST_JOURNAL, VERSION_FILE] {
+        let file = path.join(name);
+        match fs::remove_file(&file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StoreError::io(&file, "remove", error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether the file is empty or holds only zeros as far as a first record would reach.
+fn is_blank(file: &Path) -> Result<bool, StoreError> {
+    let read_head = || {
+        let mut head = Vec::new();
+        File::open(file)?.take(4096).read_to_end(&mut head)?;
+        Ok::<_, std::io::Error>(head)
+    };
+    let head = read_head().map_err(|e| StoreError::io(file, "read", e))?;
+    Ok(head.iter().all(|byte| *byte == 0))
+}

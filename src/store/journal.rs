@@ -1,0 +1,240 @@
+//! Verifies the engine's journals before it opens them. On its own the engine takes the first record it cannot parse for the
+//! end of the journal and cuts the file there, so one flipped bit would silently drop every later batch, synced or not;
+//! and a batch torn by a power loss whose last sector survived makes it refuse a database that lost nothing it promised.
+//! Here the two are told apart by what follows the damage, as in Alagappan et al., "Protocol-Aware Recovery for
+//! Consensus-Based Storage" (FAST 2018): a write that must have waited for the damaged one to be durable proves
+//! corruption. What cannot be told from a tear is cut: damage to the last batch, and in a store that syncs now and then
+//! damage that no marked batch follows. Called by `Store::open` only; one pass, 0.2 to 0.6 ms a MiB in the page cache.
+//!
+//! Format (fjall 3, journal compression off), integers little-endian:
+//! start = 1, items u32, seqno u64 · item = 2, value type u8, compression u8 = 0, space u64, key length u16, value length
+//! u32 twice, key, value · clear = 4, space u64 · end = 3, XXH3-64 of the item and clear records, "FJL" 3.
+
+use super::engine::Discipline;
+use super::error::StoreError;
+use super::keys::SYNC_MARK_KEY;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use xxhash_rust::xxh3::xxh3_64;
+
+const START: u8 = 1;
+const ITEM: u8 = 2;
+const END: u8 = 3;
+const CLEAR: u8 = 4;
+const START_BYTES: usize = 13;
+const ITEM_HEAD_BYTES: usize = 21;
+const CLEAR_BYTES: usize = 9;
+const END_BYTES: usize = 13;
+const END_TRAILER: &[u8; 4] = b"FJL\x03";
+/// Value types the engine writes to a journal: value, tombstone, weak tombstone.
+const VALUE_TYPE_MAX: u8 = 2;
+
+/// Checks every journal of the database at `path`. A torn end that the discipline explains is cut off (it was never
+/// promised to anyone); any other damage is `Corrupt` and nothing is touched.
+pub(super) fn verify(path: &Path, discipline: Discipline) -> Result<(), StoreError> {
+    let journals = list(path)?;
+    let Some((active, sealed)) = journals.split_last() else { return Ok(()) };
+    for file in sealed {
+        let bytes = read_written(file)?;
+        let end = scan(&bytes);
+        // A journal is synced whole before the next one is begun.
+        if !is_unwritten(&bytes[end..]) {
+            return Err(damaged(file, end));
+        }
+    }
+    verify_active(active, discipline)
+}
+
+fn verify_active(file: &Path, discipline: Discipline) -> Result<(), StoreError> {
+    let bytes = read_written(file)?;
+    let end = scan(&bytes);
+    if is_unwritten(&bytes[end..]) {
+        return Ok(());
+    }
+    if was_synced(&bytes[end..], discipline) {
+        return Err(damaged(file, end));
+    }
+    cut(file, end)
+}
+
+/// Length of the whole valid batches at the start. (Sequence numbers are no help: they may fall back after a space whose
+/// batches are still here was dropped and the database opened again.)
+fn scan(bytes: &[u8]) -> usize {
+    let mut end = 0;
+    while let Some(batch) = parse_batch(&bytes[end..]) {
+        end += batch.length;
+    }
+    end
+}
+
+/// Whether the damaged bytes at the start of `damage` had been synced: a later batch proves it if it says so by its mark, or
+/// where every commit is synced before the next batch is written.
+fn was_synced(damage: &[u8], discipline: Discipline) -> bool {
+    let mut at = 1;
+    let mut later = std::iter::from_fn(|| next_batch(damage, &mut at));
+    later.any(|batch| batch.is_marked || discipline == Discipline::EveryCommitSynced)
+}
+
+/// The next whole valid batch at or after `at`, which is moved behind it.
+fn next_batch(bytes: &[u8], at: &mut usize) -> Option<Batch> {
+    while *at < bytes.len() {
+        // A start record is followed by an item or a clear; this drops nearly all chance matches before any hashing.
+        let is_likely = bytes[*at] == START && matches!(bytes.get(*at + START_BYTES), Some(&(ITEM | CLEAR)));
+        if is_likely && let Some(batch) = parse_batch(&bytes[*at..]) {
+            *at += batch.length;
+            return Some(batch);
+        }
+        *at += 1;
+    }
+    None
+}
+
+/// A whole valid batch.
+struct Batch {
+    length: usize,
+    /// Whether it says that everything before it had been synced.
+    is_marked: bool,
+}
+
+/// The batch at the start of `bytes`, if it is whole and its checksum is right.
+fn parse_batch(bytes: &[u8]) -> Option<Batch> {
+    let start = bytes.get(..START_BYTES)?;
+    if start[0] != START {
+        return None;
+    }
+    let records = u32::from_le_bytes(start[1..5].try_into().ok()?);
+    let (mut at, mut is_marked) = (START_BYTES, false);
+    for _ in 0..records {
+        let record = bytes.get(at..)?;
+        let length = record_length(record)?;
+        is_marked |= is_mark(record);
+        at = at.checked_add(length)?;
+    }
+    let end = bytes.get(at..at.checked_add(END_BYTES)?)?;
+    let checksum = xxh3_64(&bytes[START_BYTES..at]).to_le_bytes();
+    let right = end[0] == END && end[1..9] == checksum && end[9..] == *END_TRAILER;
+    right.then_some(Batch { length: at + END_BYTES, is_marked })
+}
+
+/// Whether an item or clear record is the mark.
+fn is_mark(record: &[u8]) -> bool {
+    let key = record.get(ITEM_HEAD_BYTES..ITEM_HEAD_BYTES + SYNC_MARK_KEY.len());
+    record[0] == ITEM && record[11..13] == (SYNC_MARK_KEY.len() as u16).to_le_bytes() && key == Some(SYNC_MARK_KEY)
+}
+
+/// Length of the item or clear record at the start of `bytes`, as its head says.
+fn record_length(bytes: &[u8]) -> Option<usize> {
+    match *bytes.first()? {
+        CLEAR => Some(CLEAR_BYTES),
+        ITEM => {
+            let head = bytes.get(..ITEM_HEAD_BYTES)?;
+            let key = u16::from_le_bytes(head[11..13].try_into().ok()?);
+            let value = u32::from_le_bytes(head[13..17].try_into().ok()?);
+            let value_on_disk = u32::from_le_bytes(head[17..21].try_into().ok()?);
+            let plain = head[1] <= VALUE_TYPE_MAX && head[2] == 0 && value == value_on_disk && key > 0;
+            plain.then(|| ITEM_HEAD_BYTES + usize::from(key) + value as usize)
+        }
+        _ => None,
+    }
+}
+
+/// Whether nothing was ever written here: the engine sets a journal's length in advance.
+fn is_unwritten(tail: &[u8]) -> bool {
+    tail.iter().all(|byte| *byte == 0)
+}
+
+/// The journals, oldest first.
+fn list(path: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let mut journals = Vec::new();
+    for entry in fs::read_dir(path).map_err(|e| StoreError::io(path, "list", e))? {
+        let file = entry.map_err(|e| StoreError::io(path, "list", e))?.path();
+        if file.extension().is_none_or(|extension| extension != "jnl") {
+            continue;
+        }
+        let number = file.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse::<u64>().ok());
+        let number = number.ok_or_else(|| StoreError::corrupt(&file, "not the name of a journal"))?;
+        journals.push((number, file));
+    }
+    journals.sort();
+    Ok(journals.into_iter().map(|(_, file)| file).collect())
+}
+
+/// The bytes of a journal up to the last one ever written. The 64 MiB the engine sets aside are a hole in the file, and
+/// reading zeros would take longer than the rest of the start of an idle node.
+fn read_written(path: &Path) -> Result<Vec<u8>, StoreError> {
+    let read = || {
+        let mut file = File::open(path)?;
+        let length = written_length(&file)?;
+        let mut bytes = Vec::with_capacity(length as usize);
+        file.seek(SeekFrom::Start(0))?;
+        file.take(length).read_to_end(&mut bytes)?;
+        Ok::<_, std::io::Error>(bytes)
+    };
+    read().map_err(|e| StoreError::io(path, "read", e))
+}
+
+/// End of the last region of `file` that is not a hole; the whole length where the file system cannot tell.
+fn written_length(file: &File) -> std::io::Result<u64> {
+    let mut end = 0;
+    while let Some(data) = seek(file, end, libc::SEEK_DATA)? {
+        end = seek(file, data, libc::SEEK_HOLE)?.unwrap_or(data);
+        if end <= data {
+            return Ok(file.metadata()?.len());
+        }
+    }
+    Ok(end)
+}
+
+/// The next data or hole at or after `from`; `None` behind the last one.
+fn seek(file: &File, from: u64, whence: libc::c_int) -> std::io::Result<Option<u64>> {
+    let from = libc::off_t::try_from(from).map_err(std::io::Error::other)?;
+    // SAFETY: lseek touches no memory; the descriptor is open for the whole call because `file` is borrowed.
+    let at = unsafe { libc::lseek(file.as_raw_fd(), from, whence) };
+    match u64::try_from(at) {
+        Ok(at) => Ok(Some(at)),
+        Err(_) => match std::io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+            error => Err(error),
+        },
+    }
+}
+
+fn cut(file: &Path, length: usize) -> Result<(), StoreError> {
+    tracing::warn!(file = %file.display(), kept_bytes = length, "cut off a batch torn before it was acknowledged");
+    let cut = || {
+        let file = OpenOptions::new().write(true).open(file)?;
+        file.set_len(length as u64)?;
+        file.sync_all()
+    };
+    cut().map_err(|e| StoreError::io(file, "cut the torn end", e))
+}
+
+fn damaged(file: &Path, offset: usize) -> StoreError {
+    StoreError::corrupt(file, format!("the record at byte {offset} is damaged, and synced records follow it"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn the_written_bytes_are_those_a_plain_read_finds() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sparse");
+        // Nothing written; data, a hole, data, a hole; no hole at the end.
+        for (pieces, length) in [(&[][..], 1 << 20), (&[0u64, 300_000][..], 1 << 22), (&[0, 1000][..], 2000)] {
+            let mut file = File::create(&path).unwrap();
+            for at in pieces {
+                file.seek(SeekFrom::Start(*at)).unwrap();
+                file.write_all(&[9; 1000]).unwrap();
+            }
+            file.set_len(length).unwrap();
+            let (found, plain) = (read_written(&path).unwrap(), fs::read(&path).unwrap());
+            assert!(plain.starts_with(&found) && is_unwritten(&plain[found.len()..]));
+            assert!(found.len() as u64 <= pieces.last().map_or(0, |at| at + 1000).next_multiple_of(1 << 16));
+        }
+    }
+}

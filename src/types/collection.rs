@@ -1,0 +1,273 @@
+//! What a collection is: its name, its vectors (one unnamed, or several named), metric and index of each, shards.
+//! Called by `service` (creating), `cluster` (storing), `shard` (checking vectors).
+
+use super::{Error, Metric, Result, Vector, limits};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, fmt};
+
+/// A valid name of a collection.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct CollectionName(String);
+
+impl CollectionName {
+    /// Checks a name: 1 to 255 bytes of letters, digits, `_`, `-`, `.`, not starting with a dot. It stands in URLs and
+    /// in the coordinator's keys as it is.
+    ///
+    /// # Errors
+    /// `bad_table_name`.
+    pub fn new(name: impl Into<String>) -> Result<CollectionName> {
+        let name = name.into();
+        let good = (1..=limits::COLLECTION_NAME_BYTES_MAX).contains(&name.len())
+            && !name.starts_with('.')
+            && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.'));
+        if good {
+            return Ok(CollectionName(name));
+        }
+        let shown: String = name.chars().take(64).collect();
+        Err(Error::invalid("bad_table_name", "this cannot be the name of a table")
+            .expected(format!(
+                "1 to {} bytes of letters, digits, '_', '-' or '.', not starting with '.'",
+                limits::COLLECTION_NAME_BYTES_MAX
+            ))
+            .got(format!("{shown:?}")))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for CollectionName {
+    type Error = Error;
+
+    fn try_from(name: String) -> Result<CollectionName> {
+        CollectionName::new(name)
+    }
+}
+
+impl From<CollectionName> for String {
+    fn from(name: CollectionName) -> String {
+        name.0
+    }
+}
+
+impl fmt::Display for CollectionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The name of one vector of a point; the empty name is the unnamed, default vector.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct VectorName(String);
+
+impl VectorName {
+    /// Checks a name's length.
+    ///
+    /// # Errors
+    /// `bad_vector_name`.
+    pub fn new(name: impl Into<String>) -> Result<VectorName> {
+        let name = name.into();
+        if name.len() > limits::VECTOR_NAME_BYTES_MAX {
+            return Err(Error::invalid("bad_vector_name", "the name of the vector is too long")
+                .expected(format!("at most {} bytes", limits::VECTOR_NAME_BYTES_MAX))
+                .got(format!("{} bytes", name.len())));
+        }
+        Ok(VectorName(name))
+    }
+
+    /// The text; empty for the default vector.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for VectorName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "(default)" } else { &self.0 })
+    }
+}
+
+/// How vectors are searched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IndexType {
+    /// Exact, by scanning everything.
+    Flat,
+    /// Posting lists of full vectors.
+    IvfFlat,
+    /// Posting lists of 4-bit product-quantized codes, reranked. The default.
+    #[default]
+    IvfPq,
+    /// Accepted for those who ask for it; served by IVF-PQ, and the table says so.
+    Hnsw,
+}
+
+impl IndexType {
+    /// Every type, in the order it is listed to users.
+    pub const ALL: [IndexType; 4] = [IndexType::IvfPq, IndexType::IvfFlat, IndexType::Flat, IndexType::Hnsw];
+
+    /// The name used in requests and answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            IndexType::Flat => "flat",
+            IndexType::IvfFlat => "ivf_flat",
+            IndexType::IvfPq => "ivf_pq",
+            IndexType::Hnsw => "hnsw",
+        }
+    }
+
+    /// The type that really serves this one.
+    pub const fn served_by(self) -> IndexType {
+        match self {
+            IndexType::Hnsw => IndexType::IvfPq,
+            other => other,
+        }
+    }
+}
+
+/// What the vectors of one name are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct VectorSpec {
+    /// Number of components of every vector.
+    pub dimension: usize,
+    /// How nearness is measured.
+    pub metric: Metric,
+    /// How it is searched.
+    pub index: IndexType,
+}
+
+impl VectorSpec {
+    /// Checks the dimension's bounds.
+    ///
+    /// # Errors
+    /// `bad_dimension`.
+    pub fn new(dimension: usize, metric: Metric, index: IndexType) -> Result<VectorSpec> {
+        if !(1..=limits::DIMENSION_MAX).contains(&dimension) {
+            return Err(Error::invalid("bad_dimension", "a table cannot have this dimension")
+                .at("dimension")
+                .expected(format!("1 to {}", limits::DIMENSION_MAX))
+                .got(dimension));
+        }
+        Ok(VectorSpec { dimension, metric, index })
+    }
+
+    /// Whether `vector` may be stored or searched under this spec.
+    ///
+    /// # Errors
+    /// `dimension_mismatch`; `vector_too_long` if a squared distance could overflow an f32; for cosine `zero_vector` if
+    /// the squared norm is 0 or underflows.
+    pub fn check(&self, vector: &Vector) -> Result<()> {
+        if vector.dimension() != self.dimension {
+            return Err(Error::invalid("dimension_mismatch", "the vector has another dimension than the table")
+                .expected(self.dimension)
+                .got(vector.dimension()));
+        }
+        let squared: f64 = vector.as_slice().iter().map(|c| f64::from(*c) * f64::from(*c)).sum();
+        if squared > f64::from(f32::MAX / 4.0) {
+            return Err(Error::invalid("vector_too_long", "the vector is too long for 32-bit distances")
+                .expected(format!("a norm of at most {:e}", (f32::MAX / 4.0).sqrt()))
+                .got(format!("a norm of {:e}", squared.sqrt())));
+        }
+        if self.metric == Metric::Cosine && squared < f64::from(f32::MIN_POSITIVE) {
+            return Err(Error::invalid("zero_vector", "a vector without a direction has no cosine")
+                .expected(format!("a norm of at least {:e}", f32::MIN_POSITIVE.sqrt()))
+                .got(format!("a norm of {:e}", squared.sqrt())));
+        }
+        Ok(())
+    }
+}
+
+/// What a collection is. Fixed when it is created.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CollectionSpec {
+    /// The vectors by name: either only the default one, or only named ones.
+    pub vectors: BTreeMap<VectorName, VectorSpec>,
+    /// Number of shards.
+    pub shards: u32,
+}
+
+impl CollectionSpec {
+    /// Checks the number of vectors and shards.
+    ///
+    /// # Errors
+    /// `no_vectors`, `too_many_vectors`, `bad_shards`.
+    pub fn new(vectors: BTreeMap<VectorName, VectorSpec>, shards: u32) -> Result<CollectionSpec> {
+        if vectors.is_empty() {
+            return Err(Error::invalid("no_vectors", "a table has at least one vector")
+                .at("vectors")
+                .expected("1 or more"));
+        }
+        if vectors.len() > limits::VECTORS_PER_POINT_MAX {
+            return Err(Error::invalid("too_many_vectors", "the table has too many vectors")
+                .at("vectors")
+                .expected(format!("at most {}", limits::VECTORS_PER_POINT_MAX))
+                .got(vectors.len()));
+        }
+        if !(1..=limits::SHARDS_PER_COLLECTION_MAX).contains(&shards) {
+            return Err(Error::invalid("bad_shards", "a table cannot have this number of shards")
+                .at("shards")
+                .expected(format!("1 to {}", limits::SHARDS_PER_COLLECTION_MAX))
+                .got(shards));
+        }
+        Ok(CollectionSpec { vectors, shards })
+    }
+
+    /// A collection with one unnamed vector and one shard.
+    pub fn single(vector: VectorSpec) -> CollectionSpec {
+        CollectionSpec { vectors: BTreeMap::from([(VectorName::default(), vector)]), shards: 1 }
+    }
+
+    /// The spec of the vector called `name`.
+    ///
+    /// # Errors
+    /// `unknown_vector`, listing the names there are.
+    pub fn vector(&self, name: &VectorName) -> Result<&VectorSpec> {
+        self.vectors.get(name).ok_or_else(|| {
+            let names: Vec<String> = self.vectors.keys().map(VectorName::to_string).collect();
+            Error::invalid("unknown_vector", "the table has no vector of this name")
+                .expected(names.join(", "))
+                .got(name)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked() {
+        for good in ["a", "my_vectors", "A-1.b", "Ünïcode", &"x".repeat(255)] {
+            assert!(CollectionName::new(good).is_ok(), "{good}");
+        }
+        for bad in ["", ".", ".a", "a/b", "a b", "a\0", "a?b", &"x".repeat(256)] {
+            assert_eq!(CollectionName::new(bad).unwrap_err().code(), "bad_table_name", "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn vectors_are_checked_against_the_spec() {
+        let cosine = VectorSpec::new(2, Metric::Cosine, IndexType::Flat).unwrap();
+        let dot = VectorSpec { metric: Metric::Dot, ..cosine };
+        let v = |c: &[f32]| Vector::new(c.to_vec()).unwrap();
+        assert!(cosine.check(&v(&[0.0, 1.0])).is_ok());
+        assert_eq!(cosine.check(&v(&[1.0])).unwrap_err().code(), "dimension_mismatch");
+        assert_eq!(cosine.check(&v(&[0.0, -0.0])).unwrap_err().code(), "zero_vector");
+        assert_eq!(cosine.check(&v(&[1e-42, 0.0])).unwrap_err().code(), "zero_vector");
+        assert_eq!(dot.check(&v(&[f32::MAX, f32::MAX])).unwrap_err().code(), "vector_too_long");
+        assert!(dot.check(&v(&[9.2e18, 0.0])).is_ok());
+        assert!(dot.check(&v(&[0.0, 0.0])).is_ok());
+    }
+
+    #[test]
+    fn specs_are_bounded() {
+        assert_eq!(VectorSpec::new(0, Metric::Dot, IndexType::Flat).unwrap_err().code(), "bad_dimension");
+        assert_eq!(CollectionSpec::new(BTreeMap::new(), 1).unwrap_err().code(), "no_vectors");
+        let one = CollectionSpec::single(VectorSpec::new(1, Metric::Dot, IndexType::Flat).unwrap());
+        assert_eq!(CollectionSpec::new(one.vectors.clone(), 0).unwrap_err().code(), "bad_shards");
+        assert_eq!(one.vector(&VectorName::new("x").unwrap()).unwrap_err().code(), "unknown_vector");
+    }
+}

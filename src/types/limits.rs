@@ -1,0 +1,116 @@
+//! Every bound of the system in one place, with the relations between them checked at compile time.
+//! Called by whoever parses or stores something; listed at `GET /api/v1/limits`.
+
+use serde::Serialize;
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+/// Most dimensions of a vector.
+pub const DIMENSION_MAX: usize = 65_536;
+/// Most named vectors of a collection.
+pub const VECTORS_PER_POINT_MAX: usize = 16;
+/// Longest name of a vector, in bytes.
+pub const VECTOR_NAME_BYTES_MAX: usize = 128;
+/// Longest name of a collection, in bytes.
+pub const COLLECTION_NAME_BYTES_MAX: usize = 255;
+/// Most collections of a node.
+pub const COLLECTIONS_MAX: usize = 10_000;
+/// Most shards of a collection.
+pub const SHARDS_PER_COLLECTION_MAX: u32 = 1_024;
+/// Longest string id of a document, in bytes.
+pub const DOCUMENT_ID_BYTES_MAX: usize = 512;
+/// Largest payload of a point, as JSON bytes.
+pub const PAYLOAD_BYTES_MAX: usize = MIB;
+/// Deepest nesting of a payload (the object itself is level 1).
+pub const PAYLOAD_DEPTH_MAX: usize = 32;
+/// Most points in one write.
+pub const BATCH_POINTS_MAX: usize = 100_000;
+/// Largest body of a request, after decompression.
+pub const REQUEST_BYTES_MAX: usize = 64 * MIB;
+/// Largest replicated command: what one write can become once it is encoded.
+pub const COMMAND_BYTES_MAX: usize = 96 * MIB;
+/// Largest encoding of one point.
+pub const POINT_BYTES_MAX: usize = 8 * MIB;
+/// Most hits of one search.
+pub const TOP_K_MAX: usize = 10_000;
+/// Most searches in one request.
+pub const SEARCHES_PER_REQUEST_MAX: usize = 1_000;
+/// Most hits of all searches of one request together.
+pub const HITS_PER_REQUEST_MAX: usize = 100_000;
+/// Most posting lists a search may be told to visit.
+pub const NPROBE_MAX: usize = 65_536;
+/// Most points of one page of a listing.
+pub const LIST_LIMIT_MAX: usize = 10_000;
+/// Largest page of a listing, as bytes of its points; a page that would be larger ends early, with a cursor.
+pub const LIST_BYTES_MAX: usize = 64 * MIB;
+/// Deepest nesting of a filter.
+pub const FILTER_DEPTH_MAX: usize = 16;
+/// Most conditions of a filter, nested ones included.
+pub const FILTER_CONDITIONS_MAX: usize = 1_024;
+/// Most values of one `any`, `except` or `has_id`.
+pub const FILTER_VALUES_MAX: usize = 65_536;
+/// Longest payload path, in bytes.
+pub const PATH_BYTES_MAX: usize = KIB;
+
+const _: () = assert!(DIMENSION_MAX * 4 * VECTORS_PER_POINT_MAX + PAYLOAD_BYTES_MAX < POINT_BYTES_MAX, "a point fits");
+const _: () = assert!(REQUEST_BYTES_MAX + BATCH_POINTS_MAX * 128 < COMMAND_BYTES_MAX, "a whole body fits one command");
+const _: () = assert!(POINT_BYTES_MAX < REQUEST_BYTES_MAX, "the largest point can be sent");
+const _: () = assert!(TOP_K_MAX <= HITS_PER_REQUEST_MAX, "one full search fits a request");
+const _: () = assert!(LIST_LIMIT_MAX <= BATCH_POINTS_MAX, "a page can be written back as one batch");
+const _: () = assert!(POINT_BYTES_MAX <= LIST_BYTES_MAX, "a page holds at least one point");
+
+/// The bounds as data, for the call that lists them. Names are the API's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    pub dimension_max: usize,
+    pub vectors_per_document_max: usize,
+    pub vector_name_bytes_max: usize,
+    pub table_name_bytes_max: usize,
+    pub tables_max: usize,
+    pub shards_per_table_max: u32,
+    pub document_id_bytes_max: usize,
+    pub metadata_bytes_max: usize,
+    pub metadata_depth_max: usize,
+    pub batch_documents_max: usize,
+    pub request_bytes_max: usize,
+    pub document_bytes_max: usize,
+    pub top_k_max: usize,
+    pub searches_per_request_max: usize,
+    pub hits_per_request_max: usize,
+    pub nprobe_max: usize,
+    pub list_limit_max: usize,
+    pub list_bytes_max: usize,
+    pub filter_depth_max: usize,
+    pub filter_conditions_max: usize,
+    pub filter_values_max: usize,
+    pub path_bytes_max: usize,
+}
+
+impl Limits {
+    /// The bounds compiled into this program.
+    pub const CURRENT: Limits = Limits {
+        dimension_max: DIMENSION_MAX,
+        vectors_per_document_max: VECTORS_PER_POINT_MAX,
+        vector_name_bytes_max: VECTOR_NAME_BYTES_MAX,
+        table_name_bytes_max: COLLECTION_NAME_BYTES_MAX,
+        tables_max: COLLECTIONS_MAX,
+        shards_per_table_max: SHARDS_PER_COLLECTION_MAX,
+        document_id_bytes_max: DOCUMENT_ID_BYTES_MAX,
+        metadata_bytes_max: PAYLOAD_BYTES_MAX,
+        metadata_depth_max: PAYLOAD_DEPTH_MAX,
+        batch_documents_max: BATCH_POINTS_MAX,
+        request_bytes_max: REQUEST_BYTES_MAX,
+        document_bytes_max: POINT_BYTES_MAX,
+        top_k_max: TOP_K_MAX,
+        searches_per_request_max: SEARCHES_PER_REQUEST_MAX,
+        hits_per_request_max: HITS_PER_REQUEST_MAX,
+        nprobe_max: NPROBE_MAX,
+        list_limit_max: LIST_LIMIT_MAX,
+        list_bytes_max: LIST_BYTES_MAX,
+        filter_depth_max: FILTER_DEPTH_MAX,
+        filter_conditions_max: FILTER_CONDITIONS_MAX,
+        filter_values_max: FILTER_VALUES_MAX,
+        path_bytes_max: PATH_BYTES_MAX,
+    };
+}

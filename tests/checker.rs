@@ -1,0 +1,331 @@
+//! Tests of the history checkers that the simulation relies on (sim/check): hand-made histories whose verdict is known,
+//! and a differential test of the linearizability search against the independent checker of `todc-utils`.
+#[path = "../sim/check/mod.rs"]
+#[allow(dead_code)]
+mod check;
+
+use check::{
+    export,
+    history::{History, Operation, Outcome},
+    register, search, set,
+    wgl::{self, Model, STEPS_MAX, Verdict},
+};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use register::{Answer, Call, Present, Register};
+use todc_utils::{Action, History as TodcHistory, Specification, WGLChecker};
+
+type RegisterHistory = History<Call, Answer>;
+
+/// Histories the differential test compares; small enough to make every kind of verdict common.
+const HISTORIES: u64 = 8_000;
+
+/// The same register for the other checker: an operation is a call with its answer.
+struct TodcRegister;
+
+impl Specification for TodcRegister {
+    type State = Option<Present>;
+    type Operation = (Call, Option<Answer>);
+
+    fn init() -> Self::State {
+        None
+    }
+
+    fn apply((call, answer): &Self::Operation, state: &Self::State) -> (bool, Self::State) {
+        match Register.step(state, call, answer.as_ref()) {
+            Some(next) => (true, next),
+            None => (false, *state),
+        }
+    }
+}
+
+/// The other checker wants every operation to end, so an unknown one is either left out or ends last: the history is
+/// linearizable if it is for some choice.
+fn todc_verdict(history: &RegisterHistory) -> bool {
+    let unknown: Vec<usize> =
+        (0..history.operations.len()).filter(|place| history.operations[*place].unknown()).collect();
+    (0..1u32 << unknown.len()).any(|choice| {
+        let left_out =
+            |place: usize| unknown.iter().position(|other| *other == place).is_some_and(|bit| choice & (1 << bit) == 0);
+        let kept = (0..history.operations.len()).filter(|place| !left_out(*place));
+        todc_history(history, kept).is_none_or(WGLChecker::<TodcRegister>::is_linearizable)
+    })
+}
+
+/// `None` if nothing is left: the other checker does not take an empty history.
+fn todc_history(
+    history: &RegisterHistory,
+    kept: impl Iterator<Item = usize>,
+) -> Option<TodcHistory<(Call, Option<Answer>)>> {
+    let mut actions = Vec::new();
+    for place in kept {
+        let operation = &history.operations[place];
+        if operation.failed() {
+            continue;
+        }
+        let what = (operation.call.clone(), operation.answer().cloned());
+        // One process an operation: the other checker allows a process one open call.
+        actions.push((operation.start.index, 0, (place, Action::Call(what.clone()))));
+        actions.push((operation.end_index(), place, (place, Action::Response(what))));
+    }
+    actions.sort_by_key(|(index, place, _)| (*index, *place));
+    let actions: Vec<_> = actions.into_iter().map(|(_, _, action)| action).collect();
+    (!actions.is_empty()).then(|| TodcHistory::from_actions(actions))
+}
+
+/// A register that is run for real: every operation takes effect at a random moment between start and end, so the
+/// history is linearizable by construction, until `lie` spoils one answer.
+fn random_history(rng: &mut StdRng, lie: bool) -> RegisterHistory {
+    let processes = rng.random_range(1..=4);
+    let mut history = History::new(processes);
+    let mut open: Vec<Option<Running>> = (0..processes).map(|_| None).collect();
+    let (mut state, mut version, mut names, mut unknowns) = (None, 0, (0..processes).collect::<Vec<_>>(), 0);
+    for _ in 0..rng.random_range(4..36) {
+        let client = rng.random_range(0..processes as usize);
+        match open[client].take() {
+            None => {
+                let call = random_call(rng, version);
+                let operation = history.start(names[client], 0, call.clone());
+                open[client] = Some(Running { operation, call, answer: None });
+            }
+            Some(Running { operation, call, answer: None }) => {
+                // An operation may lose its answer before or after it took effect.
+                if unknowns < 3 && rng.random_bool(0.08) {
+                    if rng.random_bool(0.5) {
+                        execute(&mut state, &mut version, &call);
+                    }
+                    history.end(operation, 0, Outcome::Unknown("lost".into()));
+                    (names[client], unknowns) = (history.retire(), unknowns + 1);
+                } else {
+                    let answer = execute(&mut state, &mut version, &call);
+                    open[client] = Some(Running { operation, call, answer: Some(answer) });
+                }
+            }
+            Some(Running { operation, answer: Some(answer), .. }) => {
+                history.end(operation, 0, Outcome::Ok(answer));
+            }
+        }
+    }
+    // The other checker's cost doubles with each unknown outcome: leave no more of them than were counted.
+    for running in open.into_iter().flatten() {
+        let answer = running.answer.unwrap_or_else(|| execute(&mut state, &mut version, &running.call));
+        history.end(running.operation, 0, Outcome::Ok(answer));
+    }
+    if lie {
+        spoil(rng, &mut history);
+    }
+    history
+}
+
+struct Running {
+    operation: check::history::OpenOperation,
+    call: Call,
+    answer: Option<Answer>,
+}
+
+fn random_call(rng: &mut StdRng, version: u64) -> Call {
+    match rng.random_range(0..10) {
+        0..4 => Call::Get { key: 0 },
+        4..7 => Call::Put { key: 0, value: rng.random_range(0..4), if_version: None },
+        7..9 => Call::Put {
+            key: 0,
+            value: rng.random_range(0..4),
+            if_version: Some(version.saturating_sub(rng.random_range(0..2))),
+        },
+        _ => Call::Delete { key: 0 },
+    }
+}
+
+fn execute(state: &mut Option<(u64, u64)>, version: &mut u64, call: &Call) -> Answer {
+    match call {
+        Call::Get { .. } => state.map_or(Answer::Absent, |(value, version)| Answer::Found { value, version }),
+        Call::Put { if_version: Some(wanted), .. } if state.map(|(_, current)| current) != Some(*wanted) => {
+            Answer::Conflict
+        }
+        Call::Put { value, .. } => {
+            *version += 1;
+            *state = Some((*value, *version));
+            Answer::Written { version: *version }
+        }
+        Call::Delete { .. } => Answer::Deleted { existed: state.take().is_some() },
+    }
+}
+
+fn spoil(rng: &mut StdRng, history: &mut RegisterHistory) {
+    let place = rng.random_range(0..history.operations.len());
+    let Some((_, Outcome::Ok(answer))) = &mut history.operations[place].end else { return };
+    *answer = match answer.clone() {
+        Answer::Found { value, version } if rng.random_bool(0.5) => Answer::Found { value: (value + 1) % 4, version },
+        Answer::Found { value, version } => Answer::Found { value, version: version.saturating_sub(1) },
+        Answer::Absent => Answer::Found { value: 0, version: 1 },
+        Answer::Written { version } => Answer::Written { version: version.saturating_sub(1) },
+        Answer::Conflict => Answer::Written { version: 1 },
+        Answer::Deleted { existed } => Answer::Deleted { existed: !existed },
+    };
+}
+
+#[test]
+fn agrees_with_an_independent_checker_on_thousands_of_random_histories() {
+    let (mut linearizable, mut violations) = (0, 0);
+    for seed in 0..HISTORIES {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let history = random_history(&mut rng, seed % 2 == 1);
+        let ours = wgl::check_history(&Register, &history, STEPS_MAX);
+        let theirs = todc_verdict(&history);
+        assert_ne!(ours, Verdict::BudgetSpent, "seed {seed}");
+        assert_eq!(ours == Verdict::Linearizable, theirs, "seed {seed}: {:#?}", history.operations);
+        assert!(theirs || seed % 2 == 1, "seed {seed}: a history that really happened was refused");
+        if theirs { linearizable += 1 } else { violations += 1 }
+    }
+    assert!(violations > HISTORIES / 8 && linearizable > HISTORIES / 2, "{linearizable} / {violations}");
+}
+
+#[test]
+fn the_smallest_violation_is_itself_a_violation_and_smaller() {
+    let mut shrunk = 0;
+    for seed in (1..2_000).step_by(2) {
+        let history = random_history(&mut StdRng::seed_from_u64(seed), true);
+        let all: Vec<&Operation<Call, Answer>> = history.operations.iter().collect();
+        if wgl::check(&Register, &all, STEPS_MAX) == Verdict::Linearizable {
+            continue;
+        }
+        let part = wgl::smallest_violation(&Register, &all, STEPS_MAX);
+        let part: Vec<_> = part.iter().collect();
+        assert_ne!(wgl::check(&Register, &part, STEPS_MAX), Verdict::Linearizable, "seed {seed}");
+        shrunk += usize::from(part.len() < all.len());
+    }
+    assert!(shrunk > 100, "only {shrunk} got smaller");
+}
+
+#[test]
+fn a_spent_budget_is_no_verdict() {
+    let mut history = RegisterHistory::new(12);
+    let open: Vec<_> = (0..12).map(|p| history.start(p, 0, Call::Put { key: 0, value: p, if_version: None })).collect();
+    for (place, operation) in open.into_iter().enumerate() {
+        history.end(operation, 0, Outcome::Ok(Answer::Written { version: 100 - place as u64 }));
+    }
+    let read = history.start(0, 0, Call::Get { key: 0 });
+    history.end(read, 0, Outcome::Ok(Answer::Absent));
+    assert_eq!(wgl::check_history(&Register, &history, 100), Verdict::BudgetSpent);
+    assert!(register::check(&history, 100).unwrap_err().contains("no verdict"));
+    assert!(matches!(wgl::check_history(&Register, &history, STEPS_MAX), Verdict::Violation { .. }));
+}
+
+/// Runs `calls` one after the other, each with its outcome.
+fn sequence<C, R>(calls: Vec<(C, Outcome<R>)>) -> History<C, R> {
+    let mut history = History::new(1);
+    let mut process = 0;
+    for (time, (call, outcome)) in (0..).zip(calls) {
+        let unknown = matches!(outcome, Outcome::Unknown(_));
+        let open = history.start(process, time * 10, call);
+        history.end(open, time * 10 + 5, outcome);
+        if unknown {
+            process = history.retire();
+        }
+    }
+    history
+}
+
+fn ok<R>(answer: R) -> Outcome<R> {
+    Outcome::Ok(answer)
+}
+
+fn lost<R>() -> Outcome<R> {
+    Outcome::Unknown("connection reset".into())
+}
+
+fn put(value: u64) -> Call {
+    Call::Put { key: 7, value, if_version: None }
+}
+
+#[test]
+fn a_lost_acknowledged_write_is_seen_and_an_unknown_one_may_go_either_way() {
+    let get = Call::Get { key: 7 };
+    let judge = |calls| register::check(&sequence(calls), STEPS_MAX);
+    let written = |version| ok(Answer::Written { version });
+    let found = |value, version| ok(Answer::Found { value, version });
+    assert!(judge(vec![(put(1), written(1)), (get.clone(), found(1, 1))]).is_ok());
+    let lost_write = judge(vec![(put(1), written(1)), (get.clone(), ok(Answer::Absent))]).unwrap_err();
+    assert!(lost_write.contains("key 7 is not linearizable"), "{lost_write}");
+    assert!(judge(vec![(put(1), lost()), (get.clone(), ok(Answer::Absent))]).is_ok());
+    assert!(judge(vec![(put(1), lost()), (get.clone(), found(1, 9))]).is_ok());
+    // It may take effect late, but then it has; a version once seen stays.
+    let late = vec![(put(1), lost()), (get.clone(), ok(Answer::Absent)), (get.clone(), found(1, 9))];
+    assert!(judge(late.clone()).is_ok());
+    assert!(judge([late.clone(), vec![(get.clone(), ok(Answer::Absent))]].concat()).is_err());
+    assert!(judge([late, vec![(get.clone(), found(1, 8))]].concat()).is_err());
+    // A write that certainly failed has no effect.
+    assert!(judge(vec![(put(1), Outcome::Failed("refused".into())), (get, found(1, 1))]).is_err());
+}
+
+#[test]
+fn conditional_writes_are_decided_by_the_current_version() {
+    let cas = |version| Call::Put { key: 7, value: 2, if_version: Some(version) };
+    let judge = |calls| register::check(&sequence(calls), STEPS_MAX);
+    let written = |version| ok(Answer::Written { version });
+    assert!(judge(vec![(put(1), written(4)), (cas(4), written(5))]).is_ok());
+    assert!(judge(vec![(put(1), written(4)), (cas(3), written(5))]).is_err());
+    assert!(judge(vec![(put(1), written(4)), (cas(4), ok(Answer::Conflict))]).is_err());
+    assert!(judge(vec![(put(1), written(4)), (cas(3), ok(Answer::Conflict))]).is_ok());
+    assert!(judge(vec![(put(1), written(4)), (put(2), written(4))]).is_err(), "versions grow");
+}
+
+#[test]
+fn the_set_checker_knows_must_may_and_must_not() {
+    use set::{Answer::*, Call::*};
+    let judge = |calls| set::check(&sequence(calls));
+    let list = |ids: &[u64]| (List, ok(Listed(ids.to_vec())));
+    assert!(judge(vec![(Add(vec![1, 2]), ok(Done)), list(&[2, 1])]).is_ok());
+    assert!(judge(vec![(Add(vec![1, 2]), ok(Done)), list(&[2])]).unwrap_err().contains("missing"));
+    assert!(judge(vec![list(&[3])]).unwrap_err().contains("never added"));
+    assert!(judge(vec![(Add(vec![1]), ok(Done)), list(&[1, 1])]).unwrap_err().contains("different"));
+    let deleted = vec![(Add(vec![1]), ok(Done)), (Delete(1), ok(Done))];
+    assert!(judge([deleted.clone(), vec![list(&[])]].concat()).is_ok());
+    assert!(judge([deleted.clone(), vec![list(&[1])]].concat()).unwrap_err().contains("deleted"));
+    let again = [deleted, vec![(Add(vec![1]), ok(Done))]].concat();
+    assert!(judge([again.clone(), vec![list(&[1])]].concat()).is_ok());
+    assert!(judge([again, vec![list(&[])]].concat()).is_err());
+    for shown in [list(&[]), list(&[1])] {
+        assert!(judge(vec![(Add(vec![1]), lost()), shown.clone()]).is_ok());
+        assert!(judge(vec![(Add(vec![1]), ok(Done)), (Delete(1), lost()), shown]).is_ok());
+    }
+    let refused: Outcome<set::Answer> = Outcome::Failed("refused".into());
+    assert!(judge(vec![(Add(vec![1]), refused), list(&[1])]).is_err());
+}
+
+#[test]
+fn the_search_checker_wants_the_acknowledged_point_first_and_nothing_old() {
+    use search::{Answer::*, Call::*, Hit};
+    let judge = |calls| search::check(&sequence(calls));
+    let hit = |id, value| Hit { id, value, vector_matches: true };
+    let put = |id, value| (Put { id, value }, ok(Done));
+    let look = |id, value, hits: Vec<Hit>| (Search { id, value, exact: false }, ok(Hits(hits)));
+    assert!(judge(vec![put(1, 10), put(2, 20), look(1, 10, vec![hit(1, 10), hit(2, 20)])]).is_ok());
+    assert!(judge(vec![put(1, 10), put(2, 20), look(1, 10, vec![hit(2, 20), hit(1, 10)])]).is_err());
+    assert!(judge(vec![put(1, 10), look(1, 10, vec![])]).is_err());
+    assert!(judge(vec![put(1, 10), look(1, 10, vec![hit(1, 10), hit(3, 30)])]).is_err());
+    assert!(judge(vec![put(1, 10), put(1, 11), look(1, 10, vec![hit(1, 10)])]).is_err(), "replaced");
+    assert!(judge(vec![put(1, 10), (Delete { id: 1 }, ok(Done)), look(1, 10, vec![hit(1, 10)])]).is_err());
+    assert!(judge(vec![put(1, 10), (Delete { id: 1 }, lost()), look(1, 10, vec![hit(1, 10)])]).is_ok());
+    assert!(judge(vec![put(1, 10), (Delete { id: 1 }, lost()), look(1, 10, vec![])]).is_ok());
+    let torn = Hit { id: 1, value: 10, vector_matches: false };
+    assert!(judge(vec![put(1, 10), look(1, 10, vec![torn])]).unwrap_err().contains("different writes"));
+}
+
+#[test]
+fn histories_are_written_as_jepsen_reads_them() {
+    let history = sequence(vec![
+        (put(1), ok(Answer::Written { version: 3 })),
+        (Call::Get { key: 7 }, ok(Answer::Found { value: 1, version: 3 })),
+        (Call::Delete { key: 7 }, lost()),
+    ]);
+    let events = export::events(&history);
+    let edn = export::to_edn(&events);
+    let lines: Vec<&str> = edn.lines().collect();
+    assert_eq!(lines.len(), 6);
+    assert_eq!(lines[0], "{:f :write, :index 0, :key 7, :process 0, :time 0, :type :invoke, :value 1}");
+    assert_eq!(lines[3], "{:f :read, :index 3, :key 7, :process 0, :time 15, :type :ok, :value [1 3]}");
+    assert!(lines[5].contains(":error \"connection reset\"") && lines[5].contains(":type :info"));
+    let jsonl = export::to_jsonl(&events);
+    let back: Vec<serde_json::Value> = jsonl.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(back, events);
+}

@@ -1,0 +1,221 @@
+//! The embedded library end to end: what is acknowledged is there after reopening, and every operation does what it says.
+
+use serde_json::json;
+use std::collections::BTreeMap;
+use vectorsphere::{
+    config::Config,
+    embedded::{Database, Options},
+    types::{
+        CollectionSpec, DocumentId, ErrorKind, Filter, IndexType, Metric, Payload, Point, PointPatch, Vector,
+        VectorName, VectorSpec,
+        operation::{DeleteRequest, ListRequest, Search},
+    },
+};
+
+fn payload(value: serde_json::Value) -> Payload {
+    Payload::new(value.as_object().unwrap().clone()).unwrap()
+}
+
+fn point(id: impl Into<String>, vector: &[f32], metadata: serde_json::Value) -> Point {
+    Point {
+        id: DocumentId::from_text(id).unwrap(),
+        vectors: vec![(VectorName::default(), Vector::new(vector.to_vec()).unwrap())],
+        payload: payload(metadata),
+        if_version: None,
+    }
+}
+
+fn patch(id: &str, metadata: serde_json::Value) -> PointPatch {
+    PointPatch { id: DocumentId::from_text(id).unwrap(), vectors: vec![], payload: payload(metadata), if_version: None }
+}
+
+fn ids(hits: &[vectorsphere::types::operation::SearchHit]) -> Vec<String> {
+    hits.iter().map(|hit| hit.point.id.to_string()).collect()
+}
+
+#[test]
+fn everything_acknowledged_is_there_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let db = Database::open(dir.path(), Options::default()).unwrap();
+        let c = db.create_collection("a", 2, Metric::Euclidean, IndexType::Flat).unwrap();
+        for i in 0..200_u32 {
+            c.upsert_points(vec![point(format!("p{i}"), &[i as f32, 0.0], json!({"i": i, "even": i % 2 == 0}))])
+                .unwrap();
+        }
+        c.patch(patch("p7", json!({"i": null, "name": "seven"}))).unwrap();
+        let filter = Filter::from_json(&json!({"must": [{"key": "i", "range": {"gte": 100}}]})).unwrap();
+        assert_eq!(c.delete(DeleteRequest::Filter(filter)).unwrap().deleted, 100);
+        let gone = vec![DocumentId::from_text("p0").unwrap(), DocumentId::from_text("p199").unwrap()];
+        assert_eq!(c.delete(DeleteRequest::Ids(gone)).unwrap().deleted, 1);
+    }
+    let db = Database::open(dir.path(), Options::default()).unwrap();
+    let c = db.collection("a").unwrap();
+    assert_eq!(c.stats().unwrap().info.points, 99);
+    let seven = c.get("p7").unwrap();
+    assert_eq!(seven.payload.unwrap(), payload(json!({"even": false, "name": "seven"})));
+    assert_eq!(seven.vectors.unwrap()[0].1, [7.0, 0.0]);
+    assert_eq!(c.get("p0").unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(ids(&c.search(vec![6.9, 0.0], 3).unwrap()), ["p7", "p6", "p8"]);
+    assert_eq!(c.search(vec![99.0, 0.0], 1).unwrap()[0].score, 0.0);
+}
+
+#[test]
+fn versions_guard_writes_and_a_batch_is_all_or_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Database::open(dir.path(), Options::default()).unwrap();
+    let c = db.create_collection("a", 1, Metric::Dot, IndexType::IvfPq).unwrap();
+    let first = c.upsert([("x", vec![1.0])]).unwrap().version;
+    let only_if = |id: &str, version| Point { if_version: Some(version), ..point(id, &[2.0], json!({})) };
+    let error = c.upsert_points(vec![point("y", &[1.0], json!({})), only_if("x", first + 1)]).unwrap_err();
+    assert_eq!((error.kind(), error.code(), error.detail().row), (ErrorKind::Conflict, "version_mismatch", Some(1)));
+    assert_eq!(c.get("y").unwrap_err().code(), "document_not_found", "nothing of the batch was written");
+    assert_eq!(c.upsert_points(vec![only_if("z", 1)]).unwrap_err().code(), "version_mismatch");
+    let second = c.upsert_points(vec![only_if("x", first), only_if("new", 0)]).unwrap().version;
+    assert_eq!((c.get("x").unwrap().version, c.get("new").unwrap().version), (second, second));
+    assert_eq!(c.stats().unwrap().info.points, 2);
+}
+
+#[test]
+fn filters_thresholds_and_listing() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Database::open(dir.path(), Options::default()).unwrap();
+    let c = db.create_collection("a", 2, Metric::Cosine, IndexType::Flat).unwrap();
+    let all: Vec<Point> =
+        (0..50_u32).map(|i| point(i.to_string(), &[1.0, i as f32 / 10.0], json!({"g": i % 5}))).collect();
+    c.upsert_points(all).unwrap();
+    let filter = Filter::from_json(&json!({"must": [{"key": "g", "match": {"value": 3}}]})).unwrap();
+    let search = |threshold, filter| Search {
+        threshold,
+        filter,
+        explain: true,
+        ..Search::nearest(Vector::new(vec![1.0, 0.0]).unwrap(), 5)
+    };
+    let found = c.search_with(search(None, Some(filter.clone()))).unwrap();
+    assert_eq!(ids(&found.hits), ["3", "8", "13", "18", "23"]);
+    assert_eq!(found.explain.unwrap().filter_matches, Some(10));
+    let near = c.search_with(search(Some(0.995), None)).unwrap();
+    assert_eq!(ids(&near.hits), ["0", "1"]);
+    let list = |cursor, filter| ListRequest { limit: 20, cursor, filter, with_vector: true, with_payload: true };
+    let first = c.list(list(None, None)).unwrap();
+    let second = c.list(list(first.cursor, None)).unwrap();
+    let third = c.list(list(second.cursor, None)).unwrap();
+    assert_eq!((first.points.len(), second.points.len(), third.points.len(), third.cursor), (20, 20, 10, None));
+    assert_eq!(c.list(list(None, Some(filter))).unwrap().points.len(), 10);
+}
+
+#[test]
+fn named_vectors_and_several_shards() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Database::open(dir.path(), Options::default()).unwrap();
+    let name = |n: &str| VectorName::new(n).unwrap();
+    let spec = |d, m| VectorSpec::new(d, m, IndexType::IvfPq).unwrap();
+    let vectors =
+        BTreeMap::from([(name("title"), spec(1, Metric::Euclidean)), (name("body"), spec(2, Metric::Manhattan))]);
+    let c = db.create_collection_with("a", CollectionSpec::new(vectors, 3).unwrap()).unwrap();
+    let vector = |c: &[f32]| Vector::new(c.to_vec()).unwrap();
+    let points = (0..90_u64).map(|i| Point {
+        id: DocumentId::Num(i),
+        vectors: if i % 3 == 0 {
+            vec![(name("title"), vector(&[i as f32]))]
+        } else {
+            vec![(name("body"), vector(&[i as f32, 1.0])), (name("title"), vector(&[i as f32]))]
+        },
+        payload: Payload::default(),
+        if_version: None,
+    });
+    c.upsert_points(points.collect()).unwrap();
+    let by = |n: &str, c: &[f32]| Search { vector_name: name(n), ..Search::nearest(vector(c), 4) };
+    assert_eq!(ids(&c.search_with(by("title", &[30.0])).unwrap().hits), ["30", "29", "31", "28"]);
+    assert_eq!(ids(&c.search_with(by("body", &[30.0, 1.0])).unwrap().hits), ["29", "31", "28", "32"]);
+    assert_eq!(c.search(vec![1.0], 1).unwrap_err().code(), "unknown_vector");
+    assert_eq!(c.stats().unwrap().shards.len(), 3);
+    let (mut cursor, mut seen) = (None, vec![]);
+    loop {
+        let request = ListRequest { limit: 7, cursor, filter: None, with_vector: false, with_payload: false };
+        let page = c.list(request).unwrap();
+        seen.extend(page.points.iter().map(|point| point.id.to_string().parse::<u64>().unwrap()));
+        cursor = page.cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, (0..90).collect::<Vec<_>>(), "in order, without gap or repeat");
+}
+
+#[test]
+fn collections_come_and_go_and_a_new_one_is_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Database::open(dir.path(), Options::default()).unwrap();
+    let c = db.create_collection("a", 1, Metric::Dot, IndexType::Flat).unwrap();
+    c.upsert([("x", vec![1.0])]).unwrap();
+    assert_eq!(db.create_collection("a", 1, Metric::Dot, IndexType::Flat).err().unwrap().code(), "table_exists");
+    db.delete_collection("a").unwrap();
+    assert_eq!(db.collection("a").err().unwrap().code(), "table_not_found");
+    assert_eq!(db.delete_collection("a").unwrap_err().code(), "table_not_found");
+    let again = db.create_collection("a", 2, Metric::Cosine, IndexType::Flat).unwrap();
+    assert_eq!(again.stats().unwrap().info.points, 0);
+    assert_eq!(again.get("x").unwrap_err().code(), "document_not_found");
+    assert!(db.health().ready);
+}
+
+#[test]
+fn one_process_at_a_time_has_a_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Database::open(dir.path(), Options::default()).unwrap();
+    let second = Database::open(dir.path(), Options::default()).err().unwrap();
+    assert_eq!(second.exit_code(), 3, "{second}");
+    db.close();
+    assert!(Database::open(dir.path(), Options::default()).is_ok());
+}
+
+/// Searches are right before, during and after training, while writes go on: every hit is what a scan finds.
+#[test]
+fn training_never_loses_or_revives_a_point() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { index: vectorsphere::config::Index { flat_points_max: 300 }, ..Config::default() };
+    let options = || Options { config: config.clone(), ..Options::default() };
+    let vector = |i: u32| {
+        let (x, y) = (f64::from(i) * 0.754_877_666, f64::from(i) * 0.569_840_291);
+        vec![(x.fract() * 10.0) as f32, (y.fract() * 10.0) as f32, (i % 7) as f32, 1.0]
+    };
+    let check = |c: &vectorsphere::embedded::Collection<'_>, live: &BTreeMap<u32, Vec<f32>>| {
+        for (i, v) in live.iter().step_by(17) {
+            let hits = c.search(v.clone(), 1).unwrap();
+            assert_eq!((ids(&hits), hits[0].score), (vec![i.to_string()], 0.0), "point {i} is found by its own vector");
+        }
+    };
+    let mut live = BTreeMap::new();
+    {
+        let db = Database::open(dir.path(), options()).unwrap();
+        let c = db.create_collection("a", 4, Metric::Euclidean, IndexType::IvfPq).unwrap();
+        for i in 0..3_000_u32 {
+            c.upsert([(i.to_string(), vector(i))]).unwrap();
+            live.insert(i, vector(i));
+            if i % 5 == 0 {
+                c.delete(DeleteRequest::Ids(vec![DocumentId::Num(u64::from(i / 2))])).unwrap();
+                live.remove(&(i / 2));
+            }
+            if i % 11 == 0 && live.contains_key(&(i / 3)) {
+                let moved = vector(i + 100_000);
+                c.upsert([((i / 3).to_string(), moved.clone())]).unwrap();
+                live.insert(i / 3, moved);
+            }
+            if i % 500 == 499 {
+                check(&c, &live);
+            }
+        }
+        assert_eq!(c.stats().unwrap().info.points, live.len() as u64);
+        let started = std::time::Instant::now();
+        while c.stats().unwrap().info.indexes[0].lists == 0 {
+            assert!(started.elapsed().as_secs() < 60, "the index was never trained");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        check(&c, &live);
+    }
+    let db = Database::open(dir.path(), options()).unwrap();
+    let c = db.collection("a").unwrap();
+    assert!(c.stats().unwrap().info.indexes[0].lists > 0, "the index file was used");
+    assert_eq!(c.stats().unwrap().info.indexes[0].rows, live.len() as u64);
+    check(&c, &live);
+}
