@@ -155,7 +155,8 @@ pub struct Table {
 impl Table {
     /// The dimension of the table's only vector.
     pub fn only_dimension(&self) -> Result<usize, CliError> {
-        let problem = || format!("table {:?} has several named vectors; this command handles tables with one", self.table_name);
+        let problem =
+            || format!("table {:?} has several named vectors; this command handles tables with one", self.table_name);
         self.dimension.ok_or_else(|| CliError::failed(problem()))
     }
 }

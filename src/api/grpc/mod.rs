@@ -29,9 +29,9 @@ use crate::{
     telemetry::metrics::GrpcMetrics,
     types::{CollectionName, Error, limits},
 };
+use axum::{Router, body::Body};
 use prost::Message;
 use proto::vector_service_server::{VectorService, VectorServiceServer};
-use axum::{Router, body::Body};
 use std::{convert::Infallible, sync::Arc};
 use tonic::{Code, Request, Response, Status, server::NamedService};
 use tracing::Instrument;
@@ -61,9 +61,11 @@ where
 }
 
 fn with_reflection(router: Router) -> Router {
-    let builder = || tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(proto::DESCRIPTOR)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+    let builder = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::DESCRIPTOR)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
     match (builder().build_v1(), builder().build_v1alpha()) {
         (Ok(v1), Ok(v1alpha)) => add(add(router, v1), v1alpha),
         _ => unreachable!("invariant: the descriptors were made by this build"),

@@ -40,7 +40,8 @@ impl Media {
         let text = value.to_str().unwrap_or_default().to_ascii_lowercase();
         let mut parts = text.split(';').map(str::trim);
         let essence = parts.next().unwrap_or_default();
-        let is_json = essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"));
+        let is_json =
+            essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"));
         let utf8 = |part: &str| part.strip_prefix("charset=").is_none_or(|set| set.trim_matches('"') == "utf-8");
         match essence {
             bulk::MEDIA_TYPE => Ok(Media::OctetStream),
@@ -182,7 +183,9 @@ mod tests {
             assert_eq!(of(json), Ok(Media::Json), "{json}");
         }
         assert_eq!(of("application/octet-stream"), Ok(Media::OctetStream));
-        for other in ["text/plain", "application/x-www-form-urlencoded", "", "application/json; charset=latin1", "+json"] {
+        for other in
+            ["text/plain", "application/x-www-form-urlencoded", "", "application/json; charset=latin1", "+json"]
+        {
             assert_eq!(of(other), Err("unsupported_media_type"), "{other}");
         }
     }

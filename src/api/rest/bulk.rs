@@ -22,7 +22,13 @@ pub fn read(body: &[u8]) -> Result<Vec<Point>, Error> {
     let (count, dimension) = header(body)?;
     let (ids, components) = body[HEADER_BYTES..].split_at(count * ID_BYTES);
     let rows = components.chunks_exact(dimension * COMPONENT_BYTES);
-    ids.as_chunks::<ID_BYTES>().0.iter().zip(rows).enumerate().map(|(row, (id, bytes))| point(row, *id, bytes)).collect()
+    ids.as_chunks::<ID_BYTES>()
+        .0
+        .iter()
+        .zip(rows)
+        .enumerate()
+        .map(|(row, (id, bytes))| point(row, *id, bytes))
+        .collect()
 }
 
 /// Count and dimension, proven to fit the body exactly.

@@ -74,7 +74,9 @@ pub async fn table_stats(State(app): State<App>, Table(name): Table) -> Answer {
 pub async fn write_documents(State(app): State<App>, Table(name): Table, body: RawBody) -> Answer {
     let write = match body.media {
         Media::Json => parse(body.bytes, |bytes| json::read::<dto::WriteRequest>(bytes)?.into_write()).await?,
-        Media::OctetStream => parse(body.bytes, |bytes| Ok(dto::Write { points: bulk::read(bytes)?, batch: false })).await?,
+        Media::OctetStream => {
+            parse(body.bytes, |bytes| Ok(dto::Write { points: bulk::read(bytes)?, batch: false })).await?
+        }
     };
     let ids: Vec<DocumentId> = write.points.iter().map(|point| point.id.clone()).collect();
     let written = app.service.upsert(&name, write.points).await;
@@ -93,7 +95,12 @@ pub async fn write_documents(State(app): State<App>, Table(name): Table, body: R
         ("on_unavailable" = Option<dto::OnUnavailableWord>, Query, description = "What to do when a shard cannot answer"),
     ),
     responses((status = 200, description = "The document", body = dto::DocumentAnswer)))]
-pub async fn get_document(State(app): State<App>, Table(name): Table, Document(id): Document, read: ReadQuery) -> Answer {
+pub async fn get_document(
+    State(app): State<App>,
+    Table(name): Table,
+    Document(id): Document,
+    read: ReadQuery,
+) -> Answer {
     let point = app.service.get(&name, &id, &read.options).await?;
     Ok(answer::ok(&dto::DocumentAnswer::new(&point, read.with_vector)))
 }
@@ -182,9 +189,9 @@ pub async fn search(State(app): State<App>, Table(name): Table, body: RawBody) -
     let found = app.service.search(&name, searches, &options).await;
     let found = found.map_err(|error| dto::Searches::locate(batch, error))?;
     let took_ms = began.elapsed().as_micros() as f64 / 1e3;
-    let estimated_bytes = found.answers.iter().flat_map(|answer| &answer.hits).map(|hit| estimate_one(&hit.point)).sum();
-    let encode =
-        move |found: &SearchesAnswer| answer::encode(&dto::SearchAnswerBody::new(found, batch, took_ms));
+    let estimated_bytes =
+        found.answers.iter().flat_map(|answer| &answer.hits).map(|hit| estimate_one(&hit.point)).sum();
+    let encode = move |found: &SearchesAnswer| answer::encode(&dto::SearchAnswerBody::new(found, batch, took_ms));
     Ok(answer::large(found, estimated_bytes, encode).await)
 }
 

@@ -238,7 +238,10 @@ mod tests {
         assert_eq!(write(r#"{"document_id":1.5}"#), case("wrong_type", "document_id"));
         assert_eq!(write(r#"{"document_id":{}}"#), case("wrong_type", "document_id"));
         assert_eq!(write(r#"{"if_version":-1}"#), case("invalid_value", "if_version"));
-        assert_eq!(write(r#"{"documents":[{},{"vector":[1,2,true]}]}"#), row("wrong_type", "documents[1].vector[2]", 1));
+        assert_eq!(
+            write(r#"{"documents":[{},{"vector":[1,2,true]}]}"#),
+            row("wrong_type", "documents[1].vector[2]", 1)
+        );
         assert_eq!(write(r#"{"documents":[{"id":1}]}"#), row("unknown_field", "documents[0].id", 0));
         assert_eq!(write(r#"{"documents":[{"vector":[1]},5]}"#), row("wrong_type", "documents[1]", 1));
         let deep = format!(r#"{{"metadata":{}}}"#, "{\"a\":".repeat(500));

@@ -52,10 +52,7 @@ pub struct RestOptions {
 
 impl Default for RestOptions {
     fn default() -> RestOptions {
-        RestOptions {
-            body_bytes_max: limits::REQUEST_BYTES_MAX,
-            gzip_bytes_min: 32 * 1024,
-        }
+        RestOptions { body_bytes_max: limits::REQUEST_BYTES_MAX, gzip_bytes_min: 32 * 1024 }
     }
 }
 

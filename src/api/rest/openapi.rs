@@ -90,9 +90,8 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch].into_iter().flatten()
 }
 
-static JSON: LazyLock<Bytes> = LazyLock::new(|| {
-    Bytes::from(Description::openapi().to_json().expect("invariant: the description is JSON"))
-});
+static JSON: LazyLock<Bytes> =
+    LazyLock::new(|| Bytes::from(Description::openapi().to_json().expect("invariant: the description is JSON")));
 
 const PAGE: &str = include_str!("docs.html");
 

@@ -58,7 +58,9 @@ fn every_call_says_its_errors_and_every_body_its_fields() {
     }
     let schemas = document["components"]["schemas"].as_object().unwrap();
     let fields = |schema: &str| -> Vec<&String> { schemas[schema]["properties"].as_object().unwrap().keys().collect() };
-    for field in ["type", "title", "status", "code", "detail", "field", "expected", "got", "row", "document_id", "request_id"] {
+    for field in
+        ["type", "title", "status", "code", "detail", "field", "expected", "got", "row", "document_id", "request_id"]
+    {
         assert!(fields("Problem").iter().any(|name| *name == field), "{field}");
     }
     assert!(fields("SearchRequest").len() >= 14 && fields("CreateTable").len() == 7);

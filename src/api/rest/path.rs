@@ -89,7 +89,10 @@ impl Parameters {
             Some("false" | "0") => Ok(false),
             Some(other) => {
                 let shown: String = other.chars().take(64).collect();
-                Err(Error::invalid("wrong_type", "this parameter is a flag").at(name).expected("true or false").got(shown))
+                Err(Error::invalid("wrong_type", "this parameter is a flag")
+                    .at(name)
+                    .expected("true or false")
+                    .got(shown))
             }
         }
     }

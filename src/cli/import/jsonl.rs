@@ -297,7 +297,10 @@ mod tests {
             ]
         );
         let fault = rows[2].content.as_ref().unwrap_err();
-        assert_eq!((fault.row, fault.line, &**fault.document.as_ref().unwrap()), (2, Some(3), &Value::from("not json")));
+        assert_eq!(
+            (fault.row, fault.line, &**fault.document.as_ref().unwrap()),
+            (2, Some(3), &Value::from("not json"))
+        );
         assert_eq!(rows[8].content.as_ref().unwrap().id, RowId::Number(18));
     }
 

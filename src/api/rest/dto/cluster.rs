@@ -112,11 +112,8 @@ pub struct HealthAnswer {
 impl HealthAnswer {
     /// The answer for a node that is or is not `well` in the sense asked for.
     pub fn new(well: bool, report: HealthReport, verbose: bool) -> HealthAnswer {
-        let checks = report.checks.into_iter().map(|check| CheckAnswer {
-            name: check.name,
-            ok: check.ok,
-            detail: check.detail,
-        });
+        let checks =
+            report.checks.into_iter().map(|check| CheckAnswer { name: check.name, ok: check.ok, detail: check.detail });
         HealthAnswer { status: if well { "ok" } else { "unavailable" }, checks: verbose.then(|| checks.collect()) }
     }
 }
