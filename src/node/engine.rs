@@ -161,14 +161,18 @@ async fn open_stores(config: &Config) -> Result<Opened, StartError> {
         ..StoreOptions::default()
     };
     let candidate = rt::rng::stream("node/id").next_u64();
-    rt::compute::io(move || {
+    let (directory, node_id) = rt::compute::io(move || {
         let directory = DataDir::open(path)?;
         let node_id = directory.node_id(candidate)?;
-        let log = LogStore::open(directory.join("log"), log_options())?;
-        let store = Store::open(directory.join("store"), options)?;
-        Ok(Opened { directory, node_id, store, log })
+        Ok::<_, StartError>((directory, node_id))
     })
-    .await
+    .await?;
+    let (log_path, store_path) = (directory.join("log"), directory.join("store"));
+    // At once: after a crash both read their journals, which is most of the time a start takes.
+    let log = rt::compute::io(move || LogStore::open(log_path, log_options()));
+    let store = rt::compute::io(move || Store::open(store_path, options));
+    let (log, store) = futures_util::future::join(log, store).await;
+    Ok(Opened { directory, node_id, store: store?, log: log? })
 }
 
 fn index_directory(directory: &DataDir) -> Result<std::path::PathBuf, StartError> {
