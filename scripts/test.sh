@@ -9,10 +9,11 @@
 # packages the first time. Nothing else: no protoc, no other service.
 #
 # Environment: SIM_SEEDS (seeds a scenario, default 24), SIM_CHECK_SEEDS (seeds a scenario that are run twice and
-# compared, default 2), SIM_MUTANTS (the deliberate bugs to look for), CARGO_TARGET_DIR; what cargo, pip and the simulation read themselves.
+# compared, default 2), SIM_MUTANTS (the deliberate bugs to look for), CARGO_TARGET_DIR; what cargo, pip and the
+# simulation read themselves.
 #
-# The stages run from cheap to dear and stop at the first that fails. Each prints its time; the output of the last stage
-# ends with its runner's own closing line.
+# The stages run from cheap to dear and stop at the first that fails. Their times are printed before the last one, whose
+# output ends with its runner's own closing line.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
