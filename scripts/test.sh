@@ -9,15 +9,18 @@
 # packages the first time. Nothing else: no protoc, no other service.
 #
 # Environment: SIM_SEEDS (seeds a scenario, default 24), SIM_CHECK_SEEDS (seeds a scenario that are run twice and
-# compared, default 2), CARGO_TARGET_DIR; what cargo, pip and the simulation read themselves.
+# compared, default 2), SIM_MUTANTS (the deliberate bugs to look for), CARGO_TARGET_DIR; what cargo, pip and the
+# simulation read themselves.
 #
-# The stages run from cheap to dear and stop at the first that fails. Each prints its time; the output of the last stage
-# ends with its runner's own closing line.
+# The stages run from cheap to dear and stop at the first that fails. Their times are printed before the last one, whose
+# output ends with its runner's own closing line.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly SIM_SEEDS_DEFAULT=24
 readonly SIM_CHECK_SEEDS_DEFAULT=2
+# All of them: sim/mutants.sh without arguments, which also writes the table of sim/README.md.
+readonly SIM_MUTANTS_DEFAULT="2 10 11 13 16 17"
 readonly PYTHON_MINOR_MIN=11
 
 target_dir="${CARGO_TARGET_DIR:-$PWD/target}"
@@ -52,6 +55,7 @@ main() {
     stage "cargo test" cargo test --locked --no-fail-fast
     stage "python environment" make_venv
     stage "end to end" end_to_end
+    stage "mutants" mutants
     stage "simulation, twice the same" env SIM_CHECK=1 SIM_SEEDS="${SIM_CHECK_SEEDS:-$SIM_CHECK_SEEDS_DEFAULT}" \
         cargo test --locked --features sim --test sim
     summary
@@ -154,6 +158,13 @@ end_to_end() {
 clippy_simulated() {
     RUSTFLAGS="${RUSTFLAGS:-} --cfg madsim" cargo clippy --locked --features sim,mutants --test sim \
         --target-dir "$target_dir/sim" -- "${clippy_flags[@]}"
+}
+
+# Deliberate bugs that the simulation must find.
+mutants() {
+    local list
+    read -ra list <<<"${SIM_MUTANTS:-$SIM_MUTANTS_DEFAULT}"
+    env -u SIM_SEEDS sim/mutants.sh "${list[@]}"
 }
 
 die() {
