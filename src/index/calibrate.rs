@@ -76,6 +76,8 @@ struct Trial<'a> {
 #[derive(Clone, Copy, Debug)]
 struct Tried {
     setting: Setting,
+    /// Whether the target is reached beyond doubt.
+    reached: bool,
     cost: usize,
 }
 
@@ -115,7 +117,7 @@ impl Trial<'_> {
         let mut probe = least.max(1);
         let mut reached = loop {
             let tried = self.run(k, probe, candidates);
-            if tried.setting.recall >= self.target {
+            if tried.reached {
                 break tried;
             }
             if probe >= most {
@@ -128,7 +130,7 @@ impl Trial<'_> {
         while reached.setting.nprobe - below > 1 + reached.setting.nprobe / 16 {
             let middle = below + (reached.setting.nprobe - below) / 2;
             let tried = self.run(k, middle, candidates);
-            if tried.setting.recall >= self.target {
+            if tried.reached {
                 reached = tried;
             } else {
                 below = middle;
@@ -140,17 +142,46 @@ impl Trial<'_> {
     /// Searches for every query; recall and cost.
     fn run(&mut self, k: usize, nprobe: u32, candidates: usize) -> Tried {
         let plan = Plan { k, nprobe: nprobe as usize, candidates };
-        let (mut found, mut wanted, mut cost) = (0, 0, 0);
+        let (mut counts, mut cost) = (RecallCounts::default(), 0);
         let mut hits = Vec::new();
         for query in &self.truth.queries {
             hits.clear();
             let stats = self.lists.search(&query.vector, plan, &mut self.scratch, &mut hits);
             cost += cost_of(stats);
-            found += query.found(k, hits.iter().map(|hit| hit.id));
-            wanted += query.neighbours(k);
+            counts.add(query.found(k, hits.iter().map(|hit| hit.id)), query.neighbours(k));
         }
-        let recall = if wanted == 0 { 1.0 } else { found as f32 / wanted as f32 };
-        Tried { setting: Setting { nprobe, candidates: candidates as u32, recall }, cost }
+        let setting = Setting { nprobe, candidates: candidates as u32, recall: counts.mean() as f32 };
+        Tried { setting, reached: counts.lower_bound() >= f64::from(self.target), cost }
+    }
+}
+
+/// Recalls of queries, one by one.
+#[derive(Clone, Copy, Debug, Default)]
+struct RecallCounts {
+    queries: usize,
+    sum: f64,
+    sum_of_squares: f64,
+}
+
+impl RecallCounts {
+    fn add(&mut self, found: usize, wanted: usize) {
+        if wanted > 0 {
+            let recall = found as f64 / wanted as f64;
+            self.queries += 1;
+            self.sum += recall;
+            self.sum_of_squares += recall * recall;
+        }
+    }
+
+    fn mean(&self) -> f64 {
+        if self.queries == 0 { 1.0 } else { self.sum / self.queries as f64 }
+    }
+
+    /// Two standard errors below the mean: what other queries of the kind will have, too, with 98 % confidence.
+    fn lower_bound(&self) -> f64 {
+        let n = self.queries.max(1) as f64;
+        let variance = (self.sum_of_squares / n - self.mean() * self.mean()).max(0.0);
+        self.mean() - 2.0 * (variance / n).sqrt()
     }
 }
 

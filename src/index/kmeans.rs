@@ -162,7 +162,7 @@ fn seats_by_mass(masses: &[usize], total: usize) -> Vec<usize> {
     let mut given: usize = seats.iter().sum();
     let quotient = |mass: usize, seats: usize| mass as f64 / (2 * seats + 1) as f64;
     let mut queue: std::collections::BTreeSet<(u64, std::cmp::Reverse<usize>)> = std::collections::BTreeSet::new();
-    for (i, &mass) in masses.iter().enumerate().filter(|&(_, &mass)| mass > 0) {
+    for (i, &mass) in masses.iter().enumerate().filter(|&(_, &mass)| mass > 1) {
         // Positive floats order as their bits.
         queue.insert((quotient(mass, seats[i]).to_bits(), std::cmp::Reverse(i)));
     }

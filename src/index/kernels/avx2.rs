@@ -24,9 +24,9 @@ macro_rules! with_avx2 {
     };
 }
 
-with_avx2!(l2, body::l2, (a: &[f32], b: &[f32]) -> f32);
-with_avx2!(dot, body::dot, (a: &[f32], b: &[f32]) -> f32);
-with_avx2!(l1, body::l1, (a: &[f32], b: &[f32]) -> f32);
+with_avx2!(l2, l2_wide, (a: &[f32], b: &[f32]) -> f32);
+with_avx2!(dot, dot_wide, (a: &[f32], b: &[f32]) -> f32);
+with_avx2!(l1, l1_wide, (a: &[f32], b: &[f32]) -> f32);
 with_avx2!(l1_i8, body::l1_i8, (query: &[f32], centroid: &[f32], row: &[i8], scale: f32) -> f32);
 with_avx2!(hadamard, body::hadamard, (values: &mut [f32]));
 with_avx2!(nearest_code, body::nearest_code, (book: &[f32], x: &[f32]) -> u8);
@@ -35,6 +35,68 @@ with_avx2!(dot_i8, dot_i8_wide, (query: &[i16], row: &[i8]) -> i32);
 with_avx2!(scores, scores_wide, (panels: &Panels, query: &[f32], base: &[f32], factor: f32, out: &mut [f32]));
 with_avx2!(assign, assign_wide, (panels: &Panels, rows: &[f32], nearest: &mut [u32]));
 with_avx2!(scan, scan_wide, (input: &ScanInput<'_>, first_block: usize, threshold: f32, out: &mut [u64]) -> ScanProgress);
+
+/// Defines a reduction over 32 lanes (four registers), `$term` of eight numbers of each side a step.
+macro_rules! reduction {
+    ($name:ident, |$x:ident, $y:ident| $term:expr) => {
+        #[target_feature(enable = "avx2")]
+        #[inline]
+        fn $name(a: &[f32], b: &[f32]) -> f32 {
+            let n = a.len().min(b.len());
+            let whole = n / LANES * LANES;
+            let mut sums = [_mm256_setzero_ps(); LANES / 8];
+            let mut i = 0;
+            while i < whole {
+                for (s, sum) in sums.iter_mut().enumerate() {
+                    // SAFETY: i + 32 <= whole <= n, the length of the shorter slice.
+                    let ($x, $y) = unsafe {
+                        (_mm256_loadu_ps(a.as_ptr().add(i + s * 8)), _mm256_loadu_ps(b.as_ptr().add(i + s * 8)))
+                    };
+                    *sum = _mm256_add_ps(*sum, $term);
+                }
+                i += LANES;
+            }
+            // The tail counts as padded with zeros: their terms are +0, and no sum is ever −0, so adding them changes nothing.
+            let mut s = 0;
+            while i < n {
+                let mask = tail_mask(n - i);
+                // SAFETY: the mask admits the n − i numbers that are left, at most eight.
+                let ($x, $y) = unsafe {
+                    (_mm256_maskload_ps(a.as_ptr().add(i), mask), _mm256_maskload_ps(b.as_ptr().add(i), mask))
+                };
+                sums[s] = _mm256_add_ps(sums[s], $term);
+                s += 1;
+                i += 8;
+            }
+            fold_wide(sums)
+        }
+    };
+}
+
+reduction!(l2_wide, |x, y| {
+    let d = _mm256_sub_ps(x, y);
+    _mm256_mul_ps(d, d)
+});
+reduction!(dot_wide, |x, y| _mm256_mul_ps(x, y));
+reduction!(l1_wide, |x, y| _mm256_andnot_ps(_mm256_set1_ps(-0.0), _mm256_sub_ps(x, y)));
+
+/// All bits of the first `left` lanes.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn tail_mask(left: usize) -> __m256i {
+    let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    _mm256_cmpgt_epi32(_mm256_set1_epi32(left.min(8) as i32), lanes)
+}
+
+/// The tree of `body::fold`: halves of 16, 8, 4, 2, 1.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn fold_wide(sums: [__m256; LANES / 8]) -> f32 {
+    let eight = _mm256_add_ps(_mm256_add_ps(sums[0], sums[2]), _mm256_add_ps(sums[1], sums[3]));
+    let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+    let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+}
 
 /// 32 numbers a step: int8 widened to i16, multiplied and added in pairs to i32.
 #[target_feature(enable = "avx2")]

@@ -1,1 +1,137 @@
-//! The index as a whole against oracles.
+//! The index as a whole against oracles: brute force for answers, a `BTreeMap` for what is in it, bytes for determinism.
+
+mod answers;
+mod bytes;
+mod changes;
+
+use super::kernels::{self, Kernels};
+use super::random::SplitMix64;
+use super::train::train_with;
+use super::*;
+use crate::types::{Metric, PointId};
+use std::collections::BTreeMap;
+
+/// Points by id: version and vector.
+type Model = BTreeMap<PointId, (u64, Vec<f32>)>;
+
+/// A model as a source of rows.
+struct ModelSource<'a>(&'a Model);
+
+impl RowSource for ModelSource<'_> {
+    fn rows_hint(&self) -> usize {
+        self.0.len()
+    }
+
+    fn visit(&mut self, visit: &mut RowVisitor<'_>) -> Result<(), SourceError> {
+        self.0.iter().for_each(|(id, (version, vector))| visit(*id, *version, vector));
+        Ok(())
+    }
+}
+
+/// A number of about the normal distribution (the sum of four uniform ones).
+fn noise(rng: &mut SplitMix64) -> f32 {
+    (0..4).map(|_| rng.below(1 << 20) as f32 / (1 << 20) as f32 - 0.5).sum::<f32>() * 1.7
+}
+
+/// Vectors around random centres; of unit length for cosine.
+struct Generator {
+    rng: SplitMix64,
+    centres: Vec<Vec<f32>>,
+    metric: Metric,
+}
+
+impl Generator {
+    fn new(metric: Metric, dimension: usize, centres: usize, seed: u64) -> Generator {
+        let mut rng = SplitMix64::new(seed);
+        let centres = (0..centres).map(|_| (0..dimension).map(|_| noise(&mut rng)).collect()).collect();
+        Generator { rng, centres, metric }
+    }
+
+    fn vector(&mut self) -> Vec<f32> {
+        let centre = self.rng.below(self.centres.len());
+        let mut vector: Vec<f32> = self.centres[centre].clone();
+        vector.iter_mut().for_each(|x| *x += 0.6 * noise(&mut self.rng));
+        if self.metric == Metric::Cosine {
+            normalize(&mut vector);
+        }
+        vector
+    }
+
+    fn id(&mut self, below: usize) -> PointId {
+        match self.rng.below(below) {
+            n if n % 5 == 0 => PointId::Uuid(uuid::Uuid::from_u128(n as u128)),
+            n => PointId::Num(n as u64),
+        }
+    }
+
+    fn model(&mut self, rows: usize) -> Model {
+        (0..rows).map(|i| (PointId::Num(i as u64), (1, self.vector()))).collect()
+    }
+}
+
+/// A small specification that trains early, with everything that decides sizes scaled down.
+fn small(metric: Metric, kind: IndexKind, dimension: usize) -> IndexSpec {
+    IndexSpec {
+        kind,
+        flat_rows_max: 300,
+        list_rows: 40,
+        tail_rows_max: 300,
+        calibration_queries: 20,
+        ..IndexSpec::new(metric, dimension)
+    }
+}
+
+fn filled(spec: &IndexSpec, model: &Model) -> VectorIndex {
+    let mut index = VectorIndex::new(spec.clone());
+    model.iter().for_each(|(id, (version, vector))| index.upsert(*id, *version, vector));
+    index
+}
+
+fn trained(spec: &IndexSpec, model: &Model, seed: u64) -> VectorIndex {
+    let mut index = filled(spec, model);
+    let sealed = train(spec, &mut ModelSource(model), seed).expect("rows to train on");
+    index.install(sealed).expect("the same specification");
+    index
+}
+
+/// The true k nearest: distances and ids, by brute force.
+fn brute_force(metric: Metric, model: &Model, query: &[f32], k: usize) -> Vec<(PointId, f32)> {
+    let mut all: Vec<_> = model.iter().map(|(id, (_, v))| (*id, distance(metric, query, v))).collect();
+    all.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
+    all.truncate(k);
+    all
+}
+
+/// What the shard does with an outcome: scores in f32 what is not exact, sorts, cuts. Checks on the way that every hit is a live
+/// row at its current version, that none is there twice, and that exact distances are right to the bit.
+fn finish(metric: Metric, model: &Model, query: &[f32], k: usize, outcome: &SearchOutcome) -> Vec<(PointId, f32)> {
+    assert!(outcome.hits.is_sorted_by(|a, b| a.order(b).is_lt()), "ordered, no id twice at a distance");
+    let mut found = Vec::new();
+    for hit in &outcome.hits {
+        let (version, vector) = model.get(&hit.id).expect("a hit is a live point");
+        assert_eq!(hit.version, *version, "a hit is the current version");
+        let exact = distance(metric, query, vector);
+        assert!(!hit.exact || hit.distance.to_bits() == exact.to_bits());
+        found.push((hit.id, exact));
+    }
+    found.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
+    let before = found.len();
+    found.dedup_by_key(|f| f.0);
+    assert_eq!(before, found.len(), "no point twice");
+    found.truncate(k);
+    found
+}
+
+/// The share of the true k nearest that searches at these parameters find.
+fn recall(index: &VectorIndex, model: &Model, queries: &[Vec<f32>], params: SearchParams) -> f32 {
+    let metric = index.spec().metric;
+    let mut scratch = Scratch::new();
+    let (mut found, mut wanted) = (0, 0);
+    for query in queries {
+        let truth = brute_force(metric, model, query, params.k);
+        let answer = finish(metric, model, query, params.k, &index.search(query, &params, &mut scratch));
+        wanted += truth.len();
+        found += truth.iter().filter(|t| answer.contains(t)).count();
+    }
+    found as f32 / wanted as f32
+}

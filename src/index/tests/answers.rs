@@ -1,0 +1,161 @@
+//! What searches find.
+
+use super::*;
+
+const KINDS: [IndexKind; 3] = [IndexKind::Flat, IndexKind::IvfFlat, IndexKind::IvfPq];
+
+fn trained_or_flat(spec: &IndexSpec, model: &Model) -> VectorIndex {
+    if spec.kind == IndexKind::Flat { filled(spec, model) } else { trained(spec, model, 1) }
+}
+
+#[test]
+fn all_lists_and_a_full_rerank_are_brute_force() {
+    for metric in Metric::ALL {
+        for kind in KINDS {
+            for dimension in [1, 3, 20, 64, 101] {
+                let mut generator = Generator::new(metric, dimension, 12, 5);
+                let model = generator.model(700);
+                let index = trained_or_flat(&small(metric, kind, dimension), &model);
+                let everything =
+                    SearchParams { k: 400, nprobe: Some(usize::MAX), candidates: Some(usize::MAX), exact: false };
+                let mut scratch = Scratch::new();
+                for _ in 0..5 {
+                    let query = generator.vector();
+                    let outcome = index.search(&query, &everything, &mut scratch);
+                    let answer = finish(metric, &model, &query, 400, &outcome);
+                    assert_eq!(answer, brute_force(metric, &model, &query, 400), "{metric:?} {kind:?} {dimension}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_exact_search_is_brute_force_without_returning_everything() {
+    for metric in Metric::ALL {
+        for kind in KINDS {
+            let mut generator = Generator::new(metric, 40, 30, 9);
+            let model = generator.model(2000);
+            let index = trained_or_flat(&small(metric, kind, 40), &model);
+            let mut scratch = Scratch::new();
+            for k in [1, 10, 50] {
+                let query = generator.vector();
+                let outcome = index.search(&query, &SearchParams { exact: true, ..SearchParams::new(k) }, &mut scratch);
+                assert!(outcome.hits.len() < 1000, "{metric:?} {kind:?}: {} hits for {k}", outcome.hits.len());
+                let answer = finish(metric, &model, &query, k, &outcome);
+                assert_eq!(answer, brute_force(metric, &model, &query, k), "{metric:?} {kind:?} {k}");
+            }
+        }
+    }
+}
+
+#[test]
+fn zero_vectors_under_cosine_are_as_far_as_their_distance_says() {
+    let mut generator = Generator::new(Metric::Cosine, 16, 8, 3);
+    let mut model = generator.model(600);
+    for i in 0..20 {
+        model.insert(PointId::Num(i * 7), (1, vec![0.0; 16]));
+    }
+    let index = trained(&small(Metric::Cosine, IndexKind::IvfPq, 16), &model, 1);
+    let mut scratch = Scratch::new();
+    for query in [generator.vector(), vec![0.0; 16]] {
+        let params = SearchParams { exact: true, ..SearchParams::new(10) };
+        let answer = finish(Metric::Cosine, &model, &query, 10, &index.search(&query, &params, &mut scratch));
+        assert_eq!(answer, brute_force(Metric::Cosine, &model, &query, 10));
+    }
+}
+
+#[test]
+fn approximate_distances_are_near_the_exact_ones() {
+    for metric in Metric::ALL {
+        let mut generator = Generator::new(metric, 48, 20, 4);
+        let model = generator.model(1500);
+        let index = trained(&small(metric, IndexKind::IvfPq, 48), &model, 1);
+        let mut scratch = Scratch::new();
+        let query = generator.vector();
+        for hit in index.search(&query, &SearchParams::new(10), &mut scratch).hits {
+            let exact = distance(metric, &query, &model[&hit.id].1);
+            assert!((hit.distance - exact).abs() <= 0.02 * exact.abs().max(0.1), "{metric:?}: {hit:?}, exact {exact}");
+        }
+    }
+}
+
+#[test]
+fn recall_at_the_defaults_is_at_least_095() {
+    let rows = if cfg!(debug_assertions) { 3_000 } else { 30_000 };
+    for metric in Metric::ALL {
+        for kind in [IndexKind::IvfFlat, IndexKind::IvfPq] {
+            let mut generator = Generator::new(metric, 32, 100, 8);
+            let model = generator.model(rows);
+            let mut index =
+                trained(&IndexSpec { kind, flat_rows_max: rows - 1, ..IndexSpec::new(metric, 32) }, &model, 2);
+            assert!(!index.wants_training());
+            let queries: Vec<_> = (0..100).map(|_| generator.vector()).collect();
+            let got = recall(&index, &model, &queries, SearchParams::new(10));
+            assert!(got >= 0.95, "{metric:?} {kind:?}: {got}, {:?}", index.state());
+            assert!(index.remove(PointId::Num(0)) && !index.remove(PointId::Num(0)));
+        }
+    }
+}
+
+#[test]
+fn rows_without_structure_are_found_too() {
+    let rows = if cfg!(debug_assertions) { 2_000 } else { 20_001 };
+    let mut generator = Generator::new(Metric::Euclidean, 64, 1, 8);
+    let model = generator.model(rows);
+    let index = trained(&IndexSpec::new(Metric::Euclidean, 64), &model, 2);
+    let queries: Vec<_> = (0..100).map(|_| generator.vector()).collect();
+    let got = recall(&index, &model, &queries, SearchParams::new(10));
+    assert!(got >= 0.95, "{got}, {:?}", index.state());
+}
+
+#[test]
+fn degenerate_rows_are_indexed() {
+    // All the same; two values; one row: lists, codes and calibration have nothing to go by.
+    for values in [1usize, 2] {
+        let spec = small(Metric::Euclidean, IndexKind::IvfPq, 8);
+        let model: Model = (0..500u64).map(|i| (PointId::Num(i), (1, vec![(i as usize % values) as f32; 8]))).collect();
+        let index = trained(&spec, &model, 1);
+        let answer = index.search(&[0.0; 8], &SearchParams::new(10), &mut Scratch::new());
+        let answer = finish(Metric::Euclidean, &model, &[0.0; 8], 10, &answer);
+        assert_eq!(answer.len(), 10);
+        assert!(answer.iter().all(|hit| hit.1 == 0.0), "{values}: {answer:?}");
+    }
+    let spec = small(Metric::Dot, IndexKind::IvfPq, 2);
+    let model = Model::from([(PointId::Num(4), (9, vec![1.0, 2.0]))]);
+    let index = trained(&spec, &model, 1);
+    let outcome = index.search(&[1.0, 1.0], &SearchParams::new(3), &mut Scratch::new());
+    assert_eq!(finish(Metric::Dot, &model, &[1.0, 1.0], 3, &outcome), [(PointId::Num(4), -3.0)]);
+}
+
+#[test]
+fn magnitudes_that_overflow_do_not_panic() {
+    for metric in Metric::ALL {
+        let spec = small(metric, IndexKind::IvfPq, 4);
+        let big = |i: u64| if i % 3 == 0 { f32::MAX } else { -1e25 };
+        let model: Model = (0..400).map(|i| (PointId::Num(i), (1, vec![big(i), 1.0, 0.0, i as f32]))).collect();
+        let index = trained(&spec, &model, 1);
+        for exact in [false, true] {
+            let params = SearchParams { exact, ..SearchParams::new(5) };
+            assert!(index.search(&[f32::MAX; 4], &params, &mut Scratch::new()).hits.len() >= 5);
+        }
+    }
+}
+
+#[test]
+fn nothing_is_found_in_nothing() {
+    let spec = small(Metric::Euclidean, IndexKind::IvfPq, 4);
+    let empty = VectorIndex::new(spec.clone());
+    assert!(empty.is_empty() && empty.search(&[0.0; 4], &SearchParams::new(5), &mut Scratch::new()).hits.is_empty());
+    assert!(matches!(train(&spec, &mut ModelSource(&Model::new()), 1), Err(TrainError::NoRows)));
+    let wrong = Model::from([(PointId::Num(1), (1, vec![0.0; 3]))]);
+    let refused = train(&spec, &mut ModelSource(&wrong), 1);
+    assert!(matches!(refused, Err(TrainError::Dimension { expected: 4, got: 3, .. })));
+    let flat = IndexSpec { kind: IndexKind::Flat, ..spec.clone() };
+    assert!(matches!(train(&flat, &mut ModelSource(&wrong), 1), Err(TrainError::Flat)));
+    let model = Generator::new(Metric::Euclidean, 4, 3, 1).model(400);
+    let index = trained(&spec, &model, 1);
+    assert!(index.search(&[0.0; 4], &SearchParams::new(0), &mut Scratch::new()).hits.is_empty());
+    let exact = SearchParams { exact: true, ..SearchParams::new(0) };
+    assert!(index.search(&[0.0; 4], &exact, &mut Scratch::new()).hits.is_empty());
+}
