@@ -23,7 +23,8 @@ table=$(mktemp)
 trap 'rm -f "$report" "$table"' EXIT
 
 echo "building the simulation with mutants …"
-SIM_SEEDS=0 cargo test --quiet --features sim,mutants --test sim -- --exact none >/dev/null
+run() { cargo test --quiet --config sim/cargo-sim.toml --features sim,mutants --test sim -- "$@"; }
+SIM_SEEDS=0 run --exact none >/dev/null
 
 escaped=0
 {
@@ -33,7 +34,7 @@ escaped=0
 for mutant in "${mutants[@]}"; do
     if SIM_MUTANT=$mutant SIM_FAIL_FAST=1 SIM_FIRST_SEED=$first SIM_SEEDS=$seeds \
         SIM_LOG_DIR="target/sim-logs/mutants/$mutant" RUST_BACKTRACE=0 \
-        cargo test --quiet --features sim,mutants --test sim -- ${SIM_SCENARIOS:-node_} >"$report" 2>&1; then
+        run ${SIM_SCENARIOS:-node_} >"$report" 2>&1; then
         found="escaped $seeds seeds | – | –"
         escaped=1
     elif line=$(grep -m1 '^FAIL ' "$report"); then

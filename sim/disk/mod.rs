@@ -85,6 +85,11 @@ impl Disk {
         state::with(|state| *state.faults_of(dir) = state::Faults::default());
     }
 
+    /// The file or directory whose fsync failed last.
+    pub fn sync_failed_at(&self) -> Option<PathBuf> {
+        state::with(|state| state.sync_failed_at.clone()).flatten()
+    }
+
     pub fn statistics(&self) -> Statistics {
         state::with(|state| state.statistics.clone()).unwrap_or_default()
     }

@@ -145,6 +145,8 @@ pub struct State {
     faults: BTreeMap<PathBuf, Faults>,
     /// Directories whose process is dead and not yet restarted.
     pub frozen: Vec<PathBuf>,
+    /// Where fsync last failed.
+    pub sync_failed_at: Option<PathBuf>,
     pub statistics: Statistics,
 }
 
@@ -160,6 +162,7 @@ impl State {
             name_rule,
             faults: BTreeMap::new(),
             frozen: Vec::new(),
+            sync_failed_at: None,
             statistics: Statistics::default(),
         }
     }
@@ -291,6 +294,7 @@ impl State {
         if fails {
             let pending = file.writes.iter_mut().filter(|write| write.durability == Durability::Pending);
             pending.for_each(|write| write.durability = Durability::Doomed);
+            self.sync_failed_at = Some(file.path.clone());
             self.statistics.sync_errors += 1;
             return Err(libc::EIO);
         }

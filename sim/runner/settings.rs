@@ -2,7 +2,7 @@
 use std::{env, path::PathBuf, process::Command, time::Duration};
 
 /// Seeds a scenario when nothing is said.
-const SEEDS_DEFAULT: u64 = 24;
+const SEEDS_DEFAULT: u64 = 32;
 
 pub struct Settings {
     /// `SIM_SEED` (just that one) or `SIM_FIRST_SEED`, else from the commit.

@@ -37,34 +37,14 @@ impl Totals {
         self.print_marks(scenarios);
     }
 
+    /// A mark is hit if any scenario hits it, as several may share it.
     fn print_marks(&self, scenarios: &[Scenario]) {
-        let (mut wanted, mut missed) = (0, Vec::new());
-        for scenario in scenarios {
-            let hit = self.marks.get(scenario.name);
-            for mark in scenario.marks {
-                wanted += 1;
-                if !hit.is_some_and(|hit| hit.contains(*mark)) {
-                    missed.push(format!("{}: {mark}", scenario.name));
-                }
-            }
-        }
-        println!(
-            "sometimes: {} of {wanted} hit{}",
-            wanted - missed.len(),
-            if missed.is_empty() { "" } else { "; missed:" }
-        );
-        missed.iter().for_each(|mark| println!("  {mark}"));
-        self.print_unlisted(scenarios);
-    }
-
-    /// A mark that is hit but listed nowhere would not be missed if it stopped being hit.
-    fn print_unlisted(&self, scenarios: &[Scenario]) {
-        for scenario in scenarios {
-            for mark in self.marks.get(scenario.name).into_iter().flatten() {
-                if !scenario.marks.contains(&mark.as_str()) {
-                    println!("  not in the list of {}: {mark}", scenario.name);
-                }
-            }
-        }
+        let wanted: BTreeSet<&str> = scenarios.iter().flat_map(|scenario| scenario.marks).copied().collect();
+        let hit: BTreeSet<&str> = self.marks.values().flatten().map(String::as_str).collect();
+        let missed: Vec<_> = wanted.difference(&hit).collect();
+        println!("sometimes: {} of {} marks hit", wanted.len() - missed.len(), wanted.len());
+        missed.iter().for_each(|mark| println!("  missed: {mark}"));
+        // A mark that is listed nowhere would not be missed if it stopped being hit.
+        hit.difference(&wanted).for_each(|mark| println!("  not in any list: {mark}"));
     }
 }

@@ -36,6 +36,7 @@ pub const MARKS: &[&str] = &[
     "a node stopped on a disk fault and came back",
     "an outcome was unknown",
     "an index was trained",
+    "a node lived on without an index file",
 ];
 
 const TABLE: &str = "things";
