@@ -138,7 +138,7 @@ fn random_call(rng: &mut StdRng, version: u64) -> Call {
 fn execute(state: &mut Option<(u64, u64)>, version: &mut u64, call: &Call) -> Answer {
     match call {
         Call::Get { .. } => state.map_or(Answer::Absent, |(value, version)| Answer::Found { value, version }),
-        Call::Put { if_version: Some(wanted), .. } if state.map(|(_, current)| current) != Some(*wanted) => {
+        Call::Put { if_version: Some(wanted), .. } if state.map_or(0, |(_, current)| current) != *wanted => {
             Answer::Conflict
         }
         Call::Put { value, .. } => {
@@ -266,6 +266,9 @@ fn conditional_writes_are_decided_by_the_current_version() {
     assert!(judge(vec![(put(1), written(4)), (cas(3), written(5))]).is_err());
     assert!(judge(vec![(put(1), written(4)), (cas(4), ok(Answer::Conflict))]).is_err());
     assert!(judge(vec![(put(1), written(4)), (cas(3), ok(Answer::Conflict))]).is_ok());
+    assert!(judge(vec![(cas(0), written(5))]).is_ok(), "0 means: only if it does not exist");
+    assert!(judge(vec![(put(1), written(4)), (cas(0), written(5))]).is_err());
+    assert!(judge(vec![(put(1), lost()), (cas(0), written(5))]).is_ok(), "the lost write may never have happened");
     assert!(judge(vec![(put(1), written(4)), (put(2), written(4))]).is_err(), "versions grow");
 }
 

@@ -105,6 +105,8 @@ fn put(
     // Whether the condition holds, does not, or cannot be told because the current version was never seen.
     let holds = match (if_version, current) {
         (None, _) => Some(true),
+        // Version 0 stands for "it does not exist".
+        (Some(0), current) => Some(current.is_none()),
         (Some(_), None) => Some(false),
         (Some(_), Some(None)) => None,
         (Some(wanted), Some(Some(version))) => Some(wanted == version),

@@ -5,11 +5,14 @@
 
 pub mod args;
 pub mod bench;
+pub mod client;
 pub mod config_cmd;
 pub mod context;
 pub mod doctor;
 pub mod exit;
 pub mod export;
+#[cfg(all(test, not(madsim)))]
+mod fake;
 pub mod import;
 pub mod listing;
 pub mod quickstart;

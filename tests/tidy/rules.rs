@@ -9,8 +9,8 @@ use crate::source::Source;
 const FILE_LINES_MAX: usize = 600;
 /// More lines than this: listed.
 const FILE_LINES_NOTED: usize = 400;
-/// Fewer bytes than this of header: it cannot say what the file is, what it promises and who calls it.
-const HEADER_BYTES_MIN: usize = 40;
+/// Fewer bytes than this of header: it says nothing.
+const HEADER_BYTES_MIN: usize = 20;
 
 /// All rules of this file over one file.
 pub fn check(source: &Source) -> Vec<Complaint> {

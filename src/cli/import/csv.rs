@@ -112,9 +112,11 @@ fn sample(columns: &mut [ColumnSample], record: &ByteRecord) {
         if field.is_empty() {
             continue;
         }
-        let seen_before = column.r#type.is_some();
-        let list = numbers(field).map(|list| list.len()).filter(|length| *length > 1);
-        column.list = if seen_before { column.list.filter(|_| list.is_some()) } else { list };
+        column.values += 1;
+        column.ids += 1;
+        if let Some(list) = numbers(field).filter(|list| list.len() > 1) {
+            *column.lists.entry(list.len()).or_default() += 1;
+        }
         let this = type_of(field);
         column.r#type = Some(column.r#type.map_or(this, |known| match known.join(this) {
             // In text, a column of several types is a column of text.
@@ -261,13 +263,18 @@ impl CsvReader {
         let record = &self.records.record;
         if record.len() != self.roles.len() {
             let fault = RowFault::new(row, "wrong_columns", "the row has another number of columns than the first");
-            return Err(RowFault { expected: Some(self.roles.len().into()), got: Some(record.len().into()), ..fault });
+            return Err(fault.at("the row", self.roles.len(), record.len()));
         }
         let parts = match &self.schema.vector {
             VectorSource::Columns(names) => names.len(),
             VectorSource::Row | VectorSource::Column(_) => 0,
         };
-        let mut id = self.schema.first_id().map(|first| RowId::Number(first.saturating_add(row)));
+        let mut id = match &self.schema.id {
+            IdSource::RowNumberFrom(first) => Some(RowId::Number(first.saturating_add(row))),
+            // Replaced by the id of the other file.
+            IdSource::File(_) => Some(RowId::Number(row)),
+            IdSource::Column(_) => None,
+        };
         let mut vector = vec![0.0; parts];
         let mut metadata = serde_json::Map::new();
         for ((field, role), name) in record.iter().zip(&self.roles).zip(&self.names) {
@@ -423,7 +430,7 @@ mod tests {
         let fault = rows[SAMPLE_ROWS].as_ref().unwrap_err();
         assert_eq!(fault.field.as_deref(), Some("year"));
         assert_eq!(
-            (fault.expected.as_ref().unwrap(), fault.got.as_ref().unwrap()),
+            (&**fault.expected.as_ref().unwrap(), &**fault.got.as_ref().unwrap()),
             (&"integer".into(), &"late".into())
         );
         assert_eq!(fault.line, Some(SAMPLE_ROWS as u64 + 2));

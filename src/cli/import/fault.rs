@@ -61,14 +61,14 @@ pub struct RowFault {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub expected: Option<Value>,
+    pub expected: Option<Box<Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub got: Option<Value>,
+    pub got: Option<Box<Value>>,
     /// The reason in words.
     pub message: String,
     /// The document as it would have been sent, or the row's text where it could not be parsed (cut when long).
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub document: Option<Value>,
+    pub document: Option<Box<Value>>,
 }
 
 impl RowFault {
@@ -89,8 +89,8 @@ impl RowFault {
     /// Says which column, what was expected there and what stood there.
     pub fn at(mut self, field: &str, expected: impl Into<Value>, got: impl Into<Value>) -> RowFault {
         self.field = Some(field.to_owned());
-        self.expected = Some(expected.into());
-        self.got = Some(got.into());
+        self.expected = Some(Box::new(expected.into()));
+        self.got = Some(Box::new(got.into()));
         self
     }
 
@@ -101,7 +101,7 @@ impl RowFault {
         while !text.is_char_boundary(end) {
             end -= 1;
         }
-        self.document = Some(Value::String(text[..end].to_owned()));
+        self.document = Some(Box::new(Value::from(&text[..end])));
         self
     }
 

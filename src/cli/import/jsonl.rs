@@ -55,17 +55,17 @@ pub fn inspect(path: &Path, choice: &SchemaChoice) -> Result<Schema, ReadError> 
 fn sample(columns: &mut Vec<ColumnSample>, object: &Map<String, Value>) {
     for (name, value) in object {
         let Some(r#type) = ColumnType::of(value) else { continue };
-        let list = value.as_array().filter(|list| list.iter().all(Value::is_number)).map(Vec::len);
-        match columns.iter_mut().find(|column| column.name == *name) {
-            None => {
-                let column = ColumnSample { name: name.clone(), r#type: Some(r#type), list, object: value.is_object() };
-                columns.push(column);
-            }
-            Some(column) => {
-                column.r#type = Some(column.r#type.map_or(r#type, |known| known.join(r#type)));
-                column.list = column.list.filter(|_| list.is_some());
-                column.object &= value.is_object();
-            }
+        let at = columns.iter().position(|column| column.name == *name).unwrap_or_else(|| {
+            columns.push(ColumnSample { name: name.clone(), ..ColumnSample::default() });
+            columns.len() - 1
+        });
+        let column = &mut columns[at];
+        column.r#type = Some(column.r#type.map_or(r#type, |known| known.join(r#type)));
+        column.values += 1;
+        column.objects += u32::from(value.is_object());
+        column.ids += u32::from(id_of(value).is_ok());
+        if let Some(list) = value.as_array().filter(|list| list.iter().all(Value::is_number)) {
+            *column.lists.entry(list.len()).or_default() += 1;
         }
     }
 }
@@ -123,6 +123,8 @@ fn parse(number: u64, text: &str, schema: &Schema) -> Result<Record, RowFault> {
     })?;
     let id = match (&schema.id, parts.id) {
         (IdSource::RowNumberFrom(first), _) => RowId::Number(first.saturating_add(number)),
+        // The id comes from elsewhere and replaces this one.
+        (IdSource::File(_), _) => RowId::Number(number),
         (IdSource::Column(_), Some(id)) => id,
         (IdSource::Column(name), None) => {
             return Err(RowFault::new(number, "missing_id", "the id is missing").at(
@@ -295,7 +297,10 @@ mod tests {
             ]
         );
         let fault = rows[2].content.as_ref().unwrap_err();
-        assert_eq!((fault.row, fault.line, fault.document.as_ref().unwrap()), (2, Some(3), &Value::from("not json")));
+        assert_eq!(
+            (fault.row, fault.line, &**fault.document.as_ref().unwrap()),
+            (2, Some(3), &Value::from("not json"))
+        );
         assert_eq!(rows[8].content.as_ref().unwrap().id, RowId::Number(18));
     }
 

@@ -4,8 +4,8 @@
 use super::fault::{ReadError, RowFault};
 use serde_json::{Map, Value};
 
-/// The largest dimension a file may declare; a server's own limit may be lower and is reported by the server.
-pub const DIMENSION_MAX: usize = 65_536;
+/// The largest dimension a file may declare: what a vector may have at all.
+pub use crate::types::limits::DIMENSION_MAX;
 
 /// The most bytes one row of a text format may have.
 pub const ROW_BYTES_MAX: usize = 16 << 20;

@@ -43,6 +43,8 @@ pub enum IdSource {
     Column(String),
     /// The row's number plus this.
     RowNumberFrom(u64),
+    /// Line by line from another file.
+    File(std::path::PathBuf),
 }
 
 /// Where vectors come from.
@@ -163,7 +165,7 @@ impl Schema {
     pub fn first_id(&self) -> Option<u64> {
         match self.id {
             IdSource::RowNumberFrom(first) => Some(first),
-            IdSource::Column(_) => None,
+            IdSource::Column(_) | IdSource::File(_) => None,
         }
     }
 }
@@ -174,10 +176,27 @@ pub struct ColumnSample {
     pub name: String,
     /// Type of its values, `None` while it has only nulls.
     pub r#type: Option<ColumnType>,
-    /// Length of its first value, if all its values are lists of numbers.
-    pub list: Option<usize>,
-    /// Whether all its values are objects.
-    pub object: bool,
+    /// How many values it has.
+    pub values: u32,
+    /// How many of them are lists of numbers, by length.
+    pub lists: BTreeMap<usize, u32>,
+    /// How many of them are objects.
+    pub objects: u32,
+    /// How many of them can be ids: texts and numbers that are a u64.
+    pub ids: u32,
+}
+
+impl ColumnSample {
+    /// The commonest length of its values, if more than half of them are lists of numbers: a faulty row must not decide.
+    fn dimension(&self) -> Option<usize> {
+        let lists: u32 = self.lists.values().sum();
+        let commonest = self.lists.iter().filter(|(length, _)| **length > 0).max_by_key(|(_, count)| **count);
+        commonest.map(|(length, _)| *length).filter(|_| lists * 2 > self.values)
+    }
+
+    fn mostly(&self, count: u32) -> bool {
+        count * 2 > self.values
+    }
 }
 
 /// The roles of columns.
@@ -217,7 +236,7 @@ pub fn assign(path: &Path, columns: &[ColumnSample], choice: &SchemaChoice) -> R
     let mut metadata = Vec::new();
     let mut metadata_object = None;
     for column in rest {
-        if metadata_object.is_none() && column.object && OBJECT_NAMES.contains(&column.name.as_str()) {
+        if metadata_object.is_none() && column.mostly(column.objects) && OBJECT_NAMES.contains(&column.name.as_str()) {
             metadata_object = Some(column.name.clone());
         } else {
             let told = choice.column_types.get(&column.name).copied();
@@ -229,7 +248,7 @@ pub fn assign(path: &Path, columns: &[ColumnSample], choice: &SchemaChoice) -> R
 }
 
 fn find_id(columns: &[ColumnSample], choice: &SchemaChoice) -> IdSource {
-    let usable = |column: &&ColumnSample| matches!(column.r#type, Some(ColumnType::Integer | ColumnType::String));
+    let usable = |column: &&ColumnSample| column.mostly(column.ids);
     let known = || {
         ID_NAMES
             .iter()
@@ -247,7 +266,7 @@ fn find_vector(
     choice: &SchemaChoice,
 ) -> Result<(VectorSource, usize), ReadError> {
     let lists: Vec<(&str, usize)> =
-        columns.iter().filter_map(|column| Some((column.name.as_str(), column.list.filter(|n| *n > 0)?))).collect();
+        columns.iter().filter_map(|column| Some((column.name.as_str(), column.dimension()?))).collect();
     if let Some(name) = &choice.vector_column {
         let list = lists.iter().find(|(list, _)| list == name);
         let dimension =
@@ -308,11 +327,12 @@ mod tests {
     use super::*;
 
     fn column(name: &str, r#type: ColumnType) -> ColumnSample {
-        ColumnSample { name: name.into(), r#type: Some(r#type), ..Default::default() }
+        let ids = u32::from(matches!(r#type, ColumnType::Integer | ColumnType::String));
+        ColumnSample { name: name.into(), r#type: Some(r#type), values: 1, ids, ..Default::default() }
     }
 
     fn list(name: &str, length: usize) -> ColumnSample {
-        ColumnSample { name: name.into(), r#type: Some(ColumnType::Json), list: Some(length), object: false }
+        ColumnSample { ids: 0, lists: [(length, 1)].into(), ..column(name, ColumnType::Json) }
     }
 
     fn roles(columns: &[ColumnSample], choice: &SchemaChoice) -> Result<Roles, ReadError> {
@@ -358,7 +378,7 @@ mod tests {
 
     #[test]
     fn an_object_named_metadata_is_the_metadata() {
-        let object = ColumnSample { object: true, ..column("metadata", ColumnType::Json) };
+        let object = ColumnSample { objects: 1, ..column("metadata", ColumnType::Json) };
         let found = roles(&[list("vector", 2), object.clone()], &SchemaChoice::default()).unwrap();
         assert_eq!((found.metadata_object.as_deref(), found.metadata.len()), (Some("metadata"), 0));
         let none = SchemaChoice { metadata_columns: Some(vec![]), ..Default::default() };
