@@ -4,6 +4,7 @@
 //! which rule was broken and where. serde reports rules as text; [`classify`] is the one place that knows those texts,
 //! and its tests pin them. Called by `body`.
 
+use super::dto::Object;
 use crate::{api::errors::did_you_mean, types::Error};
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
@@ -18,7 +19,7 @@ const SHOWN_CHARS_MAX: usize = 80;
 /// `empty_body`, `invalid_utf8`, `invalid_json`, `json_too_deep`, `number_out_of_range`, `unknown_field`, `missing_field`,
 /// `duplicate_field`, `wrong_type`, `unknown_value`, `too_many`, `invalid_value`; with the field, and the row of a batch.
 pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
-    serde_json::from_slice(body).map_err(|first| diagnose::<T>(body, &first))
+    serde_json::from_slice(body).map(|Object(value)| value).map_err(|first| diagnose::<T>(body, &first))
 }
 
 #[cold]
@@ -32,7 +33,7 @@ fn diagnose<T: DeserializeOwned>(body: &[u8], first: &serde_json::Error) -> Erro
             .got(format!("an invalid sequence at byte {}", error.valid_up_to()));
     }
     let mut deserializer = serde_json::Deserializer::from_slice(body);
-    match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+    match serde_path_to_error::deserialize::<_, Object<T>>(&mut deserializer) {
         Err(error) => located(classify(error.inner()), error.path()),
         Ok(_) => classify(&deserializer.end().err().unwrap_or_else(|| clone_of(first))),
     }
@@ -62,7 +63,7 @@ fn located(error: Error, path: &Path) -> Error {
     // For an unknown or duplicate field the recorded path may already end with the field's own name.
     if let Some(field) = error.detail().field.clone()
         && let Some(Segment::Map { key }) = path.iter().last()
-        && *key == field
+        && shown(key) == field
     {
         parent.truncate(parent.len() - field.len());
         parent.truncate(parent.trim_end_matches('.').len());
@@ -83,9 +84,10 @@ fn path_text(path: &Path) -> String {
                 if !text.is_empty() {
                     text.push('.');
                 }
-                text.push_str(key);
+                text.push_str(&shown(key));
             }
-            Segment::Unknown => text.push('?'),
+            // The body broke off before the key was known.
+            Segment::Unknown => {}
         }
     }
     text
@@ -186,8 +188,20 @@ fn unknown_variant(rest: &str) -> Error {
 
 fn got_and_expected(code: &'static str, message: &str, rest: &str) -> Error {
     match rest.rsplit_once(", expected ") {
-        Some((got, expected)) => Error::invalid(code, message).expected(expected).got(shown(got)),
+        Some((got, expected)) => Error::invalid(code, message).expected(in_words(expected)).got(shown(in_words(got))),
         None => Error::invalid(code, message).got(shown(rest)),
+    }
+}
+
+/// serde speaks of Rust's types; a caller has JSON's.
+fn in_words(text: &str) -> &str {
+    match text {
+        "map" => "an object",
+        "sequence" => "an array",
+        "f32" | "f64" => "a number",
+        "u32" | "u64" | "usize" => "a whole number of 0 or more",
+        _ if text.starts_with("struct ") => "an object",
+        _ => text,
     }
 }
 
@@ -243,6 +257,7 @@ mod tests {
             row("wrong_type", "documents[1].vector[2]", 1)
         );
         assert_eq!(write(r#"{"documents":[{"id":1}]}"#), row("unknown_field", "documents[0].id", 0));
+        assert_eq!(write(r#"{"documents":[["x",[1]]]}"#), row("wrong_type", "documents[0]", 0));
         assert_eq!(write(r#"{"documents":[{"vector":[1]},5]}"#), row("wrong_type", "documents[1]", 1));
         let deep = format!(r#"{{"metadata":{}}}"#, "{\"a\":".repeat(500));
         assert_eq!(write(&deep).0, "json_too_deep");
@@ -280,8 +295,10 @@ mod tests {
     }
 
     #[test]
-    fn numbers_beyond_f32_are_kept_for_the_vector_to_refuse() {
-        let body: WriteRequest = read(br#"{"vector":[1e39, 1e-60, 3, -0.1]}"#).unwrap();
-        assert_eq!(body.vector.unwrap().0, [f32::INFINITY, 0.0, 3.0, -0.1]);
+    fn components_are_the_nearest_f32_and_never_infinite() {
+        let body: WriteRequest = read(br#"{"vector":[1e-60, 3, -0.1, 16777217, 3.4028235e38]}"#).unwrap();
+        assert_eq!(body.vector.unwrap().0, [0.0, 3.0, -0.1, 16_777_216.0, f32::MAX]);
+        let place = ("number_out_of_range", "vector[1]".to_owned(), None);
+        assert_eq!(refused::<WriteRequest>(br#"{"vector":[0,1e39]}"#), place);
     }
 }

@@ -1,6 +1,6 @@
 //! Documents in and out: single and batch writes, replace, patch, delete, list.
 
-use super::{Bounded, Components, FilterJson, Metadata, NamedComponents, ReadFields, WireId, vectors_of};
+use super::{Bounded, Components, FilterJson, Metadata, NamedComponents, Object, ReadFields, WireId, vectors_of};
 use crate::{
     rt::rng,
     types::{
@@ -53,7 +53,7 @@ impl DocumentBody {
 pub struct WriteRequest {
     /// The documents of a batch: all are written, or none.
     #[schema(value_type = Option<Vec<DocumentBody>>)]
-    pub documents: Option<Bounded<DocumentBody, BATCH_POINTS_MAX>>,
+    pub documents: Option<Bounded<Object<DocumentBody>, BATCH_POINTS_MAX>>,
     /// Its name; a random UUID if absent.
     pub document_id: Option<WireId>,
     /// Its vector.
@@ -108,7 +108,7 @@ impl WriteRequest {
         if documents.is_empty() {
             return Err(empty_batch("documents"));
         }
-        let point = |(row, document): (usize, DocumentBody)| {
+        let point = |(row, Object(document)): (usize, Object<DocumentBody>)| {
             document.into_point().map_err(|error| Write::locate(true, error.row(row)))
         };
         Ok(Write { points: documents.into_iter().enumerate().map(point).collect::<Result<_, _>>()?, batch: true })

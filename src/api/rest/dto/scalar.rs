@@ -14,8 +14,7 @@ use serde_json::{Map, Value};
 use std::{fmt, marker::PhantomData};
 use utoipa::ToSchema;
 
-/// The components of a vector as they were sent: numbers, but perhaps too many or too large for an f32 (then infinite,
-/// which [`Vector::new`] refuses by index).
+/// The components of a vector as they were sent: numbers, not yet known to make a vector.
 #[derive(Debug, Default, PartialEq, ToSchema)]
 #[schema(value_type = Vec<f32>, example = json!([0.1, 0.2, 0.3]))]
 pub struct Components(pub Vec<f32>);
@@ -265,6 +264,45 @@ impl FilterJson {
 impl<'de> Deserialize<'de> for FilterJson {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<FilterJson, D::Error> {
         UniqueKeys.deserialize(deserializer).map(FilterJson)
+    }
+}
+
+/// A struct that is read from a JSON object only. serde's own structs also take an array of their fields in order, which
+/// would let a list of numbers pass for a document.
+#[derive(Debug)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Object<T>, D::Error> {
+        T::deserialize(AsMap(deserializer)).map(Object)
+    }
+}
+
+struct AsMap<D>(D);
+
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for AsMap<D> {
+    type Error = D::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.0.deserialize_any(visitor)
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.0.deserialize_map(visitor)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, D::Error> {
+        self.0.deserialize_map(visitor)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct enum identifier ignored_any
     }
 }
 

@@ -1,6 +1,6 @@
 //! Searches in and out: one or many, how to read, and what was found.
 
-use super::{Bounded, Components, FilterJson, document::empty_batch, document::wire_vectors};
+use super::{Bounded, Components, FilterJson, Object, document::empty_batch, document::wire_vectors};
 use crate::types::{
     DocumentId, Error, Session, VectorName,
     limits::SEARCHES_PER_REQUEST_MAX,
@@ -138,7 +138,7 @@ fn missing(field: &'static str) -> Error {
 pub struct SearchRequest {
     /// The searches of a batch; the fields of one search must then be absent.
     #[schema(value_type = Option<Vec<SearchBody>>)]
-    pub searches: Option<Bounded<SearchBody, SEARCHES_PER_REQUEST_MAX>>,
+    pub searches: Option<Bounded<Object<SearchBody>, SEARCHES_PER_REQUEST_MAX>>,
     /// What is searched for.
     pub vector: Option<Components>,
     /// Which vector is compared, if the table's vectors have names.
@@ -221,7 +221,7 @@ impl SearchRequest {
         if searches.is_empty() {
             return Err(empty_batch("searches"));
         }
-        let search = |(row, body): (usize, SearchBody)| {
+        let search = |(row, Object(body)): (usize, Object<SearchBody>)| {
             body.into_search().map_err(|error| Searches::locate(true, error.row(row)))
         };
         let searches = searches.into_iter().enumerate().map(search).collect::<Result<_, _>>()?;

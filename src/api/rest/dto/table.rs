@@ -1,6 +1,6 @@
 //! Tables in and out. A table is a collection of `types`; its unnamed vector's settings stand at the top of the body.
 
-use super::scalar::NamedVisitor;
+use super::{Object, scalar::NamedVisitor};
 use crate::{
     service::{CollectionInfo, CollectionStats, VectorIndexInfo},
     types::{CollectionName, CollectionSpec, Error, IndexType, Metric, VectorName, VectorSpec},
@@ -79,7 +79,7 @@ impl VectorBody {
 /// Vectors by name.
 #[derive(Debug, ToSchema)]
 #[schema(value_type = BTreeMap<String, VectorBody>, example = json!({"title": {"dimension": 3, "metric": "dot"}}))]
-pub struct NamedVectors(Vec<(String, VectorBody)>);
+pub struct NamedVectors(Vec<(String, Object<VectorBody>)>);
 
 impl<'de> Deserialize<'de> for NamedVectors {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<NamedVectors, D::Error> {
@@ -150,7 +150,7 @@ impl CreateTable {
 }
 
 fn specs_by_name(named: NamedVectors) -> Result<BTreeMap<VectorName, VectorSpec>, Error> {
-    let spec = |(name, body): (String, VectorBody)| {
+    let spec = |(name, Object(body)): (String, Object<VectorBody>)| {
         let place = format!("vectors.{name}");
         if name.is_empty() {
             return Err(Error::invalid("bad_vector_name", "a named vector has a name").at("vectors").got("\"\""));
