@@ -202,7 +202,7 @@ fn report(args: &BenchArgs, table: &Table, measured: Measured, elapsed: Duration
     }
 }
 
-#[cfg(all(test, not(madsim)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::cli::fake::{Fake, FakeTable, World};
