@@ -83,6 +83,17 @@ pub enum Fault {
         model: LossModel,
         down_ms: u64,
     },
+    /// The power fails between two disk operations, after `operations` of them: while the node runs or, if `at_start`,
+    /// when it starts again.
+    Crash {
+        operations: u64,
+        model: LossModel,
+        at_start: bool,
+    },
+    /// Bits of an index file flip while the node is down.
+    Rot {
+        flips: u32,
+    },
     /// An fsync fails, after `skip` good ones: the node must stop; then its power is cycled.
     SyncError {
         skip: u32,
@@ -110,6 +121,8 @@ impl Fault {
             Fault::PowerLoss { model: LossModel::Everything, .. } => "fault.power_loss_everything",
             Fault::PowerLoss { model: LossModel::KeepPrefix, .. } => "fault.power_loss_keep_prefix",
             Fault::PowerLoss { model: LossModel::KeepSome, .. } => "fault.power_loss_torn",
+            Fault::Crash { .. } => "fault.crash_between_operations",
+            Fault::Rot { .. } => "fault.bit_rot",
             Fault::SyncError { .. } => "fault.sync_error",
             Fault::ReadError { .. } => "fault.read_error",
             Fault::DiskFull { .. } => "fault.disk_full",
@@ -132,6 +145,8 @@ pub struct Plan {
     pub metric: String,
     /// `index.flat_points_max`: small, so that indexes are trained during the run.
     pub flat_points_max: u64,
+    /// The power fails during the node's very first start, after that many disk operations.
+    pub first_start: Option<(u64, LossModel)>,
     pub clients: Vec<ClientPlan>,
     pub faults: Vec<PlannedFault>,
 }
@@ -164,10 +179,18 @@ impl Plan {
             index_type: if rng.random_bool(0.75) { "ivf_pq" } else { "flat" }.to_string(),
             metric: ["cosine", "euclidean"].choose(&mut rng).expect("not empty").to_string(),
             flat_points_max: rng.random_range(8..=40),
+            first_start: rng.random_bool(0.5).then(|| (rng.random_range(0..FIRST_START_OPERATIONS), model(&mut rng))),
             clients,
             faults: faults(duration_ms.unwrap_or(0), &mut rng),
         }
     }
+}
+
+/// About as many disk operations as the first start of a node takes.
+const FIRST_START_OPERATIONS: u64 = 160;
+
+fn model(rng: &mut StdRng) -> LossModel {
+    *[LossModel::Everything, LossModel::KeepPrefix, LossModel::KeepSome].choose(rng).expect("not empty")
 }
 
 /// Points of the set and search workloads that are written again and again.
@@ -207,7 +230,7 @@ fn action(workload: Workload, client: u64, values: &mut u64, rng: &mut StdRng) -
 
 /// Each seed draws which kinds of fault it has, then some of each.
 fn faults(duration_ms: u64, rng: &mut StdRng) -> Vec<PlannedFault> {
-    let kinds: Vec<u32> = (0..6).filter(|_| rng.random_bool(0.5)).collect();
+    let kinds: Vec<u32> = (0..8).filter(|_| rng.random_bool(0.5)).collect();
     if kinds.is_empty() {
         return Vec::new();
     }
@@ -219,8 +242,7 @@ fn faults(duration_ms: u64, rng: &mut StdRng) -> Vec<PlannedFault> {
 }
 
 fn fault(kind: u32, rng: &mut StdRng) -> Fault {
-    let models = [LossModel::Everything, LossModel::KeepPrefix, LossModel::KeepSome];
-    let model = *models.choose(rng).expect("not empty");
+    let model = model(rng);
     let down_ms = rng.random_range(1..2_000);
     match kind {
         0 => Fault::Kill { down_ms },
@@ -231,6 +253,8 @@ fn fault(kind: u32, rng: &mut StdRng) -> Fault {
             let (count, at_start) = (rng.random_range(1..5), rng.random());
             Fault::ReadError { skip: rng.random_range(0..30), count, at_start }
         }
+        5 => Fault::Crash { operations: rng.random_range(0..120), model, at_start: rng.random() },
+        6 => Fault::Rot { flips: rng.random_range(1..20) },
         _ => Fault::DiskFull { room_bytes: rng.random_range(0..60_000), for_ms: rng.random_range(100..2_000) },
     }
 }

@@ -32,6 +32,7 @@ fn changing<T>(fd: c_int, f: impl FnOnce(&mut State, FileId) -> Call<T>) -> Call
             state.statistics.swallowed += 1;
             Call::Swallow
         }
+        Some(descriptor) if state.crashes_at(descriptor.file) => Call::Fail(libc::EIO),
         Some(descriptor) => f(state, descriptor.file),
     })
     .unwrap_or(Call::Real)
@@ -51,7 +52,7 @@ unsafe fn path_of(path: *const c_char) -> PathBuf {
 unsafe fn opening(path: &Path, flags: c_int, open: impl FnOnce() -> c_int) -> c_int {
     let covered = state::with(|state| state.covers(path)).unwrap_or(false);
     let creates = covered && flags & libc::O_CREAT != 0 && std::fs::symlink_metadata(path).is_err();
-    if creates && state::with(|state| state.is_frozen(path)).unwrap_or(false) {
+    if creates && state::with(|state| state.is_frozen(path) || state.crashes(path)).unwrap_or(false) {
         return real::fail(libc::EIO);
     }
     if creates && state::with(|state| state.is_full(path)).unwrap_or(false) {
@@ -350,7 +351,10 @@ fn renaming(path: &Path, f: impl FnOnce(&mut State) -> Result<(), c_int>) -> Opt
             state.statistics.swallowed += 1;
             return Some(Ok(()));
         }
-        state.covers(path).then(|| f(state))
+        if !state.covers(path) {
+            return None;
+        }
+        Some(if state.crashes(path) { Err(libc::EIO) } else { f(state) })
     });
     let decided = decided.flatten()?;
     Some(match decided {

@@ -21,7 +21,7 @@ mod state;
 
 pub use names::NameRule;
 pub use power::{Loss, LossModel};
-use rand::RngCore;
+use rand::{Rng, RngCore};
 use state::State;
 pub use state::Statistics;
 use std::path::{Path, PathBuf};
@@ -78,6 +78,29 @@ impl Disk {
     /// Files below `dir` may grow by `bytes` more; then writes come short and fail with ENOSPC.
     pub fn limit_space(&self, dir: &Path, bytes: u64) {
         state::with(|state| state.faults_of(dir).space_left = Some(bytes));
+    }
+
+    /// After `operations` more changes below `dir` (writes, syncs, names) every further one fails, and nothing counts any
+    /// more but the power failure that must follow: the process was cut off between two operations.
+    pub fn crash_after(&self, dir: &Path, operations: u64) {
+        state::with(|state| state.faults_of(dir).crash_in = Some(operations));
+    }
+
+    /// Whether the crash set by [`Disk::crash_after`] has come.
+    pub fn has_crashed(&self, dir: &Path) -> bool {
+        state::with(|state| state.faults_of(dir).crash_in == Some(0)).unwrap_or(false)
+    }
+
+    /// Flips bits of one file below `dir`, as decay of the medium would; the file's name, if there was one.
+    pub fn flip_bits(&self, dir: &Path, flips: u32, rng: &mut dyn RngCore) -> Option<String> {
+        let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
+            .ok()?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| path.is_file())
+            .collect();
+        files.sort();
+        let path = files.get(rng.random_range(0..files.len().max(1)))?;
+        state::decay(path, flips, rng).then(|| path.file_name().unwrap_or_default().to_string_lossy().into_owned())
     }
 
     /// Ends every fault set below `dir`.

@@ -8,6 +8,7 @@ use super::{
     real,
 };
 use libc::{c_int, off64_t};
+use rand::{Rng, RngCore};
 use std::{
     cell::RefCell,
     collections::BTreeMap,
@@ -116,6 +117,8 @@ pub struct Faults {
     pub syncs: Countdown,
     pub reads: Countdown,
     pub space_left: Option<u64>,
+    /// Changes until the process is cut off; at zero every one fails.
+    pub crash_in: Option<u64>,
 }
 
 /// Counts for the report: all are numbers of calls, except the bytes.
@@ -266,6 +269,25 @@ impl State {
         full
     }
 
+    /// Whether a change at `path` comes after the crash that was set for it.
+    pub fn crashes(&mut self, path: &Path) -> bool {
+        let faults = self.faults.iter_mut().find(|(dir, _)| path.starts_with(dir)).map(|(_, faults)| faults);
+        match faults.and_then(|faults| faults.crash_in.as_mut()) {
+            Some(0) => true,
+            Some(left) => {
+                *left -= 1;
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// As [`State::crashes`], for an open file.
+    pub fn crashes_at(&mut self, id: FileId) -> bool {
+        let home = self.files[&id].home.clone();
+        self.crashes(&home)
+    }
+
     pub fn read_fails(&mut self, id: FileId) -> bool {
         let fails = self.faults_for(id).is_some_and(|faults| faults.reads.strikes());
         self.statistics.read_errors += u64::from(fails);
@@ -353,4 +375,18 @@ fn read_exactly(fd: c_int, offset: u64, bytes: usize) -> Vec<u8> {
         done += got as usize;
     }
     buffer
+}
+
+/// Flips `flips` random bits of the file at `path`, behind the back of the model; whether it had any.
+pub fn decay(path: &Path, flips: u32, rng: &mut dyn RngCore) -> bool {
+    let Ok(mut bytes) = std::fs::read(path) else { return false };
+    if bytes.is_empty() {
+        return false;
+    }
+    for _ in 0..flips {
+        let bit = rng.random_range(0..bytes.len() * 8);
+        bytes[bit / 8] ^= 1 << (bit % 8);
+    }
+    // While the state is borrowed, the overrides let calls through to libc.
+    with(|_| std::fs::write(path, &bytes).is_ok()).unwrap_or(false)
 }

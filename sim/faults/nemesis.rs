@@ -38,10 +38,63 @@ async fn strike(victim: &Victim, fault: Fault, rng: &mut StdRng) {
             victim.lose_power(model, rng).await;
             restart_after(victim, down_ms).await;
         }
+        Fault::Crash { operations, model, at_start } => crash(victim, operations, model, at_start, rng).await,
+        Fault::Rot { flips } => rot(victim, flips, rng).await,
         Fault::SyncError { skip, model } => fail_a_sync(victim, skip, model, rng).await,
         Fault::ReadError { skip, count, at_start } => fail_reads(victim, skip, count, at_start).await,
         Fault::DiskFull { room_bytes, for_ms } => fill_the_disk(victim, room_bytes, for_ms).await,
     }
+}
+
+/// Waits for the node's first start, which the power may interrupt.
+pub async fn first_start(victim: &Victim, crash: Option<(u64, LossModel)>, rng: &mut StdRng) {
+    if let Some((_, model)) = crash
+        && lose_power_at_the_crash(victim, model, rng).await
+    {
+        sometimes!(true, "the power failed during the first start");
+        world::count("fault.crash_in_first_start", 1);
+    }
+    victim.wait_until_up().await;
+}
+
+/// Waits for the crash that was set; whether it came and the power was cycled.
+async fn lose_power_at_the_crash(victim: &Victim, model: LossModel, rng: &mut StdRng) -> bool {
+    let deadline = Instant::now() + STRIKE_LIMIT;
+    while !victim.disk.has_crashed(&victim.dir) && Instant::now() < deadline {
+        time::sleep(Duration::from_millis(1)).await;
+    }
+    let crashed = victim.disk.has_crashed(&victim.dir);
+    if crashed {
+        victim.lose_power(model, rng).await;
+    }
+    victim.disk.mend(&victim.dir);
+    if crashed {
+        victim.restart();
+    }
+    crashed
+}
+
+async fn crash(victim: &Victim, operations: u64, model: LossModel, at_start: bool, rng: &mut StdRng) {
+    if at_start {
+        victim.kill().await;
+        victim.disk.crash_after(&victim.dir, operations);
+        victim.restart();
+        let crashed = lose_power_at_the_crash(victim, model, rng).await;
+        sometimes!(crashed, "the power failed between two disk operations of a start");
+    } else {
+        victim.disk.crash_after(&victim.dir, operations);
+        let crashed = lose_power_at_the_crash(victim, model, rng).await;
+        sometimes!(crashed, "the power failed between two disk operations of a running node");
+    }
+}
+
+/// Index files can be made again from the points, so damage to them must cost nothing but time.
+async fn rot(victim: &Victim, flips: u32, rng: &mut StdRng) {
+    victim.kill().await;
+    let flipped = victim.disk.flip_bits(&victim.dir.join("index"), flips, rng);
+    log!("bits flipped in {flipped:?}");
+    sometimes!(flipped.is_some(), "an index file rotted");
+    victim.restart();
 }
 
 async fn restart_after(victim: &Victim, down_ms: u64) {

@@ -66,9 +66,12 @@ pub struct Victim {
 }
 
 impl Victim {
-    /// Starts the node on the machine of its own.
-    pub fn start(disk: Rc<Disk>, flat_points_max: u64) -> Victim {
+    /// Starts the node on a machine of its own; with `crash`, its disk stops after that many operations.
+    pub fn start(disk: Rc<Disk>, flat_points_max: u64, crash: Option<(u64, LossModel)>) -> Victim {
         let dir = disk.root().join("node");
+        if let Some((operations, _)) = crash {
+            disk.crash_after(&dir, operations);
+        }
         let config = config(dir.clone(), flat_points_max);
         let shared = Arc::new(Shared { phase: Mutex::new(Phase::Starting), stop: Mutex::new(Shutdown::new()) });
         let process = shared.clone();

@@ -36,6 +36,10 @@ pub const MARKS: &[&str] = &[
     "a node stopped on a disk fault and came back",
     "an outcome was unknown",
     "an index was trained",
+    "the power failed during the first start",
+    "the power failed between two disk operations of a start",
+    "the power failed between two disk operations of a running node",
+    "an index file rotted",
     "a node lived on without an index file",
 ];
 
@@ -60,8 +64,9 @@ pub async fn search(run: Run) {
 async fn simulate<W: Workload>(run: Run, kind: Kind, workload: W) {
     let plan = plan(&run, kind);
     let workload = Arc::new(workload);
-    let victim = Victim::start(Rc::new(run.disk), plan.flat_points_max);
-    victim.wait_until_up().await;
+    let mut rng = StdRng::seed_from_u64(run.seed ^ 0x00c0_ffee);
+    let victim = Victim::start(Rc::new(run.disk), plan.flat_points_max, plan.first_start);
+    nemesis::first_start(&victim, plan.first_start, &mut rng).await;
     let machine = clients_machine();
     create_table(&machine, &plan).await;
     let processes = plan.clients.len() as u64 + 1;
@@ -75,7 +80,6 @@ async fn simulate<W: Workload>(run: Run, kind: Kind, workload: W) {
             machine.spawn(drive::run(workload, history, memory, client, process, part.steps.clone()))
         })
         .collect();
-    let mut rng = StdRng::seed_from_u64(run.seed ^ 0x00c0_ffee);
     nemesis::run(&victim, &plan.faults, &mut rng).await;
     for client in clients {
         let ended = time::timeout(CLIENTS_LIMIT, client).await;
@@ -130,8 +134,12 @@ async fn close<W: Workload>(
 ) {
     let actions = workload.closing(&memory.lock().expect("no panic while locked"));
     let steps = actions.into_iter().map(|action| crate::plan::Step { after_ms: 1, action }).collect();
+    let before = history.lock().expect("no panic while locked").operations.len();
     let closing = drive::run(workload, history.clone(), memory, new_client(plan), process, steps);
     machine.spawn(closing).await.expect("no client panics");
+    for read in &history.lock().expect("no panic while locked").operations[before..] {
+        assert!(read.answer().is_some(), "a node at rest does not answer {:?}: {:?}", read.call, read.end);
+    }
     let client = new_client(plan);
     let counts = machine.spawn(async move {
         let listed = client.list().await?;

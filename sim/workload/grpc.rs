@@ -81,6 +81,7 @@ fn request<T>(message: T) -> tonic::Request<T> {
 /// A connection that breaks under a call is UNAVAILABLE too, so for a write that code does not say "nothing happened".
 fn failure(status: Status) -> Failure {
     let why = format!("{:?}: {}", status.code(), status.message());
+    assert!(status.code() != Code::Internal, "the node reports a bug: {why}");
     match status.code() {
         Code::Aborted | Code::AlreadyExists => Failure::Conflict,
         Code::InvalidArgument

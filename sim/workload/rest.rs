@@ -117,6 +117,8 @@ impl Rest {
 /// What a status means for a write: the native face says "nothing happened" by 4xx and 503.
 fn judge(status: StatusCode, answer: Value) -> Reply<Value> {
     let why = || format!("{status} {}: {}", answer["code"], answer["title"]);
+    // Whatever the disk does: the server itself must never find that it has a bug.
+    assert!(answer["code"] != "internal", "the node reports a bug: {answer}");
     match status {
         _ if status.is_success() => Ok(answer),
         StatusCode::CONFLICT => Err(Failure::Conflict),

@@ -10,7 +10,6 @@ use super::{
 };
 use crate::{
     index::{self, VectorIndex},
-    mutants::mutant,
     rt,
     rt::shutdown::Shutdown,
     store::keys::{meta::MetaKey, point::PointRecord},
@@ -108,13 +107,13 @@ fn perform(state: &State, files: &IndexFiles, work: &Work) -> Result<()> {
 /// Trains the index of one vector on all its points and swaps the result in. Points written meanwhile stay in the tail.
 fn train(state: &State, name: &VectorName) -> Result<()> {
     let started = rt::time::now();
-    let (view, at, spec) = {
+    let (view, spec) = {
         let _standing_still = state.close_gate();
         state.keep_deltas();
         let mut indexes = state.indexes_mut();
         let index = indexes.get_mut(name).expect("the index was just seen");
         index.training_started();
-        (state.records.view(), state.applied(), index.spec().clone())
+        (state.records.view(), index.spec().clone())
     };
     let mut rows = Rows { view: &view, name, spec: &spec, rows_hint: state.points() as usize };
     let sealed = index::train(&spec, &mut rows, state.id);
@@ -125,12 +124,6 @@ fn train(state: &State, name: &VectorName) -> Result<()> {
         index.training_abandoned();
     }
     let installed = installed?;
-    if mutant!(17) {
-        let fresh = view_after(state, at)?;
-        for id in fresh {
-            index.remove(id);
-        }
-    }
     drop(indexes);
     let rows = installed.live_rows;
     tracing::info!(shard = state.id, vector = %name, rows, seconds = started.elapsed().as_secs_f64(), "index trained");
@@ -139,11 +132,6 @@ fn train(state: &State, name: &VectorName) -> Result<()> {
 
 fn not_installed(error: index::InstallError) -> Error {
     Error::internal(format!("a trained index does not fit: {error}"))
-}
-
-/// The points written after log index `at`; only a mutant wants them.
-fn view_after(state: &State, at: u64) -> Result<Vec<PointId>> {
-    state.records.view().touched_after(at)
 }
 
 /// Moves rows of the tail into their posting lists.

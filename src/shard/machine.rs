@@ -1,4 +1,5 @@
-//! The state machine of a shard: log entries in, effects in store and index out. Called by the shard's Raft group.
+//! The state machine of a shard: log entries in, effects in store and index out. Every entry is applied once, in the order
+//! of the log. Called by the shard's Raft group.
 
 use super::{outcome::Outcome, round::Round, state::State};
 use crate::raft::{ApplyError, Entry, StateMachine};
