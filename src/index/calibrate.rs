@@ -158,7 +158,8 @@ impl Trial<'_> {
 
     /// Searches for every query; recall and cost. May give up early when the target is out of reach.
     fn run(&mut self, k: usize, nprobe: u32, candidates: usize, may_give_up: bool) -> Tried {
-        let plan = Plan { k, nprobe: nprobe as usize, candidates };
+        // One more than k: the query is a row itself, and is its own nearest.
+        let plan = Plan { k: k + 1, nprobe: nprobe as usize, candidates };
         let (mut counts, mut cost) = (RecallCounts::default(), 0);
         let mut hits = Vec::new();
         for query in &self.truth.queries {
