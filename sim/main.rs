@@ -3,6 +3,9 @@
 //!
 //! One test target, two programs. In an ordinary build this is the [`launcher`], which builds the target again with
 //! `--cfg madsim`; in that build it is the [`runner`], which runs one process for each scenario and seed.
+
+// The runner stands outside the simulation, and the simulated disk beneath it.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 #[cfg(madsim)]
 mod check;
 #[cfg(madsim)]

@@ -1,5 +1,8 @@
 //! The embedded library end to end: what is acknowledged is there after reopening, and every operation does what it says.
 
+// A test of the real thing: real threads, and a real clock to bound its waiting.
+#![allow(clippy::disallowed_methods)]
+
 use serde_json::json;
 use std::collections::BTreeMap;
 use vectorsphere::{

@@ -155,10 +155,10 @@ fn decode(headers: &HeaderMap, body: &[u8]) -> Documents {
 async fn add(State(world): State<Shared>, Path(name): Path<String>, headers: HeaderMap, body: Bytes) -> Response {
     let mut world = world.lock().unwrap();
     world.adds += 1;
-    if let Some((at, shutdown)) = &world.trip {
-        if world.adds == *at {
-            shutdown.trigger();
-        }
+    if let Some((at, shutdown)) = &world.trip
+        && world.adds == *at
+    {
+        shutdown.trigger();
     }
     if world.busy > 0 {
         world.busy -= 1;

@@ -11,7 +11,7 @@ pub mod context;
 pub mod doctor;
 pub mod exit;
 pub mod export;
-#[cfg(all(test, not(madsim)))]
+#[cfg(test)]
 mod fake;
 pub mod import;
 pub mod listing;

@@ -145,7 +145,7 @@ fn shown(found: &Found, with_metadata: bool) -> String {
     text
 }
 
-#[cfg(all(test, not(madsim)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::cli::fake::{Fake, FakeTable, World};

@@ -130,7 +130,7 @@ fn shown(table: &Table) -> String {
     facts(&told.iter().map(|(name, value)| (name.as_str(), value.clone())).collect::<Vec<_>>())
 }
 
-#[cfg(all(test, not(madsim)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::cli::{

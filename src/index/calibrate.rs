@@ -9,14 +9,15 @@ use super::quantizer::Quantizer;
 use super::search::{Lists, Plan, Scratch};
 use super::spec::SearchStats;
 use crate::types::{Metric, PointId};
+use std::collections::BTreeMap;
 
 /// The numbers of neighbours that settings are chosen for; between them they are interpolated.
 pub(crate) const CALIBRATED_K: [usize; 2] = [10, 100];
 /// True neighbours kept of each query: beyond the largest k, so that ties at the k-th distance are known.
 const NEIGHBOURS: usize = 160;
-/// Candidates tried, most first.
+/// Candidates tried, fewest first.
 const CANDIDATE_STEPS: [usize; 17] =
-    [16_384, 11_585, 8192, 5793, 4096, 2896, 2048, 1448, 1024, 724, 512, 362, 256, 181, 128, 91, 64];
+    [64, 91, 128, 181, 256, 362, 512, 724, 1024, 1448, 2048, 2896, 4096, 5793, 8192, 11_585, 16_384];
 /// What an int8 re-rank costs, in codes scanned.
 const RERANK_COST: usize = 40;
 /// What visiting a list costs beyond its codes, in codes scanned.
@@ -60,7 +61,8 @@ impl Calibration {
         kernels: &'static Kernels,
     ) -> Calibration {
         let scratch = Scratch::with_kernels(kernels);
-        let mut trial = Trial { lists: Lists { quantizer, lists }, truth, target, scratch };
+        let home = truth.homes(lists);
+        let mut trial = Trial { lists: Lists { quantizer, lists }, truth, home, target, scratch };
         Calibration { settings: CALIBRATED_K.map(|k| trial.choose(k)) }
     }
 }
@@ -68,6 +70,8 @@ impl Calibration {
 struct Trial<'a> {
     lists: Lists<'a>,
     truth: &'a GroundTruth,
+    /// The list of every true neighbour.
+    home: BTreeMap<PointId, u32>,
     target: f32,
     scratch: Scratch,
 }
@@ -82,51 +86,64 @@ struct Tried {
 }
 
 impl Trial<'_> {
-    /// Walks along the edge of what reaches the target: from most candidates down, with as many more lists as that takes.
+    /// The cheapest setting that reaches the target. First the fewest lists that hold enough of the true neighbours: no codes
+    /// needed. Then ever more candidates, each with the fewest lists from there on that it reaches the target with, until more
+    /// candidates no longer pay.
     fn choose(&mut self, k: usize) -> Setting {
         let lists_max = self.lists.lists.len() as u32;
         if self.truth.queries.is_empty() || self.truth.neighbours(k) == 0 {
             return Setting { nprobe: lists_max, candidates: (8 * k).max(64) as u32, recall: 1.0 };
         }
-        let rows: usize = self.lists.lists.iter().map(|list| list.live_rows).sum();
-        let steps: Vec<usize> = match self.lists.quantizer.codebook {
-            Some(_) => {
-                let fits = |&c: &usize| c >= Plan::hits_returned(k) && c < 2 * rows;
-                CANDIDATE_STEPS.iter().copied().filter(fits).collect()
-            }
-            None => vec![k],
-        };
+        let least = self.lists_needed(k);
+        if self.lists.quantizer.codebook.is_none() {
+            return self.run(k, least, k).setting;
+        }
         let mut best: Option<Tried> = None;
-        let mut nprobe = 1;
-        for candidates in steps {
-            let Some(tried) = self.least_probes(k, candidates, nprobe, lists_max) else { break };
-            nprobe = tried.setting.nprobe;
-            match best {
-                Some(held) if tried.cost > held.cost + held.cost / 4 => break,
-                Some(held) if tried.cost >= held.cost => {}
-                _ => best = Some(tried),
+        for candidates in CANDIDATE_STEPS.into_iter().filter(|&c| c >= Plan::hits_returned(k)) {
+            let most = best.map_or(least.saturating_mul(2), |held| held.setting.nprobe).min(lists_max);
+            match (self.least_probes(k, candidates, least, most), &best) {
+                (Some(tried), Some(held)) if tried.cost >= held.cost => break,
+                (Some(tried), _) => best = Some(tried),
+                (None, Some(_)) => break,
+                (None, None) => {}
             }
         }
         // Nothing reached it: everything there is.
-        best.unwrap_or_else(|| self.run(k, lists_max, CANDIDATE_STEPS[0].max(4 * k))).setting
+        best.unwrap_or_else(|| self.run(k, lists_max, CANDIDATE_STEPS[CANDIDATE_STEPS.len() - 1])).setting
     }
 
-    /// The fewest lists from `least` on that reach the target with so many candidates: doubling, then bisection.
-    fn least_probes(&mut self, k: usize, candidates: usize, least: u32, most: u32) -> Option<Tried> {
-        let mut below = least.saturating_sub(1);
-        let mut probe = least.max(1);
-        let mut reached = loop {
-            let tried = self.run(k, probe, candidates);
-            if tried.reached {
-                break tried;
+    /// The fewest lists that hold enough of the true neighbours, were all their rows scored exactly.
+    fn lists_needed(&mut self, k: usize) -> u32 {
+        let ranks: Vec<Vec<u32>> = (0..self.truth.queries.len()).map(|i| self.ranks(i, k)).collect();
+        let reached = |nprobe: u32| {
+            let mut counts = RecallCounts::default();
+            for (ranks, query) in ranks.iter().zip(&self.truth.queries) {
+                let wanted = query.neighbours(k);
+                counts.add(ranks.iter().filter(|&&rank| rank < nprobe).count().min(wanted), wanted);
             }
-            if probe >= most {
-                return None;
-            }
-            below = probe;
-            probe = (probe + probe.div_ceil(2)).min(most);
+            counts.lower_bound() >= f64::from(self.target)
         };
-        // To within 1/16: a list more or less does not matter among many.
+        let (mut below, mut enough) = (0, self.lists.lists.len() as u32);
+        while enough - below > 1 {
+            let middle = below + (enough - below) / 2;
+            if reached(middle) { enough = middle } else { below = middle }
+        }
+        enough
+    }
+
+    /// For each true neighbour of a query, the place of its list in the order of visits.
+    fn ranks(&mut self, query: usize, k: usize) -> Vec<u32> {
+        let query = &self.truth.queries[query];
+        let order = self.lists.visit_order(&query.vector, &mut self.scratch);
+        let mut place = vec![u32::MAX; self.lists.lists.len()];
+        order.iter().zip(0..).for_each(|(&list, rank)| place[list] = rank);
+        query.true_ids(k).iter().filter_map(|id| self.home.get(id)).map(|&list| place[list as usize]).collect()
+    }
+
+    /// The fewest lists of `least..=most` that reach the target with so many candidates, to within a sixteenth.
+    fn least_probes(&mut self, k: usize, candidates: usize, least: u32, most: u32) -> Option<Tried> {
+        let mut reached = Some(self.run(k, most, candidates)).filter(|tried| tried.reached)?;
+        let mut below = least - 1;
         while reached.setting.nprobe - below > 1 + reached.setting.nprobe / 16 {
             let middle = below + (reached.setting.nprobe - below) / 2;
             let tried = self.run(k, middle, candidates);
@@ -139,7 +156,7 @@ impl Trial<'_> {
         Some(reached)
     }
 
-    /// Searches for every query; recall and cost.
+    /// Searches for every query; recall and cost. Gives up early when the target is out of reach.
     fn run(&mut self, k: usize, nprobe: u32, candidates: usize) -> Tried {
         let plan = Plan { k, nprobe: nprobe as usize, candidates };
         let (mut counts, mut cost) = (RecallCounts::default(), 0);
@@ -149,6 +166,9 @@ impl Trial<'_> {
             let stats = self.lists.search(&query.vector, plan, &mut self.scratch, &mut hits);
             cost += cost_of(stats);
             counts.add(query.found(k, hits.iter().map(|hit| hit.id)), query.neighbours(k));
+            if counts.queries.is_multiple_of(32) && counts.upper_bound() < f64::from(self.target) {
+                break;
+            }
         }
         let setting = Setting { nprobe, candidates: candidates as u32, recall: counts.mean() as f32 };
         Tried { setting, reached: counts.lower_bound() >= f64::from(self.target), cost }
@@ -179,9 +199,17 @@ impl RecallCounts {
 
     /// Two standard errors below the mean: what other queries of the kind will have, too, with 98 % confidence.
     fn lower_bound(&self) -> f64 {
+        self.mean() - 2.0 * self.standard_error()
+    }
+
+    fn upper_bound(&self) -> f64 {
+        self.mean() + 2.0 * self.standard_error()
+    }
+
+    fn standard_error(&self) -> f64 {
         let n = self.queries.max(1) as f64;
         let variance = (self.sum_of_squares / n - self.mean() * self.mean()).max(0.0);
-        self.mean() - 2.0 * (variance / n).sqrt()
+        (variance / n).sqrt()
     }
 }
 
@@ -230,6 +258,20 @@ impl GroundTruth {
         }
     }
 
+    /// The list of each true neighbour.
+    fn homes(&self, lists: &[LiveList]) -> BTreeMap<PointId, u32> {
+        let mut homes: BTreeMap<PointId, u32> =
+            self.queries.iter().flat_map(|q| &q.nearest).map(|(_, id)| (*id, 0)).collect();
+        for (i, list) in lists.iter().enumerate() {
+            for id in &list.list.ids {
+                if let Some(home) = homes.get_mut(id) {
+                    *home = i as u32;
+                }
+            }
+        }
+        homes
+    }
+
     /// The most neighbours of k that any query has.
     fn neighbours(&self, k: usize) -> usize {
         self.queries.iter().map(|query| query.neighbours(k)).max().unwrap_or(0)
@@ -255,11 +297,15 @@ impl TruthQuery {
 
     /// How many of the k nearest are among `ids`; one as near as the k-th counts.
     fn found(&self, k: usize, ids: impl Iterator<Item = PointId>) -> usize {
-        let wanted = self.neighbours(k);
-        let Some(last) = wanted.checked_sub(1).map(|i| self.nearest[i].0) else { return 0 };
-        let mut true_ids: Vec<PointId> =
-            self.nearest.iter().take_while(|(d, _)| *d <= last).map(|(_, id)| *id).collect();
-        true_ids.sort_unstable();
-        ids.filter(|id| true_ids.binary_search(id).is_ok()).count().min(wanted)
+        let true_ids = self.true_ids(k);
+        ids.filter(|id| true_ids.binary_search(id).is_ok()).count().min(self.neighbours(k))
+    }
+
+    /// The ids of the k nearest and of those as near as the k-th, ascending.
+    fn true_ids(&self, k: usize) -> Vec<PointId> {
+        let Some(last) = self.neighbours(k).checked_sub(1).map(|i| self.nearest[i].0) else { return Vec::new() };
+        let mut ids: Vec<PointId> = self.nearest.iter().take_while(|(d, _)| *d <= last).map(|(_, id)| *id).collect();
+        ids.sort_unstable();
+        ids
     }
 }

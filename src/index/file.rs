@@ -6,7 +6,7 @@
 
 use super::calibrate::{CALIBRATED_K, Calibration, Setting};
 use super::kernels::{self, BLOCK_ROWS, PAIR_BYTES, SUBSPACE_CODES};
-use super::list::{ByteFactors, CodedRows, LiveList, PostingList, Rows};
+use super::list::{CodedRows, LiveList, PostingList, RECORD_HEAD, Rows};
 use super::product::Codebook;
 use super::quantizer::{Quantizer, QuantizerParts};
 use super::rotation::Rotation;
@@ -120,8 +120,7 @@ impl Writer {
             Rows::Coded(rows) => {
                 self.0.extend(&rows.codes);
                 self.f32s(&rows.factors);
-                self.0.extend(rows.bytes.iter().map(|&b| b as u8));
-                rows.byte_factors.iter().for_each(|f| self.f32s(&[f.step, f.add]));
+                self.0.extend(&rows.records);
             }
         }
     }
@@ -225,17 +224,10 @@ impl<'a> Reader<'a> {
                 pairs,
                 codes: self.take(blocks, pairs * PAIR_BYTES, "codes")?.to_vec(),
                 factors: self.f32s(blocks * 2 * BLOCK_ROWS, "factors")?,
-                bytes: self.take(numbers, 1, "int8 rows")?.iter().map(|&b| b as i8).collect(),
-                byte_factors: self.byte_factors(rows)?,
+                records: self.take(rows, RECORD_HEAD + dimension, "int8 rows")?.to_vec(),
             }),
         };
         let live_rows = live.iter().map(|word| word.count_ones() as usize).sum();
         Ok(LiveList { list: Arc::new(PostingList { ids, versions, rows }), live, live_rows })
-    }
-
-    fn byte_factors(&mut self, rows: usize) -> Result<Vec<ByteFactors>, IndexFileError> {
-        let count = rows.checked_mul(2).ok_or(field("int8 factors"))?;
-        let numbers = self.f32s(count, "int8 factors")?;
-        Ok(numbers.chunks_exact(2).map(|f| ByteFactors { step: f[0], add: f[1] }).collect())
     }
 }

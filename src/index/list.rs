@@ -30,18 +30,22 @@ pub(crate) struct CodedRows {
     pub(crate) codes: Vec<u8>,
     /// 64 a block: scales of the estimate, then addends.
     pub(crate) factors: Vec<f32>,
-    /// The residual in int8, `d` numbers a row.
-    pub(crate) bytes: Vec<i8>,
-    /// The residual is `bytes · step`; the addend of its distance.
-    pub(crate) byte_factors: Vec<ByteFactors>,
+    /// The residuals in int8, a record of `8 + d` bytes a row: step and addend (f32, little-endian), then the numbers. One
+    /// record, so that a re-rank misses the cache once.
+    pub(crate) records: Vec<u8>,
 }
 
-/// Constants of one int8 row.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct ByteFactors {
+/// A row's residual is `bytes · step`; `add` is its part of the distance.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ByteRow<'a> {
     pub(crate) step: f32,
     pub(crate) add: f32,
+    /// The bits of int8 numbers.
+    pub(crate) bytes: &'a [u8],
 }
+
+/// Bytes of a record before its numbers.
+pub(crate) const RECORD_HEAD: usize = 8;
 
 /// One row, encoded against a list's centroid.
 #[derive(Clone, Debug, Default)]
@@ -50,7 +54,8 @@ pub(crate) struct EncodedRow {
     pub(crate) codes: Vec<u8>,
     pub(crate) scale: f32,
     pub(crate) add: f32,
-    pub(crate) bytes: Vec<i8>,
+    /// The bits of int8 numbers.
+    pub(crate) bytes: Vec<u8>,
     pub(crate) byte_step: f32,
     pub(crate) byte_add: f32,
 }
@@ -111,8 +116,7 @@ impl PostingList {
             Rows::Coded(rows) => {
                 rows.codes.shrink_to_fit();
                 rows.factors.shrink_to_fit();
-                rows.bytes.shrink_to_fit();
-                rows.byte_factors.shrink_to_fit();
+                rows.records.shrink_to_fit();
             }
             Rows::Exact(vectors) => vectors.shrink_to_fit(),
         }
@@ -120,9 +124,7 @@ impl PostingList {
 
     pub(crate) fn memory_bytes(&self) -> usize {
         let content = match &self.rows {
-            Rows::Coded(r) => {
-                r.codes.capacity() + r.factors.capacity() * 4 + r.bytes.capacity() + r.byte_factors.capacity() * 8
-            }
+            Rows::Coded(r) => r.codes.capacity() + r.factors.capacity() * 4 + r.records.capacity(),
             Rows::Exact(vectors) => vectors.capacity() * 4,
         };
         content + self.ids.capacity() * size_of::<PointId>() + self.versions.capacity() * 8 + size_of::<PostingList>()
@@ -142,8 +144,9 @@ impl CodedRows {
         }
         self.factors[block * 2 * BLOCK_ROWS + in_block] = row.scale;
         self.factors[block * 2 * BLOCK_ROWS + BLOCK_ROWS + in_block] = row.add;
-        self.bytes.extend_from_slice(&row.bytes);
-        self.byte_factors.push(ByteFactors { step: row.byte_step, add: row.byte_add });
+        self.records.extend(row.byte_step.to_le_bytes());
+        self.records.extend(row.byte_add.to_le_bytes());
+        self.records.extend_from_slice(&row.bytes);
     }
 
     /// Where a row's code of a subspace lies: byte and shift.
@@ -154,7 +157,20 @@ impl CodedRows {
         (at, if row >= 16 { 4 } else { 0 })
     }
 
+    /// The int8 row of a slot.
+    pub(crate) fn byte_row(&self, slot: usize, dimension: usize) -> ByteRow<'_> {
+        let (head, bytes) = self.record(slot, dimension).split_at(RECORD_HEAD);
+        let float = |at: usize| f32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+        ByteRow { step: float(0), add: float(4), bytes }
+    }
+
+    pub(crate) fn record(&self, slot: usize, dimension: usize) -> &[u8] {
+        let len = RECORD_HEAD + dimension;
+        &self.records[slot * len..(slot + 1) * len]
+    }
+
     fn row(&self, slot: usize, dimension: usize) -> EncodedRow {
+        let byte_row = self.byte_row(slot, dimension);
         let (block, in_block) = (slot / BLOCK_ROWS, slot % BLOCK_ROWS);
         let code = |subspace| {
             let (at, shift) = self.nibble(slot, subspace);
@@ -164,9 +180,9 @@ impl CodedRows {
             codes: (0..2 * self.pairs).map(code).collect(),
             scale: self.factors[block * 2 * BLOCK_ROWS + in_block],
             add: self.factors[block * 2 * BLOCK_ROWS + BLOCK_ROWS + in_block],
-            bytes: self.bytes[slot * dimension..(slot + 1) * dimension].to_vec(),
-            byte_step: self.byte_factors[slot].step,
-            byte_add: self.byte_factors[slot].add,
+            bytes: byte_row.bytes.to_vec(),
+            byte_step: byte_row.step,
+            byte_add: byte_row.add,
         }
     }
 }

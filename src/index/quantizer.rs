@@ -181,7 +181,7 @@ impl Quantizer {
         (row.add, row.byte_add) = (0.0, 0.0);
         if self.metric != Metric::Dot {
             row.add = square + 2.0 * gain * (kernels.dot)(centroid, decoded) + lack;
-            decoded.iter_mut().zip(&row.bytes).for_each(|(r, &b)| *r = f32::from(b) * row.byte_step);
+            decoded.iter_mut().zip(&row.bytes).for_each(|(r, &b)| *r = f32::from(b as i8) * row.byte_step);
             row.byte_add = (kernels.dot)(decoded, decoded) + 2.0 * (kernels.dot)(centroid, decoded) + lack;
         }
     }
@@ -198,8 +198,8 @@ impl Quantizer {
     }
 }
 
-/// Rounds `values / step` to int8, `step` such that the largest is ±127; returns `step` (0 for zeros).
-pub(crate) fn to_bytes(values: &[f32], bytes: &mut Vec<i8>) -> f32 {
+/// Rounds `values / step` to the bits of int8 numbers, `step` such that the largest is ±127; returns `step` (0 for zeros).
+pub(crate) fn to_bytes(values: &[f32], bytes: &mut Vec<u8>) -> f32 {
     let largest = values.iter().fold(0f32, |m, v| if v.abs() > m { v.abs() } else { m });
     bytes.clear();
     if largest == 0.0 || !(127.0 / largest).is_finite() || !largest.is_finite() {
@@ -207,7 +207,7 @@ pub(crate) fn to_bytes(values: &[f32], bytes: &mut Vec<i8>) -> f32 {
         return 0.0;
     }
     let scale = 127.0 / largest;
-    bytes.extend(values.iter().map(|v| (v * scale + ROUND_SIGNED).to_bits() as i8));
+    bytes.extend(values.iter().map(|v| (v * scale + ROUND_SIGNED).to_bits() as u8));
     largest / 127.0
 }
 
@@ -235,7 +235,7 @@ mod tests {
     fn bytes_round_to_nearest() {
         let mut bytes = Vec::new();
         let step = to_bytes(&[1.0, -0.5, 0.0, 0.25], &mut bytes);
-        assert_eq!(bytes, [127, -64, 0, 32]);
+        assert_eq!(bytes.iter().map(|&b| b as i8).collect::<Vec<_>>(), [127, -64, 0, 32]);
         assert_eq!(step, 1.0 / 127.0);
         assert_eq!(to_bytes(&[0.0; 3], &mut bytes), 0.0);
         assert_eq!(bytes, [0; 3]);

@@ -2,7 +2,7 @@
 //! Candidates are collected below a threshold and cut in batches. Called by `vector_index` and `calibrate`.
 
 use super::distance;
-use super::kernels::{self, BLOCK_ROWS, Kernels, ScanInput, candidate_estimate, order_bits};
+use super::kernels::{self, BLOCK_ROWS, Kernels, ScanInput, candidate_estimate, order_bits, prefetch};
 use super::list::{CodedRows, LiveList, Rows};
 use super::product::LookupTable;
 use super::quantizer::{Quantizer, quantise_query};
@@ -21,6 +21,8 @@ pub struct Scratch {
     table: LookupTable,
     query_wide: Vec<i16>,
     candidates: Vec<u64>,
+    /// Of each candidate the probe and the slot.
+    found: Vec<(u32, u32)>,
     reranked: Vec<Reranked>,
 }
 
@@ -85,6 +87,7 @@ impl Scratch {
             table: LookupTable::default(),
             query_wide: Vec::new(),
             candidates: Vec::new(),
+            found: Vec::new(),
             reranked: Vec::new(),
         }
     }
@@ -145,6 +148,12 @@ impl Lists<'_> {
         stats
     }
 
+    /// All lists with live rows in the order in which a search visits them.
+    pub(crate) fn visit_order(self, query: &[f32], scratch: &mut Scratch) -> Vec<usize> {
+        self.choose_probes(query, self.lists.len(), scratch);
+        scratch.probes.iter().map(|probe| probe.list).collect()
+    }
+
     /// The `nprobe` lists nearest to the query that have live rows, nearest first.
     fn choose_probes(self, query: &[f32], nprobe: usize, scratch: &mut Scratch) {
         scratch.project(self.quantizer, query);
@@ -198,9 +207,14 @@ impl Lists<'_> {
         let mut threshold = f32::INFINITY;
         let mut scanned = 0;
         candidates.resize((2 * wanted).max(wanted + 256) + BLOCK_ROWS, 0);
-        for probe in probes.iter() {
+        for (at, probe) in probes.iter().enumerate() {
             let live = &self.lists[probe.list];
             let Rows::Coded(rows) = &live.list.rows else { continue };
+            if let Some(Rows::Coded(next)) = probes.get(at + 1).map(|next| &self.lists[next.list].list.rows) {
+                // The first blocks; the hardware follows once the scan runs.
+                prefetch(&next.codes[..next.codes.len().min(1024)]);
+                prefetch(&next.factors[..next.factors.len().min(128)]);
+            }
             scanned += live.live_rows;
             let input = ScanInput {
                 codes: &rows.codes,
@@ -235,19 +249,20 @@ impl Lists<'_> {
     /// Int8 distances of the candidates, into `scratch.reranked`.
     fn rerank_candidates(self, scratch: &mut Scratch) {
         let step = quantise_query(&scratch.projected, &mut scratch.query_wide);
-        let Scratch { kernels, projected, probes, query_wide, candidates, reranked, .. } = scratch;
+        let Scratch { kernels, projected, probes, query_wide, candidates, found, reranked, .. } = scratch;
         let query = ByteQuery { quantizer: self.quantizer, kernels, projected, wide: query_wide, step };
         reranked.clear();
-        // Ascending positions: the rows of a list one after another, lists in order.
-        candidates.sort_unstable_by_key(|&candidate| candidate as u32);
-        let mut at = 0;
+        found.clear();
         for &candidate in candidates.iter() {
             let position = candidate as u32;
-            while probes.get(at + 1).is_some_and(|next| next.position <= position) {
-                at += 1;
-            }
-            let probe = probes[at];
-            let slot = (position - probe.position) as usize;
+            let at = probes.partition_point(|probe| probe.position <= position) - 1;
+            let slot = position - probes[at].position;
+            let Rows::Coded(rows) = &self.lists[probes[at].list].list.rows else { continue };
+            prefetch(rows.record(slot as usize, projected.len()));
+            found.push((at as u32, slot));
+        }
+        for &(at, slot) in found.iter() {
+            let (probe, slot) = (probes[at as usize], slot as usize);
             let Rows::Coded(rows) = &self.lists[probe.list].list.rows else { continue };
             let distance = query.distance(rows, slot, probe);
             reranked.push(Reranked { distance, error: 0.0, list: probe.list, slot });
@@ -301,15 +316,13 @@ struct ByteQuery<'a> {
 
 impl ByteQuery<'_> {
     fn distance(&self, rows: &CodedRows, slot: usize, probe: Probe) -> f32 {
-        let d = self.wide.len();
-        let bytes = &rows.bytes[slot * d..(slot + 1) * d];
-        let factors = rows.byte_factors[slot];
+        let row = rows.byte_row(slot, self.wide.len());
         if self.quantizer.metric == Metric::Manhattan {
             let centroid = self.quantizer.centroid(probe.list);
-            return (self.kernels.l1_i8)(self.projected, centroid, bytes, factors.step);
+            return (self.kernels.l1_i8)(self.projected, centroid, row.bytes, row.step);
         }
-        let product = (self.kernels.dot_i8)(self.wide, bytes) as f32 * (factors.step * self.step);
-        self.quantizer.finish((probe.base + factors.add) + self.quantizer.product_factor() * product)
+        let product = (self.kernels.dot_i8)(self.wide, row.bytes) as f32 * (row.step * self.step);
+        self.quantizer.finish((probe.base + row.add) + self.quantizer.product_factor() * product)
     }
 
     /// The most by which [`ByteQuery::distance`] can be off, rounding of both sides and of the arithmetic included. A residual
@@ -318,7 +331,7 @@ impl ByteQuery<'_> {
     fn error(&self, rows: &CodedRows, slot: usize, probe: Probe, distance: f32, query_length: f32) -> f32 {
         const ARITHMETIC: f32 = 1e-5;
         let d = self.wide.len() as f32;
-        let factors = rows.byte_factors[slot];
+        let factors = rows.byte_row(slot, self.wide.len());
         let half = factors.step * 0.5001;
         if self.quantizer.metric == Metric::Manhattan {
             return half * d + ARITHMETIC * distance.abs();

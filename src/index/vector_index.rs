@@ -287,8 +287,7 @@ impl VectorIndex {
             return trained.view().search_exact(query, params.k, scratch, hits);
         }
         let calibrated = trained.calibration.plan(params.k);
-        let lists: usize = trained.lists.iter().map(|l| l.list.len()).sum();
-        let candidates = params.candidates.unwrap_or(calibrated.candidates).min(lists.max(1));
+        let candidates = params.candidates.unwrap_or(calibrated.candidates).min(self.len().max(1));
         let nprobe = params.nprobe.unwrap_or(calibrated.nprobe);
         trained.view().search(query, Plan { k: params.k, nprobe, candidates }, scratch, hits)
     }

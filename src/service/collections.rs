@@ -95,7 +95,7 @@ fn info_of(collection: &Collection, stats: &[ReplicaStats]) -> CollectionInfo {
 fn index_info(name: &VectorName, spec: &VectorSpec, stats: &[ReplicaStats]) -> VectorIndexInfo {
     let states: Vec<_> =
         stats.iter().filter_map(|s| s.indexes.iter().find(|(n, _)| n == name)).map(|(_, s)| s).collect();
-    let sum = |part: fn(&crate::index::IndexState) -> usize| states.iter().map(|state| part(state) as u64).sum();
+    let sum = |part: fn(&crate::shard::IndexState) -> usize| states.iter().map(|state| part(state) as u64).sum();
     let trained = states.iter().any(|state| state.trained);
     let training = stats.iter().any(|shard| shard.training);
     VectorIndexInfo {

@@ -57,7 +57,7 @@ impl Service {
         for collection in collections.values() {
             let Ok(replicas) = self.replicas(collection) else { continue };
             let stats: Vec<_> = replicas.iter().map(|(_, replica)| replica.stats()).collect();
-            let rows = |part: fn(&crate::index::IndexState) -> usize| {
+            let rows = |part: fn(&crate::shard::IndexState) -> usize| {
                 stats.iter().flat_map(|shard| &shard.indexes).map(|(_, state)| part(state) as u64).sum::<u64>()
             };
             let (all, tail) = (rows(|state| state.rows), rows(|state| state.tail_rows));

@@ -17,6 +17,7 @@ mod settings;
 mod state;
 mod stats;
 
+pub use crate::index::IndexState;
 pub use host::Host;
 pub use outcome::Applied;
 pub use replica::{Parts, Replica, Written};

@@ -69,7 +69,7 @@ impl Replica {
         })
         .await?;
         let machine = Machine::new(state.clone());
-        let group = start_solo(id, parts.log.clone(), parts.writer.clone(), machine, parts.solo.clone())
+        let group = start_solo(id, parts.log.clone(), parts.writer.clone(), machine, parts.solo)
             .await
             .map_err(|error| Error::new(ErrorKind::Corrupt, "log_unusable", error.to_string()))?;
         let stop = Shutdown::new();

@@ -33,7 +33,7 @@ class Api:
 
 @pytest.fixture
 def api(http: requests.Session, shared_node: Node) -> Api:
-    return Api(http, shared_node.http_url)
+    return Api(http, shared_node.url)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def table(api: Api, table_name: str) -> str:
 
 def test_the_calls_of_the_seeds(http: requests.Session, node: Node) -> None:
     """Create, add, search, status and health with the bodies of the seeds, sent as curl sends them."""
-    base = node.http_url
+    base = node.url
     headers = {"Content-Type": "application/json"}
     vector = [round(random.Random(1).uniform(-1, 1), 4) for _ in range(128)]
 
@@ -204,7 +204,7 @@ def test_errors_are_problems(api: Api, table: str) -> None:
 
 
 def test_the_node_describes_itself(http: requests.Session, shared_node: Node, api: Api) -> None:
-    base = shared_node.http_url
+    base = shared_node.url
     assert api.ok("GET", "/limits")["top_k_max"] == 10_000
     status = api.ok("GET", "/cluster/status")
     assert (status["verdict"], status["mode"], len(status["nodes"])) == ("healthy", "standalone", 1)

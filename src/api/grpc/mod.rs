@@ -99,7 +99,7 @@ impl Face {
         };
         let answer = answer.instrument(span.clone()).await;
         let took = began.elapsed();
-        let code = answer.as_ref().map_or_else(|error| status::code(error), |_| Code::Ok);
+        let code = answer.as_ref().map_or_else(status::code, |_| Code::Ok);
         self.metrics.served(method, code as u32, took);
         let took_us = took.as_micros() as u64;
         span.in_scope(|| match &answer {

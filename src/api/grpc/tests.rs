@@ -40,7 +40,7 @@ impl Node {
         let spec = CollectionSpec::single(VectorSpec::new(2, Metric::Dot, IndexType::Flat).unwrap());
         engine.service().create_collection(CollectionName::new("t").unwrap(), spec).await.unwrap();
         let faces = Faces::new(engine.service().clone(), Options { metrics, ..Options::default() });
-        let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let listener = Listener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let stop = Shutdown::new();
         let serving = spawn("grpc", rpc::serve(listener, faces.grpc(), RpcOptions::default(), stop.clone()));
@@ -130,7 +130,10 @@ async fn errors_say_the_same_as_rest() {
         let value = metadata.get_bin(name).unwrap_or_else(|| panic!("{name}"));
         String::from_utf8(value.to_bytes().unwrap().to_vec()).unwrap()
     };
-    assert_eq!((refused.code(), metadata.get("vs-code").unwrap()), (Code::InvalidArgument, "dimension_mismatch"));
+    assert_eq!(
+        (refused.code(), metadata.get("vs-code").unwrap().to_str().unwrap()),
+        (Code::InvalidArgument, "dimension_mismatch")
+    );
     assert_eq!(
         (read("vs-field-bin").as_str(), metadata.get("vs-row").unwrap().to_str().unwrap()),
         ("documents[1].vector", "1")

@@ -1,6 +1,7 @@
 //! `vectorsphere bench`: a closed-loop load against a server (searches, inserts or both) with throughput, latencies and, where the true
 //! neighbours are known, recall. Called by `cli::run`.
 
+pub mod ann;
 pub mod histogram;
 mod load;
 pub mod report;
@@ -16,7 +17,7 @@ use super::{
     client::{ApiClient, Patience, SearchQuery, Table},
 };
 use crate::rt::{self, Shutdown};
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use rand::seq::SliceRandom;
 use std::{path::PathBuf, time::Duration};
 
@@ -35,12 +36,23 @@ pub enum Mode {
     Mixed,
 }
 
+/// Other measurements.
+#[derive(Clone, Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Measure the vector index alone, without a server.
+    Ann(ann::AnnArgs),
+}
+
 /// Arguments of `bench`.
 #[derive(Args, Clone, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct BenchArgs {
+    /// Another measurement than the load on a server.
+    #[command(subcommand)]
+    pub command: Option<BenchCommand>,
     /// The table to load.
-    #[arg(long, short)]
-    pub table: String,
+    #[arg(long, short, required = true)]
+    pub table: Option<String>,
     /// What the requests do. Inserts stay in the table.
     #[arg(long, value_enum, default_value_t)]
     pub mode: Mode,
@@ -87,6 +99,9 @@ pub struct BenchArgs {
 /// # Errors
 /// Files that cannot be read, a server that cannot be reached, or no request that succeeded.
 pub async fn run(args: BenchArgs, context: &Context) -> Result<ExitCode, CliError> {
+    if let Some(BenchCommand::Ann(args)) = args.command {
+        return ann::run(args, context).await.map(|()| ExitCode::Ok);
+    }
     let stop = Shutdown::new();
     let trigger = stop.clone();
     let _watch = rt::spawn("bench.signals", async move {
@@ -99,10 +114,16 @@ pub async fn run(args: BenchArgs, context: &Context) -> Result<ExitCode, CliErro
     Ok(if report.errors > 0 { ExitCode::Failed } else { ExitCode::Ok })
 }
 
+impl BenchArgs {
+    fn table(&self) -> Result<&str, CliError> {
+        self.table.as_deref().ok_or_else(|| CliError::usage("tell the table with --table"))
+    }
+}
+
 async fn bench(args: &BenchArgs, endpoint: &str, stop: &Shutdown) -> Result<Report, CliError> {
     // Waiting would hide overload from the figures.
     let client = ApiClient::new(endpoint, Patience::NONE)?;
-    let table = client.table(&args.table).await?;
+    let table = client.table(args.table()?).await?;
     let plan = plan(args, &client, &table).await?;
     let (measured, elapsed) = load::run(&client, plan, args.concurrency, stop).await.map_err(CliError::internal)?;
     Ok(report(args, &table, measured, elapsed))
@@ -121,7 +142,7 @@ async fn plan(args: &BenchArgs, client: &ApiClient, table: &Table) -> Result<Pla
     let searches = queries.into_iter().map(|vector| body(args, vector)).collect();
     let default = if args.requests.is_some() { f64::MAX } else { 10.0 };
     Ok(Plan {
-        table: args.table.clone(),
+        table: table.table_name.clone(),
         dimension: table.only_dimension()?,
         k: args.k,
         searches,
@@ -172,7 +193,7 @@ async fn queries(args: &BenchArgs, client: &ApiClient, table: &Table) -> Result<
 
 /// Vectors of the table's first documents, in random order.
 async fn own_queries(args: &BenchArgs, client: &ApiClient) -> Result<Vec<Vec<f32>>, CliError> {
-    let page = client.list_documents(&args.table, OWN_QUERIES, None, true, None).await?;
+    let page = client.list_documents(args.table()?, OWN_QUERIES, None, true, None).await?;
     let mut queries: Vec<Vec<f32>> = page.documents.into_iter().filter_map(|document| document.vector).collect();
     if queries.is_empty() {
         return Err(CliError::failed("the table has no documents to take queries from; use --queries"));
@@ -186,7 +207,7 @@ fn report(args: &BenchArgs, table: &Table, measured: Measured, elapsed: Duration
     let rate = |count: u64| count as f64 / seconds.max(1e-9);
     let counted = |histogram: &Histogram, figure: f64| (histogram.count() > 0).then_some(figure);
     Report {
-        table: args.table.clone(),
+        table: table.table_name.clone(),
         documents: table.documents_count,
         dimension: table.dimension.unwrap_or(0),
         concurrency: args.concurrency,
@@ -202,7 +223,7 @@ fn report(args: &BenchArgs, table: &Table, measured: Measured, elapsed: Duration
     }
 }
 
-#[cfg(all(test, not(madsim)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::cli::fake::{Fake, FakeTable, World};

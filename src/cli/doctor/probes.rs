@@ -206,6 +206,7 @@ fn judge_port(key: &str, address: SocketAddr, error: Option<ErrorKind>) -> Findi
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)] // Takes a real port.
 mod tests {
     use super::*;
 

@@ -21,7 +21,7 @@ pub mod ranges;
 pub mod row;
 pub mod schema;
 pub mod send;
-#[cfg(all(test, not(madsim)))]
+#[cfg(test)]
 mod tests;
 pub mod vecs;
 

@@ -30,9 +30,9 @@ pub enum Stopped {
     #[error("rows {} to {}: {source}", rows.0, rows.1 - 1)]
     Refused { rows: (u64, u64), source: ApiError },
     #[error("{0}\nnothing of its batch was sent; --dead-letter FILE collects such rows and imports the others")]
-    BadRow(RowFault),
+    BadRow(Box<RowFault>),
     #[error("{refused} rows were refused, --errors-max is {max}; the last: {last}")]
-    TooManyBadRows { refused: u64, max: u64, last: RowFault },
+    TooManyBadRows { refused: u64, max: u64, last: Box<RowFault> },
     #[error("cannot write the dead-letter file: {0}")]
     DeadLetter(std::io::Error),
     #[error("interrupted")]
@@ -157,7 +157,7 @@ impl Pipeline {
     fn start(&self, batch: Batch) -> Result<Sending, Stopped> {
         let split = self.dead_letters.is_some();
         if let (false, Some(fault)) = (split, batch.faults.first()) {
-            return Err(Stopped::BadRow(fault.clone()));
+            return Err(Stopped::BadRow(Box::new(fault.clone())));
         }
         let (client, table) = (self.client.clone(), self.settings.table.clone());
         let faults_max = self.settings.errors_max.saturating_sub(self.counts.refused);
@@ -191,7 +191,7 @@ impl Pipeline {
         }
         match outcome.faults.into_iter().next_back() {
             Some(last) if self.counts.refused > self.settings.errors_max => {
-                let (refused, max) = (self.counts.refused, self.settings.errors_max);
+                let (refused, max, last) = (self.counts.refused, self.settings.errors_max, Box::new(last));
                 Err(Stopped::TooManyBadRows { refused, max, last })
             }
             _ => Ok(()),

@@ -29,7 +29,7 @@ pub async fn send(
     faults_max: u64,
 ) -> Result<Sent, ApiError> {
     let mut sent = Sent::default();
-    let mut waiting = vec![0..records.len()];
+    let mut waiting = Vec::from([Range { start: 0, end: records.len() }]);
     while let Some(range) = waiting.pop() {
         if range.is_empty() {
             continue;

@@ -51,15 +51,17 @@ With curl, while it runs (--keep keeps it running in scripts):
 
 With Python, nothing to install:
 
-  import json, urllib.request
-  api = "{endpoint}/api/v1/tables/{TABLE}"
-  def call(path, body=None):
-      data = json.dumps(body).encode() if body else None
-      request = urllib.request.Request(api + path, data, {{"content-type": "application/json"}})
-      return json.load(urllib.request.urlopen(request))
-  king = call("/documents/king")["vector"]
-  for hit in call("/search", {{"vector": king, "top_k": 6}})["results"]:
-      print(hit["document_id"], hit["score"])
+python3 - <<'END'
+import json, urllib.request
+api = "{endpoint}/api/v1/tables/{TABLE}"
+def call(path, body=None):
+    data = json.dumps(body).encode() if body else None
+    request = urllib.request.Request(api + path, data, {{"content-type": "application/json"}})
+    return json.load(urllib.request.urlopen(request))
+king = call("/documents/king")["vector"]
+for hit in call("/search", {{"vector": king, "top_k": 6}})["results"]:
+    print(hit["document_id"], hit["score"])
+END
 
 With this program:
 

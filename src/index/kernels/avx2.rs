@@ -27,11 +27,11 @@ macro_rules! with_avx2 {
 with_avx2!(l2, l2_wide, (a: &[f32], b: &[f32]) -> f32);
 with_avx2!(dot, dot_wide, (a: &[f32], b: &[f32]) -> f32);
 with_avx2!(l1, l1_wide, (a: &[f32], b: &[f32]) -> f32);
-with_avx2!(l1_i8, body::l1_i8, (query: &[f32], centroid: &[f32], row: &[i8], scale: f32) -> f32);
+with_avx2!(l1_i8, body::l1_i8, (query: &[f32], centroid: &[f32], row: &[u8], scale: f32) -> f32);
 with_avx2!(hadamard, body::hadamard, (values: &mut [f32]));
 with_avx2!(nearest_code, body::nearest_code, (book: &[f32], x: &[f32]) -> u8);
 with_avx2!(code_dots, body::code_dots, (book: &[f32], x: &[f32], out: &mut [f32; SUBSPACE_CODES]));
-with_avx2!(dot_i8, dot_i8_wide, (query: &[i16], row: &[i8]) -> i32);
+with_avx2!(dot_i8, dot_i8_wide, (query: &[i16], row: &[u8]) -> i32);
 with_avx2!(scores, scores_wide, (panels: &Panels, query: &[f32], base: &[f32], factor: f32, out: &mut [f32]));
 with_avx2!(assign, assign_wide, (panels: &Panels, rows: &[f32], nearest: &mut [u32]));
 with_avx2!(scan, scan_wide, (input: &ScanInput<'_>, first_block: usize, threshold: f32, out: &mut [u64]) -> ScanProgress);
@@ -101,7 +101,7 @@ fn fold_wide(sums: [__m256; LANES / 8]) -> f32 {
 /// 32 numbers a step: int8 widened to i16, multiplied and added in pairs to i32.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn dot_i8_wide(query: &[i16], row: &[i8]) -> i32 {
+fn dot_i8_wide(query: &[i16], row: &[u8]) -> i32 {
     let n = query.len().min(row.len());
     let whole = n / 16 * 16;
     let (mut even, mut odd) = (_mm256_setzero_si256(), _mm256_setzero_si256());
@@ -130,7 +130,7 @@ fn dot_i8_wide(query: &[i16], row: &[i8]) -> i32 {
 /// 16 readable numbers at both pointers.
 #[target_feature(enable = "avx2")]
 #[inline]
-unsafe fn products(query: *const i16, row: *const i8) -> __m256i {
+unsafe fn products(query: *const i16, row: *const u8) -> __m256i {
     // SAFETY: the caller's promise.
     let (query, row) = unsafe { (_mm256_loadu_si256(query.cast()), _mm_loadu_si128(row.cast())) };
     _mm256_madd_epi16(query, _mm256_cvtepi8_epi16(row))

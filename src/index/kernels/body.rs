@@ -56,7 +56,7 @@ pub(super) fn l1(a: &[f32], b: &[f32]) -> f32 {
 
 /// Σ |(q − c) − scale · row|: L1 to a row stored as an int8 residual of `c`.
 #[inline(always)]
-pub(super) fn l1_i8(query: &[f32], centroid: &[f32], row: &[i8], scale: f32) -> f32 {
+pub(super) fn l1_i8(query: &[f32], centroid: &[f32], row: &[u8], scale: f32) -> f32 {
     let n = query.len().min(centroid.len()).min(row.len());
     let (query, centroid, row) = (&query[..n], &centroid[..n], &row[..n]);
     let mut lanes = [0f32; LANES];
@@ -65,20 +65,20 @@ pub(super) fn l1_i8(query: &[f32], centroid: &[f32], row: &[i8], scale: f32) -> 
     while start < whole {
         let (q, c, r) = (&query[start..start + LANES], &centroid[start..start + LANES], &row[start..start + LANES]);
         for i in 0..LANES {
-            lanes[i] += ((q[i] - c[i]) - f32::from(r[i]) * scale).abs();
+            lanes[i] += ((q[i] - c[i]) - f32::from(r[i] as i8) * scale).abs();
         }
         start += LANES;
     }
     for i in whole..n {
-        lanes[i - whole] += ((query[i] - centroid[i]) - f32::from(row[i]) * scale).abs();
+        lanes[i - whole] += ((query[i] - centroid[i]) - f32::from(row[i] as i8) * scale).abs();
     }
     fold(lanes)
 }
 
 /// Σ query[i] · row[i] in integers (any order gives the same sum).
 #[inline(always)]
-pub(super) fn dot_i8(query: &[i16], row: &[i8]) -> i32 {
-    query.iter().zip(row).map(|(&q, &r)| i32::from(q) * i32::from(r)).sum()
+pub(super) fn dot_i8(query: &[i16], row: &[u8]) -> i32 {
+    query.iter().zip(row).map(|(&q, &r)| i32::from(q) * i32::from(r as i8)).sum()
 }
 
 /// The Walsh–Hadamard transform of `values` (a power of two long), scaled to keep lengths.

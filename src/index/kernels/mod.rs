@@ -32,10 +32,10 @@ pub(crate) struct Kernels {
     pub(crate) dot: fn(&[f32], &[f32]) -> f32,
     /// L1.
     pub(crate) l1: fn(&[f32], &[f32]) -> f32,
-    /// L1 of query to centroid + scale · row.
-    pub(crate) l1_i8: fn(&[f32], &[f32], &[i8], f32) -> f32,
-    /// Integer inner product.
-    pub(crate) dot_i8: fn(&[i16], &[i8]) -> i32,
+    /// L1 of query to centroid + scale · row; the row's bytes are the bits of int8 numbers.
+    pub(crate) l1_i8: fn(&[f32], &[f32], &[u8], f32) -> f32,
+    /// Integer inner product with a row of int8 numbers.
+    pub(crate) dot_i8: fn(&[i16], &[u8]) -> i32,
     /// Walsh–Hadamard transform, in place.
     pub(crate) hadamard: fn(&mut [f32]),
     /// Nearest codeword of one subspace.
@@ -146,6 +146,22 @@ pub(crate) fn candidate_estimate(candidate: u64) -> f32 {
 pub(crate) fn order_bits(value: f32) -> u32 {
     let bits = value.to_bits();
     bits ^ (((bits as i32 >> 31) as u32) | 0x8000_0000)
+}
+
+/// Asks for the bytes to be in cache soon; nothing where there is no such instruction.
+#[inline(always)]
+pub(crate) fn prefetch<T>(values: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let start = values.as_ptr().cast::<i8>();
+        for offset in (0..size_of_val(values)).step_by(64) {
+            // SAFETY: SSE is in every x86-64, the address lies in the slice, and a prefetch touches nothing.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.add(offset)) };
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = values;
 }
 
 static ACTIVE: OnceLock<&'static Kernels> = OnceLock::new();

@@ -18,11 +18,11 @@ fn l1(a: &[f32], b: &[f32]) -> f32 {
     body::l1(a, b)
 }
 
-fn l1_i8(query: &[f32], centroid: &[f32], row: &[i8], scale: f32) -> f32 {
+fn l1_i8(query: &[f32], centroid: &[f32], row: &[u8], scale: f32) -> f32 {
     body::l1_i8(query, centroid, row, scale)
 }
 
-fn dot_i8(query: &[i16], row: &[i8]) -> i32 {
+fn dot_i8(query: &[i16], row: &[u8]) -> i32 {
     body::dot_i8(query, row)
 }
 

@@ -27,7 +27,7 @@ proptest! {
 
     #[test]
     fn int8_kernels_are_bit_equal(
-        rows in (0usize..200).prop_flat_map(|n| (prop::collection::vec(any::<i8>(), n),
+        rows in (0usize..200).prop_flat_map(|n| (prop::collection::vec(any::<u8>(), n),
             prop::collection::vec(any::<i16>(), n), floats(n), floats(n))), scale in 0f32..3.0,
     ) {
         let (row, query, q, c) = rows;

@@ -132,7 +132,7 @@ fn degenerate_rows_are_indexed() {
 fn magnitudes_that_overflow_do_not_panic() {
     for metric in Metric::ALL {
         let spec = small(metric, IndexKind::IvfPq, 4);
-        let big = |i: u64| if i % 3 == 0 { f32::MAX } else { -1e25 };
+        let big = |i: u64| if i.is_multiple_of(3) { f32::MAX } else { -1e25 };
         let model: Model = (0..400).map(|i| (PointId::Num(i), (1, vec![big(i), 1.0, 0.0, i as f32]))).collect();
         let index = trained(&spec, &model, 1);
         for exact in [false, true] {
