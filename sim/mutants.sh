@@ -23,7 +23,7 @@ table=$(mktemp)
 trap 'rm -f "$report" "$table"' EXIT
 
 echo "building the simulation with mutants …"
-run() { cargo test --quiet --config sim/cargo-sim.toml --features sim,mutants --test sim -- "$@"; }
+run() { ${CARGO_SLOT:-} cargo test --quiet --config sim/cargo-sim.toml --features sim,mutants --test sim -- "$@"; }
 SIM_SEEDS=0 run --exact none >/dev/null
 
 escaped=0

@@ -254,7 +254,7 @@ fn fault(kind: u32, rng: &mut StdRng) -> Fault {
             Fault::ReadError { skip: rng.random_range(0..30), count, at_start }
         }
         5 => Fault::Crash { operations: rng.random_range(0..120), model, at_start: rng.random() },
-        6 => Fault::Rot { flips: rng.random_range(1..20) },
+        6 => Fault::Rot { flips: 16 << rng.random_range(0..7) },
         _ => Fault::DiskFull { room_bytes: rng.random_range(0..60_000), for_ms: rng.random_range(100..2_000) },
     }
 }

@@ -12,6 +12,7 @@ use super::product::Codebook;
 use super::quantizer::{Quantizer, QuantizerParts};
 use super::rotation::Rotation;
 use super::sealed::Sealed;
+use crate::mutants::mutant;
 use crate::types::{Metric, PointId};
 use std::sync::Arc;
 
@@ -87,7 +88,7 @@ impl Sealed {
         }
         let expected = Reader(checksum).u32("checksum")?;
         let got = crc32c::crc32c(body);
-        if expected != got {
+        if !mutant!(11) && expected != got {
             return Err(IndexFileError::Checksum { expected, got });
         }
         Reader(&body[MAGIC.len() + 4..]).sealed()

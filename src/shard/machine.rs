@@ -43,6 +43,12 @@ impl StateMachine for Machine {
     }
 
     fn apply(&mut self, entries: &[Entry]) -> Result<Vec<Outcome>, ApplyError> {
+        if let Some(first) = entries.first()
+            && first.index != self.state.applied() + 1
+        {
+            let problem = format!("entries up to {} are applied; this one is not the next", self.state.applied());
+            return Err(ApplyError::Entry { index: first.index, problem });
+        }
         let mut outcomes = Vec::with_capacity(entries.len());
         let mut rest = entries;
         while !rest.is_empty() {
