@@ -34,6 +34,8 @@ use crate::rt;
 pub fn main(arguments: Vec<OsString>) -> std::process::ExitCode {
     // Usage errors and --help print themselves and end the process with clap's codes: 2 and 0, as documented.
     let cli = Cli::parse_from(args::seed_spellings(arguments));
+    // For comparing kernels; every choice gives the same answers.
+    crate::index::kernels::choose(std::env::var("VECTORSPHERE_SIMD").ok().as_deref());
     let ended = rt::block_on(rt::compute::cores(), run(cli))
         .unwrap_or_else(|error| Err(CliError::internal(format!("no runtime: {error}"))));
     ended.unwrap_or_else(|error| {

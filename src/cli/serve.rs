@@ -11,7 +11,10 @@ use crate::config::{Config, Loaded, LogFormat};
 use crate::node::{Addresses, Node, StartError};
 use crate::rt;
 use crate::telemetry::logs::{self, Style};
+use std::future::poll_fn;
 use std::path::Path;
+use std::pin::pin;
+use std::task::Poll;
 
 /// Loads the configuration and starts the logs: everything before the node itself.
 ///
@@ -31,12 +34,15 @@ pub fn prepare(args: &ServeArgs) -> Result<Config, CliError> {
 /// As [`prepare`]; then the exit codes of [`crate::node::StartError`]; 4 if the disk failed while it served.
 pub async fn run(args: ServeArgs) -> Result<ExitCode, CliError> {
     let config = prepare(&args)?;
+    let mut terminated = pin!(rt::signal::terminated());
+    // Listens from here on: a signal that comes while the node starts, or at once after, still stops it in order.
+    let asked_early = poll_fn(|context| Poll::Ready(terminated.as_mut().poll(context))).await;
     let started = rt::time::now();
     let node = Node::start(&config).await.map_err(not_started)?;
     let ready_ms = started.elapsed().as_secs_f64() * 1e3;
     let addresses = node.addresses();
     tracing::info!(http = ?addresses.http, grpc = %addresses.grpc, monitoring = %addresses.monitoring,
-        data_dir = %config.data_dir.display(), ready_ms, "ready");
+        data_dir = %config.data_dir.display(), simd = crate::index::active_simd(), ready_ms, "ready");
     if let Some(path) = &args.ready_file {
         write_ready_file(path, addresses)?;
     }
@@ -44,7 +50,7 @@ pub async fn run(args: ServeArgs) -> Result<ExitCode, CliError> {
     let disk_failed = tokio::select! {
         biased;
         () = failed.wait() => true,
-        asked = rt::signal::terminated() => {
+        asked = async { match asked_early { Poll::Ready(asked) => asked, Poll::Pending => terminated.await } } => {
             asked.map_err(|error| CliError::internal(format!("cannot wait for signals: {error}")))?;
             tracing::info!("stopping: no new connections, requests under way are finished");
             false
