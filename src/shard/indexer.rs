@@ -13,7 +13,7 @@ use crate::{
     rt,
     rt::shutdown::Shutdown,
     store::keys::{meta::MetaKey, point::PointRecord},
-    types::{Error, PointId, Result, VectorName},
+    types::{Error, Result, VectorName},
 };
 use std::{sync::Arc, time::Duration};
 
