@@ -96,7 +96,7 @@ impl Trial<'_> {
         }
         let least = self.lists_needed(k);
         if self.lists.quantizer.codebook.is_none() {
-            return self.run(k, least, k).setting;
+            return self.run(k, least, k, false).setting;
         }
         let mut best: Option<Tried> = None;
         for candidates in CANDIDATE_STEPS.into_iter().filter(|&c| c >= Plan::hits_returned(k)) {
@@ -109,7 +109,7 @@ impl Trial<'_> {
             }
         }
         // Nothing reached it: everything there is.
-        best.unwrap_or_else(|| self.run(k, lists_max, CANDIDATE_STEPS[CANDIDATE_STEPS.len() - 1])).setting
+        best.unwrap_or_else(|| self.run(k, lists_max, CANDIDATE_STEPS[CANDIDATE_STEPS.len() - 1], false)).setting
     }
 
     /// The fewest lists that hold enough of the true neighbours, were all their rows scored exactly.
@@ -142,11 +142,11 @@ impl Trial<'_> {
 
     /// The fewest lists of `least..=most` that reach the target with so many candidates, to within a sixteenth.
     fn least_probes(&mut self, k: usize, candidates: usize, least: u32, most: u32) -> Option<Tried> {
-        let mut reached = Some(self.run(k, most, candidates)).filter(|tried| tried.reached)?;
+        let mut reached = Some(self.run(k, most, candidates, true)).filter(|tried| tried.reached)?;
         let mut below = least - 1;
         while reached.setting.nprobe - below > 1 + reached.setting.nprobe / 16 {
             let middle = below + (reached.setting.nprobe - below) / 2;
-            let tried = self.run(k, middle, candidates);
+            let tried = self.run(k, middle, candidates, true);
             if tried.reached {
                 reached = tried;
             } else {
@@ -156,9 +156,10 @@ impl Trial<'_> {
         Some(reached)
     }
 
-    /// Searches for every query; recall and cost. Gives up early when the target is out of reach.
-    fn run(&mut self, k: usize, nprobe: u32, candidates: usize) -> Tried {
-        let plan = Plan { k, nprobe: nprobe as usize, candidates };
+    /// Searches for every query; recall and cost. May give up early when the target is out of reach.
+    fn run(&mut self, k: usize, nprobe: u32, candidates: usize, may_give_up: bool) -> Tried {
+        // One more than k: the query is a row itself, and is its own nearest.
+        let plan = Plan { k: k + 1, nprobe: nprobe as usize, candidates };
         let (mut counts, mut cost) = (RecallCounts::default(), 0);
         let mut hits = Vec::new();
         for query in &self.truth.queries {
@@ -166,7 +167,7 @@ impl Trial<'_> {
             let stats = self.lists.search(&query.vector, plan, &mut self.scratch, &mut hits);
             cost += cost_of(stats);
             counts.add(query.found(k, hits.iter().map(|hit| hit.id)), query.neighbours(k));
-            if counts.queries.is_multiple_of(32) && counts.upper_bound() < f64::from(self.target) {
+            if may_give_up && counts.queries.is_multiple_of(32) && counts.upper_bound() < f64::from(self.target) {
                 break;
             }
         }
@@ -202,8 +203,9 @@ impl RecallCounts {
         self.mean() - 2.0 * self.standard_error()
     }
 
+    /// What the recall of all queries will hardly exceed. Wider than the lower bound: it is asked again and again.
     fn upper_bound(&self) -> f64 {
-        self.mean() + 2.0 * self.standard_error()
+        self.mean() + 3.0 * self.standard_error()
     }
 
     fn standard_error(&self) -> f64 {

@@ -1,8 +1,9 @@
 //! The bytes of a [`Sealed`]: little-endian, with magic, version and a CRC-32C at the end. Reading never panics and never allocates
 //! more than the bytes it was given announce. Called by `shard`, which writes and reads the file.
 //!
-//! Layout: `VSIX`, version u32; metric u8, width u8 · 0 (IVF-Flat) or the subspace width u32; dimension, lists u32; settings; mean,
-//! signs, centroids, words; each list: rows u32, live words, ids (17 bytes), versions, then its content.
+//! Layout: `VSIX`, version; metric, subspace width (0: IVF-Flat), dimension, lists, whether rotated (u32 each); mean residual (f32);
+//! settings; mean, signs, centroids, words (f32 each); each list: rows u32, live words, ids (17 bytes each), versions (u64 each),
+//! then codes, factors and int8 records, or f32 rows; CRC-32C of all before.
 
 use super::calibrate::{CALIBRATED_K, Calibration, Setting};
 use super::kernels::{self, BLOCK_ROWS, PAIR_BYTES, SUBSPACE_CODES};

@@ -255,7 +255,12 @@ impl LiveList {
     /// Slots of live rows, ascending.
     pub(crate) fn live_slots(&self) -> impl Iterator<Item = usize> + '_ {
         self.live.iter().enumerate().flat_map(|(block, &word)| {
-            (0..BLOCK_ROWS).filter(move |row| word >> row & 1 == 1).map(move |row| block * BLOCK_ROWS + row)
+            let mut rest = word;
+            std::iter::from_fn(move || {
+                let row = (rest != 0).then(|| rest.trailing_zeros() as usize)?;
+                rest &= rest - 1;
+                Some(block * BLOCK_ROWS + row)
+            })
         })
     }
 }

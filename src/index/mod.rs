@@ -26,6 +26,7 @@ mod spec;
 mod tail;
 mod top;
 mod train;
+mod trained;
 mod vector_index;
 
 #[cfg(test)]

@@ -2,24 +2,19 @@
 //! search. Heavy work (training, filing) happens on values taken from it, off the lock that the shard keeps it behind.
 //! Called by `shard`.
 
-use super::calibrate::Calibration;
 use super::filing::{Filed, FilingJob, Location};
 use super::kernels::{self, Kernels};
 use super::list::LiveList;
-use super::quantizer::Quantizer;
 use super::sealed::Sealed;
-use super::search::{Lists, Plan, Scratch};
+use super::search::{Plan, Scratch};
 use super::spec::{Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchStats};
 use super::tail::{Evicted, Tail, TailSlot};
 use super::top::TopHits;
+use super::trained::Trained;
 use crate::types::PointId;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Filed rows below which drift is not judged.
-const DRIFT_ROWS_MIN: usize = 1_000;
-/// Retrain when filed rows lie this many times farther from their centroids than the rows of training did.
-const DRIFT_MAX: f32 = 1.2;
 /// Retrain when there are this many times as many rows as at training.
 const GROWTH_MAX: usize = 2;
 
@@ -58,54 +53,6 @@ pub struct VectorIndex {
     /// Counts changes of the lists other than by deletes: a filing job belongs to one epoch.
     epoch: u64,
     training: bool,
-}
-
-struct Trained {
-    quantizer: Arc<Quantizer>,
-    lists: Vec<LiveList>,
-    calibration: Calibration,
-    rows_at_training: usize,
-    filed_rows: usize,
-    filed_residual: f64,
-    /// Lists that want compaction.
-    sparse_lists: usize,
-}
-
-impl Trained {
-    fn new(sealed: Sealed) -> Trained {
-        let rows_at_training = sealed.len();
-        let Sealed { quantizer, lists, calibration } = sealed;
-        let (filed_rows, filed_residual, sparse_lists) = (0, 0.0, 0);
-        let mut trained =
-            Trained { quantizer, lists, calibration, rows_at_training, filed_rows, filed_residual, sparse_lists };
-        trained.count_sparse();
-        trained
-    }
-
-    fn count_sparse(&mut self) {
-        self.sparse_lists = self.lists.iter().filter(|l| l.wants_compaction()).count();
-    }
-
-    fn clear(&mut self, list: usize, slot: usize) {
-        let live = &mut self.lists[list];
-        let before = live.wants_compaction();
-        live.clear(slot);
-        self.sparse_lists += usize::from(live.wants_compaction() && !before);
-    }
-
-    fn view(&self) -> Lists<'_> {
-        Lists { quantizer: &self.quantizer, lists: &self.lists }
-    }
-
-    fn drift(&self) -> f32 {
-        let mean = (self.filed_residual / self.filed_rows.max(1) as f64) as f32;
-        let drift = mean / self.quantizer.residual_mean;
-        if self.filed_rows >= DRIFT_ROWS_MIN && drift.is_finite() { drift } else { 1.0 }
-    }
-
-    fn version(&self, list: u32, slot: u32) -> u64 {
-        self.lists[list as usize].list.versions[slot as usize]
-    }
 }
 
 impl VectorIndex {
@@ -302,7 +249,7 @@ impl VectorIndex {
             None => self.len() > self.spec.flat_rows_max,
             Some(trained) => {
                 self.len() > GROWTH_MAX * trained.rows_at_training.max(self.spec.flat_rows_max / 2)
-                    || (trained.drift() > DRIFT_MAX && trained.filed_rows * 10 >= trained.rows_at_training)
+                    || trained.has_drifted()
             }
         }
     }

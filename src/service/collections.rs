@@ -14,6 +14,7 @@ impl Service {
     /// # Errors
     /// `table_exists`, `too_many_tables`.
     pub async fn create_collection(&self, name: CollectionName, spec: CollectionSpec) -> Result<CollectionInfo> {
+        let _one_at_a_time = self.0.changing.lock().await;
         let collection = self.0.catalog.create(&name, spec, rt::time::wall().0).await?;
         for (id, _) in &collection.shards {
             self.0.host.open(*id, collection.spec.clone()).await?;
@@ -40,6 +41,7 @@ impl Service {
     /// # Errors
     /// `table_not_found`.
     pub async fn delete_collection(&self, name: &CollectionName) -> Result<()> {
+        let _one_at_a_time = self.0.changing.lock().await;
         for id in self.0.catalog.delete(name).await? {
             self.0.host.drop_shard(id).await?;
         }

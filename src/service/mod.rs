@@ -32,12 +32,14 @@ struct Inner {
     host: Host,
     identity: Identity,
     metrics: Metrics,
+    /// Held from changing the catalog until the shards follow, so that a table is never dropped while it is being opened.
+    changing: tokio::sync::Mutex<()>,
 }
 
 impl Service {
     /// The operations over a loaded catalog and the host of its shards.
     pub fn new(catalog: Catalog, host: Host, identity: Identity, metrics: Metrics) -> Service {
-        Service(Arc::new(Inner { catalog, host, identity, metrics }))
+        Service(Arc::new(Inner { catalog, host, identity, metrics, changing: tokio::sync::Mutex::default() }))
     }
 
     /// The bounds of every request.

@@ -57,10 +57,12 @@ impl Indexer {
                 () = stop.wait() => return,
                 permit = self.trainings.clone().acquire_owned() => permit.expect("the semaphore is never closed"),
             };
-            let (state, files, todo) = (self.state.clone(), self.files.clone(), work.clone());
-            let done = rt::compute::io(move || perform(&state, &files, &todo)).await;
+            let (state, files, todo, stopping) = (self.state.clone(), self.files.clone(), work.clone(), stop.clone());
+            let done = rt::compute::io(move || perform(&state, &files, &todo, &stopping)).await;
             drop(permit);
-            if let Err(error) = done {
+            if let Err(error) = done
+                && !stop.is_triggered()
+            {
                 tracing::error!(shard = self.state.id, ?work, %error, "index upkeep failed; it will be tried again");
                 tokio::select! {
                     biased;
@@ -83,15 +85,17 @@ impl Indexer {
             return Some(Work::File(name));
         }
         drop(indexes);
-        (self.state.unsaved_rows() > self.state.settings.unsaved_rows_max as u64).then_some(Work::Save)
+        // A file is written whole, so a large one is written less often.
+        let bound = (self.state.settings.unsaved_rows_max as u64).max(self.state.points() / 4);
+        (self.state.unsaved_rows() > bound).then_some(Work::Save)
     }
 }
 
-fn perform(state: &State, files: &IndexFiles, work: &Work) -> Result<()> {
+fn perform(state: &State, files: &IndexFiles, work: &Work, stop: &Shutdown) -> Result<()> {
     match work {
         Work::Train(name) => {
             state.set_training(true);
-            let trained = train(state, name);
+            let trained = train(state, name, stop);
             state.set_training(false);
             trained?;
             save(state, files)
@@ -105,7 +109,7 @@ fn perform(state: &State, files: &IndexFiles, work: &Work) -> Result<()> {
 }
 
 /// Trains the index of one vector on all its points and swaps the result in. Points written meanwhile stay in the tail.
-fn train(state: &State, name: &VectorName) -> Result<()> {
+fn train(state: &State, name: &VectorName, stop: &Shutdown) -> Result<()> {
     let started = rt::time::now();
     let (view, spec) = {
         let _standing_still = state.close_gate();
@@ -115,7 +119,7 @@ fn train(state: &State, name: &VectorName) -> Result<()> {
         index.training_started();
         (state.records.view(), index.spec().clone())
     };
-    let mut rows = Rows { view: &view, name, spec: &spec, rows_hint: state.points() as usize };
+    let mut rows = Rows { view: &view, name, spec: &spec, rows_hint: state.points() as usize, stop };
     let sealed = index::train(&spec, &mut rows, state.id);
     let mut indexes = state.indexes_mut();
     let index = indexes.get_mut(name).expect("indexes do not go away");
@@ -176,6 +180,8 @@ struct Rows<'a> {
     name: &'a VectorName,
     spec: &'a index::IndexSpec,
     rows_hint: usize,
+    /// A node that stops does not wait for a training.
+    stop: &'a Shutdown,
 }
 
 impl index::RowSource for Rows<'_> {
@@ -185,6 +191,9 @@ impl index::RowSource for Rows<'_> {
 
     fn visit(&mut self, visit: &mut index::RowVisitor<'_>) -> Result<(), index::SourceError> {
         for point in self.view.points() {
+            if self.stop.is_triggered() {
+                return Err("the shard is closing".into());
+            }
             let (id, bytes) = point?;
             let record = PointRecord::decode(&bytes)?;
             if let Some(vector) = record.vectors.get(self.name.as_str()) {

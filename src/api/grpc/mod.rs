@@ -10,8 +10,6 @@
 mod convert;
 mod health;
 mod status;
-#[cfg(all(test, not(madsim)))]
-mod tests;
 
 /// Messages, server and client, generated from `proto/vectorsphere/v1/vector_service.proto`.
 #[allow(clippy::all, clippy::pedantic, missing_docs)]

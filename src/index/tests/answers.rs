@@ -1,4 +1,4 @@
-//! What searches find.
+//! What searches find: against brute force, for every kind, metric and kernel. Run by `cargo test index::`.
 
 use super::*;
 

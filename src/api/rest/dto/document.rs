@@ -225,14 +225,14 @@ impl<'a> DocumentAnswer<'a> {
     }
 }
 
-/// Named vectors of an answer.
+/// Vectors by name, borrowed from a point.
 type NamedVectors<'a> = BTreeMap<&'a str, &'a [f32]>;
 
 /// The unnamed vector, and the named ones.
 pub(super) fn wire_vectors(point: &StoredPoint) -> (Option<&[f32]>, Option<NamedVectors<'_>>) {
     let all = point.vectors.as_deref().unwrap_or_default();
     let unnamed = all.iter().find(|(name, _)| name.as_str().is_empty()).map(|(_, vector)| vector.as_slice());
-    let named: NamedVectors<'_> = all
+    let named: BTreeMap<&str, &[f32]> = all
         .iter()
         .filter(|(name, _)| !name.as_str().is_empty())
         .map(|(name, vector)| (name.as_str(), vector.as_slice()))
