@@ -9,7 +9,7 @@
 //!
 //! Cost: exponential in the number of operations open at once in the worst case, near linear on ordinary histories.
 //! Memory: one bit an operation and one state for each step, so the budget bounds it too.
-use super::history::{History, Operation};
+use super::history::Operation;
 use std::{collections::HashSet, fmt::Debug, hash::Hash};
 
 /// The sequential object a history is judged against.
@@ -48,11 +48,6 @@ pub const STEPS_MAX: u64 = 2_000_000;
 /// Judges `operations` (in the order of their starts). Failed operations are left out: they had no effect.
 pub fn check<M: Model>(model: &M, operations: &[&Operation<M::Call, M::Answer>], steps_max: u64) -> Verdict {
     Search::new(model, operations).run(steps_max)
-}
-
-/// [`check`] for a whole history of a single object.
-pub fn check_history<M: Model>(model: &M, history: &History<M::Call, M::Answer>, steps_max: u64) -> Verdict {
-    check(model, &history.operations.iter().collect::<Vec<_>>(), steps_max)
 }
 
 #[derive(Clone, Copy)]

@@ -11,10 +11,12 @@ use std::{
     path::Path,
 };
 
+type Case = fn(&Disk, &Path, &mut StdRng);
+
 pub async fn run(run: Run) {
     let mut rng = StdRng::seed_from_u64(run.seed);
     let disk = &run.disk;
-    let cases: [(&str, fn(&Disk, &Path, &mut StdRng)); 7] = [
+    let cases: [(&str, Case); 7] = [
         ("kill_keeps_what_was_written", kill_keeps_what_was_written),
         ("dead_processes_write_nothing", dead_processes_write_nothing),
         ("a_failed_sync_dooms_its_writes", a_failed_sync_dooms_its_writes),

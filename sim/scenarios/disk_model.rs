@@ -85,7 +85,7 @@ fn change_something(dir: &Path, specification: &mut Specification, rng: &mut Std
             File::create_new(&path).expect("a free name can be created");
             let inode = specification.contents.len();
             specification.contents.push(vec![Vec::new()]);
-            specification.rename(|names| drop(names.insert(name.to_string(), inode)));
+            specification.rename(|names| names.extend([(name.to_string(), inode)]));
         }
         (0..4, Some(inode)) => write_somewhere(&path, inode, specification, rng),
         (4, Some(inode)) => {
@@ -103,7 +103,7 @@ fn change_something(dir: &Path, specification: &mut Specification, rng: &mut Std
         }
         (8, Some(_)) => {
             fs::remove_file(&path).expect("the file is there");
-            specification.rename(|names| drop(names.remove(name)));
+            specification.rename(|names| names.retain(|other, _| other != name));
         }
         (9, Some(inode)) => {
             let to = NAMES[rng.random_range(0..NAMES.len())];

@@ -34,7 +34,7 @@ fn state_after(commits: &[Commit], count: usize) -> State {
     let mut state = State::new();
     for (number, commit) in (1..).zip(&commits[..count]) {
         state.extend(commit.puts.iter().map(|(key, length)| (*key, (number, *length))));
-        commit.deletes.iter().for_each(|key| drop(state.remove(key)));
+        state.retain(|key, _| !commit.deletes.contains(key));
     }
     state
 }
@@ -131,13 +131,20 @@ fn commit(opened: &Opened, commits: &[Commit], synced: bool) -> Result<(), Store
     // The engine keeps the last write of a key in a batch, as the oracle does; deletes come after.
     let puts: BTreeMap<u64, usize> = last.puts.iter().copied().collect();
     for (key, length) in puts.iter().filter(|(key, _)| !last.deletes.contains(key)) {
-        batch.put(&opened.points, &key.to_be_bytes(), &value(number, *length));
+        batch.put(&opened.points, &point_key(*key), &value(number, *length));
     }
     for key in &last.deletes {
-        batch.delete(&opened.points, &key.to_be_bytes());
+        batch.delete(&opened.points, &point_key(*key));
     }
     batch.put(&opened.counter, b"commits", &number.to_be_bytes());
     batch.commit(if synced { Durability::Synced } else { Durability::Buffered })
+}
+
+/// A tag, as all keys have (0 is the store's own), then the number.
+fn point_key(number: u64) -> [u8; 9] {
+    let mut key = [1; 9];
+    key[1..].copy_from_slice(&number.to_be_bytes());
+    key
 }
 
 /// The commit's number, then filler that names it again.
@@ -187,12 +194,13 @@ fn check(opened: &Opened, commits: &[Commit], durable: usize) -> usize {
     assert!(found >= durable, "durable commits are lost: {found} of {durable}");
     assert!(found <= commits.len(), "{found} commits, only {} were made", commits.len());
     let mut there = BTreeMap::new();
-    let (first, last) = (0u64.to_be_bytes(), u64::MAX.to_be_bytes());
+    let (first, last) = (point_key(0), point_key(u64::MAX));
     for entry in view.range(&opened.points, &first[..]..&last[..], Direction::Forward) {
         let (key, bytes) = entry.expect("no fault is set");
         let number = u64::from_be_bytes(bytes[..8].try_into().expect("values begin with a number"));
         assert!(bytes[..] == value(number, bytes.len() - 8), "the value of commit {number} is damaged");
-        there.insert(u64::from_be_bytes(key[..].try_into().expect("eight bytes")), (number, bytes.len() - 8));
+        there
+            .insert(u64::from_be_bytes(key[1..].try_into().expect("a tag and eight bytes")), (number, bytes.len() - 8));
     }
     assert!(there == state_after(commits, found), "the state is not that after {found} commits: {there:?}");
     found

@@ -4,7 +4,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 
 /// The vector of `value`; never zero.
 pub fn of(value: u64, dimension: usize) -> Vec<f32> {
-    let mut rng = StdRng::seed_from_u64(value ^ 0x5eed_0f_4ec7);
+    let mut rng = StdRng::seed_from_u64(value ^ 0x005e_ed0f_4ec7);
     let mut vector: Vec<f32> = (0..dimension).map(|_| f32::from(rng.random_range(-128i16..=128)) / 128.0).collect();
     vector[0] += 0.001_953_125;
     vector
