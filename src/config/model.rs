@@ -173,7 +173,7 @@ impl Default for Config {
             advertise: Advertise::default(),
             cluster: Cluster { name: Name::known("vectorsphere"), node_id: None, zone: None, peers: Vec::new() },
             etcd: Etcd::default(),
-            storage: Storage { cache: ByteSize::mib(64), journal_max: ByteSize::mib(256) },
+            storage: Storage { cache: ByteSize::mib(64), journal_max: ByteSize::mib(64) },
             index: Index { flat_points_max: 20_000 },
             raft: Raft { log_bytes_max: ByteSize::mib(16) },
             limits: Limits::default(),

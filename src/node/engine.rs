@@ -52,7 +52,9 @@ impl Engine {
         metrics: &Metrics,
         describe: impl FnOnce(Identity) -> Identity,
     ) -> Result<Engine, StartError> {
+        let started = rt::time::now();
         let opened = open_stores(config).await?;
+        let stores_ms = started.elapsed().as_secs_f64() * 1e3;
         let Opened { directory, node_id, store, log } = opened;
         let writer_options = WriterOptions { metrics: Some(metrics.log.clone()), ..WriterOptions::default() };
         let writer = LogWriter::start(log.clone(), writer_options);
@@ -74,6 +76,7 @@ impl Engine {
             trainings: Arc::new(tokio::sync::Semaphore::new(TRAININGS_MAX)),
         });
         open_shards(&catalog, &host).await?;
+        tracing::debug!(stores_ms, all_ms = started.elapsed().as_secs_f64() * 1e3, "data opened");
         let (stop, failed) = (Shutdown::new(), Shutdown::new());
         let service = Service::new(catalog, host, identity, metrics.clone());
         let engine = Engine { service, store, log, stop, failed, directory };

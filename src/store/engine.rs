@@ -68,7 +68,7 @@ impl Default for StoreOptions {
     fn default() -> Self {
         StoreOptions {
             cache_bytes: 64 << 20,
-            journal_bytes_max: 256 << 20,
+            journal_bytes_max: JOURNAL_BYTES_MIN,
             memtable_bytes_max: 16 << 20,
             separate_values_from_bytes: Some(2048),
             maintenance: if rt::SIMULATED { Maintenance::Caller } else { Maintenance::Threads(2) },
