@@ -38,11 +38,11 @@ fn changing<T>(fd: c_int, f: impl FnOnce(&mut State, FileId) -> Call<T>) -> Call
     .unwrap_or(Call::Real)
 }
 
-/// The path as the disk knows it; `None` if it is not UTF-8-independent absolute (nothing simulated is relative).
+/// The path as given; nothing simulated is relative.
 ///
 /// # Safety
 /// `path` is a C string.
-unsafe fn path_of(path: *const c_char) -> PathBuf {
+pub unsafe fn path_of(path: *const c_char) -> PathBuf {
     // SAFETY: passed on.
     PathBuf::from(OsStr::from_bytes(unsafe { CStr::from_ptr(path) }.to_bytes()))
 }
@@ -129,7 +129,7 @@ pub unsafe extern "C" fn openat(dir: c_int, path: *const c_char, flags: c_int, m
 ///
 /// # Safety
 /// `path` is a C string.
-unsafe fn at(dir: c_int, path: *const c_char) -> PathBuf {
+pub unsafe fn at(dir: c_int, path: *const c_char) -> PathBuf {
     // SAFETY: the caller's.
     let path = unsafe { path_of(path) };
     let parent = state::with(|state| {
@@ -342,84 +342,6 @@ pub unsafe extern "C" fn fsync(fd: c_int) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fdatasync(fd: c_int) -> c_int {
     syncing(fd, real::fdatasync)
-}
-
-/// Decides a change of names at `path`; `None`: it is not the disk's business.
-fn renaming(path: &Path, f: impl FnOnce(&mut State) -> Result<(), c_int>) -> Option<c_int> {
-    let decided = state::with(|state| {
-        if state.is_frozen(path) {
-            state.statistics.swallowed += 1;
-            return Some(Ok(()));
-        }
-        if !state.covers(path) {
-            return None;
-        }
-        Some(if state.crashes(path) { Err(libc::EIO) } else { f(state) })
-    });
-    let decided = decided.flatten()?;
-    Some(match decided {
-        Ok(()) => 0,
-        Err(errno) => real::fail(errno),
-    })
-}
-
-/// # Safety
-/// As libc's `rename`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn rename(from: *const c_char, to: *const c_char) -> c_int {
-    // SAFETY: the caller's.
-    unsafe {
-        let (source, target) = (path_of(from), path_of(to));
-        renaming(&target, |state| state.rename(&source, &target)).unwrap_or_else(|| real::rename(from, to))
-    }
-}
-
-/// # Safety
-/// As libc's `unlink`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn unlink(path: *const c_char) -> c_int {
-    // SAFETY: the caller's.
-    unsafe {
-        let name = path_of(path);
-        renaming(&name, |state| state.unlink(&name)).unwrap_or_else(|| real::unlink(path))
-    }
-}
-
-/// # Safety
-/// As libc's `unlinkat`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn unlinkat(dir: c_int, path: *const c_char, flags: c_int) -> c_int {
-    // SAFETY: the caller's.
-    unsafe {
-        let name = at(dir, path);
-        if flags & libc::AT_REMOVEDIR != 0 {
-            return renaming(&name, |state| state.remove_directory(&name))
-                .unwrap_or_else(|| real::unlinkat(dir, path, flags));
-        }
-        renaming(&name, |state| state.unlink(&name)).unwrap_or_else(|| real::unlinkat(dir, path, flags))
-    }
-}
-
-/// # Safety
-/// As libc's `mkdir`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn mkdir(path: *const c_char, mode: c_uint) -> c_int {
-    // SAFETY: the caller's.
-    unsafe {
-        let name = path_of(path);
-        renaming(&name, |state| state.make_directory(&name, mode)).unwrap_or_else(|| real::mkdir(path, mode))
-    }
-}
-
-/// # Safety
-/// As libc's `rmdir`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn rmdir(path: *const c_char) -> c_int {
-    // SAFETY: the caller's.
-    unsafe {
-        let name = path_of(path);
-        renaming(&name, |state| state.remove_directory(&name)).unwrap_or_else(|| real::rmdir(path))
-    }
 }
 
 fn is_simulated(fd: c_int) -> bool {

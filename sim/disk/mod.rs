@@ -11,9 +11,10 @@
 //! State is thread-local: one simulation is one thread, and one process runs one seed. Not modelled: mmap (nothing
 //! here maps files), hard links across directories, directory renames that survive while their content does not.
 //!
-//! [`calls`] holds the overridden libc functions, [`state`] what is known of files, [`names`] the names, [`power`] the
+//! [`calls`] and [`name_calls`] hold the overridden libc functions, [`state`] what is known of files, [`names`] the names, [`power`] the
 //! failure itself, [`real`] the way to the true libc.
 mod calls;
+mod name_calls;
 mod names;
 mod power;
 mod real;

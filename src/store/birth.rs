@@ -29,8 +29,9 @@ pub(super) fn is_complete(path: &Path) -> Result<bool, StoreError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(StoreError::io(&file, "read", error)),
     };
-    // Created but not yet synced when the power went: the content may be missing or zero.
-    if marker.iter().all(|byte| *byte == 0) {
+    // Created but not yet synced when the power went: any part of the content may be missing or zero. (The engine writes
+    // the magic and the version separately.)
+    if is_partial(&marker) {
         return Ok(false);
     }
     match marker.strip_prefix(VERSION_MAGIC) {
@@ -58,6 +59,13 @@ pub(super) fn verify_catalogue(path: &Path) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// Whether this is the marker with at least one of its bytes not written.
+fn is_partial(marker: &[u8]) -> bool {
+    let whole = [VERSION_MAGIC.as_slice(), &[VERSION_SUPPORTED]].concat();
+    let written = |(byte, right): (&u8, &u8)| *byte == 0 || byte == right;
+    marker.len() <= whole.len() && marker != whole && marker.iter().zip(&whole).all(written)
 }
 
 /// Removes what a creation that was cut short left behind. Anything that could hold data is `Corrupt` and stays.

@@ -280,7 +280,7 @@ fn an_unfinished_creation_is_finished_and_a_lost_marker_refused() {
     fs::create_dir_all(path.join("keyspaces")).unwrap();
     fs::write(path.join("lock"), b"").unwrap();
     fs::write(path.join("0.jnl"), [0; 8192]).unwrap();
-    for marker in [None, Some(&b""[..]), Some(&[0; 4][..])] {
+    for marker in [None, Some(&b""[..]), Some(&[0; 4][..]), Some(b"FJL"), Some(b"FJL\0"), Some(b"\0\0\0\x03")] {
         if let Some(marker) = marker {
             fs::write(path.join("version"), marker).unwrap();
         }
