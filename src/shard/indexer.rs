@@ -9,7 +9,7 @@ use super::{
     state::{State, prepared},
 };
 use crate::{
-    index::{self, VectorIndex},
+    index::{self, Installed, Sealed, TrainError, VectorIndex},
     rt,
     rt::shutdown::Shutdown,
     store::keys::{meta::MetaKey, point::PointRecord},
@@ -57,8 +57,7 @@ impl Indexer {
                 () = stop.wait() => return,
                 permit = self.trainings.clone().acquire_owned() => permit.expect("the semaphore is never closed"),
             };
-            let (state, files, todo, stopping) = (self.state.clone(), self.files.clone(), work.clone(), stop.clone());
-            let done = rt::compute::io(move || perform(&state, &files, &todo, &stopping)).await;
+            let done = self.perform(&work, &stop).await;
             drop(permit);
             if let Err(error) = done
                 && !stop.is_triggered()
@@ -91,100 +90,83 @@ impl Indexer {
     }
 }
 
-fn perform(state: &State, files: &IndexFiles, work: &Work, stop: &Shutdown) -> Result<()> {
-    match work {
-        Work::Train(name) => {
-            state.set_training(true);
-            let trained = train(state, name, stop);
-            state.set_training(false);
-            trained?;
-            save(state, files)
+/// The steps of the work. Whatever takes long runs off the executor and off every lock; writes go on between the steps.
+impl Indexer {
+    async fn perform(&self, work: &Work, stop: &Shutdown) -> Result<()> {
+        match work {
+            Work::Train(name) => {
+                self.state.set_training(true);
+                let trained = self.train(name, stop).await;
+                self.state.set_training(false);
+                trained?;
+                self.save().await
+            }
+            Work::File(name) => {
+                self.file(name).await;
+                Ok(())
+            }
+            Work::Save => self.save().await,
         }
-        Work::File(name) => {
-            file(state, name);
-            Ok(())
-        }
-        Work::Save => save(state, files),
+    }
+
+    /// Trains the index of one vector on all its points and swaps the result in. Points written meanwhile stay in the
+    /// tail.
+    async fn train(&self, name: &VectorName, stop: &Shutdown) -> Result<()> {
+        let started = rt::time::now();
+        let training = Training::begin(&self.state, name, stop.clone());
+        let sealed = rt::compute::io(move || training.run()).await;
+        let (state, vector) = (self.state.clone(), name.clone());
+        let installed = rt::compute::io(move || install(&state, &vector, sealed)).await?;
+        let seconds = started.elapsed().as_secs_f64();
+        tracing::info!(shard = self.state.id, vector = %name, rows = installed.live_rows, seconds, "index trained");
+        Ok(())
+    }
+
+    /// Moves rows of the tail into their posting lists.
+    async fn file(&self, name: &VectorName) {
+        let Some(job) = self.state.indexes().get(name).and_then(VectorIndex::filing_job) else { return };
+        let filed = rt::compute::io(move || job.run()).await;
+        self.state.indexes_mut().get_mut(name).expect("indexes do not go away").install_filed(filed);
+    }
+
+    /// Writes the sealed parts of all indexes to the next index file and forgets the deltas it covers.
+    async fn save(&self) -> Result<()> {
+        let file = IndexFile::capture(&self.state)?;
+        let (state, files) = (self.state.clone(), self.files.clone());
+        rt::compute::io(move || file.map_or(Ok(()), |file| file.write(&state, &files))).await
     }
 }
 
-/// Trains the index of one vector on all its points and swaps the result in. Points written meanwhile stay in the tail.
-fn train(state: &State, name: &VectorName, stop: &Shutdown) -> Result<()> {
-    let started = rt::time::now();
-    let (view, spec) = {
+/// A training under way.
+struct Training {
+    view: View,
+    name: VectorName,
+    spec: index::IndexSpec,
+    rows_hint: usize,
+    seed: u64,
+    /// A node that stops does not wait for a training.
+    stop: Shutdown,
+}
+
+impl Training {
+    /// Takes the view to train on; from here on every row is in the view, in the tail, or in both.
+    fn begin(state: &State, name: &VectorName, stop: Shutdown) -> Training {
         let _standing_still = state.close_gate();
         state.keep_deltas();
         let mut indexes = state.indexes_mut();
         let index = indexes.get_mut(name).expect("the index was just seen");
         index.training_started();
-        (state.records.view(), index.spec().clone())
-    };
-    let mut rows = Rows { view: &view, name, spec: &spec, rows_hint: state.points() as usize, stop };
-    let sealed = index::train(&spec, &mut rows, state.id);
-    let mut indexes = state.indexes_mut();
-    let index = indexes.get_mut(name).expect("indexes do not go away");
-    let installed = sealed.map_err(Records::corrupt).and_then(|sealed| index.install(sealed).map_err(not_installed));
-    if installed.is_err() {
-        index.training_abandoned();
+        let (view, spec) = (state.records.view(), index.spec().clone());
+        Training { view, name: name.clone(), spec, rows_hint: state.points() as usize, seed: state.id, stop }
     }
-    let installed = installed?;
-    drop(indexes);
-    let rows = installed.live_rows;
-    tracing::info!(shard = state.id, vector = %name, rows, seconds = started.elapsed().as_secs_f64(), "index trained");
-    Ok(())
-}
 
-fn not_installed(error: index::InstallError) -> Error {
-    Error::internal(format!("a trained index does not fit: {error}"))
-}
-
-/// Moves rows of the tail into their posting lists.
-fn file(state: &State, name: &VectorName) {
-    let job = state.indexes().get(name).and_then(VectorIndex::filing_job);
-    if let Some(job) = job {
-        let filed = job.run();
-        state.indexes_mut().get_mut(name).expect("indexes do not go away").install_filed(filed);
+    fn run(self) -> Result<Sealed, TrainError> {
+        let (spec, seed) = (self.spec.clone(), self.seed);
+        index::train(&spec, &mut { self }, seed)
     }
 }
 
-/// Writes the sealed parts of all indexes to the next index file and forgets the deltas it covers.
-fn save(state: &State, files: &IndexFiles) -> Result<()> {
-    let (parts, through, epoch, tail_rows) = {
-        let _standing_still = state.close_gate();
-        let epoch = state.records.view().number(MetaKey::IndexEpoch)? + 1;
-        let indexes = state.indexes();
-        let sealed = |(name, index): (&VectorName, &VectorIndex)| Some((name.clone(), index.sealed()?));
-        let parts: Vec<_> = indexes.iter().filter_map(sealed).collect();
-        let oldest = indexes
-            .iter()
-            .filter(|(_, index)| index.sealed().is_some())
-            .filter_map(|(_, index)| index.oldest_tail_version())
-            .min();
-        // Everything up to here is in the sealed parts; rows still in a tail are made again from their deltas.
-        let through = oldest.map_or(state.applied(), |version| version.saturating_sub(1));
-        let tail_rows = indexes.iter().map(|(_, index)| index.state().tail_rows as u64).sum();
-        (parts, through, epoch, tail_rows)
-    };
-    if parts.is_empty() {
-        return Ok(());
-    }
-    files.write(epoch, &parts).map_err(Records::failed)?;
-    state.records.index_saved(epoch, through)?;
-    state.saved_but(tail_rows);
-    files.keep_only(Some(epoch)).map_err(Records::failed)
-}
-
-/// The rows of one vector, streamed from a view.
-struct Rows<'a> {
-    view: &'a View,
-    name: &'a VectorName,
-    spec: &'a index::IndexSpec,
-    rows_hint: usize,
-    /// A node that stops does not wait for a training.
-    stop: &'a Shutdown,
-}
-
-impl index::RowSource for Rows<'_> {
+impl index::RowSource for Training {
     fn rows_hint(&self) -> usize {
         self.rows_hint
     }
@@ -201,5 +183,50 @@ impl index::RowSource for Rows<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// Swaps trained lists in, or says that there are none.
+fn install(state: &State, name: &VectorName, sealed: Result<Sealed, TrainError>) -> Result<Installed> {
+    let mut indexes = state.indexes_mut();
+    let index = indexes.get_mut(name).expect("indexes do not go away");
+    let does_not_fit = |error| Error::internal(format!("a trained index does not fit: {error}"));
+    let installed = sealed.map_err(Records::corrupt).and_then(|sealed| index.install(sealed).map_err(does_not_fit));
+    if installed.is_err() {
+        index.training_abandoned();
+    }
+    installed
+}
+
+/// What the next index file will hold.
+struct IndexFile {
+    epoch: u64,
+    /// Everything up to this log index is in the parts.
+    through: u64,
+    parts: Vec<(VectorName, Sealed)>,
+    /// Rows that are not.
+    tail_rows: u64,
+}
+
+impl IndexFile {
+    /// Takes the sealed parts of one moment; nothing if no index is trained.
+    fn capture(state: &State) -> Result<Option<IndexFile>> {
+        let _standing_still = state.close_gate();
+        let epoch = state.records.view().number(MetaKey::IndexEpoch)? + 1;
+        let indexes = state.indexes();
+        let trained = || indexes.iter().filter_map(|(name, index)| Some((name, index, index.sealed()?)));
+        // Rows still in a tail are made again from their deltas.
+        let oldest = trained().filter_map(|(_, index, _)| index.oldest_tail_version()).min();
+        let through = oldest.map_or(state.applied(), |version| version.saturating_sub(1));
+        let tail_rows = trained().map(|(_, index, _)| index.state().tail_rows as u64).sum();
+        let parts: Vec<_> = trained().map(|(name, _, sealed)| (name.clone(), sealed)).collect();
+        Ok((!parts.is_empty()).then_some(IndexFile { epoch, through, parts, tail_rows }))
+    }
+
+    fn write(self, state: &State, files: &IndexFiles) -> Result<()> {
+        files.write(self.epoch, &self.parts).map_err(Records::failed)?;
+        state.records.index_saved(self.epoch, self.through)?;
+        state.saved_but(self.tail_rows);
+        files.keep_only(Some(self.epoch)).map_err(Records::failed)
     }
 }
