@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import subprocess
+import threading
+import time
 from collections.abc import Callable
 
 import requests
@@ -85,3 +87,47 @@ def test_acknowledged_documents_survive_sigkill(node: Node, http: requests.Sessi
     query = {"vector": [17, 1, 2, 3], "top_k": 1}
     results = http.post(f"{node.url}/api/v1/tables/kept/search", json=query, timeout=TIMEOUT_S).json()["results"]
     assert [result["document_id"] for result in results] == ["doc17"]
+
+
+def test_sigkill_in_the_middle_of_a_batch_import_loses_nothing_acknowledged(node: Node, http: requests.Session) -> None:
+    table = {"table_name": "torn", "dimension": 8, "metric": "dot"}
+    assert http.post(f"{node.url}/api/v1/tables", json=table, timeout=TIMEOUT_S).status_code == 201
+    batch, acknowledged, begun = 200, [], []
+
+    def importing() -> None:
+        url = f"{node.url}/api/v1/tables/torn/documents"
+        with requests.Session() as session:
+            for number in range(10_000):
+                ids = range(number * batch, (number + 1) * batch)
+                documents = [{"document_id": i, "vector": [i % 97, 1, 2, 3, 4, 5, 6, 7]} for i in ids]
+                begun.append(number)
+                try:
+                    answer = session.post(url, json={"documents": documents}, timeout=TIMEOUT_S)
+                except requests.RequestException:
+                    return
+                if answer.status_code == 200:
+                    acknowledged.append(number)
+
+    importer = threading.Thread(target=importing)
+    importer.start()
+    while len(acknowledged) < 10:
+        assert importer.is_alive()
+        time.sleep(0.005)
+    node.kill()
+    importer.join(TIMEOUT_S)
+    assert not importer.is_alive()
+    node.start()
+    stored, cursor = set(), None
+    while True:
+        page = {"limit": 1000} | ({"cursor": cursor} if cursor else {})
+        answer = http.post(f"{node.url}/api/v1/tables/torn/documents/list", json=page, timeout=TIMEOUT_S).json()
+        stored.update(document["document_id"] for document in answer["documents"])
+        cursor = answer["cursor"]
+        if cursor is None:
+            break
+    for number in acknowledged:
+        assert all(i in stored for i in range(number * batch, (number + 1) * batch)), f"batch {number} was acknowledged"
+    for number in set(begun) - set(acknowledged):
+        kept = sum(i in stored for i in range(number * batch, (number + 1) * batch))
+        assert kept in (0, batch), "a batch is there whole or not at all"
+    assert len(stored) <= len(begun) * batch
