@@ -11,7 +11,13 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+};
 
 /// A collection as it is stored, under its name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +54,8 @@ pub struct Catalog {
     prefix: String,
     node: NodeId,
     collections: ArcSwap<Collections>,
+    /// The greatest shard id given out.
+    last_shard: AtomicU64,
     /// Changes go one after the other; the compare-and-swap still guards against other nodes.
     changing: tokio::sync::Mutex<()>,
 }
@@ -63,6 +71,7 @@ impl Catalog {
             prefix: format!("/vectorsphere/{cluster}/"),
             node,
             collections: ArcSwap::default(),
+            last_shard: AtomicU64::new(0),
             changing: tokio::sync::Mutex::new(()),
         };
         catalog.refresh().await?;
@@ -82,11 +91,23 @@ impl Catalog {
         self.collections.load().get(name).cloned().ok_or_else(|| not_found(name))
     }
 
-    /// Creates a collection and its shards in one transaction.
+    /// The greatest shard id ever given out; 0 before the first.
+    pub fn last_shard(&self) -> ShardId {
+        self.last_shard.load(SeqCst)
+    }
+
+    /// Creates a collection and its shards in one transaction. `open` is called once that is durable; only when it is done
+    /// is the collection shown to requests.
     ///
     /// # Errors
-    /// `table_exists`, `too_many_tables`; `Indeterminate` if the coordinator did not answer.
-    pub async fn create(&self, name: &CollectionName, spec: CollectionSpec, now_ms: u64) -> Result<Arc<Collection>> {
+    /// `table_exists`, `too_many_tables`; `Indeterminate` if the coordinator did not answer; those of `open`.
+    pub async fn create<F: Future<Output = Result<()>>>(
+        &self,
+        name: &CollectionName,
+        spec: CollectionSpec,
+        now_ms: u64,
+        open: impl FnOnce(Arc<Collection>) -> F,
+    ) -> Result<Arc<Collection>> {
         let _one_at_a_time = self.changing.lock().await;
         loop {
             let known = self.collections.load();
@@ -108,10 +129,14 @@ impl Catalog {
                 ],
             };
             let committed = self.coordinator.commit(transaction).await.map_err(coordination)?;
-            self.refresh().await?;
+            let collections = self.read().await?;
             if matches!(committed, Committed::At(_)) {
-                return self.collection(name);
+                let collection = collections.get(name).cloned().ok_or_else(|| not_found(name))?;
+                open(collection.clone()).await?;
+                self.collections.store(Arc::new(collections));
+                return Ok(collection);
             }
+            self.collections.store(Arc::new(collections));
         }
     }
 
@@ -124,7 +149,10 @@ impl Catalog {
         loop {
             let (mut table, guard) = self.table().await?;
             let key = self.collection_key(name);
-            let record = self.coordinator.get(&key).await.map_err(coordination)?.ok_or_else(|| not_found(name))?;
+            let Some(record) = self.coordinator.get(&key).await.map_err(coordination)? else {
+                self.refresh().await?;
+                return Err(not_found(name));
+            };
             let gone = table.remove_collection(name);
             let transaction = Transaction {
                 compares: vec![guard, Compare::WrittenAt(key.clone(), record.revision)],
@@ -140,7 +168,13 @@ impl Catalog {
 
     /// Reads everything again and publishes it.
     async fn refresh(&self) -> Result<()> {
+        self.collections.store(Arc::new(self.read().await?));
+        Ok(())
+    }
+
+    async fn read(&self) -> Result<Collections> {
         let (table, _) = self.table().await?;
+        self.last_shard.store(table.next_shard, SeqCst);
         let mut shards: BTreeMap<&CollectionName, Vec<(ShardId, SlotRange)>> = BTreeMap::new();
         for (id, entry) in &table.shards {
             shards.entry(&entry.collection).or_default().push((*id, entry.slots));
@@ -159,8 +193,7 @@ impl Catalog {
                 Collection { name: name.clone(), spec: record.spec, created_ms: record.created_ms, shards };
             collections.insert(name, Arc::new(collection));
         }
-        self.collections.store(Arc::new(collections));
-        Ok(())
+        Ok(collections)
     }
 
     /// The stored table, and the condition that it has not changed since.

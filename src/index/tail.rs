@@ -120,10 +120,9 @@ impl Tail {
         TailSlot { chunk: chunk_number, slot: slot as u32 }
     }
 
-    /// The smallest version of a live row; none if there is no live row. Cost: one pass over the rows.
-    pub(crate) fn oldest_version(&self) -> Option<u64> {
-        let rows = self.chunks.values().flat_map(|chunk| chunk.live_slots().map(|slot| chunk.rows.versions[slot]));
-        rows.min()
+    /// Ids of the live rows, oldest chunk first.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = PointId> + '_ {
+        self.chunks.values().flat_map(|chunk| chunk.live_slots().map(|slot| chunk.rows.ids[slot]))
     }
 
     /// The version of a live row.

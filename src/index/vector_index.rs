@@ -381,9 +381,9 @@ impl VectorIndex {
         true
     }
 
-    /// The smallest version of a row that only the tail has: what a file of [`VectorIndex::sealed`] lacks begins there.
-    pub fn oldest_tail_version(&self) -> Option<u64> {
-        self.tail.oldest_version()
+    /// The points whose rows only the tail has: what a file of [`VectorIndex::sealed`] lacks.
+    pub fn tail_ids(&self) -> impl Iterator<Item = PointId> + '_ {
+        self.tail.ids()
     }
 
     /// The posting lists as they are now, to be written to a file. Cost: a copy of handles and live bits. Rows of the tail are

@@ -24,6 +24,10 @@ const MAINTAIN_INTERVAL: Duration = Duration::from_millis(500);
 /// Trainings at once on a node: one, so that searches keep the other processors.
 const TRAININGS_MAX: usize = 1;
 
+/// Under which name a node's own coordinator keeps the catalog. Not the cluster's name: that is a setting and may change,
+/// and the data must be found again whatever it is.
+const LOCAL_CATALOG: &str = "local";
+
 /// See the module.
 pub struct Engine {
     service: Service,
@@ -62,7 +66,7 @@ impl Engine {
         identity.can_write = can_write(&store, &log);
         let identity = describe(identity);
         let coordinator = Arc::new(Embedded::open(store.clone())?);
-        let catalog = Catalog::load(coordinator, &identity.cluster_name, node_id).await?;
+        let catalog = Catalog::load(coordinator, LOCAL_CATALOG, node_id).await?;
         let host = Host::new(Parts {
             store: store.clone(),
             log: log.clone(),
@@ -200,7 +204,7 @@ fn zone(config: &Config) -> String {
 async fn open_shards(catalog: &Catalog, host: &Host) -> Result<(), StartError> {
     let collections = catalog.collections();
     let wanted: BTreeSet<u64> = collections.values().flat_map(|c| c.shards.iter().map(|(id, _)| *id)).collect();
-    host.remove_strays(&wanted).await?;
+    host.remove_strays(&wanted, catalog.last_shard()).await?;
     for collection in collections.values() {
         for (id, _) in &collection.shards {
             host.open(*id, collection.spec.clone()).await?;

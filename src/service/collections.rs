@@ -5,20 +5,30 @@ use crate::{
     cluster::Collection,
     rt,
     shard::ReplicaStats,
-    types::{CollectionName, CollectionSpec, IndexType, Result, VectorName, VectorSpec},
+    types::{CollectionName, CollectionSpec, Error, IndexType, Result, VectorName, VectorSpec},
 };
+use std::sync::Arc;
 
 impl Service {
-    /// Creates a collection; when it is answered the collection survives power loss and takes writes.
+    /// Creates a collection; when it is answered the collection survives power loss and takes writes. Goes on to its end
+    /// even if the caller goes away.
     ///
     /// # Errors
     /// `table_exists`, `too_many_tables`.
     pub async fn create_collection(&self, name: CollectionName, spec: CollectionSpec) -> Result<CollectionInfo> {
+        let service = self.clone();
+        to_its_end(rt::spawn("create-table", async move { service.create(name, spec).await })).await
+    }
+
+    async fn create(&self, name: CollectionName, spec: CollectionSpec) -> Result<CollectionInfo> {
         let _one_at_a_time = self.0.changing.lock().await;
-        let collection = self.0.catalog.create(&name, spec, rt::time::wall().0).await?;
-        for (id, _) in &collection.shards {
-            self.0.host.open(*id, collection.spec.clone()).await?;
-        }
+        let open = async |collection: Arc<Collection>| {
+            for (id, _) in &collection.shards {
+                self.0.host.open(*id, collection.spec.clone()).await?;
+            }
+            Ok(())
+        };
+        let collection = self.0.catalog.create(&name, spec, rt::time::wall().0, open).await?;
         tracing::info!(table = %name, shards = collection.shards.len(), "table created");
         self.info(&collection)
     }
@@ -36,18 +46,25 @@ impl Service {
         self.info(&*self.0.catalog.collection(name)?)
     }
 
-    /// Deletes a collection with all its points.
+    /// Deletes a collection with all its points. Goes on to its end even if the caller goes away.
     ///
     /// # Errors
     /// `table_not_found`.
     pub async fn delete_collection(&self, name: &CollectionName) -> Result<()> {
+        let (service, name) = (self.clone(), name.clone());
+        to_its_end(rt::spawn("delete-table", async move { service.drop_collection(&name).await })).await
+    }
+
+    async fn drop_collection(&self, name: &CollectionName) -> Result<()> {
         let _one_at_a_time = self.0.changing.lock().await;
+        let mut failed = None;
         for id in self.0.catalog.delete(name).await? {
-            self.0.host.drop_shard(id).await?;
+            // A shard whose data could not be removed is removed at the next start.
+            failed = self.0.host.drop_shard(id).await.err().or(failed);
         }
         self.0.metrics.collections.forget(name.as_str());
         tracing::info!(table = %name, "table deleted");
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// Sizes and states of a collection and its shards.
@@ -81,6 +98,11 @@ impl Service {
     fn info(&self, collection: &Collection) -> Result<CollectionInfo> {
         Ok(info_of(collection, &self.shard_stats(collection)?))
     }
+}
+
+/// The answer of a task that must not be cut short by its caller going away.
+async fn to_its_end<T>(task: rt::Task<Result<T>>) -> Result<T> {
+    task.await.unwrap_or_else(|ended| Err(Error::internal(ended.to_string())))
 }
 
 fn info_of(collection: &Collection, stats: &[ReplicaStats]) -> CollectionInfo {

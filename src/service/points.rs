@@ -4,13 +4,13 @@ use super::Service;
 use crate::{
     cluster::Collection,
     rt,
-    shard::{Applied, Written},
+    shard::{Applied, Replica, Written},
     types::{
-        CollectionName, DocumentId, Error, Filter, Point, PointPatch, Result, Session, StoredPoint, limits,
+        CollectionName, DocumentId, Error, ErrorKind, Filter, Point, PointPatch, Result, Session, StoredPoint, limits,
         operation::{Cursor, DeleteAnswer, DeleteRequest, ListAnswer, ListRequest, ReadOptions, WriteAnswer, in_range},
     },
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Components in a write from which on it is checked on a compute thread.
 const LARGE_WRITE_COMPONENTS: usize = 32_768;
@@ -29,7 +29,8 @@ impl Service {
         let of_shard = collection.clone();
         let check_and_split = move || {
             check_points(&points, &of_shard)?;
-            Ok::<_, Error>(split(points, &of_shard, |point| &point.id))
+            let rows = (0..points.len()).zip(points).collect();
+            Ok::<_, Error>(split(rows, &of_shard, |(_, point): &(usize, Point)| &point.id))
         };
         let parts = if components >= LARGE_WRITE_COMPONENTS {
             rt::compute::cpu(check_and_split).await?
@@ -37,7 +38,13 @@ impl Service {
             check_and_split()?
         };
         let written = parts.values().map(|points| points.len() as u64).sum();
-        let answer = self.write_parts(parts, |replica, points| async move { replica.upsert(points).await }).await?;
+        let several = parts.len() > 1;
+        let write = |replica: Arc<Replica>, part: Vec<(usize, Point)>| async move {
+            let (rows, points): (Vec<usize>, Vec<Point>) = part.into_iter().unzip();
+            let written = replica.upsert(points).await;
+            written.map_err(|error| if several { in_batch(error, &rows) } else { error })
+        };
+        let answer = self.write_parts(parts, write).await?;
         self.0.metrics.collections.changed(written, 0);
         Ok(write_answer(answer))
     }
@@ -123,7 +130,7 @@ impl Service {
     /// Proposes every part to its shard, all at once, and waits for all.
     async fn write_parts<P, F, Fut>(&self, parts: BTreeMap<u64, P>, write: F) -> Result<Vec<(u64, Written)>>
     where
-        F: Fn(std::sync::Arc<crate::shard::Replica>, P) -> Fut,
+        F: Fn(Arc<Replica>, P) -> Fut,
         Fut: Future<Output = Result<Written>>,
     {
         let mut writes = Vec::with_capacity(parts.len());
@@ -132,23 +139,41 @@ impl Service {
             let write = write(replica, part);
             writes.push(async move { (shard, write.await) });
         }
-        let (mut written, mut failed) = (Vec::with_capacity(writes.len()), None);
+        let (mut written, mut failed) = (Vec::with_capacity(writes.len()), Vec::new());
         for (shard, result) in futures_util::future::join_all(writes).await {
             match result {
                 Ok(done) => written.push((shard, done)),
-                Err(error) => failed = failed.or(Some(error)),
+                Err(error) => failed.push(error),
             }
         }
-        match failed {
-            None => Ok(written),
-            Some(error) if written.is_empty() => Err(error),
-            Some(error) => {
-                let taken = written.iter().map(|(shard, _)| shard.to_string()).collect::<Vec<_>>().join(", ");
-                let message = format!("{}; the documents of these shards were written: {taken}", error.message());
-                Err(Error::new(error.kind(), error.code(), message))
-            }
-        }
+        if failed.is_empty() { Ok(written) } else { Err(failure(failed, &written)) }
     }
+}
+
+/// What a write over several shards failed with: "may have happened" if any part may have, or if some parts were taken
+/// and the others could be taken by a retry.
+fn failure(mut failed: Vec<Error>, written: &[(u64, Written)]) -> Error {
+    let refused =
+        |error: &Error| matches!(error.kind(), ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Conflict);
+    let unknown = failed.iter().position(|error| error.kind() == ErrorKind::Indeterminate);
+    let first = failed.swap_remove(unknown.unwrap_or(0));
+    if written.is_empty() {
+        return first;
+    }
+    let taken = written.iter().map(|(shard, _)| shard.to_string()).collect::<Vec<_>>().join(", ");
+    let message = format!("{}; the documents of these shards were written: {taken}", first.message());
+    let kind = if refused(&first) { first.kind() } else { ErrorKind::Indeterminate };
+    first.as_kind(kind, message)
+}
+
+/// Puts the row of an error about a shard's part back into the caller's batch.
+fn in_batch(error: Error, rows: &[usize]) -> Error {
+    let row = match (error.detail().row, rows) {
+        (Some(row), _) => rows.get(row).copied(),
+        (None, [only]) if error.detail().document_id.is_some() => Some(*only),
+        (None, _) => None,
+    };
+    row.map_or(error.clone(), |row| error.row(row))
 }
 
 fn check_batch_size(n: usize) -> Result<()> {

@@ -60,11 +60,19 @@ impl Host {
         self.remove_data(id).await
     }
 
-    /// Removes what shards outside `wanted` left behind: those whose drop a crash cut short.
-    pub async fn remove_strays(&self, wanted: &BTreeSet<u64>) -> Result<()> {
+    /// Removes what shards outside `wanted` left behind: those whose drop a crash cut short. `last` is the greatest id the
+    /// catalog has given out.
+    ///
+    /// # Errors
+    /// `Corrupt`, with nothing removed, if there is a shard that the catalog never gave out: it is not this data's catalog.
+    pub async fn remove_strays(&self, wanted: &BTreeSet<u64>, last: u64) -> Result<()> {
         let spaces = self.parts.store.space_names().into_iter().filter_map(|name| shard_of_space(&name));
         let groups = self.parts.log.group_ids();
         let stray: BTreeSet<u64> = spaces.chain(groups).filter(|id| !wanted.contains(id)).collect();
+        if let Some(unknown) = stray.iter().find(|id| **id > last) {
+            let message = format!("the catalog has given out shards up to {last}, but shard {unknown} has data");
+            return Err(Error::new(ErrorKind::Corrupt, "catalog_lost", message));
+        }
         for id in stray {
             tracing::info!(shard = id, "removing what a dropped shard left behind");
             self.remove_data(id).await?;
@@ -75,12 +83,13 @@ impl Host {
     async fn remove_data(&self, id: u64) -> Result<()> {
         let parts = self.parts.clone();
         rt::compute::io(move || {
+            // The files first: they alone would not be found as strays.
+            IndexFiles::new(&parts.index_directory, id).keep_only(None).map_err(Records::failed)?;
             parts
                 .log
                 .remove_group(id)
                 .map_err(|error| Error::new(ErrorKind::Unavailable, "store_failed", error.to_string()))?;
-            Records::remove(&parts.store, id)?;
-            IndexFiles::new(&parts.index_directory, id).keep_only(None).map_err(Records::failed)
+            Records::remove(&parts.store, id)
         })
         .await
     }

@@ -13,9 +13,9 @@ use crate::{
     rt,
     rt::shutdown::Shutdown,
     store::keys::{meta::MetaKey, point::PointRecord},
-    types::{Error, Result, VectorName},
+    types::{Error, PointId, Result, VectorName},
 };
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// How long the indexer rests after a failure.
 const REST_AFTER_FAILURE: Duration = Duration::from_secs(5);
@@ -113,7 +113,8 @@ impl Indexer {
     /// tail.
     async fn train(&self, name: &VectorName, stop: &Shutdown) -> Result<()> {
         let started = rt::time::now();
-        let training = Training::begin(&self.state, name, stop.clone());
+        let (state, vector, stop) = (self.state.clone(), name.clone(), stop.clone());
+        let training = rt::compute::io(move || Training::begin(&state, &vector, stop)).await;
         let sealed = rt::compute::io(move || training.run()).await;
         let (state, vector) = (self.state.clone(), name.clone());
         let installed = rt::compute::io(move || install(&state, &vector, sealed)).await?;
@@ -131,7 +132,8 @@ impl Indexer {
 
     /// Writes the sealed parts of all indexes to the next index file and forgets the deltas it covers.
     async fn save(&self) -> Result<()> {
-        let file = IndexFile::capture(&self.state)?;
+        let state = self.state.clone();
+        let file = rt::compute::io(move || IndexFile::capture(&state)).await?;
         let (state, files) = (self.state.clone(), self.files.clone());
         rt::compute::io(move || file.map_or(Ok(()), |file| file.write(&state, &files))).await
     }
@@ -201,32 +203,35 @@ fn install(state: &State, name: &VectorName, sealed: Result<Sealed, TrainError>)
 /// What the next index file will hold.
 struct IndexFile {
     epoch: u64,
-    /// Everything up to this log index is in the parts.
-    through: u64,
+    /// The log index at which it was taken.
+    at: u64,
     parts: Vec<(VectorName, Sealed)>,
-    /// Rows that are not.
-    tail_rows: u64,
+    /// Points that were in a tail then, and so are not in the parts.
+    missing: Vec<PointId>,
 }
 
 impl IndexFile {
-    /// Takes the sealed parts of one moment; nothing if no index is trained.
+    /// Takes the sealed parts of one moment. If no index is trained there is nothing to take, and deltas are no longer
+    /// kept.
     fn capture(state: &State) -> Result<Option<IndexFile>> {
         let _standing_still = state.close_gate();
-        let epoch = state.records.view().number(MetaKey::IndexEpoch)? + 1;
         let indexes = state.indexes();
         let trained = || indexes.iter().filter_map(|(name, index)| Some((name, index, index.sealed()?)));
-        // Rows still in a tail are made again from their deltas.
-        let oldest = trained().filter_map(|(_, index, _)| index.oldest_tail_version()).min();
-        let through = oldest.map_or(state.applied(), |version| version.saturating_sub(1));
-        let tail_rows = trained().map(|(_, index, _)| index.state().tail_rows as u64).sum();
         let parts: Vec<_> = trained().map(|(name, _, sealed)| (name.clone(), sealed)).collect();
-        Ok((!parts.is_empty()).then_some(IndexFile { epoch, through, parts, tail_rows }))
+        if parts.is_empty() {
+            state.records.index_forgotten(state.applied())?;
+            state.keep_no_deltas();
+            return Ok(None);
+        }
+        let missing: BTreeSet<PointId> = trained().flat_map(|(_, index, _)| index.tail_ids()).collect();
+        let epoch = state.records.view().number(MetaKey::IndexEpoch)? + 1;
+        Ok(Some(IndexFile { epoch, at: state.applied(), parts, missing: missing.into_iter().collect() }))
     }
 
     fn write(self, state: &State, files: &IndexFiles) -> Result<()> {
         files.write(self.epoch, &self.parts).map_err(Records::failed)?;
-        state.records.index_saved(self.epoch, self.through)?;
-        state.saved_but(self.tail_rows);
+        state.records.index_saved(self.epoch, self.at, &self.missing)?;
+        state.saved_but(self.missing.len() as u64);
         files.keep_only(Some(self.epoch)).map_err(Records::failed)
     }
 }

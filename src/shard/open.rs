@@ -25,6 +25,7 @@ pub fn find(records: &Records, spec: &CollectionSpec, settings: &IndexSettings, 
     let (applied, points) = (view.number(MetaKey::AppliedIndex)?, view.number(MetaKey::PointCount)?);
     let mut indexes = Indexes::new(spec, settings);
     let mut filled = BTreeSet::new();
+    let mut unsaved_rows = 0;
     let epoch = view.number(MetaKey::IndexEpoch)?;
     if epoch > 0 {
         match load(files, epoch, &mut indexes) {
@@ -36,6 +37,7 @@ pub fn find(records: &Records, spec: &CollectionSpec, settings: &IndexSettings, 
         }
         let through = view.number(MetaKey::IndexedThrough)?;
         let touched: BTreeSet<PointId> = view.touched_after(through)?.into_iter().collect();
+        unsaved_rows = touched.len() as u64;
         // Mutant 17: the sealed part is taken for the whole index, and the tail written since is dropped.
         for id in touched.into_iter().filter(|_| !mutant!(17)) {
             refresh(&view, id, &filled, &mut indexes)?;
@@ -48,7 +50,7 @@ pub fn find(records: &Records, spec: &CollectionSpec, settings: &IndexSettings, 
             show(id, &bytes, &missing, &mut indexes)?;
         }
     }
-    Ok(Found { indexes, applied, points, keeps_deltas: epoch > 0 })
+    Ok(Found { indexes, applied, points, keeps_deltas: epoch > 0, unsaved_rows })
 }
 
 /// Puts the file's parts in their indexes; returns their names.

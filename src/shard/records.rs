@@ -48,18 +48,31 @@ impl Records {
         self.space.disk_bytes()
     }
 
-    /// Records that `epoch`'s index files have taken in everything up to log index `through`, and forgets the deltas they
-    /// cover. Power-safe when it returns.
-    pub fn index_saved(&self, epoch: u64, through: u64) -> Result<()> {
+    /// Records that the index file of `epoch` has everything up to log index `at` but the points in `missing`. One delta
+    /// that names those takes the place of all deltas up to `at`. Power-safe when it returns.
+    pub fn index_saved(&self, epoch: u64, at: u64, missing: &[PointId]) -> Result<()> {
         let mut batch = self.store.batch();
         batch.put(&self.space, &MetaKey::IndexEpoch.key(), &meta::encode(epoch));
-        batch.put(&self.space, &MetaKey::IndexedThrough.key(), &meta::encode(through));
+        batch.put(&self.space, &MetaKey::IndexedThrough.key(), &meta::encode(at.saturating_sub(1)));
+        self.delete_deltas(&mut batch, at)?;
+        batch.put(&self.space, &delta::key(at), &delta::encode(missing).map_err(Records::corrupt)?);
+        batch.commit(Durability::Synced).map_err(Records::failed)
+    }
+
+    /// Records that there is no index file and no delta up to `at` is wanted.
+    pub fn index_forgotten(&self, at: u64) -> Result<()> {
+        let mut batch = self.store.batch();
+        batch.put(&self.space, &MetaKey::IndexEpoch.key(), &meta::encode(0));
+        self.delete_deltas(&mut batch, at.saturating_add(1))?;
+        batch.commit(Durability::Buffered).map_err(Records::failed)
+    }
+
+    fn delete_deltas(&self, batch: &mut Batch, before: u64) -> Result<()> {
         let view = self.store.view();
-        for entry in view.range(&self.space, &delta::key(0)..&delta::key(through.saturating_add(1)), Direction::Forward)
-        {
+        for entry in view.range(&self.space, &delta::key(0)..&delta::key(before), Direction::Forward) {
             batch.delete(&self.space, &entry.map_err(Records::failed)?.0);
         }
-        batch.commit(Durability::Synced).map_err(Records::failed)
+        Ok(())
     }
 
     /// What a failure of the store is to the caller of an operation.

@@ -39,7 +39,8 @@ pub fn is_short(state: &State, search: &Search) -> bool {
     if search.filter.is_some() {
         return search.filter.as_ref().and_then(Filter::ids).is_some_and(|ids| ids.len() <= 64);
     }
-    let indexes = state.indexes();
+    // Not to be had at once: whoever waits for it had better not be an executor's thread.
+    let Some(indexes) = state.try_indexes() else { return false };
     let Some(index) = indexes.get(&search.vector_name) else { return true };
     let exactly = if search.exact || search.recall_target.is_some() { index.len() } else { index.state().tail_rows };
     exactly * search.vector.dimension() <= SHORT_SEARCH_COMPONENTS && search.nprobe.is_none_or(|nprobe| nprobe <= 128)

@@ -51,7 +51,7 @@ impl State {
             points: AtomicU64::new(found.points),
             training: AtomicBool::new(false),
             keeps_deltas: AtomicBool::new(found.keeps_deltas),
-            unsaved_rows: AtomicU64::new(0),
+            unsaved_rows: AtomicU64::new(found.unsaved_rows),
             changed: tokio::sync::Notify::new(),
         }
     }
@@ -64,6 +64,11 @@ impl State {
     /// The indexes, to search.
     pub fn indexes(&self) -> RwLockReadGuard<'_, Indexes> {
         self.indexes.read().expect("no panic while changing the index")
+    }
+
+    /// The indexes, to search, if that needs no waiting.
+    pub fn try_indexes(&self) -> Option<RwLockReadGuard<'_, Indexes>> {
+        self.indexes.try_read().ok()
     }
 
     /// The indexes, to change.
@@ -102,6 +107,12 @@ impl State {
         self.keeps_deltas.store(true, SeqCst);
     }
 
+    /// There is no index file any more. The caller holds the gate.
+    pub fn keep_no_deltas(&self) {
+        self.keeps_deltas.store(false, SeqCst);
+        self.unsaved_rows.store(0, SeqCst);
+    }
+
     /// Rows the index file does not have.
     pub fn unsaved_rows(&self) -> u64 {
         self.unsaved_rows.load(SeqCst)
@@ -130,6 +141,8 @@ pub struct Found {
     pub points: u64,
     /// Whether there is an index file.
     pub keeps_deltas: bool,
+    /// Points it does not have.
+    pub unsaved_rows: u64,
 }
 
 /// One index for every vector of the collection, by name.

@@ -119,6 +119,13 @@ impl Error {
         self
     }
 
+    /// The same error with another kind and sentence; code and detail stay.
+    pub fn as_kind(mut self, kind: ErrorKind, message: impl Into<String>) -> Error {
+        self.0.kind = kind;
+        self.0.message = message.into();
+        self
+    }
+
     /// What the caller should do.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
