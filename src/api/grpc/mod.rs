@@ -10,8 +10,6 @@
 mod convert;
 mod health;
 mod status;
-#[cfg(all(test, not(madsim)))]
-mod tests;
 
 /// Messages, server and client, generated from `proto/vectorsphere/v1/vector_service.proto`.
 #[allow(clippy::all, clippy::pedantic, missing_docs)]
@@ -99,7 +97,7 @@ impl Face {
         };
         let answer = answer.instrument(span.clone()).await;
         let took = began.elapsed();
-        let code = answer.as_ref().map_or_else(|error| status::code(error), |_| Code::Ok);
+        let code = answer.as_ref().map_or_else(status::code, |_| Code::Ok);
         self.metrics.served(method, code as u32, took);
         let took_us = took.as_micros() as u64;
         span.in_scope(|| match &answer {

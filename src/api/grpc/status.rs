@@ -45,3 +45,17 @@ pub(super) fn of(error: &Error, request_id: HeaderValue) -> Status {
 fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::ErrorKind;
+
+    #[test]
+    fn long_texts_are_cut_to_what_a_head_can_hold() {
+        let error = Error::new(ErrorKind::Invalid, "x", "é".repeat(100_000)).got("ü".repeat(100_000));
+        let status = of(&error, HeaderValue::from_static("r"));
+        assert!(status.message().len() <= TEXT_BYTES_MAX);
+        assert!(status.metadata().get_bin("vs-got-bin").unwrap().to_bytes().unwrap().len() <= TEXT_BYTES_MAX);
+    }
+}

@@ -62,7 +62,7 @@ fn located(error: Error, path: &Path) -> Error {
     let mut parent = path_text(path);
     // For an unknown or duplicate field the recorded path may already end with the field's own name.
     if let Some(field) = error.detail().field.clone()
-        && let Some(Segment::Map { key }) = path.iter().last()
+        && let Some(Segment::Map { key }) = path.iter().next_back()
         && shown(key) == field
     {
         parent.truncate(parent.len() - field.len());

@@ -225,8 +225,11 @@ impl<'a> DocumentAnswer<'a> {
     }
 }
 
+/// Vectors by name, borrowed from a point.
+type NamedVectors<'a> = BTreeMap<&'a str, &'a [f32]>;
+
 /// The unnamed vector, and the named ones.
-pub(super) fn wire_vectors(point: &StoredPoint) -> (Option<&[f32]>, Option<BTreeMap<&str, &[f32]>>) {
+pub(super) fn wire_vectors(point: &StoredPoint) -> (Option<&[f32]>, Option<NamedVectors<'_>>) {
     let all = point.vectors.as_deref().unwrap_or_default();
     let unnamed = all.iter().find(|(name, _)| name.as_str().is_empty()).map(|(_, vector)| vector.as_slice());
     let named: BTreeMap<&str, &[f32]> = all

@@ -1,11 +1,12 @@
 //! The gRPC face over real HTTP/2: the calls, their errors and what travels with them, health, reflection.
 
-use super::{
-    proto::{self, delete_request::Selector, document_id::Id, vector_service_client::VectorServiceClient},
-    status,
-};
-use crate::{
-    api::{Faces, Options},
+use tonic::Code;
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use vectorsphere::{
+    api::{
+        Faces, Options,
+        grpc::proto::{self, delete_request::Selector, document_id::Id, vector_service_client::VectorServiceClient},
+    },
     config::Config,
     node::Engine,
     rt::{
@@ -16,10 +17,8 @@ use crate::{
     },
     service::Phase,
     telemetry::metrics::Metrics,
-    types::{CollectionName, CollectionSpec, Error, ErrorKind, IndexType, Metric, VectorSpec},
+    types::{CollectionName, CollectionSpec, IndexType, Metric, VectorSpec},
 };
-use tonic::Code;
-use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 struct Node {
     engine: Engine,
@@ -203,12 +202,4 @@ async fn an_unknown_method_is_unimplemented_and_reflection_knows_the_rest() {
     assert!(names.iter().any(|name| name == "vectorsphere.v1.VectorService"), "{names:?}");
     drop((answers, reflection));
     node.stop().await;
-}
-
-#[test]
-fn long_texts_are_cut_to_what_a_head_can_hold() {
-    let error = Error::new(ErrorKind::Invalid, "x", "é".repeat(100_000)).got("ü".repeat(100_000));
-    let status = status::of(&error, http::HeaderValue::from_static("r"));
-    assert!(status.message().len() <= 1024);
-    assert!(status.metadata().get_bin("vs-got-bin").unwrap().to_bytes().unwrap().len() <= 1024);
 }
