@@ -146,7 +146,7 @@ pub struct Collection<'d> {
 }
 
 impl Collection<'_> {
-    /// Writes points given as (id, vector), all or none.
+    /// Writes points given as (id, vector); those of one shard all or none.
     ///
     /// # Errors
     /// Those of [`Service::upsert`].
@@ -158,7 +158,7 @@ impl Collection<'_> {
         self.upsert_points(points.into_iter().map(point).collect::<Result<Vec<_>>>()?)
     }
 
-    /// Writes points, all or none.
+    /// Writes points; those of one shard all or none.
     ///
     /// # Errors
     /// Those of [`Service::upsert`].

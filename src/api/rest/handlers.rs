@@ -66,7 +66,7 @@ pub async fn table_stats(State(app): State<App>, Table(name): Table) -> Answer {
 
 /// Write one document, or a batch
 ///
-/// All documents of a batch are written, or none. Existing documents are replaced. For bulk loads the body may be
+/// A request is checked whole before anything is written; the documents of one shard are then written all or none (a table has one shard unless it was created with more). Existing documents are replaced. For bulk loads the body may be
 /// `application/octet-stream`: u32 count, u32 dimension, count × u64 ids, count × dimension × f32, all little-endian.
 #[utoipa::path(post, path = "/api/v1/tables/{table}/documents", tag = "documents", params(("table" = String, Path, description = "Name of the table")),
     request_body(content((dto::WriteRequest = "application/json"), (Vec<u8> = "application/octet-stream"))),
