@@ -116,3 +116,21 @@ fn the_name_of_the_cluster_is_a_setting_and_the_data_stays() {
         }
     });
 }
+
+#[test]
+fn a_guarded_batch_names_each_document_once() {
+    let directory = tempfile::tempdir().unwrap();
+    on_runtime(async {
+        let engine = open(&config(&directory)).await;
+        let service = engine.service();
+        service.create_collection(name("t"), spec(1)).await.unwrap();
+        let error = service.upsert(&name("t"), vec![point(1, Some(0)), point(1, Some(0))]).await.unwrap_err();
+        assert_eq!((error.code(), error.detail().row), ("duplicate_document", Some(1)));
+        assert_eq!(service.collection(&name("t")).await.unwrap().points, 0);
+        service
+            .upsert(&name("t"), vec![point(1, None), point(1, None)])
+            .await
+            .expect("without guards the last one stays");
+        engine.close().await;
+    });
+}

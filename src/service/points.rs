@@ -10,7 +10,10 @@ use crate::{
         operation::{Cursor, DeleteAnswer, DeleteRequest, ListAnswer, ListRequest, ReadOptions, WriteAnswer, in_range},
     },
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// Components in a write from which on it is checked on a compute thread.
 const LARGE_WRITE_COMPONENTS: usize = 32_768;
@@ -192,7 +195,19 @@ fn check_points(points: &[Point], collection: &Collection) -> Result<()> {
     for (row, point) in points.iter().enumerate() {
         point.check(&collection.spec).map_err(|error| error.row(row).document(&point.id))?;
     }
-    Ok(())
+    if points.iter().any(|point| point.if_version.is_some()) { check_named_once(points) } else { Ok(()) }
+}
+
+/// A guard speaks of the version before the batch; a document named twice would have two of them.
+fn check_named_once(points: &[Point]) -> Result<()> {
+    let mut seen = BTreeSet::new();
+    match points.iter().enumerate().find(|(_, point)| !seen.insert(point.id.point_id())) {
+        None => Ok(()),
+        Some((row, point)) => {
+            let message = "a batch that uses if_version names each document once";
+            Err(Error::invalid("duplicate_document", message).at("document_id").row(row).document(&point.id))
+        }
+    }
 }
 
 /// Cuts a batch by the shard of each member, keeping their order.

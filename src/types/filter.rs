@@ -4,8 +4,8 @@
 //! at the end of a path passes if any of its elements does. Called by `api` (reading), `shard` (testing).
 
 use super::{Error, PointId, Result, limits, path::Path};
-use serde_json::{Map, Value};
-use std::collections::BTreeSet;
+use serde_json::{Map, Number, Value};
+use std::{cmp::Ordering, collections::BTreeSet};
 
 /// A validated filter.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,15 +47,15 @@ enum Test {
 enum Scalar {
     Text(String),
     Bool(bool),
-    Number(serde_json::Number),
+    Number(Number),
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Range {
-    gt: Option<f64>,
-    gte: Option<f64>,
-    lt: Option<f64>,
-    lte: Option<f64>,
+    gt: Option<Number>,
+    gte: Option<Number>,
+    lt: Option<Number>,
+    lte: Option<Number>,
 }
 
 impl Filter {
@@ -136,7 +136,7 @@ impl Test {
                 let have: BTreeSet<String> = tokens_of(text).collect();
                 tokens.iter().all(|token| have.contains(token))
             }),
-            Test::Range(range) => value.as_f64().is_some_and(|number| range.contains(number)),
+            Test::Range(range) => value.as_number().is_some_and(|number| range.contains(number)),
         }
     }
 }
@@ -159,11 +159,22 @@ impl Scalar {
 }
 
 impl Range {
-    fn contains(self, number: f64) -> bool {
-        self.gt.is_none_or(|bound| number > bound)
-            && self.gte.is_none_or(|bound| number >= bound)
-            && self.lt.is_none_or(|bound| number < bound)
-            && self.lte.is_none_or(|bound| number <= bound)
+    fn contains(&self, number: &Number) -> bool {
+        let holds = |bound: &Option<Number>, test: fn(Ordering) -> bool| {
+            bound.as_ref().is_none_or(|bound| compare(number, bound).is_some_and(test))
+        };
+        holds(&self.gt, Ordering::is_gt)
+            && holds(&self.gte, Ordering::is_ge)
+            && holds(&self.lt, Ordering::is_lt)
+            && holds(&self.lte, Ordering::is_le)
+    }
+}
+
+/// Whole numbers are compared as such: as f64 the last digits of a large id or of nanoseconds would be lost.
+fn compare(a: &Number, b: &Number) -> Option<Ordering> {
+    match (a.as_i128(), b.as_i128()) {
+        (Some(a), Some(b)) => Some(a.cmp(&b)),
+        _ => a.as_f64()?.partial_cmp(&b.as_f64()?),
     }
 }
 
@@ -358,7 +369,7 @@ fn read_range(value: &Value) -> Result<Range> {
             continue;
         }
         *slot =
-            Some(bound.as_f64().ok_or_else(|| {
+            Some(bound.as_number().cloned().ok_or_else(|| {
                 bad("a bound of a range is a number").at(name).expected("a number").got(kind_of(bound))
             })?);
     }

@@ -50,6 +50,17 @@ fn large_integers_are_compared_exactly() {
 }
 
 #[test]
+fn large_integers_are_ordered_exactly() {
+    let r = |range: Value, value: Value| passes(json!({"must": [{"key": "k", "range": range}]}), json!({"k": value}));
+    let (below, above) = (json!(1_700_000_000_000_000_000_u64), json!(1_700_000_000_000_000_001_u64));
+    assert!(r(json!({"gt": below}), above.clone()) && !r(json!({"lte": below}), above.clone()));
+    assert!(!r(json!({"gt": above}), above.clone()) && r(json!({"gte": above}), above));
+    assert!(
+        r(json!({"gt": 1.5}), json!(2)) && r(json!({"lt": -1}), json!(-1.5)) && r(json!({"gt": -1}), json!(u64::MAX))
+    );
+}
+
+#[test]
 fn ranges_nulls_and_empties() {
     let r = |range: Value, value: Value| passes(json!({"must": [{"key": "k", "range": range}]}), json!({"k": value}));
     assert!(r(json!({"gte": 1, "lt": 2}), json!(1)) && !r(json!({"gte": 1, "lt": 2}), json!(2)));

@@ -116,6 +116,15 @@ def test_documents_are_deleted_by_id_and_by_filter(api: Api, table: str) -> None
     assert api.ok("GET", f"/tables/{table}")["documents_count"] == 0
 
 
+def test_a_guard_where_there_is_none_is_refused_and_nothing_happens(api: Api, table: str) -> None:
+    path = f"/tables/{table}/documents"
+    for method, body in (("DELETE", None), ("PUT", {"vector": [9, 9, 9]}), ("PATCH", {"metadata": {"x": 1}})):
+        refused = api(method, f"{path}/a?if_version=999", json=body)
+        assert (refused.status_code, refused.json()["code"]) == (400, "unknown_parameter"), method
+    kept = api.ok("GET", f"{path}/a")
+    assert (kept["vector"], kept["metadata"]) == ([1, 0, 0], {"lang": "en", "year": 2001})
+
+
 def test_listing_goes_through_all_pages(api: Api, table: str) -> None:
     path = f"/tables/{table}/documents"
     api.ok("POST", path, json={"documents": [{"document_id": 100 + i, "vector": [1, 2, 3]} for i in range(25)]})

@@ -5,7 +5,7 @@ use super::{
     App, answer,
     body::{Json, Media, RawBody, parse},
     bulk, dto, json,
-    path::{Document, ReadQuery, Table},
+    path::{Document, NoQuery, ReadQuery, Table},
     problem::ApiError,
 };
 use crate::{
@@ -23,7 +23,7 @@ type Answer = Result<Response, ApiError>;
 /// Create a table
 #[utoipa::path(post, path = "/api/v1/tables", tag = "tables", request_body = dto::CreateTable,
     responses((status = 201, description = "The table", body = dto::TableAnswer)))]
-pub async fn create_table(State(app): State<App>, Json(body): Json<dto::CreateTable>) -> Answer {
+pub async fn create_table(State(app): State<App>, _: NoQuery, Json(body): Json<dto::CreateTable>) -> Answer {
     let replicas = body.replicas.unwrap_or(1);
     let (name, spec) = body.into_spec()?;
     let info = app.service.create_collection(name, spec).await?;
@@ -37,7 +37,7 @@ pub async fn create_table(State(app): State<App>, Json(body): Json<dto::CreateTa
 /// List the tables
 #[utoipa::path(get, path = "/api/v1/tables", tag = "tables",
     responses((status = 200, description = "All tables, by name", body = dto::TablesAnswer)))]
-pub async fn list_tables(State(app): State<App>) -> Answer {
+pub async fn list_tables(State(app): State<App>, _: NoQuery) -> Answer {
     let tables = app.service.list_collections().await?;
     Ok(answer::ok(&dto::TablesAnswer { tables: tables.iter().map(dto::TableAnswer::from).collect() }))
 }
@@ -45,14 +45,14 @@ pub async fn list_tables(State(app): State<App>) -> Answer {
 /// Look at a table
 #[utoipa::path(get, path = "/api/v1/tables/{table}", tag = "tables", params(("table" = String, Path, description = "Name of the table")),
     responses((status = 200, description = "The table", body = dto::TableAnswer)))]
-pub async fn get_table(State(app): State<App>, Table(name): Table) -> Answer {
+pub async fn get_table(State(app): State<App>, _: NoQuery, Table(name): Table) -> Answer {
     Ok(answer::ok(&dto::TableAnswer::from(&app.service.collection(&name).await?)))
 }
 
 /// Delete a table and its documents
 #[utoipa::path(delete, path = "/api/v1/tables/{table}", tag = "tables", params(("table" = String, Path, description = "Name of the table")),
     responses((status = 200, description = "The table is gone", body = dto::TableDeleted)))]
-pub async fn delete_table(State(app): State<App>, Table(name): Table) -> Answer {
+pub async fn delete_table(State(app): State<App>, _: NoQuery, Table(name): Table) -> Answer {
     app.service.delete_collection(&name).await?;
     Ok(answer::ok(&dto::TableDeleted { table_name: name.to_string(), deleted: true }))
 }
@@ -60,7 +60,7 @@ pub async fn delete_table(State(app): State<App>, Table(name): Table) -> Answer 
 /// Counts, index, memory and disk of a table
 #[utoipa::path(get, path = "/api/v1/tables/{table}/stats", tag = "tables", params(("table" = String, Path, description = "Name of the table")),
     responses((status = 200, description = "The figures", body = dto::StatsAnswer)))]
-pub async fn table_stats(State(app): State<App>, Table(name): Table) -> Answer {
+pub async fn table_stats(State(app): State<App>, _: NoQuery, Table(name): Table) -> Answer {
     Ok(answer::ok(&dto::StatsAnswer::from(&app.service.stats(&name).await?)))
 }
 
@@ -71,7 +71,7 @@ pub async fn table_stats(State(app): State<App>, Table(name): Table) -> Answer {
 #[utoipa::path(post, path = "/api/v1/tables/{table}/documents", tag = "documents", params(("table" = String, Path, description = "Name of the table")),
     request_body(content((dto::WriteRequest = "application/json"), (Vec<u8> = "application/octet-stream"))),
     responses((status = 200, description = "Written and durable", body = dto::WriteAnswerBody)))]
-pub async fn write_documents(State(app): State<App>, Table(name): Table, body: RawBody) -> Answer {
+pub async fn write_documents(State(app): State<App>, _: NoQuery, Table(name): Table, body: RawBody) -> Answer {
     let write = match body.media {
         Media::Json => parse(body.bytes, |bytes| json::read::<dto::WriteRequest>(bytes)?.into_write()).await?,
         Media::OctetStream => {
@@ -112,6 +112,7 @@ pub async fn get_document(
     responses((status = 200, description = "Created or replaced, and durable", body = dto::WriteAnswerBody)))]
 pub async fn put_document(
     State(app): State<App>,
+    _: NoQuery,
     Table(name): Table,
     Document(id): Document,
     Json(body): Json<dto::DocumentBody>,
@@ -131,6 +132,7 @@ pub async fn put_document(
     responses((status = 200, description = "Changed and durable", body = dto::WriteAnswerBody)))]
 pub async fn patch_document(
     State(app): State<App>,
+    _: NoQuery,
     Table(name): Table,
     Document(id): Document,
     Json(body): Json<dto::DocumentBody>,
@@ -147,7 +149,7 @@ pub async fn patch_document(
 #[utoipa::path(delete, path = "/api/v1/tables/{table}/documents/{document_id}", tag = "documents",
     params(("table" = String, Path, description = "Name of the table"), ("document_id" = String, Path, description = "Name of the document")),
     responses((status = 200, description = "It is not there (any more)", body = dto::DeleteAnswerBody)))]
-pub async fn delete_document(State(app): State<App>, Table(name): Table, Document(id): Document) -> Answer {
+pub async fn delete_document(State(app): State<App>, _: NoQuery, Table(name): Table, Document(id): Document) -> Answer {
     let deleted = app.service.delete(&name, DeleteRequest::Ids(vec![id])).await?;
     Ok(answer::ok(&dto::DeleteAnswerBody::from(deleted)))
 }
@@ -156,7 +158,12 @@ pub async fn delete_document(State(app): State<App>, Table(name): Table, Documen
 #[utoipa::path(post, path = "/api/v1/tables/{table}/documents/delete", tag = "documents", params(("table" = String, Path, description = "Name of the table")),
     request_body = dto::DeleteBody,
     responses((status = 200, description = "They are gone", body = dto::DeleteAnswerBody)))]
-pub async fn delete_documents(State(app): State<App>, Table(name): Table, Json(body): Json<dto::DeleteBody>) -> Answer {
+pub async fn delete_documents(
+    State(app): State<App>,
+    _: NoQuery,
+    Table(name): Table,
+    Json(body): Json<dto::DeleteBody>,
+) -> Answer {
     let deleted = app.service.delete(&name, body.into_request()?).await?;
     Ok(answer::ok(&dto::DeleteAnswerBody::from(deleted)))
 }
@@ -165,7 +172,12 @@ pub async fn delete_documents(State(app): State<App>, Table(name): Table, Json(b
 #[utoipa::path(post, path = "/api/v1/tables/{table}/documents/list", tag = "documents", params(("table" = String, Path, description = "Name of the table")),
     request_body = dto::ListBody,
     responses((status = 200, description = "A page, in the order of ids", body = dto::ListAnswerBody)))]
-pub async fn list_documents(State(app): State<App>, Table(name): Table, Json(body): Json<dto::ListBody>) -> Answer {
+pub async fn list_documents(
+    State(app): State<App>,
+    _: NoQuery,
+    Table(name): Table,
+    Json(body): Json<dto::ListBody>,
+) -> Answer {
     let (request, options) = body.into_request()?;
     let with_vector = request.with_vector;
     let page = app.service.list(&name, request, &options).await?;
@@ -181,7 +193,7 @@ pub async fn list_documents(State(app): State<App>, Table(name): Table, Json(bod
 #[utoipa::path(post, path = "/api/v1/tables/{table}/search", tag = "search", params(("table" = String, Path, description = "Name of the table")),
     request_body = dto::SearchRequest,
     responses((status = 200, description = "What was found, best first", body = dto::SearchAnswerBody)))]
-pub async fn search(State(app): State<App>, Table(name): Table, body: RawBody) -> Answer {
+pub async fn search(State(app): State<App>, _: NoQuery, Table(name): Table, body: RawBody) -> Answer {
     let began = time::now();
     let body = body.json()?;
     let dto::Searches { searches, batch, options } =
@@ -198,14 +210,14 @@ pub async fn search(State(app): State<App>, Table(name): Table, body: RawBody) -
 /// How the cluster is
 #[utoipa::path(get, path = "/api/v1/cluster/status", tag = "cluster",
     responses((status = 200, description = "Verdict, master, shards", body = dto::ClusterAnswer)))]
-pub async fn cluster_status(State(app): State<App>) -> Answer {
+pub async fn cluster_status(State(app): State<App>, _: NoQuery) -> Answer {
     Ok(answer::ok(&dto::ClusterAnswer::from(&app.service.cluster_status().await)))
 }
 
 /// The nodes of the cluster
 #[utoipa::path(get, path = "/api/v1/cluster/nodes", tag = "cluster",
     responses((status = 200, description = "The nodes", body = dto::NodesAnswer)))]
-pub async fn cluster_nodes(State(app): State<App>) -> Answer {
+pub async fn cluster_nodes(State(app): State<App>, _: NoQuery) -> Answer {
     let nodes = app.service.nodes().await;
     Ok(answer::ok(&dto::NodesAnswer { nodes: nodes.iter().map(dto::NodeAnswer::from).collect() }))
 }
@@ -213,7 +225,7 @@ pub async fn cluster_nodes(State(app): State<App>) -> Answer {
 /// Every bound of this server
 #[utoipa::path(get, path = "/api/v1/limits", tag = "cluster",
     responses((status = 200, description = "The bounds by name", body = dto::LimitsAnswer)))]
-pub async fn limits(State(app): State<App>) -> Answer {
+pub async fn limits(State(app): State<App>, _: NoQuery) -> Answer {
     Ok(answer::ok(&dto::LimitsAnswer(app.service.limits())))
 }
 

@@ -69,7 +69,8 @@ impl Parameters {
                     Some(meant) => format!("there is no such parameter; did you mean `{meant}`?"),
                     None => "there is no such parameter".to_owned(),
                 };
-                return Err(Error::invalid("unknown_parameter", message).expected(names.join(", ")).got(shown));
+                let expected = if names.is_empty() { "no parameters".to_owned() } else { names.join(", ") };
+                return Err(Error::invalid("unknown_parameter", message).expected(expected).got(shown));
             }
             if parameters.insert(name.clone(), value).is_some() {
                 return Err(Error::invalid("duplicate_parameter", "a parameter is given twice").at(name));
@@ -104,6 +105,19 @@ impl Parameters {
             let shown: String = text.chars().take(64).collect();
             Error::invalid("unknown_value", "there is no such value").at(name).expected(expected).got(shown)
         })
+    }
+}
+
+/// For calls without parameters: a guard put there by mistake must not be passed over.
+#[derive(Debug)]
+pub struct NoQuery;
+
+impl FromRequestParts<App> for NoQuery {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<NoQuery, ApiError> {
+        Parameters::of(parts, &[])?;
+        Ok(NoQuery)
     }
 }
 

@@ -71,7 +71,7 @@ pub struct BenchArgs {
     /// Seconds to measure [default: 10, or unbounded with --requests].
     #[arg(long, value_name = "SECONDS")]
     pub duration: Option<f64>,
-    /// Seconds before anything is measured.
+    /// Seconds of searching before anything is measured; modes that insert have none.
     #[arg(long, default_value_t = 1.0, value_name = "SECONDS")]
     pub warm_up: f64,
     /// Connections, each with one request at a time.
@@ -152,9 +152,14 @@ async fn plan(args: &BenchArgs, client: &ApiClient, table: &Table) -> Result<Pla
         first_id: args.first_id,
         requests: args.requests.unwrap_or(u64::MAX),
         duration: Duration::try_from_secs_f64(args.duration.unwrap_or(default)).unwrap_or(Duration::MAX),
-        warm_up: Duration::try_from_secs_f64(args.warm_up)
-            .map_err(|_| CliError::usage("--warm-up: expected seconds"))?,
+        warm_up: warm_up(args.warm_up, insert_share)?,
     })
+}
+
+/// What is inserted stays, so only searches are warmed up.
+fn warm_up(seconds: f64, insert_share: f64) -> Result<Duration, CliError> {
+    let wanted = Duration::try_from_secs_f64(seconds).map_err(|_| CliError::usage("--warm-up: expected seconds"))?;
+    Ok(if insert_share > 0.0 { Duration::ZERO } else { wanted })
 }
 
 fn body(args: &BenchArgs, vector: Vec<f32>) -> bytes::Bytes {

@@ -208,8 +208,9 @@ pub async fn import(
     let client = ApiClient::new(endpoint, Patience::LONG)?;
     let schema = inspect(args).await?;
     let name = args.table_name()?;
-    let metric = ready_table(&client, args, &schema, &name).await?;
-    let checkpoint = checkpoint(args, &client, &name, &schema)?;
+    // Nothing is under way yet: a server that is not there is told at once.
+    let (metric, table) = ready_table(&ApiClient::new(endpoint, Patience::NONE)?, args, &schema, &name).await?;
+    let checkpoint = checkpoint(args, &client, &table, &schema)?;
     let done = checkpoint.as_ref().map(|checkpoint| checkpoint.done.clone()).unwrap_or_default();
     if !done.is_empty() {
         eprintln!("{} rows were imported before; going on after them (--no-resume begins anew)", grouped(done.count()));
@@ -298,13 +299,13 @@ async fn inspect(args: &ImportArgs) -> Result<Schema, CliError> {
     Ok(schema)
 }
 
-/// Makes sure there is a table the file fits, and returns its metric.
+/// Makes sure there is a table the file fits; returns its metric and what tells it from a later table of the same name.
 async fn ready_table(
     client: &ApiClient,
     args: &ImportArgs,
     schema: &Schema,
     name: &str,
-) -> Result<Option<Metric>, CliError> {
+) -> Result<(Option<Metric>, String), CliError> {
     let table = match client.find_table(name).await? {
         Some(table) => table,
         None => create(client, args, schema, name).await?,
@@ -319,7 +320,10 @@ async fn ready_table(
             let (told, theirs) = (told.name(), theirs.name());
             Err(CliError::failed(format!("table {name:?} exists with metric {theirs}, --metric says {told}")))
         }
-        _ => Ok(theirs.or(args.metric)),
+        _ => {
+            let created = table.more.get("created_ms").and_then(serde_json::Value::as_u64).unwrap_or_default();
+            Ok((theirs.or(args.metric), format!("{name}@{created}")))
+        }
     }
 }
 
