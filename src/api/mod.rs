@@ -51,10 +51,15 @@ impl Faces {
     pub fn new(service: Service, options: Options) -> Faces {
         let Options { requests_max, bodies_bytes_max, rest, metrics } = options;
         let admission = Admission::new(requests_max, bodies_bytes_max);
+        let (counted, registry) = (service.clone(), metrics.clone());
+        let scrape = move || {
+            counted.refresh_gauges();
+            registry.encode()
+        };
         Faces {
             rest: rest::router(service.clone(), admission.clone(), rest, metrics.http.clone()),
             grpc: grpc::routes(service.clone(), admission, metrics.grpc.clone()),
-            monitoring: monitoring::router(service, Arc::new(move || metrics.encode())),
+            monitoring: monitoring::router(service, Arc::new(scrape)),
         }
     }
 

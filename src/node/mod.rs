@@ -11,7 +11,7 @@ pub use servers::Addresses;
 use crate::{
     config::{Config, Mode},
     raft::LogError,
-    rt::shutdown::Shutdown,
+    rt::{self, shutdown::Shutdown},
     service::Phase,
     store::StoreError,
     telemetry::metrics::Metrics,
@@ -69,6 +69,10 @@ impl Node {
         let bound = Bound::bind(config).await?;
         let addresses = bound.addresses().clone();
         let metrics = Metrics::new();
+        if !rt::SIMULATED {
+            // What the process uses is chance; a simulated node leaves it out.
+            metrics.watch_process(rt::time::wall().0);
+        }
         let engine = Engine::open(config, &metrics, |mut identity| {
             identity.http = addresses.http.iter().map(ToString::to_string).collect();
             identity.grpc = addresses.grpc.to_string();

@@ -156,8 +156,6 @@ impl Service {
 /// What a write over several shards failed with: "may have happened" if any part may have, or if some parts were taken
 /// and the others could be taken by a retry.
 fn failure(mut failed: Vec<Error>, written: &[(u64, Written)]) -> Error {
-    let refused =
-        |error: &Error| matches!(error.kind(), ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Conflict);
     let unknown = failed.iter().position(|error| error.kind() == ErrorKind::Indeterminate);
     let first = failed.swap_remove(unknown.unwrap_or(0));
     if written.is_empty() {
@@ -165,7 +163,7 @@ fn failure(mut failed: Vec<Error>, written: &[(u64, Written)]) -> Error {
     }
     let taken = written.iter().map(|(shard, _)| shard.to_string()).collect::<Vec<_>>().join(", ");
     let message = format!("{}; the documents of these shards were written: {taken}", first.message());
-    let kind = if refused(&first) { first.kind() } else { ErrorKind::Indeterminate };
+    let kind = if first.kind().is_refusal() { first.kind() } else { ErrorKind::Indeterminate };
     first.as_kind(kind, message)
 }
 

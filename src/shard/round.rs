@@ -44,7 +44,7 @@ impl<'s> Round<'s> {
         };
         match outcome {
             Ok(applied) => Ok(Outcome::Applied(applied)),
-            Err(error) if is_refusal(&error) => Ok(Outcome::Refused(error)),
+            Err(error) if error.kind().is_refusal() => Ok(Outcome::Refused(error)),
             // The store could not be read: what the entry does is not known here, so nothing after it may be applied.
             Err(failure) => Err(failure),
         }
@@ -188,11 +188,6 @@ impl<'s> Round<'s> {
             None => Ok(self.view.point(id)?.map(|bytes| Cow::Owned(bytes.to_vec()))),
         }
     }
-}
-
-/// Whether an error follows from entry and state alone, and so is the same on every replica.
-fn is_refusal(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Conflict)
 }
 
 fn spelled(write: &PointWrite<'_>) -> DocumentId {

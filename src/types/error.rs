@@ -39,6 +39,11 @@ impl ErrorKind {
         ErrorKind::Corrupt,
         ErrorKind::Internal,
     ];
+
+    /// Whether such an error follows from the request and the data alone: the same on every replica, and nothing happened.
+    pub fn is_refusal(self) -> bool {
+        matches!(self, ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Conflict)
+    }
 }
 
 /// Where in a request, and how, it went wrong. All parts optional.
