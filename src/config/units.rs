@@ -68,11 +68,6 @@ impl ByteSize {
     pub const fn bytes(self) -> u64 {
         self.0
     }
-
-    /// The number of bytes as a `usize`, the largest `usize` where it does not fit (32-bit machines).
-    pub fn as_usize(self) -> usize {
-        usize::try_from(self.0).unwrap_or(usize::MAX)
-    }
 }
 
 impl FromStr for ByteSize {

@@ -111,11 +111,6 @@ impl Space {
         self.keyspace.disk_space()
     }
 
-    /// About how many keys there are (deletes and overwrites not yet compacted count). O(1).
-    pub fn keys_estimate(&self) -> usize {
-        self.keyspace.approximate_len()
-    }
-
     pub(super) fn read_error(&self, error: fjall::Error) -> StoreError {
         StoreError::from_engine(self.keyspace.path(), "read", error)
     }

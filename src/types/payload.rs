@@ -48,11 +48,6 @@ impl Payload {
         &self.0
     }
 
-    /// Gives the object back.
-    pub fn into_object(self) -> Map<String, Value> {
-        self.0
-    }
-
     /// Sets every top-level key of `changes`; a null removes its key.
     ///
     /// # Errors
