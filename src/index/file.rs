@@ -2,12 +2,12 @@
 //! more than the bytes it was given announce. Called by `shard`, which writes and reads the file.
 //!
 //! Layout: `VSIX`, version; metric, subspace width (0: IVF-Flat), dimension, lists, whether rotated (u32 each); mean residual (f32);
-//! settings; mean, signs, centroids, words (f32 each); each list: rows u32, live words, ids (17 bytes each), versions (u64 each),
+//! plans (count, then f32 each); mean, signs, centroids, words (f32 each); each list: rows u32, live words, ids (17 bytes each), versions (u64 each),
 //! then codes, factors and int8 records, or f32 rows; CRC-32C of all before.
 
-use super::calibrate::{CALIBRATED_K, Calibration, Setting};
 use super::kernels::{self, BLOCK_ROWS, PAIR_BYTES, SUBSPACE_CODES};
 use super::list::{CodedRows, LiveList, PostingList, RECORD_HEAD, Rows};
+use super::plan::Calibration;
 use super::product::Codebook;
 use super::quantizer::{Quantizer, QuantizerParts};
 use super::rotation::Rotation;
@@ -61,11 +61,9 @@ impl Sealed {
         w.u32(q.lists() as u32);
         w.u32(u32::from(!q.rotation.signs.is_empty()));
         w.f32s(&[q.residual_mean]);
-        for setting in &self.calibration.settings {
-            w.u32(setting.nprobe);
-            w.u32(setting.candidates);
-            w.f32s(&[setting.recall]);
-        }
+        let plans = self.calibration.to_numbers();
+        w.u32(plans.len() as u32);
+        w.f32s(&plans);
         w.f32s(&q.mean);
         w.f32s(&q.rotation.signs);
         w.f32s(&q.centroids);
@@ -182,17 +180,8 @@ impl<'a> Reader<'a> {
     }
 
     fn calibration(&mut self) -> Result<Calibration, IndexFileError> {
-        let mut settings = [Setting { nprobe: 1, candidates: 1, recall: 0.0 }; CALIBRATED_K.len()];
-        for setting in &mut settings {
-            let (nprobe, candidates) = (self.u32("nprobe")?, self.u32("candidates")?);
-            let recall = self.f32s(1, "recall")?[0];
-            // Candidates decide the size of a buffer.
-            if nprobe == 0 || candidates == 0 || candidates > 1 << 20 {
-                return Err(field("settings"));
-            }
-            *setting = Setting { nprobe, candidates, recall };
-        }
-        Ok(Calibration { settings })
+        let count = self.u32("plans")? as usize;
+        Calibration::from_numbers(&self.f32s(count, "plans")?).ok_or(field("plans"))
     }
 
     fn codebook(&mut self, dimension: usize, width: usize) -> Result<Option<Codebook>, IndexFileError> {

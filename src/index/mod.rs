@@ -16,6 +16,7 @@ mod filing;
 pub mod kernels;
 mod kmeans;
 mod list;
+mod plan;
 mod product;
 mod quantizer;
 mod random;
@@ -25,8 +26,10 @@ mod search;
 mod spec;
 mod tail;
 mod top;
+mod trace;
 mod train;
 mod trained;
+mod truth;
 mod vector_index;
 
 #[cfg(test)]
@@ -37,7 +40,7 @@ pub use file::IndexFileError;
 pub use filing::{Filed, FilingJob};
 pub use sealed::Sealed;
 pub use search::Scratch;
-pub use spec::{Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchStats};
+pub use spec::{Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchPlan, SearchStats};
 pub use train::{RowSource, RowVisitor, SourceError, TrainError, train};
 pub use vector_index::{InstallError, Installed, VectorIndex};
 

@@ -4,6 +4,7 @@
 use super::distance;
 use super::kernels::{self, BLOCK_ROWS, Kernels, ScanInput, candidate_estimate, order_bits, prefetch};
 use super::list::{CodedRows, LiveList, Rows};
+use super::plan::{Plan, StopRule, later_half};
 use super::product::LookupTable;
 use super::quantizer::{Quantizer, quantise_query};
 use super::spec::{Hit, SearchStats};
@@ -50,21 +51,6 @@ pub(crate) struct Lists<'a> {
     pub(crate) lists: &'a [LiveList],
 }
 
-/// How much of the lists to visit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Plan {
-    pub(crate) k: usize,
-    pub(crate) nprobe: usize,
-    pub(crate) candidates: usize,
-}
-
-impl Plan {
-    /// Int8-ranked hits that are returned for `k`.
-    pub(crate) fn hits_returned(k: usize) -> usize {
-        (2 * k).max(16)
-    }
-}
-
 impl Default for Scratch {
     fn default() -> Self {
         Scratch::new()
@@ -92,6 +78,11 @@ impl Scratch {
         }
     }
 
+    /// The lists to visit, nearest first, each with the position of its first row among all rows to visit.
+    pub(crate) fn visits(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
+        self.probes.iter().map(|probe| (probe.list, probe.position))
+    }
+
     fn project(&mut self, quantizer: &Quantizer, query: &[f32]) {
         self.projected.resize(quantizer.dimension, 0.0);
         quantizer.project_query(query, &mut self.projected, self.kernels);
@@ -113,7 +104,8 @@ impl Lists<'_> {
         };
         codebook.look_up(&scratch.projected, &mut scratch.table, scratch.kernels);
         let returned = Plan::hits_returned(plan.k);
-        stats.codes_scanned = self.collect_candidates(plan.candidates.max(returned), scratch);
+        (stats.lists_probed, stats.codes_scanned) =
+            self.collect_candidates(plan.candidates.max(returned), plan.stop, scratch);
         self.rerank_candidates(scratch);
         stats.reranked = scratch.reranked.len();
         self.nearest_reranked(returned, &mut scratch.reranked, hits);
@@ -148,10 +140,25 @@ impl Lists<'_> {
         stats
     }
 
-    /// All lists with live rows in the order in which a search visits them.
-    pub(crate) fn visit_order(self, query: &[f32], scratch: &mut Scratch) -> Vec<usize> {
-        self.choose_probes(query, self.lists.len(), scratch);
-        scratch.probes.iter().map(|probe| probe.list).collect()
+    /// Makes ready to visit the `nprobe` nearest lists one by one: for `trace`. Returns how many there are.
+    pub(crate) fn prepare(self, query: &[f32], nprobe: usize, scratch: &mut Scratch) -> usize {
+        self.choose_probes(query, nprobe, scratch);
+        if let Some(codebook) = &self.quantizer.codebook {
+            codebook.look_up(&scratch.projected, &mut scratch.table, scratch.kernels);
+        }
+        scratch.probes.len()
+    }
+
+    /// Appends the candidates of the list visited as number `at` that are not above `threshold`, in order of position.
+    pub(crate) fn collect_list(self, at: usize, threshold: f32, scratch: &Scratch, out: &mut Vec<u64>) {
+        let probe = scratch.probes[at];
+        let live = &self.lists[probe.list];
+        let Rows::Coded(rows) = &live.list.rows else { return };
+        let start = out.len();
+        out.resize(start + (live.live.len() + 1) * BLOCK_ROWS, 0);
+        let input = scan_input(rows, &live.live, &scratch.table, probe);
+        let progress = (scratch.kernels.scan)(&input, 0, threshold, &mut out[start..]);
+        out.truncate(start + progress.written);
     }
 
     /// The `nprobe` lists nearest to the query that have live rows, nearest first.
@@ -200,12 +207,15 @@ impl Lists<'_> {
         scanned
     }
 
-    /// Leaves the `wanted` candidates of least (estimate, position) in `scratch.candidates`; returns the rows scanned.
-    fn collect_candidates(self, wanted: usize, scratch: &mut Scratch) -> usize {
+    /// Leaves the `wanted` candidates of least (estimate, position) in `scratch.candidates`; returns the lists visited and the
+    /// rows scanned.
+    fn collect_candidates(self, wanted: usize, stop: StopRule, scratch: &mut Scratch) -> (usize, usize) {
         let Scratch { kernels, probes, table, candidates, .. } = scratch;
         let mut held = 0;
         let mut threshold = f32::INFINITY;
         let mut scanned = 0;
+        let mut visited = 0;
+        let mut next_check = if stop.is_never() { usize::MAX } else { StopRule::next_check(0) };
         candidates.resize((2 * wanted).max(wanted + 256) + BLOCK_ROWS, 0);
         for (at, probe) in probes.iter().enumerate() {
             let live = &self.lists[probe.list];
@@ -216,34 +226,30 @@ impl Lists<'_> {
                 prefetch(&next.factors[..next.factors.len().min(128)]);
             }
             scanned += live.live_rows;
-            let input = ScanInput {
-                codes: &rows.codes,
-                factors: &rows.factors,
-                live: &live.live,
-                table: &table.entries,
-                table_step: table.step,
-                table_bias: table.bias,
-                base: probe.base,
-                position: probe.position,
-            };
+            let input = scan_input(rows, &live.live, table, *probe);
             let mut block = 0;
             while block < live.live.len() {
                 let progress = (kernels.scan)(&input, block, threshold, &mut candidates[held..]);
                 block = progress.next_block;
                 held += progress.written;
                 if candidates.len() - held < BLOCK_ROWS {
-                    candidates[..held].select_nth_unstable(wanted - 1);
-                    threshold = candidate_estimate(candidates[wanted - 1]);
-                    held = wanted;
+                    held = cut(&mut candidates[..held], wanted, &mut threshold);
+                }
+            }
+            visited = at + 1;
+            if visited == next_check {
+                next_check = StopRule::next_check(visited);
+                held = cut(&mut candidates[..held], wanted, &mut threshold);
+                let later = probes[visited - later_half(visited)].position;
+                let recent = candidates[..held].iter().filter(|&&candidate| candidate as u32 >= later).count();
+                if stop.ends(visited, recent, wanted) {
+                    break;
                 }
             }
         }
+        held = cut(&mut candidates[..held], wanted, &mut threshold);
         candidates.truncate(held);
-        if held > wanted {
-            candidates.select_nth_unstable(wanted - 1);
-            candidates.truncate(wanted);
-        }
-        scanned
+        (visited, scanned)
     }
 
     /// Int8 distances of the candidates, into `scratch.reranked`.
@@ -302,6 +308,29 @@ impl Lists<'_> {
         let list = &self.lists[r.list].list;
         Hit { id: list.ids[r.slot], version: list.versions[r.slot], distance: r.distance, exact: false }
     }
+}
+
+fn scan_input<'a>(rows: &'a CodedRows, live: &'a [u32], table: &'a LookupTable, probe: Probe) -> ScanInput<'a> {
+    ScanInput {
+        codes: &rows.codes,
+        factors: &rows.factors,
+        live,
+        table: &table.entries,
+        table_step: table.step,
+        table_bias: table.bias,
+        base: probe.base,
+        position: probe.position,
+    }
+}
+
+/// Moves the `wanted` least candidates to the front and lowers the threshold to the last of them; returns how many are left.
+fn cut(candidates: &mut [u64], wanted: usize, threshold: &mut f32) -> usize {
+    if candidates.len() <= wanted {
+        return candidates.len();
+    }
+    let (_, last, _) = candidates.select_nth_unstable(wanted - 1);
+    *threshold = candidate_estimate(*last);
+    wanted
 }
 
 /// A query ready for int8 rows.

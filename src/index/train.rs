@@ -3,16 +3,17 @@
 //! Memory: the sealed lists, the sample, no more. Called by `shard`, off any lock.
 
 use super::batch::Batch;
-use super::calibrate::{Calibration, GroundTruth};
 use super::kernels::{self, Kernels};
 use super::kmeans::{Clustering, ListBounds};
 use super::list::{LiveList, PostingList};
+use super::plan::Calibration;
 use super::product::Codebook;
 use super::quantizer::{Quantizer, QuantizerParts};
 use super::random::SplitMix64;
 use super::rotation::Rotation;
 use super::sealed::Sealed;
 use super::spec::{IndexKind, IndexSpec};
+use super::truth::GroundTruth;
 use crate::types::{Metric, PointId};
 use std::sync::Arc;
 
@@ -89,7 +90,7 @@ pub(crate) fn train_with(
     visit_checked(spec, source, &mut |id, version, row| encoder.push(id, version, row))?;
     let (lists, truth, residual_mean) = encoder.finish();
     quantizer.residual_mean = residual_mean;
-    let calibration = Calibration::choose(&quantizer, &lists, &truth, spec.recall_target, kernels);
+    let calibration = Calibration::choose(&quantizer, &lists, &truth, kernels);
     Ok(Sealed { quantizer: Arc::new(quantizer), lists, calibration })
 }
 

@@ -5,9 +5,10 @@
 use super::filing::{Filed, FilingJob, Location};
 use super::kernels::{self, Kernels};
 use super::list::LiveList;
+use super::plan::Plan;
 use super::sealed::Sealed;
-use super::search::{Plan, Scratch};
-use super::spec::{Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchStats};
+use super::search::Scratch;
+use super::spec::{Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchPlan, SearchStats};
 use super::tail::{Evicted, Tail, TailSlot};
 use super::top::TopHits;
 use super::trained::Trained;
@@ -136,21 +137,16 @@ impl VectorIndex {
             tail_rows: self.tail.live_rows(),
             dead_rows: 0,
             drift: 1.0,
-            nprobe: 0,
-            candidates: 0,
-            calibrated_recall: 1.0,
+            plan: SearchPlan::EXACT,
         };
         let Some(trained) = &self.trained else { return flat };
-        let setting = trained.calibration.settings[0];
         IndexState {
             kind: self.spec.kind,
             trained: true,
             lists: trained.lists.len(),
             dead_rows: trained.lists.iter().map(LiveList::dead_rows).sum(),
             drift: trained.drift(),
-            nprobe: setting.nprobe as usize,
-            candidates: setting.candidates as usize,
-            calibrated_recall: setting.recall,
+            plan: trained.plan(&self.spec, &SearchParams::new(10)).1,
             ..flat
         }
     }
@@ -210,16 +206,16 @@ impl VectorIndex {
     pub fn search(&self, query: &[f32], params: &SearchParams, scratch: &mut Scratch) -> SearchOutcome {
         assert_eq!(query.len(), self.spec.dimension, "invariant: queries are validated before they are searched");
         let mut hits = Vec::new();
-        let mut stats = match &self.trained {
-            Some(trained) if params.k > 0 => self.search_lists(trained, query, params, scratch, &mut hits),
-            _ => SearchStats::default(),
-        };
+        let (mut plan, mut stats) = (SearchPlan::EXACT, SearchStats::default());
+        if let Some(trained) = self.trained.as_ref().filter(|_| params.k > 0) {
+            (plan, stats) = self.search_lists(trained, query, params, scratch, &mut hits);
+        }
         let mut top = TopHits::new(params.k);
         self.tail.search(self.spec.metric, query, &mut top, scratch.kernels);
         stats.tail_scanned = self.tail.live_rows();
         hits.extend(top.into_hits());
         hits.sort_unstable_by(Hit::order);
-        SearchOutcome { hits, stats }
+        SearchOutcome { hits, plan, stats }
     }
 
     fn search_lists(
@@ -229,14 +225,14 @@ impl VectorIndex {
         params: &SearchParams,
         scratch: &mut Scratch,
         hits: &mut Vec<Hit>,
-    ) -> SearchStats {
-        if params.exact {
-            return trained.view().search_exact(query, params.k, scratch, hits);
+    ) -> (SearchPlan, SearchStats) {
+        match trained.plan(&self.spec, params) {
+            (None, chosen) => (chosen, trained.view().search_exact(query, params.k, scratch, hits)),
+            (Some(plan), chosen) => {
+                let plan = Plan { candidates: plan.candidates.min(self.len().max(1)), ..plan };
+                (chosen, trained.view().search(query, plan, scratch, hits))
+            }
         }
-        let calibrated = trained.calibration.plan(params.k);
-        let candidates = params.candidates.unwrap_or(calibrated.candidates).min(self.len().max(1));
-        let nprobe = params.nprobe.unwrap_or(calibrated.nprobe);
-        trained.view().search(query, Plan { k: params.k, nprobe, candidates }, scratch, hits)
     }
 
     /// Whether building posting lists would pay: too many rows for a flat index, twice the rows of the last training, or filed
@@ -392,7 +388,7 @@ impl VectorIndex {
         self.trained.as_ref().map(|trained| Sealed {
             quantizer: Arc::clone(&trained.quantizer),
             lists: trained.lists.clone(),
-            calibration: trained.calibration,
+            calibration: trained.calibration.clone(),
         })
     }
 }
