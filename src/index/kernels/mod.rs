@@ -7,6 +7,16 @@ mod scalar;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx2_hadamard;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_columns;
+#[cfg(target_arch = "x86_64")]
+mod avx512_rows;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod hadamard;
 #[cfg(test)]
 mod tests;
 
@@ -184,6 +194,10 @@ pub(crate) fn available() -> Vec<&'static Kernels> {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
         tables.push(&avx2::KERNELS);
+    }
+    #[cfg(target_arch = "x86_64")]
+    if avx512::detected() {
+        tables.push(&avx512::KERNELS);
     }
     tables
 }
