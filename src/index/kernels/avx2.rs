@@ -4,6 +4,7 @@
 //! Every function here that needs AVX2 or F16C is reached through [`KERNELS`] alone, which `available` hands out only after detection:
 //! that is the SAFETY argument of each call below.
 
+use super::avx2_hadamard::hadamard;
 use super::*;
 use std::arch::x86_64::*;
 
@@ -33,7 +34,6 @@ with_avx2!(l2, l2_wide, (a: &[f32], b: &[f32]) -> f32);
 with_avx2!(dot, dot_wide, (a: &[f32], b: &[f32]) -> f32);
 with_avx2!(l1, l1_wide, (a: &[f32], b: &[f32]) -> f32);
 with_avx2!(l1_i8, body::l1_i8, (query: &[f32], centroid: &[f32], row: &[u8], scale: f32) -> f32);
-with_avx2!(hadamard, body::hadamard, (values: &mut [f32]));
 with_avx2!(nearest_code, body::nearest_code, (book: &[f32], x: &[f32]) -> u8);
 with_avx2!(code_dots, body::code_dots, (book: &[f32], x: &[f32], out: &mut [f32; SUBSPACE_CODES]));
 with_avx2!(dot_i8, dot_i8_wide, (query: &[i16], row: &[u8]) -> i32);

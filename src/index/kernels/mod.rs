@@ -9,7 +9,15 @@ mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
+mod avx2_hadamard;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_columns;
+#[cfg(target_arch = "x86_64")]
+mod avx512_rows;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod hadamard;
 #[cfg(test)]
 mod tests;
 
