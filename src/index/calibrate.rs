@@ -4,9 +4,7 @@
 //! every machine. Called by `train`.
 
 use super::kernels::Kernels;
-use super::list::LiveList;
 use super::plan::{CALIBRATED_K, Calibration, Ladder, Plan, RECALL_TARGETS, Rung, StopRule};
-use super::quantizer::Quantizer;
 use super::search::{Lists, Scratch};
 use super::trace::{Homes, Trace};
 use super::truth::{GroundTruth, RecallCounts};
@@ -27,26 +25,20 @@ const PROBE_COST: usize = 100;
 
 impl Calibration {
     /// Chooses by trial on the lists. Cost: a scan of all codes for each held-out row.
-    pub(crate) fn choose(
-        quantizer: &Quantizer,
-        lists: &[LiveList],
-        truth: &GroundTruth,
-        kernels: &'static Kernels,
-    ) -> Calibration {
+    pub(crate) fn choose(lists: Lists<'_>, truth: &GroundTruth, kernels: &'static Kernels) -> Calibration {
         if truth.queries.len() < QUERIES_MIN || truth.neighbours(1) == 0 {
             return Calibration::default();
         }
-        let lists = Lists { quantizer, lists };
-        let homes = homes(truth, lists.lists);
+        let exact = lists.quantizer.codebook.is_none();
+        let homes = homes(lists, truth);
         let mut scratch = Scratch::with_kernels(kernels);
         let mut try_steps = |steps: &[usize]| {
-            let traces =
-                truth.queries.iter().map(|query| Trace::of(lists, query, &homes, steps, &mut scratch)).collect();
-            let trial = Trial { traces, steps, exact: quantizer.codebook.is_none() };
+            let trace = |query| Trace::of(lists, query, &homes, steps, &mut scratch);
+            let trial = Trial { traces: truth.queries.iter().map(trace).collect(), steps, exact };
             Calibration { ladders: std::array::from_fn(|k| trial.ladder(k)) }
         };
         let calibration = try_steps(&CANDIDATE_STEPS[..FIRST_STEPS]);
-        if quantizer.codebook.is_none() || calibration.ladders.iter().all(Ladder::is_complete) {
+        if exact || calibration.ladders.iter().all(Ladder::is_complete) {
             return calibration;
         }
         try_steps(&CANDIDATE_STEPS)
@@ -54,14 +46,17 @@ impl Calibration {
 }
 
 /// The list and slot of each true neighbour and each held-out row.
-fn homes(truth: &GroundTruth, lists: &[LiveList]) -> Homes {
+fn homes(lists: Lists<'_>, truth: &GroundTruth) -> Homes {
     let k = CALIBRATED_K[CALIBRATED_K.len() - 1];
-    let wanted = truth.queries.iter().flat_map(|query| query.true_ids(k).chain([query.id]));
-    let mut homes: Homes = wanted.map(|id| (id, (0, 0))).collect();
-    for (i, list) in lists.iter().enumerate() {
-        for (slot, id) in list.list.ids.iter().enumerate() {
-            if let Some(home) = homes.get_mut(id) {
-                *home = (i as u32, slot as u32);
+    let mut wanted = vec![false; lists.points.ordinals_end() as usize];
+    for id in truth.queries.iter().flat_map(|query| query.true_ids(k).chain([query.id])) {
+        lists.points.ordinal(id).into_iter().for_each(|ordinal| wanted[ordinal as usize] = true);
+    }
+    let mut homes = Homes::new();
+    for (i, list) in lists.lists.iter().enumerate() {
+        for (slot, &ordinal) in list.list.ordinals.iter().enumerate() {
+            if wanted[ordinal as usize] {
+                homes.extend(lists.points.id(ordinal).map(|id| (id, (i as u32, slot as u32))));
             }
         }
     }

@@ -5,6 +5,7 @@ use super::distance;
 use super::kernels::{self, BLOCK_ROWS, Kernels, ScanInput, candidate_estimate, order_bits, prefetch};
 use super::list::{CodedRows, LiveList, Rows};
 use super::plan::{Plan, StopRule, later_half};
+use super::points::Points;
 use super::product::LookupTable;
 use super::quantizer::{Quantizer, quantise_query};
 use super::spec::{Hit, SearchStats};
@@ -47,6 +48,7 @@ struct Reranked {
 /// The lists and what they are encoded against.
 #[derive(Clone, Copy)]
 pub(crate) struct Lists<'a> {
+    pub(crate) points: &'a Points,
     pub(crate) quantizer: &'a Quantizer,
     pub(crate) lists: &'a [LiveList],
 }
@@ -136,7 +138,7 @@ impl Lists<'_> {
             limit = upper(kth);
         }
         let beyond = |r: &Reranked| r.distance - r.error > limit;
-        hits.extend(scratch.reranked.iter().filter(|r| k > 0 && !beyond(r)).map(|r| self.hit(r)));
+        hits.extend(scratch.reranked.iter().filter(|r| k > 0 && !beyond(r)).filter_map(|r| self.hit(r)));
         stats
     }
 
@@ -156,7 +158,7 @@ impl Lists<'_> {
         let Rows::Coded(rows) = &live.list.rows else { return };
         let start = out.len();
         out.resize(start + (live.live.len() + 1) * BLOCK_ROWS, 0);
-        let input = scan_input(rows, &live.live, &scratch.table, probe);
+        let input = self.scan_input(rows, &live.live, &scratch.table, probe, &[]);
         let progress = (scratch.kernels.scan)(&input, 0, threshold, &mut out[start..]);
         out.truncate(start + progress.written);
     }
@@ -198,13 +200,36 @@ impl Lists<'_> {
                 let vector = &vectors[slot * d..(slot + 1) * d];
                 let distance = distance::exact(scratch.kernels, self.quantizer.metric, query, vector);
                 if top.accepts(distance) {
-                    top.push(Hit { id: live.list.ids[slot], version: live.list.versions[slot], distance, exact: true });
+                    top.extend(Hit::of(self.points, live.list.ordinals[slot], distance, true));
                 }
             }
             scanned += live.live_rows;
         }
         hits.extend(top.into_hits());
         scanned
+    }
+
+    /// One list's rows for the scan; it prefetches `ahead`.
+    fn scan_input<'a>(
+        self,
+        rows: &'a CodedRows,
+        live: &'a [u32],
+        table: &'a LookupTable,
+        probe: Probe,
+        ahead: &'a [u8],
+    ) -> ScanInput<'a> {
+        let units = self.quantizer.units;
+        ScanInput {
+            blocks: &rows.blocks,
+            ahead,
+            live,
+            table: &table.entries,
+            // In the units of the addends; all are powers of two.
+            table_step: table.step / units.length,
+            table_bias: table.bias / units.length,
+            base: probe.base / units.square(),
+            position: probe.position,
+        }
     }
 
     /// Leaves the `wanted` candidates of least (estimate, position) in `scratch.candidates`; returns the lists visited and the
@@ -220,13 +245,12 @@ impl Lists<'_> {
         for (at, probe) in probes.iter().enumerate() {
             let live = &self.lists[probe.list];
             let Rows::Coded(rows) = &live.list.rows else { continue };
-            if let Some(Rows::Coded(next)) = probes.get(at + 1).map(|next| &self.lists[next.list].list.rows) {
-                // The first blocks; the hardware follows once the scan runs.
-                prefetch(&next.codes[..next.codes.len().min(1024)]);
-                prefetch(&next.factors[..next.factors.len().min(128)]);
-            }
+            let ahead: &[u8] = match probes.get(at + 1).map(|next| &self.lists[next.list].list.rows) {
+                Some(Rows::Coded(next)) => &next.blocks,
+                _ => &[],
+            };
             scanned += live.live_rows;
-            let input = scan_input(rows, &live.live, table, *probe);
+            let input = self.scan_input(rows, &live.live, table, *probe, ahead);
             let mut block = 0;
             while block < live.live.len() {
                 let progress = (kernels.scan)(&input, block, threshold, &mut candidates[held..]);
@@ -294,32 +318,18 @@ impl Lists<'_> {
     }
 
     fn nearest_reranked(self, wanted: usize, reranked: &mut Vec<Reranked>, hits: &mut Vec<Hit>) {
-        let id = |r: &Reranked| self.lists[r.list].list.ids[r.slot];
+        let id = |r: &Reranked| self.points.id(self.lists[r.list].list.ordinals[r.slot]);
         if wanted < reranked.len() {
             reranked.select_nth_unstable_by(wanted - 1, |a, b| {
                 a.distance.total_cmp(&b.distance).then_with(|| id(a).cmp(&id(b)))
             });
             reranked.truncate(wanted);
         }
-        hits.extend(reranked.iter().map(|r| self.hit(r)));
+        hits.extend(reranked.iter().filter_map(|r| self.hit(r)));
     }
 
-    fn hit(self, r: &Reranked) -> Hit {
-        let list = &self.lists[r.list].list;
-        Hit { id: list.ids[r.slot], version: list.versions[r.slot], distance: r.distance, exact: false }
-    }
-}
-
-fn scan_input<'a>(rows: &'a CodedRows, live: &'a [u32], table: &'a LookupTable, probe: Probe) -> ScanInput<'a> {
-    ScanInput {
-        codes: &rows.codes,
-        factors: &rows.factors,
-        live,
-        table: &table.entries,
-        table_step: table.step,
-        table_bias: table.bias,
-        base: probe.base,
-        position: probe.position,
+    fn hit(self, r: &Reranked) -> Option<Hit> {
+        Hit::of(self.points, self.lists[r.list].list.ordinals[r.slot], r.distance, false)
     }
 }
 
