@@ -17,6 +17,10 @@ mod avx512_columns;
 mod avx512_rows;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod hadamard;
+#[cfg(all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"))]
+mod neon;
+#[cfg(all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"))]
+mod neon_columns;
 #[cfg(test)]
 mod tests;
 
@@ -199,6 +203,8 @@ pub(crate) fn available() -> Vec<&'static Kernels> {
     if avx512::detected() {
         tables.push(&avx512::KERNELS);
     }
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"))]
+    tables.push(&neon::KERNELS);
     tables
 }
 
