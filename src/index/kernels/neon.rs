@@ -1,5 +1,6 @@
-//! The kernels with NEON, on a 64-bit ARM: rows against rows here, columns in `neon_columns`. The same bits as `scalar`, which
-//! the tests check. What is plain loops over 16 fixed numbers is left to the compiler, which uses NEON by itself.
+//! The kernels with NEON, on a 64-bit ARM: rows against rows here, columns in `neon_columns`, blocks in `neon_scan`. The same bits
+//! as `scalar`, which the tests check. What is plain loops over 16 fixed numbers is left to the compiler, which uses NEON by
+//! itself.
 //!
 //! This file is compiled only for targets to which NEON belongs, so every machine that runs it has the instructions: that is the
 //! SAFETY argument of each call of [`with_neon`].
@@ -15,11 +16,10 @@ pub(super) static KERNELS: Kernels = Kernels {
     l1_i8,
     dot_i8,
     hadamard: neon_columns::hadamard,
-    nearest_code: scalar::KERNELS.nearest_code,
-    code_dots: scalar::KERNELS.code_dots,
     scores: neon_columns::scores,
     assign: neon_columns::assign,
-    scan: scalar::KERNELS.scan,
+    scan: neon_scan::scan,
+    ..scalar::KERNELS
 };
 
 /// Defines `$name` as a call of `$wide`, which is compiled with NEON.
