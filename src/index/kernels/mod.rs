@@ -1,5 +1,5 @@
-//! The hot loops, behind one table of function pointers chosen once: `scalar` defines each kernel, `avx2` and
-//! `avx512` compute the same bits faster. No fused multiply-add on any path. NEON would be a further table of the same shape.
+//! The hot loops, behind one table of function pointers chosen once: `scalar` defines each kernel, `avx2`, `avx512`
+//! and `neon` compute the same bits faster. No fused multiply-add on any path.
 //! Called by every file of this room; the node calls [`choose`] at start.
 
 mod assign_scalar;
@@ -26,6 +26,12 @@ mod avx512_columns;
 mod avx512_rows;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod hadamard;
+#[cfg(all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"))]
+mod neon;
+#[cfg(all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"))]
+mod neon_columns;
+#[cfg(all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"))]
+mod neon_scan;
 #[cfg(test)]
 mod tests;
 
@@ -216,8 +222,8 @@ pub(crate) fn prefetch<T>(values: &[T]) {
 
 static ACTIVE: OnceLock<&'static Kernels> = OnceLock::new();
 
-/// Chooses the kernels of this process, once: `Some("scalar" | "avx2" | "avx512")` as asked if the machine has it, else the best it has.
-/// The first choice stays; returns the name in use. An unknown or missing wish falls back to the best.
+/// Chooses the kernels of this process, once: those of the name wished, one of [`names`], else the best the machine has. The first
+/// choice stays; returns the name in use.
 pub fn choose(wish: Option<&str>) -> &'static str {
     ACTIVE.get_or_init(|| wish.and_then(named).unwrap_or_else(best)).name
 }
@@ -238,7 +244,14 @@ pub(crate) fn available() -> Vec<&'static Kernels> {
             tables.push(&avx512::KERNELS);
         }
     }
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"))]
+    tables.push(&neon::KERNELS);
     tables
+}
+
+/// The names [`choose`] knows on this machine, from the definition to the best.
+pub fn names() -> Vec<&'static str> {
+    available().into_iter().map(|kernels| kernels.name).collect()
 }
 
 fn named(name: &str) -> Option<&'static Kernels> {
