@@ -210,10 +210,12 @@ pub(crate) fn prefetch<T>(values: &[T]) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        const LINE: usize = 64;
         let start = values.as_ptr().cast::<i8>();
-        for offset in (0..size_of_val(values)).step_by(64) {
-            // SAFETY: SSE is in every x86-64, the address lies in the slice, and a prefetch touches nothing.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.add(offset)) };
+        let in_line = start.addr() % LINE;
+        for offset in (0..size_of_val(values) + in_line).step_by(LINE) {
+            // SAFETY: SSE is in every x86-64, and a prefetch touches nothing, whatever the address (that of a line of the slice).
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_sub(in_line).wrapping_add(offset)) };
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
