@@ -6,7 +6,7 @@
 use super::kernels::Kernels;
 use super::plan::{CALIBRATED_K, Calibration, Ladder, Plan, RECALL_TARGETS, Rung, StopRule};
 use super::search::{Lists, Scratch};
-use super::trace::{Homes, Trace};
+use super::trace::{Trace, homes};
 use super::truth::{GroundTruth, RecallCounts};
 
 /// Numbers of candidates tried, fewest first.
@@ -43,24 +43,6 @@ impl Calibration {
         }
         try_steps(&CANDIDATE_STEPS)
     }
-}
-
-/// The list and slot of each true neighbour and each held-out row.
-fn homes(lists: Lists<'_>, truth: &GroundTruth) -> Homes {
-    let k = CALIBRATED_K[CALIBRATED_K.len() - 1];
-    let mut wanted = vec![false; lists.points.ordinals_end() as usize];
-    for id in truth.queries.iter().flat_map(|query| query.true_ids(k).chain([query.id])) {
-        lists.points.ordinal(id).into_iter().for_each(|ordinal| wanted[ordinal as usize] = true);
-    }
-    let mut homes = Homes::new();
-    for (i, list) in lists.lists.iter().enumerate() {
-        for (slot, &ordinal) in list.list.ordinals.iter().enumerate() {
-            if wanted[ordinal as usize] {
-                homes.extend(lists.points.id(ordinal).map(|id| (id, (i as u32, slot as u32))));
-            }
-        }
-    }
-    homes
 }
 
 impl Ladder {

@@ -2,7 +2,8 @@
 //! more than the bytes it was given announce. Called by `shard`, which writes and reads the file.
 //!
 //! Layout: `VSIX`, version; metric, subspace width (0: IVF-Flat), dimension, lists, whether rotated (u32 each); mean residual and
-//! unit of the factors (f32 each); plans (count, then f32 each); mean, signs, centroids, words (f32 each); each list: rows u32,
+//! unit of the factors (f32 each); plans (count, then f32 each); mean, signs, centroids,
+//! penalties (count, then f32 each), words (f32 each); each list: rows u32,
 //! live words, ordinals (u32 each), then code blocks and int8 records, or f32 rows; CRC-32C of all before.
 
 use super::kernels::{self, BLOCK_ROWS, SUBSPACE_CODES, block_bytes};
@@ -67,6 +68,8 @@ impl Sealed {
         w.f32s(&q.mean);
         w.f32s(&q.rotation.signs);
         w.f32s(&q.centroids);
+        w.u32(q.penalties.len() as u32);
+        w.f32s(&q.penalties);
         w.f32s(q.codebook.as_ref().map_or(&[], |c| &c.words));
         self.lists.iter().for_each(|list| w.list(list));
         let checksum = crc32c::crc32c(&w.0);
@@ -168,6 +171,11 @@ impl<'a> Reader<'a> {
         let rotation = Rotation { signs };
         let numbers = count.checked_mul(dimension).ok_or(field("centroids"))?;
         let centroids = self.f32s(numbers, "centroids")?;
+        let penalised = self.u32("penalties")? as usize;
+        if penalised != 0 && penalised != count {
+            return Err(field("penalties"));
+        }
+        let penalties = self.f32s(penalised, "penalties")?;
         let codebook = self.codebook(dimension, width)?;
         let pairs = codebook.as_ref().map(Codebook::pairs);
         let mut lists = Vec::new();
@@ -177,7 +185,8 @@ impl<'a> Reader<'a> {
         if !self.0.is_empty() || !rotation.fits(dimension) {
             return Err(field("length"));
         }
-        let parts = QuantizerParts { metric, dimension, mean, rotation, centroids, codebook, units, residual_mean };
+        let parts =
+            QuantizerParts { metric, dimension, mean, rotation, centroids, codebook, units, residual_mean, penalties };
         Ok(Sealed { quantizer: Arc::new(Quantizer::new(parts, kernels::active())), lists, calibration })
     }
 

@@ -17,6 +17,7 @@ pub mod kernels;
 mod kmeans;
 mod list;
 mod locations;
+mod order;
 mod plan;
 mod points;
 mod product;

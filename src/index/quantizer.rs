@@ -20,8 +20,11 @@ pub(crate) struct Quantizer {
     /// In the space of projected rows, `d` numbers each.
     pub(crate) centroids: Vec<f32>,
     pub(crate) panels: Panels,
-    /// `panels.norms`, or zeros (padded with infinity) where lists are ranked by inner product.
+    /// What each list's rank starts from: `panels.norms`, or zeros (padded with infinity) where lists are ranked by inner product,
+    /// and the list's penalty.
     pub(crate) rank_base: Vec<f32>,
+    /// Added to a list's rank: wide lists come later (`order`). One for each list, or none at all.
+    pub(crate) penalties: Vec<f32>,
     /// None in IVF-Flat.
     pub(crate) codebook: Option<Codebook>,
     pub(crate) units: FactorUnits,
@@ -67,6 +70,7 @@ pub(crate) struct QuantizerParts {
     pub(crate) codebook: Option<Codebook>,
     pub(crate) units: FactorUnits,
     pub(crate) residual_mean: f32,
+    pub(crate) penalties: Vec<f32>,
 }
 
 /// Buffers of encoding.
@@ -80,13 +84,34 @@ pub(crate) struct EncodeScratch {
 
 impl Quantizer {
     pub(crate) fn new(parts: QuantizerParts, kernels: &Kernels) -> Quantizer {
-        let QuantizerParts { metric, dimension, mean, rotation, centroids, codebook, units, residual_mean } = parts;
+        let QuantizerParts { metric, dimension, mean, rotation, centroids, codebook, units, residual_mean, penalties } =
+            parts;
         let panels = Panels::new(&centroids, dimension, kernels);
         let mut rank_base = panels.norms.clone();
         if metric == Metric::Dot {
             rank_base[..panels.columns].fill(0.0);
         }
-        Quantizer { metric, dimension, mean, rotation, centroids, panels, rank_base, codebook, units, residual_mean }
+        rank_base.iter_mut().zip(&penalties).for_each(|(base, penalty)| *base += penalty);
+        Quantizer {
+            metric,
+            dimension,
+            mean,
+            rotation,
+            centroids,
+            panels,
+            rank_base,
+            penalties,
+            codebook,
+            units,
+            residual_mean,
+        }
+    }
+
+    /// Ranks the lists with these penalties from now on.
+    pub(crate) fn penalise(&mut self, penalties: Vec<f32>) {
+        debug_assert!(self.penalties.is_empty() && penalties.len() == self.lists());
+        self.rank_base.iter_mut().zip(&penalties).for_each(|(base, penalty)| *base += penalty);
+        self.penalties = penalties;
     }
 
     pub(crate) fn kind(&self) -> IndexKind {
@@ -223,7 +248,7 @@ impl Quantizer {
     pub(crate) fn memory_bytes(&self) -> usize {
         let words = self.codebook.as_ref().map_or(0, |c| c.words.len());
         let floats = self.mean.len() + self.rotation.signs.len() + self.centroids.len() + words;
-        4 * (floats + self.panels.data.len() + self.panels.norms.len() + self.rank_base.len())
+        4 * (floats + self.panels.data.len() + self.panels.norms.len() + self.rank_base.len() + self.penalties.len())
     }
 }
 

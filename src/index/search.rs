@@ -142,6 +142,13 @@ impl Lists<'_> {
         stats
     }
 
+    /// How near each list is to a query, the smaller the nearer; padded.
+    pub(crate) fn scores<'s>(self, query: &[f32], scratch: &'s mut Scratch) -> &'s [f32] {
+        scratch.project(self.quantizer, query);
+        self.quantizer.rank(&scratch.projected, &mut scratch.scores, scratch.kernels);
+        &scratch.scores
+    }
+
     /// Makes ready to visit the `nprobe` nearest lists one by one: for `trace`. Returns how many there are.
     pub(crate) fn prepare(self, query: &[f32], nprobe: usize, scratch: &mut Scratch) -> usize {
         self.choose_probes(query, nprobe, scratch);
@@ -165,9 +172,8 @@ impl Lists<'_> {
 
     /// The `nprobe` lists nearest to the query that have live rows, nearest first.
     fn choose_probes(self, query: &[f32], nprobe: usize, scratch: &mut Scratch) {
-        scratch.project(self.quantizer, query);
+        self.scores(query, scratch);
         let Scratch { kernels, projected, scores, order, probes, .. } = scratch;
-        self.quantizer.rank(projected, scores, kernels);
         order.clear();
         let ranked = scores.iter().zip(self.lists).enumerate().filter(|(_, (_, list))| list.live_rows > 0);
         order.extend(ranked.map(|(i, (&score, _))| u64::from(order_bits(score)) << 32 | i as u64));
@@ -209,6 +215,18 @@ impl Lists<'_> {
         scanned
     }
 
+    /// Asks for what is read of each list before its blocks, all lists' at once: three misses for all instead of three for each.
+    fn prefetch_headers(self, probes: &[Probe]) {
+        for probe in probes {
+            prefetch(std::slice::from_ref(&self.lists[probe.list]));
+        }
+        for probe in probes {
+            let live = &self.lists[probe.list];
+            prefetch(std::slice::from_ref(&*live.list));
+            prefetch(&live.live);
+        }
+    }
+
     /// One list's rows for the scan; it prefetches `ahead`.
     fn scan_input<'a>(
         self,
@@ -242,6 +260,7 @@ impl Lists<'_> {
         let mut visited = 0;
         let mut next_check = if stop.is_never() { usize::MAX } else { StopRule::next_check(0) };
         candidates.resize((2 * wanted).max(wanted + 256) + BLOCK_ROWS, 0);
+        self.prefetch_headers(probes);
         for (at, probe) in probes.iter().enumerate() {
             let live = &self.lists[probe.list];
             let Rows::Coded(rows) = &live.list.rows else { continue };

@@ -4,12 +4,30 @@
 use super::kernels::candidate_estimate;
 use super::plan::{CALIBRATED_K, StopRule, later_half};
 use super::search::{Lists, Scratch};
-use super::truth::TruthQuery;
+use super::truth::{GroundTruth, TruthQuery};
 use crate::types::PointId;
 use std::collections::BTreeMap;
 
 /// The list and slot of true neighbours and queries.
 pub(crate) type Homes = BTreeMap<PointId, (u32, u32)>;
+
+/// The list and slot of each true neighbour and each held-out row.
+pub(crate) fn homes(lists: Lists<'_>, truth: &GroundTruth) -> Homes {
+    let k = CALIBRATED_K[CALIBRATED_K.len() - 1];
+    let mut wanted = vec![false; lists.points.ordinals_end() as usize];
+    for id in truth.queries.iter().flat_map(|query| query.true_ids(k).chain([query.id])) {
+        lists.points.ordinal(id).into_iter().for_each(|ordinal| wanted[ordinal as usize] = true);
+    }
+    let mut homes = Homes::new();
+    for (i, list) in lists.lists.iter().enumerate() {
+        for (slot, &ordinal) in list.list.ordinals.iter().enumerate() {
+            if wanted[ordinal as usize] {
+                homes.extend(lists.points.id(ordinal).map(|id| (id, (i as u32, slot as u32))));
+            }
+        }
+    }
+    homes
+}
 
 /// One held-out row's search.
 pub(crate) struct Trace {

@@ -6,6 +6,7 @@ use super::batch::Batch;
 use super::kernels::{self, Kernels};
 use super::kmeans::{Clustering, ListBounds};
 use super::list::{LiveList, PostingList};
+use super::order;
 use super::plan::Calibration;
 use super::points::Points;
 use super::product::Codebook;
@@ -102,6 +103,8 @@ pub(crate) fn train_with(
     visit_checked(spec, source, &mut |id, version, row| encoder.push(id, version, row))?;
     let Encoded { lists, points, truth, residual_mean } = encoder.finish();
     quantizer.residual_mean = residual_mean;
+    let penalties = order::penalties(Lists { points: &points, quantizer: &quantizer, lists: &lists }, &truth, kernels);
+    quantizer.penalise(penalties);
     let view = Lists { points: &points, quantizer: &quantizer, lists: &lists };
     let calibration = Calibration::choose(view, &truth, kernels);
     Ok(Built { sealed: Sealed { quantizer: Arc::new(quantizer), lists, calibration }, points })
@@ -187,6 +190,7 @@ impl Trainer<'_> {
             codebook: None,
             units: FactorUnits::new(1.0),
             residual_mean: 0.0,
+            penalties: Vec::new(),
         };
         let projected = project_sample(&parts, sample, &held_out, kernels);
         let centroids = self.centroids(&projected, total);
