@@ -2,10 +2,18 @@
 //! and `neon` compute the same bits faster. No fused multiply-add on any path.
 //! Called by every file of this room; the node calls [`choose`] at start.
 
+mod assign_scalar;
 mod body;
 pub(crate) mod half;
+mod bytes;
 mod scalar;
 
+#[cfg(target_arch = "x86_64")]
+mod assign_avx2;
+#[cfg(target_arch = "x86_64")]
+mod assign_avx512;
+#[cfg(test)]
+mod assign_tests;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -27,6 +35,8 @@ mod neon_scan;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use bytes::{BytePanels, ByteRows, Nearest, ROUND_SIGNED};
+use std::ops::Range;
 use std::sync::OnceLock;
 
 /// Virtual lanes of every f32 reduction: sums are the same whatever the width of the machine.
@@ -73,6 +83,12 @@ pub(crate) struct Kernels {
     pub(crate) scores: fn(&Panels, &[f32], &[f32], f32, &mut [f32]),
     /// For each row the column with the least `norm − 2 · dot` (ties: the lowest column).
     pub(crate) assign: fn(&Panels, &[f32], &mut [u32]),
+    /// Rounds to the bits of int8 numbers, the largest to ±127; the step they count (0 for zeros).
+    pub(crate) to_bytes: fn(&[f32], &mut [u8]) -> f32,
+    /// Nearest columns of some panels for some rows, in int8 (see `assign_scalar`).
+    pub(crate) nearest_i8: fn(&BytePanels, Range<usize>, &ByteRows, &[u32], &mut [Nearest]),
+    /// All rows against all columns in int8: `base + factor · dot`.
+    pub(crate) scores_i8: fn(&BytePanels, &ByteRows, f32, &mut [f32]),
     /// Scores code blocks and collects candidates.
     pub(crate) scan: fn(&ScanInput<'_>, usize, f32, &mut [u64]) -> ScanProgress,
 }
@@ -194,10 +210,12 @@ pub(crate) fn prefetch<T>(values: &[T]) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        const LINE: usize = 64;
         let start = values.as_ptr().cast::<i8>();
-        for offset in (0..size_of_val(values)).step_by(64) {
-            // SAFETY: SSE is in every x86-64, the address lies in the slice, and a prefetch touches nothing.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.add(offset)) };
+        let in_line = start.addr() % LINE;
+        for offset in (0..size_of_val(values) + in_line).step_by(LINE) {
+            // SAFETY: SSE is in every x86-64, and a prefetch touches nothing, whatever the address (that of a line of the slice).
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_sub(in_line).wrapping_add(offset)) };
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
