@@ -15,9 +15,9 @@ mod file;
 mod filing;
 pub mod kernels;
 mod kmeans;
+mod lift;
 mod list;
 mod locations;
-mod order;
 mod plan;
 mod points;
 mod product;
@@ -34,6 +34,7 @@ mod train;
 mod trained;
 mod truth;
 mod vector_index;
+mod visits;
 
 #[cfg(test)]
 mod tests;

@@ -2,15 +2,15 @@
 //! Candidates are collected below a threshold and cut in batches. Called by `vector_index` and `calibrate`.
 
 use super::distance;
-use super::kernels::{self, BLOCK_ROWS, Kernels, ScanInput, candidate_estimate, order_bits, prefetch};
+use super::kernels::{self, BLOCK_ROWS, Kernels, ScanInput, candidate_estimate, order_bits, pack_candidate, prefetch};
 use super::list::{CodedRows, LiveList, Rows};
 use super::plan::{Plan, StopRule, later_half};
 use super::points::Points;
 use super::product::LookupTable;
 use super::quantizer::{Quantizer, quantise_query};
-use super::spec::{Hit, SearchStats};
+use super::spec::{Hit, IndexKind, SearchStats};
 use super::top::TopHits;
-use crate::types::Metric;
+use crate::types::{Metric, Rerank};
 
 /// The buffers of searches, so that a search allocates little more than its answer. One for each thread that searches;
 /// holds nothing between searches.
@@ -33,6 +33,8 @@ pub struct Scratch {
 struct Probe {
     list: usize,
     base: f32,
+    /// `base` in units of the rows' addends.
+    estimate_base: f32,
     position: u32,
 }
 
@@ -100,14 +102,21 @@ impl Lists<'_> {
         }
         self.choose_probes(query, plan.nprobe, scratch);
         let mut stats = SearchStats { lists_probed: scratch.probes.len(), ..SearchStats::default() };
-        let Some(codebook) = &self.quantizer.codebook else {
+        if self.quantizer.kind == IndexKind::IvfFlat {
             stats.codes_scanned = self.scan_exact(query, plan.k, scratch, hits);
             return stats;
+        }
+        let returned = match self.quantizer.rerank {
+            Rerank::F32 => Plan::hits_returned(plan.k),
+            Rerank::Int8 => plan.k,
         };
-        codebook.look_up(&scratch.projected, &mut scratch.table, scratch.kernels);
-        let returned = Plan::hits_returned(plan.k);
-        (stats.lists_probed, stats.codes_scanned) =
-            self.collect_candidates(plan.candidates.max(returned), plan.stop, scratch);
+        if self.quantizer.codebook.is_some() {
+            self.quantizer.look_up(&scratch.projected, &mut scratch.table, scratch.kernels);
+            (stats.lists_probed, stats.codes_scanned) =
+                self.collect_candidates(plan.candidates.max(returned), plan.stop, scratch);
+        } else {
+            stats.codes_scanned = self.scan_bytes(returned, scratch);
+        }
         self.rerank_candidates(scratch);
         stats.reranked = scratch.reranked.len();
         self.nearest_reranked(returned, &mut scratch.reranked, hits);
@@ -125,7 +134,7 @@ impl Lists<'_> {
     ) -> SearchStats {
         self.choose_probes(query, self.lists.len(), scratch);
         let mut stats = SearchStats { lists_probed: scratch.probes.len(), ..SearchStats::default() };
-        if self.quantizer.codebook.is_none() {
+        if self.quantizer.kind == IndexKind::IvfFlat {
             stats.codes_scanned = self.scan_exact(query, k, scratch, hits);
             return stats;
         }
@@ -142,18 +151,17 @@ impl Lists<'_> {
         stats
     }
 
-    /// How near each list is to a query, the smaller the nearer; padded.
-    pub(crate) fn scores<'s>(self, query: &[f32], scratch: &'s mut Scratch) -> &'s [f32] {
-        scratch.project(self.quantizer, query);
-        self.quantizer.rank(&scratch.projected, &mut scratch.scores, scratch.kernels);
-        &scratch.scores
+    /// All lists with live rows in the order in which a search visits them.
+    pub(crate) fn visit_order(self, query: &[f32], scratch: &mut Scratch) -> Vec<usize> {
+        self.choose_probes(query, self.lists.len(), scratch);
+        scratch.probes.iter().map(|probe| probe.list).collect()
     }
 
     /// Makes ready to visit the `nprobe` nearest lists one by one: for `trace`. Returns how many there are.
     pub(crate) fn prepare(self, query: &[f32], nprobe: usize, scratch: &mut Scratch) -> usize {
         self.choose_probes(query, nprobe, scratch);
-        if let Some(codebook) = &self.quantizer.codebook {
-            codebook.look_up(&scratch.projected, &mut scratch.table, scratch.kernels);
+        if self.quantizer.codebook.is_some() {
+            self.quantizer.look_up(&scratch.projected, &mut scratch.table, scratch.kernels);
         }
         scratch.probes.len()
     }
@@ -165,15 +173,16 @@ impl Lists<'_> {
         let Rows::Coded(rows) = &live.list.rows else { return };
         let start = out.len();
         out.resize(start + (live.live.len() + 1) * BLOCK_ROWS, 0);
-        let input = self.scan_input(rows, &live.live, &scratch.table, probe, &[]);
+        let input = scan_input(rows, &live.live, &scratch.table, &probe, &[]);
         let progress = (scratch.kernels.scan)(&input, 0, threshold, &mut out[start..]);
         out.truncate(start + progress.written);
     }
 
     /// The `nprobe` lists nearest to the query that have live rows, nearest first.
     fn choose_probes(self, query: &[f32], nprobe: usize, scratch: &mut Scratch) {
-        self.scores(query, scratch);
+        scratch.project(self.quantizer, query);
         let Scratch { kernels, projected, scores, order, probes, .. } = scratch;
+        self.quantizer.rank(projected, scores, kernels);
         order.clear();
         let ranked = scores.iter().zip(self.lists).enumerate().filter(|(_, (_, list))| list.live_rows > 0);
         order.extend(ranked.map(|(i, (&score, _))| u64::from(order_bits(score)) << 32 | i as u64));
@@ -184,12 +193,13 @@ impl Lists<'_> {
         }
         order.sort_unstable();
         let offset = self.quantizer.query_offset(query, kernels);
+        let (_, base_factor) = self.quantizer.estimate_factors(projected, kernels);
         let mut position = 0u32;
         probes.clear();
         for &packed in order.iter() {
             let list = packed as u32 as usize;
             let base = self.quantizer.list_base(projected, list, kernels) + offset;
-            probes.push(Probe { list, base, position });
+            probes.push(Probe { list, base, estimate_base: base * base_factor, position });
             position += (self.lists[list].live.len() * BLOCK_ROWS) as u32;
         }
     }
@@ -227,29 +237,6 @@ impl Lists<'_> {
         }
     }
 
-    /// One list's rows for the scan; it prefetches `ahead`.
-    fn scan_input<'a>(
-        self,
-        rows: &'a CodedRows,
-        live: &'a [u32],
-        table: &'a LookupTable,
-        probe: Probe,
-        ahead: &'a [u8],
-    ) -> ScanInput<'a> {
-        let units = self.quantizer.units;
-        ScanInput {
-            blocks: &rows.blocks,
-            ahead,
-            live,
-            table: &table.entries,
-            // In the units of the addends; all are powers of two.
-            table_step: table.step / units.length,
-            table_bias: table.bias / units.length,
-            base: probe.base / units.square(),
-            position: probe.position,
-        }
-    }
-
     /// Leaves the `wanted` candidates of least (estimate, position) in `scratch.candidates`; returns the lists visited and the
     /// rows scanned.
     fn collect_candidates(self, wanted: usize, stop: StopRule, scratch: &mut Scratch) -> (usize, usize) {
@@ -269,7 +256,7 @@ impl Lists<'_> {
                 _ => &[],
             };
             scanned += live.live_rows;
-            let input = self.scan_input(rows, &live.live, table, *probe, ahead);
+            let input = scan_input(rows, &live.live, table, probe, ahead);
             let mut block = 0;
             while block < live.live.len() {
                 let progress = (kernels.scan)(&input, block, threshold, &mut candidates[held..]);
@@ -293,6 +280,34 @@ impl Lists<'_> {
         held = cut(&mut candidates[..held], wanted, &mut threshold);
         candidates.truncate(held);
         (visited, scanned)
+    }
+
+    /// Leaves the `wanted` rows of least (int8 distance, position) in `scratch.candidates`; returns the rows scanned.
+    fn scan_bytes(self, wanted: usize, scratch: &mut Scratch) -> usize {
+        let step = quantise_query(&scratch.projected, &mut scratch.query_wide);
+        let Scratch { kernels, projected, probes, query_wide, candidates, .. } = scratch;
+        let query = ByteQuery { quantizer: self.quantizer, kernels, projected, wide: query_wide, step };
+        let (mut threshold, mut scanned) = (f32::INFINITY, 0);
+        candidates.clear();
+        for &probe in probes.iter() {
+            let live = &self.lists[probe.list];
+            let Rows::Coded(rows) = &live.list.rows else { continue };
+            scanned += live.live_rows;
+            for slot in live.live_slots() {
+                let distance = query.distance(rows, slot, probe);
+                let above = distance > threshold;
+                if !above {
+                    candidates.push(pack_candidate(distance, probe.position + slot as u32));
+                }
+            }
+            if candidates.len() > 2 * wanted {
+                let held = cut(candidates, wanted, &mut threshold);
+                candidates.truncate(held);
+            }
+        }
+        let held = cut(candidates, wanted, &mut threshold);
+        candidates.truncate(held);
+        scanned
     }
 
     /// Int8 distances of the candidates, into `scratch.reranked`.
@@ -349,6 +364,26 @@ impl Lists<'_> {
 
     fn hit(self, r: &Reranked) -> Option<Hit> {
         Hit::of(self.points, self.lists[r.list].list.ordinals[r.slot], r.distance, false)
+    }
+}
+
+/// One list's rows for the scan, which prefetches `ahead`.
+fn scan_input<'a>(
+    rows: &'a CodedRows,
+    live: &'a [u32],
+    table: &'a LookupTable,
+    probe: &Probe,
+    ahead: &'a [u8],
+) -> ScanInput<'a> {
+    ScanInput {
+        blocks: &rows.blocks,
+        ahead,
+        live,
+        table: &table.entries,
+        table_step: table.step,
+        table_bias: table.bias,
+        base: probe.estimate_base,
+        position: probe.position,
     }
 }
 
