@@ -15,6 +15,7 @@ mod file;
 mod filing;
 pub mod kernels;
 mod kmeans;
+mod lift;
 mod list;
 mod locations;
 mod points;
@@ -30,6 +31,7 @@ mod top;
 mod train;
 mod trained;
 mod vector_index;
+mod visits;
 
 #[cfg(test)]
 mod tests;
