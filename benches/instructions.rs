@@ -66,8 +66,8 @@ fn build() {
 
 fn query() {
     let built = train(&spec(), &mut Rows(numbers(1, ROWS)), 1).expect("rows that can be indexed");
-    let (points, mut index) = (built.points.clone(), VectorIndex::new(spec()));
-    index.install(&points, built).expect("lists that fit");
+    let points = built.points;
+    let index = VectorIndex::restore(spec(), &points, built.sealed).expect("lists that fit");
     let (queries, mut scratch) = (numbers(2, QUERIES), Scratch::new());
     let params = SearchParams::new(10);
     let mut search = || {
