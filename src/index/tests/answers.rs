@@ -87,7 +87,7 @@ fn recall_at_the_defaults_is_at_least_095() {
     for metric in Metric::ALL {
         let mut generator = Generator::new(metric, 32, 100, 8);
         let model = generator.model(rows);
-        let queries: Vec<_> = (0..400).map(|_| generator.vector()).collect();
+        let queries: Vec<_> = (0..1000).map(|_| generator.vector()).collect();
         let truth = Truth::new(metric, &model, queries, 10);
         for kind in IndexKind::TRAINED {
             let mut index =
