@@ -9,6 +9,9 @@
 //! Called by `shard`. [`distance`] is the one exact distance of the system.
 
 mod batch;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench_doors;
 mod calibrate;
 mod distance;
 mod file;
@@ -49,7 +52,7 @@ pub use spec::{Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParam
 pub use train::{Built, RowSource, RowVisitor, SourceError, TrainError, train};
 pub use vector_index::{InstallError, Installed, VectorIndex};
 
-/// The name of the kernels in use: `scalar`, `avx2` or `avx512`.
+/// The name of the kernels in use: `scalar`, `avx2`, `avx512` or `neon`.
 pub fn active_simd() -> &'static str {
     kernels::active().name
 }
