@@ -59,7 +59,7 @@ fn long_rows_are_found_by_their_inner_product() {
         let got = truth.recall(&index, &model, SearchParams::new(10));
         let state = index.index.state();
         assert!(got >= 0.95, "{code:?}: {got}, {state:?}");
-        assert!(state.nprobe * 2 < state.lists, "{code:?}: {state:?}");
+        assert!(state.plan.nprobe * 2 < state.lists, "{code:?}: {state:?}");
     }
 }
 
