@@ -21,6 +21,7 @@ mod kmeans;
 mod lift;
 mod list;
 mod locations;
+mod plan;
 mod points;
 mod product;
 mod quantizer;
@@ -31,8 +32,10 @@ mod search;
 mod spec;
 mod tail;
 mod top;
+mod trace;
 mod train;
 mod trained;
+mod truth;
 mod vector_index;
 mod visits;
 
@@ -45,7 +48,7 @@ pub use filing::{Filed, FilingJob};
 pub use points::Points;
 pub use sealed::Sealed;
 pub use search::Scratch;
-pub use spec::{Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchStats};
+pub use spec::{Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchPlan, SearchStats};
 pub use train::{Built, RowSource, RowVisitor, SourceError, TrainError, train};
 pub use vector_index::{InstallError, Installed, VectorIndex};
 
