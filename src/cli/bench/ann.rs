@@ -65,7 +65,7 @@ pub struct AnnArgs {
     /// The last pass over the candidates: f32 or int8.
     #[arg(long, value_parser = rerank, default_value = Rerank::F32.name())]
     pub rerank: Rerank,
-    /// The recall that the settings chosen by the build must reach on held-out rows [default: the index's own].
+    /// The recall to reach, by the index's own estimate [default: the index's own target].
     #[arg(long, value_name = "RECALL")]
     pub recall_target: Option<f32>,
     /// Lists to look through [default: calibrated].
@@ -252,6 +252,7 @@ impl Searcher<'_> {
         let params = SearchParams {
             nprobe: args.nprobe,
             candidates: args.candidates,
+            recall_target: args.recall_target,
             exact: args.exact,
             ..SearchParams::new(args.k)
         };

@@ -65,7 +65,6 @@ fn spec(args: &AnnArgs, dimension: usize) -> IndexSpec {
     spec.kind = args.kind;
     spec.subspace_width = args.compression.dimensions_per_code();
     spec.rerank = args.rerank;
-    spec.recall_target = args.recall_target.unwrap_or(spec.recall_target);
     spec
 }
 
