@@ -59,14 +59,10 @@ fn long_rows_are_found_by_their_inner_product() {
         let got = truth.recall(&index, &model, SearchParams::new(10));
         let state = index.index.state();
         assert!(got >= 0.95, "{code:?}: {got}, {state:?}");
-<<<<<<< HEAD
         let mut scratch = Scratch::new();
         let probed = |query: &Vec<f32>| index.search(query, &SearchParams::new(10), &mut scratch).stats.lists_probed;
         let probed: usize = queries.iter().map(probed).sum();
         assert!(probed * 2 < state.lists * queries.len(), "{code:?}: {probed} lists, {state:?}");
-=======
-        assert!(state.plan.nprobe * 2 < state.lists, "{code:?}: {state:?}");
->>>>>>> h/codes
     }
 }
 
