@@ -52,7 +52,7 @@ fn scores_wide(panels: &Panels, query: &[f32], base: &[f32], factor: f32, out: &
     const STEP: usize = 4;
     let d = panels.dimension;
     assert!(query.len() == d && base.len() == panels.norms.len() && out.len() == base.len());
-    assert!(panels.data.len() == base.len() * d && base.len() % W == 0);
+    assert!(panels.data.len() == base.len() * d && base.len().is_multiple_of(W));
     let steps = panels.data.chunks(STEP * d * W).zip(base.chunks(STEP * W)).zip(out.chunks_mut(STEP * W));
     for ((columns, base), out) in steps {
         if base.len() == STEP * W {
