@@ -6,8 +6,11 @@
 use super::kernels::Kernels;
 use super::plan::{CALIBRATED_K, Calibration, Ladder, Plan, RECALL_TARGETS, Rung, StopRule, recall_required};
 use super::search::{Lists, Scratch};
-use super::trace::{Trace, homes};
+use super::spec::IndexKind;
+use super::trace::{Homes, Trace, homes};
 use super::truth::{GroundTruth, RecallCounts};
+use crate::types::{PointId, Rerank};
+use std::collections::BTreeSet;
 
 /// Numbers of candidates tried, fewest first.
 const CANDIDATE_STEPS: [usize; 19] =
@@ -18,6 +21,9 @@ const FIRST_STEPS: usize = 13;
 const PATIENCE: (f32, f32, usize) = (2.0, 1.15, 96);
 /// Held-out rows below which nothing is learnt: searches are exact, of so few rows.
 const QUERIES_MIN: usize = 16;
+/// Lists and candidates of the searches that tell what int8 loses: enough to meet nearly all neighbours.
+const SHARE_LISTS: usize = 64;
+const SHARE_CANDIDATES: usize = 1024;
 /// What an int8 re-rank costs, in codes scanned.
 const RERANK_COST: usize = 40;
 /// What visiting a list costs beyond its codes, in codes scanned.
@@ -37,12 +43,38 @@ impl Calibration {
             let trial = Trial { traces: truth.queries.iter().map(trace).collect(), steps, exact };
             Calibration { ladders: std::array::from_fn(|k| trial.ladder(k)) }
         };
-        let calibration = try_steps(&CANDIDATE_STEPS[..FIRST_STEPS]);
-        if exact || calibration.ladders.iter().all(Ladder::is_complete) {
-            return calibration;
+        let mut calibration = try_steps(&CANDIDATE_STEPS[..FIRST_STEPS]);
+        if !exact && !calibration.ladders.iter().all(Ladder::is_complete) {
+            calibration = try_steps(&CANDIDATE_STEPS);
         }
-        try_steps(&CANDIDATE_STEPS)
+        if lists.quantizer.rerank == Rerank::Int8 || lists.quantizer.kind == IndexKind::IvfInt8 {
+            for (ladder, k) in calibration.ladders.iter_mut().zip(CALIBRATED_K) {
+                let share = int8_share(lists, truth, &homes, k, &mut scratch);
+                ladder.rungs.iter_mut().chain(&mut ladder.fixed).for_each(|rung| rung.recall *= share);
+            }
+        }
+        calibration
     }
+}
+
+/// The share of the neighbours met that int8 distances keep: a trace counts who is among the candidates, not who int8 puts first.
+fn int8_share(lists: Lists<'_>, truth: &GroundTruth, homes: &Homes, k: usize, scratch: &mut Scratch) -> f32 {
+    // One more than k: the query is a row itself, and is its own nearest.
+    let plan = Plan { k: k + 1, nprobe: SHARE_LISTS, candidates: SHARE_CANDIDATES, stop: StopRule::NEVER };
+    let (mut met, mut kept) = (0, 0);
+    let mut hits = Vec::new();
+    for query in &truth.queries {
+        hits.clear();
+        lists.search(&query.vector, plan, scratch, &mut hits);
+        let visited: BTreeSet<usize> = scratch.visits().map(|(list, _)| list).collect();
+        let is_met = |id: &PointId| homes.get(id).is_some_and(|&(list, _)| visited.contains(&(list as usize)));
+        // Of several as near as the k-th any will do.
+        for id in query.true_ids(k).filter(is_met).take(k) {
+            met += 1;
+            kept += usize::from(hits.iter().any(|hit| hit.id == id));
+        }
+    }
+    if met == 0 { 1.0 } else { kept as f32 / met as f32 }
 }
 
 impl Ladder {
