@@ -8,6 +8,7 @@
 //!
 //! Called by `shard`. [`distance`] is the one exact distance of the system.
 
+mod assigner;
 mod batch;
 mod calibrate;
 mod distance;
@@ -28,6 +29,7 @@ mod top;
 mod train;
 mod trained;
 mod vector_index;
+mod work;
 
 #[cfg(test)]
 mod tests;

@@ -28,13 +28,13 @@ proptest! {
         let all = 0..panels.panels();
         let nearest = |kernels: &Kernels| {
             let mut nearest = vec![Nearest::NONE; rows];
-            (kernels.nearest_i8)(&panels, span.clone(), &bytes, &picked, &mut nearest);
-            (kernels.nearest_i8)(&panels, all.clone(), &bytes, &picked, &mut nearest);
+            (kernels.nearest_i8)(&panels, span.clone(), bytes.all(), &picked, &mut nearest);
+            (kernels.nearest_i8)(&panels, all.clone(), bytes.all(), &picked, &mut nearest);
             nearest
         };
         let scores = |kernels: &Kernels| {
             let mut scores = vec![0f32; rows * panels.columns_padded()];
-            (kernels.scores_i8)(&panels, &bytes, factor, &mut scores);
+            (kernels.scores_i8)(&panels, bytes.all(), factor, &mut scores);
             scores.into_iter().map(f32::to_bits).collect::<Vec<_>>()
         };
         for other in available().into_iter().skip(1) {
@@ -67,7 +67,7 @@ fn scores_are_near_the_exact_ones() {
     let panels = BytePanels::new(&centroids, d, kernels);
     let bytes = ByteRows::new(&data, d, kernels);
     let mut scores = vec![0f32; rows * panels.columns_padded()];
-    (kernels.scores_i8)(&panels, &bytes, -2.0, &mut scores);
+    (kernels.scores_i8)(&panels, bytes.all(), -2.0, &mut scores);
     for (row, scores) in data.chunks(d).zip(scores.chunks(panels.columns_padded())) {
         for (column, score) in centroids.chunks(d).zip(scores) {
             let exact = (kernels.dot)(column, column) - 2.0 * (kernels.dot)(row, column);

@@ -3,6 +3,7 @@
 //! Called by `assign_*` and, outside this directory, by `kmeans`, `assigner` and `truth`.
 
 use super::Kernels;
+use std::ops::Range;
 
 /// Adding it to a number of [−2^21, 2^21] rounds half to even and leaves the integer, in two's complement, in the low bits.
 pub(crate) const ROUND_SIGNED: f32 = 12_582_912.0;
@@ -49,8 +50,9 @@ impl ByteRows {
 
     /// Some of the rows, in the order of `members`.
     pub(crate) fn gather(&self, members: &[u32]) -> ByteRows {
-        let mut bytes = Vec::with_capacity(members.len() * self.stride());
-        members.iter().for_each(|&i| bytes.extend_from_slice(self.row(i as usize)));
+        let mut bytes = Vec::with_capacity(members.len() * stride(self.dimension));
+        let all = self.all();
+        members.iter().for_each(|&i| bytes.extend_from_slice(all.row(i as usize)));
         ByteRows {
             dimension: self.dimension,
             bytes,
@@ -64,12 +66,43 @@ impl ByteRows {
         self.steps.len()
     }
 
+    /// All of them.
+    pub(crate) fn all(&self) -> ByteSlice<'_> {
+        self.slice(0..self.len())
+    }
+
+    /// Those of `span`, numbered from 0.
+    pub(crate) fn slice(&self, span: Range<usize>) -> ByteSlice<'_> {
+        let stride = stride(self.dimension);
+        ByteSlice {
+            dimension: self.dimension,
+            bytes: &self.bytes[span.start * stride..span.end * stride],
+            steps: &self.steps[span.clone()],
+            biases: &self.biases[span],
+        }
+    }
+}
+
+/// Consecutive rows of [`ByteRows`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ByteSlice<'a> {
+    dimension: usize,
+    bytes: &'a [u8],
+    steps: &'a [f32],
+    biases: &'a [i32],
+}
+
+impl<'a> ByteSlice<'a> {
+    pub(crate) fn len(&self) -> usize {
+        self.steps.len()
+    }
+
     pub(super) fn stride(&self) -> usize {
         stride(self.dimension)
     }
 
     /// The padded bytes of a row.
-    pub(crate) fn row(&self, i: usize) -> &[u8] {
+    pub(super) fn row(&self, i: usize) -> &'a [u8] {
         &self.bytes[i * self.stride()..(i + 1) * self.stride()]
     }
 
@@ -143,7 +176,7 @@ impl BytePanels {
     }
 
     /// The lengths agree with each other and with the rows'; every kernel relies on it.
-    pub(super) fn check(&self, rows: &ByteRows) {
+    pub(super) fn check(&self, rows: ByteSlice<'_>) {
         assert!(rows.len() == 0 || rows.dimension == self.dimension, "rows and columns of one dimension");
         assert_eq!(rows.bytes.len(), rows.len() * rows.stride(), "whole rows");
         assert_eq!(self.lines.len(), self.panels() * self.quads(), "whole panels");

@@ -20,7 +20,7 @@ mod avx512;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use bytes::{BytePanels, ByteRows, Nearest, ROUND_SIGNED};
+pub(crate) use bytes::{BytePanels, ByteRows, ByteSlice, Nearest, ROUND_SIGNED};
 use std::ops::Range;
 use std::sync::OnceLock;
 
@@ -61,9 +61,9 @@ pub(crate) struct Kernels {
     /// Rounds to the bits of int8 numbers, the largest to ±127; the step they count (0 for zeros).
     pub(crate) to_bytes: fn(&[f32], &mut [u8]) -> f32,
     /// Nearest columns of some panels for some rows, in int8 (see `assign_scalar`).
-    pub(crate) nearest_i8: fn(&BytePanels, Range<usize>, &ByteRows, &[u32], &mut [Nearest]),
+    pub(crate) nearest_i8: fn(&BytePanels, Range<usize>, ByteSlice<'_>, &[u32], &mut [Nearest]),
     /// All rows against all columns in int8: `base + factor · dot`.
-    pub(crate) scores_i8: fn(&BytePanels, &ByteRows, f32, &mut [f32]),
+    pub(crate) scores_i8: fn(&BytePanels, ByteSlice<'_>, f32, &mut [f32]),
     /// Scores code blocks and collects candidates.
     pub(crate) scan: fn(&ScanInput<'_>, usize, f32, &mut [u64]) -> ScanProgress,
 }
