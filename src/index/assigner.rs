@@ -2,7 +2,7 @@
 //! √k centres, and a row is compared with those of the nearest groups. Near ties are settled in f32.
 //! Called by `kmeans`, `batch` and `train`.
 
-use super::kernels::{BytePanels, ByteSlice, Kernels, Nearest};
+use super::kernels::{BytePanels, ByteRows, ByteSlice, Kernels, Nearest};
 use super::kmeans::Clustering;
 use super::random::SplitMix64;
 use super::work::Work;
@@ -58,8 +58,8 @@ impl<'a> Assigner<'a> {
     fn grouped(centroids: &'a [f32], dimension: usize, work: Work<'_>) -> Assigner<'a> {
         let count = centroids.len() / dimension;
         let size = ((count as f32).sqrt() as usize).max(knob("GS", GROUP_SIZE_MIN));
-        let bytes = super::kernels::ByteRows::new(centroids, dimension, work.kernels);
-        let clustering = Clustering { rows: centroids, bytes: &bytes, dimension, work };
+        let bytes = ByteRows::new(centroids, dimension, work.kernels);
+        let clustering = Clustering { rows: centroids, bytes: bytes.all(), dimension, work };
         let centres = clustering.lloyd(count.div_ceil(size), &mut SplitMix64::new(SEED));
         let members = clustering.members(&centres);
         let (mut order, mut groups, mut kept) = (Vec::with_capacity(count * 5 / 4), Vec::new(), Vec::new());

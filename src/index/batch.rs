@@ -1,31 +1,40 @@
-//! Rows assigned and encoded together, so that centroids are read once for many rows. Called by `train` and `filing`.
+//! Rows assigned and encoded together: in parts of a fixed size, several at once, so that centroids are read once for many rows.
+//! What comes out depends on the rows alone, not on the threads. Called by `train` and `filing`.
 
-use super::kernels::Kernels;
-use super::list::PostingList;
+use super::assigner::{AssignScratch, Assigner};
+use super::kernels::ByteRows;
+use super::list::{EncodedRow, PostingList};
 use super::quantizer::{EncodeScratch, Quantizer};
+use super::work::Work;
 use crate::types::PointId;
+use std::ops::Range;
 
-/// Rows a batch holds.
-const BATCH_ROWS: usize = 192;
+/// Numbers a part holds: about what the cache next to a core does, with what is computed from them.
+const PART_NUMBERS: usize = 1 << 16;
+/// Parts of a full batch: enough to keep many cores busy for some milliseconds.
+const PARTS: usize = 32;
 
 /// Rows waiting to be assigned.
 #[derive(Default)]
 pub(crate) struct Batch {
     ids: Vec<(PointId, u64)>,
     raw: Vec<f32>,
-    projected: Vec<f32>,
-    nearest: Vec<u32>,
-    scratch: EncodeScratch,
 }
 
 /// A row and the list it belongs to.
 pub(crate) struct AssignedRow<'a> {
     pub(crate) list: usize,
     row: (PointId, u64, &'a [f32]),
-    projected: &'a [f32],
-    quantizer: &'a Quantizer,
-    scratch: &'a mut EncodeScratch,
-    kernels: &'a Kernels,
+    residual_square: f32,
+    /// None in IVF-Flat.
+    encoded: Option<&'a EncodedRow>,
+}
+
+/// What a part's rows become.
+struct EncodedPart {
+    lists: Vec<u32>,
+    residual_squares: Vec<f32>,
+    rows: Vec<EncodedRow>,
 }
 
 impl Batch {
@@ -34,7 +43,7 @@ impl Batch {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.len() >= BATCH_ROWS
+        self.raw.len() >= PARTS * PART_NUMBERS
     }
 
     pub(crate) fn add(&mut self, id: PointId, version: u64, row: &[f32]) {
@@ -43,27 +52,80 @@ impl Batch {
     }
 
     /// Assigns the rows and gives them, in the order they were added, to `place`; leaves the batch empty.
-    pub(crate) fn encode(&mut self, quantizer: &Quantizer, kernels: &Kernels, place: &mut dyn FnMut(AssignedRow<'_>)) {
+    pub(crate) fn encode(
+        &mut self,
+        quantizer: &Quantizer,
+        assigner: &Assigner<'_>,
+        work: Work<'_>,
+        place: &mut dyn FnMut(AssignedRow<'_>),
+    ) {
         let d = quantizer.dimension;
-        self.projected.resize(self.raw.len(), 0.0);
-        for (raw, projected) in self.raw.chunks_exact(d).zip(self.projected.chunks_exact_mut(d)) {
-            quantizer.project_row(raw, projected, kernels);
+        let parts = self.parts(d);
+        let encoded = work.parallel(parts.clone(), |part| {
+            EncodedPart::new(&self.raw[part.start * d..part.end * d], quantizer, assigner, work)
+        });
+        let t=rd();
+        for (part, encoded) in parts.zip(&encoded) {
+            for (i, (&list, &residual_square)) in part.zip(encoded.lists.iter().zip(&encoded.residual_squares)) {
+                let (id, version) = self.ids[i];
+                let row = (id, version, &self.raw[i * d..(i + 1) * d]);
+                let encoded = encoded.rows.get(i % (PART_NUMBERS / d).max(1));
+                place(AssignedRow { list: list as usize, row, residual_square, encoded });
+            }
         }
-        self.nearest.resize(self.ids.len(), 0);
-        (kernels.assign)(&quantizer.panels, &self.projected, &mut self.nearest);
-        let rows = self.raw.chunks_exact(d).zip(self.projected.chunks_exact(d));
-        for ((&(id, version), &list), (raw, projected)) in self.ids.iter().zip(&self.nearest).zip(rows) {
-            let scratch = &mut self.scratch;
-            place(AssignedRow { list: list as usize, row: (id, version, raw), projected, quantizer, scratch, kernels });
-        }
+        tick(4,t);
         self.ids.clear();
         self.raw.clear();
     }
+
+    fn parts(&self, dimension: usize) -> impl Iterator<Item = Range<usize>> + Clone + Send + use<> {
+        let (rows, count) = ((PART_NUMBERS / dimension).max(1), self.len());
+        (0..count).step_by(rows).map(move |start| start..count.min(start + rows))
+    }
 }
 
+impl EncodedPart {
+    fn new(raw: &[f32], quantizer: &Quantizer, assigner: &Assigner<'_>, work: Work<'_>) -> EncodedPart {
+        let (d, kernels) = (quantizer.dimension, work.kernels);
+        let t=rd();
+        let mut projected = vec![0f32; raw.len()];
+        for (raw, projected) in raw.chunks_exact(d).zip(projected.chunks_exact_mut(d)) {
+            quantizer.project_row(raw, projected, kernels);
+        }
+        tick(0,t);let t=rd();
+        let bytes = ByteRows::new(&projected, d, kernels);
+        tick(1,t);let t=rd();
+        let mut lists = Vec::new();
+        if knob("SETTLE",1)==1 {
+        assigner.settle(&projected, bytes.all(), &mut AssignScratch::default(), kernels, &mut lists);
+        } else {assigner.nearest(bytes.all(), &mut AssignScratch::default(), kernels, &mut lists);}
+        tick(2,t);let t=rd();
+        let mut part = EncodedPart { residual_squares: Vec::with_capacity(lists.len()), rows: Vec::new(), lists };
+        let mut scratch = EncodeScratch::default();
+        for ((raw, projected), &list) in raw.chunks_exact(d).zip(projected.chunks_exact(d)).zip(&part.lists) {
+            part.residual_squares.push(quantizer.encode(raw, projected, list as usize, &mut scratch, kernels));
+            if quantizer.codebook.is_some() {
+                part.rows.push(scratch.row.clone());
+            }
+        }
+        tick(3,t);
+        part
+    }
+}
+
+use super::assigner::knob;
+pub(crate) static mut T:[u64;8]=[0;8];
+pub(crate) fn rd()->u64{unsafe{std::arch::x86_64::_rdtsc()}}
+pub(crate) fn tick(i:usize,t:u64){unsafe{T[i]+=rd()-t;}}
+
 impl AssignedRow<'_> {
-    /// Encodes the row at the end of its list; returns its squared residual.
+    /// Appends the row to its list; returns its squared residual.
     pub(crate) fn push(self, list: &mut PostingList) -> f32 {
-        self.quantizer.push(self.row, self.projected, (self.list, list), self.scratch, self.kernels)
+        let (id, version, raw) = self.row;
+        match self.encoded {
+            Some(encoded) => list.push_coded(id, version, encoded),
+            None => list.push_exact(id, version, raw),
+        }
+        self.residual_square
     }
 }

@@ -2,11 +2,13 @@
 //! lock, run off it, installed under it. Rows keep their slots, so installing costs the rows moved, not the rows held.
 //! Called by `vector_index` and `shard`.
 
+use super::assigner::Assigner;
 use super::batch::Batch;
 use super::kernels::Kernels;
 use super::list::{LiveList, PostingList};
 use super::quantizer::Quantizer;
 use super::tail::{Chunk, TailSlot};
+use super::work::Work;
 use crate::types::PointId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -63,6 +65,9 @@ impl FilingJob {
             open.insert(i, self.open(i, list));
         }
         let mut filed = Filed { epoch: self.epoch, changed: Vec::new(), residual_sum: 0.0, rows: 0 };
+        let work = Work::alone(self.kernels);
+        let rows = self.tail_rows();
+        let assigner = Assigner::new(&self.quantizer.centroids, self.quantizer.dimension, rows, work);
         let mut batch = Batch::default();
         let mut origins: Vec<Location> = Vec::new();
         for (number, chunk) in &self.chunks {
@@ -72,17 +77,18 @@ impl FilingJob {
                 batch.add(chunk.rows.ids[slot], chunk.rows.versions[slot], vector);
                 origins.push(Location::Tail(TailSlot { chunk: *number, slot: slot as u32 }));
                 if batch.is_full() {
-                    self.flush(&mut batch, &mut origins, &mut open, &mut filed);
+                    self.flush(&assigner, &mut batch, &mut origins, &mut open, &mut filed);
                 }
             }
         }
-        self.flush(&mut batch, &mut origins, &mut open, &mut filed);
+        self.flush(&assigner, &mut batch, &mut origins, &mut open, &mut filed);
         filed.changed = open.into_iter().map(|(list, open)| open.close(list)).collect();
         filed
     }
 
     fn flush(
         &self,
+        assigner: &Assigner<'_>,
         batch: &mut Batch,
         origins: &mut Vec<Location>,
         open: &mut BTreeMap<usize, OpenList>,
@@ -90,7 +96,7 @@ impl FilingJob {
     ) {
         let mut origin = origins.drain(..);
         filed.rows += batch.len();
-        batch.encode(&self.quantizer, self.kernels, &mut |row| {
+        batch.encode(&self.quantizer, assigner, Work::alone(self.kernels), &mut |row| {
             let list = row.list;
             let target = open.entry(list).or_insert_with(|| self.open(list, &self.lists[list]));
             target.origins.extend(origin.next());

@@ -2,7 +2,7 @@
 //! are summed in order, ties go to the lowest centroid. Called by `train`.
 
 use super::assigner::{AssignScratch, Assigner};
-use super::kernels::{BytePanels, ByteRows, Nearest};
+use super::kernels::{BytePanels, ByteSlice, Nearest};
 use super::random::SplitMix64;
 use super::work::Work;
 use std::ops::Range;
@@ -17,29 +17,36 @@ const PART_ROWS: usize = 1024;
 #[derive(Clone, Copy)]
 pub(crate) struct Clustering<'a> {
     pub(crate) rows: &'a [f32],
-    pub(crate) bytes: &'a ByteRows,
+    pub(crate) bytes: ByteSlice<'a>,
     pub(crate) dimension: usize,
     pub(crate) work: Work<'a>,
 }
 
-impl Clustering<'_> {
-    fn len(&self) -> usize {
+impl<'a> Clustering<'a> {
+    pub(crate) fn len(&self) -> usize {
         self.rows.len() / self.dimension
     }
 
-    fn row(&self, i: usize) -> &[f32] {
+    fn row(&self, i: usize) -> &'a [f32] {
         &self.rows[i * self.dimension..(i + 1) * self.dimension]
     }
 
-    /// Pieces of the first `count` rows.
-    fn parts(count: usize) -> impl Iterator<Item = Range<usize>> + Send {
+    /// The first `count` rows.
+    pub(crate) fn head(&self, count: usize) -> Clustering<'a> {
+        let count = count.min(self.len());
+        Clustering { rows: &self.rows[..count * self.dimension], bytes: self.bytes.slice(0..count), ..*self }
+    }
+
+    /// Pieces of a fixed size.
+    fn parts(&self) -> impl Iterator<Item = Range<usize>> + Send + use<> {
+        let count = self.len();
         (0..count).step_by(PART_ROWS).map(move |start| start..count.min(start + PART_ROWS))
     }
 
     /// The nearest centroid of each row.
     pub(crate) fn assign(&self, centroids: &[f32]) -> Vec<u32> {
         let assigner = Assigner::new(centroids, self.dimension, self.len(), self.work);
-        let assigned = self.work.parallel(Self::parts(self.len()), |part| {
+        let assigned = self.work.parallel(self.parts(), |part| {
             let mut nearest = Vec::new();
             let mut scratch = AssignScratch::default();
             assigner.nearest(self.bytes.slice(part), &mut scratch, self.work.kernels, &mut nearest);
@@ -59,13 +66,7 @@ impl Clustering<'_> {
 
     /// Lloyd's algorithm from `k` random rows; `min(k, rows)` centroids. Cost: 8 · rows · k · d products of int8.
     pub(crate) fn lloyd(&self, k: usize, rng: &mut SplitMix64) -> Vec<f32> {
-        self.lloyd_on_head(self.len(), k, rng)
-    }
-
-    /// [`Clustering::lloyd`] on the first `count` rows alone.
-    fn lloyd_on_head(&self, count: usize, k: usize, rng: &mut SplitMix64) -> Vec<f32> {
-        let count = count.min(self.len());
-        let picked = rng.sample(count, k);
+        let picked = rng.sample(self.len(), k);
         let mut centroids: Vec<f32> = picked.iter().flat_map(|&i| self.row(i)).copied().collect();
         if picked.len() <= 1 {
             return self.mean().unwrap_or_default();
@@ -74,18 +75,18 @@ impl Clustering<'_> {
             if self.work.is_cancelled() {
                 break;
             }
-            let nearest = self.nearest_of_few(count, &centroids);
+            let nearest = self.nearest_of_few(&centroids);
             let counts = self.update(&mut centroids, &nearest);
             self.reseed_empty(&mut centroids, counts);
         }
         centroids
     }
 
-    /// The nearest centroid of each of the first `count` rows: every row with every centroid.
-    fn nearest_of_few(&self, count: usize, centroids: &[f32]) -> Vec<u32> {
+    /// The nearest centroid of each row, by comparing every row with every centroid.
+    fn nearest_of_few(&self, centroids: &[f32]) -> Vec<u32> {
         let kernels = self.work.kernels;
         let panels = BytePanels::new(centroids, self.dimension, kernels);
-        let assigned = self.work.parallel(Self::parts(count), |part| {
+        let assigned = self.work.parallel(self.parts(), |part| {
             let picked: Vec<u32> = (0..part.len() as u32).collect();
             let mut nearest = vec![Nearest::NONE; part.len()];
             (kernels.nearest_i8)(&panels, 0..panels.panels(), self.bytes.slice(part), &picked, &mut nearest);
@@ -157,7 +158,7 @@ impl Clustering<'_> {
         if coarse < 2 {
             return self.lloyd(k.max(1), rng);
         }
-        let members = self.members(&self.lloyd_on_head(coarse * COARSE_ROWS_PER_CENTROID, coarse, rng));
+        let members = self.members(&self.head(coarse * COARSE_ROWS_PER_CENTROID).lloyd(coarse, rng));
         let seats = seats_by_mass(&members.iter().map(Vec::len).collect::<Vec<_>>(), k);
         let parts: Vec<_> = members.iter().zip(seats).map(|(rows, seats)| (rows, seats, rng.fork())).collect();
         self.work.parallel(parts, |(rows, seats, mut rng)| self.split(rows, seats, &mut rng)).concat()
@@ -167,7 +168,7 @@ impl Clustering<'_> {
     fn split(&self, members: &[u32], k: usize, rng: &mut SplitMix64) -> Vec<f32> {
         let rows: Vec<f32> = members.iter().flat_map(|&i| self.row(i as usize)).copied().collect();
         let bytes = self.bytes.gather(members);
-        let part = Clustering { rows: &rows, bytes: &bytes, work: self.work.on_one_thread(), ..*self };
+        let part = Clustering { rows: &rows, bytes: bytes.all(), work: self.work.on_one_thread(), ..*self };
         part.lloyd(k, rng)
     }
 
@@ -219,7 +220,7 @@ fn seats_by_mass(masses: &[usize], total: usize) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::kernels;
+    use crate::index::kernels::{self, ByteRows};
 
     fn blobs(count: usize) -> Vec<f32> {
         let mut rng = SplitMix64::new(3);
@@ -231,7 +232,7 @@ mod tests {
         let rows = blobs(2000);
         let work = Work::alone(kernels::active());
         let bytes = ByteRows::new(&rows, 2, work.kernels);
-        let clustering = Clustering { rows: &rows, bytes: &bytes, dimension: 2, work };
+        let clustering = Clustering { rows: &rows, bytes: bytes.all(), dimension: 2, work };
         let centroids = clustering.two_level(40, &mut SplitMix64::new(1));
         assert!(centroids.len() / 2 >= 36, "{}", centroids.len() / 2);
         for blob in 0..10 {
@@ -245,7 +246,7 @@ mod tests {
         let rows = vec![0.25f32; 3 * 500];
         let work = Work::alone(kernels::active());
         let bytes = ByteRows::new(&rows, 3, work.kernels);
-        let clustering = Clustering { rows: &rows, bytes: &bytes, dimension: 3, work };
+        let clustering = Clustering { rows: &rows, bytes: bytes.all(), dimension: 3, work };
         let centroids = clustering.two_level(16, &mut SplitMix64::new(1));
         assert!(!centroids.is_empty() && centroids.iter().all(|c| c.is_finite()));
     }
@@ -259,7 +260,7 @@ mod tests {
         rows.extend([500.0, 0.0]);
         let work = Work::alone(kernels::active());
         let bytes = ByteRows::new(&rows, 2, work.kernels);
-        let clustering = Clustering { rows: &rows, bytes: &bytes, dimension: 2, work };
+        let clustering = Clustering { rows: &rows, bytes: bytes.all(), dimension: 2, work };
         let bounds = ListBounds { rows_min: 5, rows_aim: 100, rows_max: 300 };
         let balanced = clustering.balance(&[0.5, 0.0, 500.0, 0.0], bounds, &mut SplitMix64::new(2));
         assert!(balanced.len() / 2 >= 8, "{balanced:?}");

@@ -40,10 +40,10 @@ pub use filing::{Filed, FilingJob};
 pub use sealed::Sealed;
 pub use search::Scratch;
 pub use spec::{Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchStats};
-pub use train::{RowSource, RowVisitor, SourceError, TrainError, train};
+pub use train::{RowSource, RowVisitor, SourceError, TrainError, TrainOptions, train};
 pub use vector_index::{InstallError, Installed, VectorIndex};
 
-/// The name of the kernels in use: `scalar` or `avx2`.
+/// The name of the kernels in use: `scalar`, `avx2` or `avx512`.
 pub fn active_simd() -> &'static str {
     kernels::active().name
 }

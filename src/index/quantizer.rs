@@ -3,12 +3,12 @@
 //! (the unbiased form of RaBitQ, Gao and Long 2024, on a trained codebook), so that one look-up table serves all lists.
 //! Called by `train`, `filing`, `search` and `file`.
 
-use super::kernels::{Kernels, Panels, ROUND_SIGNED};
+use super::kernels::{Kernels, Panels, ROUND_SIGNED, half};
 use super::list::{EncodedRow, PostingList};
 use super::product::Codebook;
 use super::rotation::Rotation;
 use super::spec::{IndexKind, IndexSpec};
-use crate::types::{Metric, PointId};
+use crate::types::Metric;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Quantizer {
@@ -24,8 +24,37 @@ pub(crate) struct Quantizer {
     pub(crate) rank_base: Vec<f32>,
     /// None in IVF-Flat.
     pub(crate) codebook: Option<Codebook>,
+    pub(crate) units: FactorUnits,
     /// Mean squared residual of the rows it was built with.
     pub(crate) residual_mean: f32,
+}
+
+/// What the rows' factors are counted in, so that half precision holds them whatever the vectors' lengths are: scales in
+/// `length`, addends in `length²`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct FactorUnits {
+    /// A power of two.
+    pub(crate) length: f32,
+}
+
+impl FactorUnits {
+    /// For rows of this mean squared residual.
+    pub(crate) fn new(residual_mean: f32) -> FactorUnits {
+        const EXPONENT: u32 = 0x7f80_0000;
+        let length = f32::from_bits(residual_mean.sqrt().to_bits() & EXPONENT);
+        let units = FactorUnits { length };
+        if units.is_valid() { units } else { FactorUnits { length: 1.0 } }
+    }
+
+    /// Whether dividing by them is exact (but for sums that overflow anyway).
+    pub(crate) fn is_valid(self) -> bool {
+        let power_of_two = self.length.to_bits() & 0x807f_ffff == 0;
+        power_of_two && (1e-15..=1e15).contains(&self.length)
+    }
+
+    pub(crate) fn square(self) -> f32 {
+        self.length * self.length
+    }
 }
 
 /// The trained parts of a quantizer.
@@ -36,6 +65,7 @@ pub(crate) struct QuantizerParts {
     pub(crate) rotation: Rotation,
     pub(crate) centroids: Vec<f32>,
     pub(crate) codebook: Option<Codebook>,
+    pub(crate) units: FactorUnits,
     pub(crate) residual_mean: f32,
 }
 
@@ -45,18 +75,18 @@ pub(crate) struct EncodeScratch {
     residual: Vec<f32>,
     unit: Vec<f32>,
     decoded: Vec<f32>,
-    row: EncodedRow,
+    pub(crate) row: EncodedRow,
 }
 
 impl Quantizer {
     pub(crate) fn new(parts: QuantizerParts, kernels: &Kernels) -> Quantizer {
-        let QuantizerParts { metric, dimension, mean, rotation, centroids, codebook, residual_mean } = parts;
+        let QuantizerParts { metric, dimension, mean, rotation, centroids, codebook, units, residual_mean } = parts;
         let panels = Panels::new(&centroids, dimension, kernels);
         let mut rank_base = panels.norms.clone();
         if metric == Metric::Dot {
             rank_base[..panels.columns].fill(0.0);
         }
-        Quantizer { metric, dimension, mean, rotation, centroids, panels, rank_base, codebook, residual_mean }
+        Quantizer { metric, dimension, mean, rotation, centroids, panels, rank_base, codebook, units, residual_mean }
     }
 
     pub(crate) fn kind(&self) -> IndexKind {
@@ -128,12 +158,13 @@ impl Quantizer {
         }
     }
 
-    /// Appends a row to its list; returns its squared residual. `projected` as [`Quantizer::project_row`] gave it.
-    pub(crate) fn push(
+    /// Encodes a row of the list into `scratch.row` (nothing in IVF-Flat); returns its squared residual. `projected` as
+    /// [`Quantizer::project_row`] gave it.
+    pub(crate) fn encode(
         &self,
-        (id, version, raw): (PointId, u64, &[f32]),
+        raw: &[f32],
         projected: &[f32],
-        (list, rows): (usize, &mut PostingList),
+        list: usize,
         scratch: &mut EncodeScratch,
         kernels: &Kernels,
     ) -> f32 {
@@ -141,18 +172,14 @@ impl Quantizer {
         residual.clear();
         residual.extend(projected.iter().zip(self.centroid(list)).map(|(x, c)| x - c));
         let square = (kernels.dot)(residual, residual);
-        match &self.codebook {
-            None => rows.push_exact(id, version, raw),
-            Some(codebook) => {
-                self.encode(codebook, raw, list, square, scratch, kernels);
-                rows.push_coded(id, version, &scratch.row);
-            }
+        if let Some(codebook) = &self.codebook {
+            self.encode_residual(codebook, raw, list, square, scratch, kernels);
         }
         square
     }
 
     /// Encodes `scratch.residual` into `scratch.row`.
-    fn encode(
+    fn encode_residual(
         &self,
         codebook: &Codebook,
         raw: &[f32],
@@ -173,12 +200,13 @@ impl Quantizer {
         // A cosine is the L2 form of unit vectors; what a vector lacks to unit length (a zero vector: 1) is added back.
         let lack = if self.metric == Metric::Cosine { 1.0 - (kernels.dot)(raw, raw) } else { 0.0 };
         let centroid = self.centroid(list);
-        row.scale = self.product_factor() * gain;
+        row.scale = half::from_f32(self.product_factor() * gain / self.units.length);
         row.bytes.resize(self.dimension, 0);
         row.byte_step = (kernels.to_bytes)(residual, &mut row.bytes);
-        (row.add, row.byte_add) = (0.0, 0.0);
+        (row.add, row.byte_add) = (half::from_f32(0.0), 0.0);
         if self.metric != Metric::Dot {
-            row.add = square + 2.0 * gain * (kernels.dot)(centroid, decoded) + lack;
+            let add = square + 2.0 * gain * (kernels.dot)(centroid, decoded) + lack;
+            row.add = half::from_f32(add / self.units.square());
             decoded.iter_mut().zip(&row.bytes).for_each(|(r, &b)| *r = f32::from(b as i8) * row.byte_step);
             row.byte_add = (kernels.dot)(decoded, decoded) + 2.0 * (kernels.dot)(centroid, decoded) + lack;
         }

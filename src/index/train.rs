@@ -2,17 +2,19 @@
 //! and, on the side, finds the true neighbours of held-out rows, by which the search settings are chosen.
 //! Memory: the sealed lists, the sample, no more. Called by `shard`, off any lock.
 
+use super::assigner::Assigner;
 use super::batch::Batch;
 use super::calibrate::{Calibration, GroundTruth};
-use super::kernels::{self, Kernels};
+use super::kernels::{self, ByteRows, Kernels};
 use super::kmeans::{Clustering, ListBounds};
 use super::list::{LiveList, PostingList};
 use super::product::Codebook;
-use super::quantizer::{Quantizer, QuantizerParts};
+use super::quantizer::{FactorUnits, Quantizer, QuantizerParts};
 use super::random::SplitMix64;
 use super::rotation::Rotation;
 use super::sealed::Sealed;
 use super::spec::{IndexKind, IndexSpec};
+use super::work::Work;
 use crate::types::{Metric, PointId};
 use std::sync::Arc;
 
@@ -60,15 +62,36 @@ pub enum TrainError {
         /// The row's.
         got: usize,
     },
-    /// The source failed, or cancelled.
+    /// The source failed.
     #[error("rows: {0}")]
     Source(#[source] SourceError),
+    /// [`TrainOptions::cancelled`] said so.
+    #[error("the training was cancelled")]
+    Cancelled,
 }
 
-/// Builds posting lists for all rows of `source`: deterministic in spec, rows (with their order) and seed, on every CPU.
-/// Cost: about 20 µs CPU a row at 100,000 rows of 128 dimensions; the assignment grows with rows².
-pub fn train(spec: &IndexSpec, source: &mut dyn RowSource, seed: u64) -> Result<Sealed, TrainError> {
-    train_with(kernels::active(), spec, source, seed)
+/// How to build: nothing of it but the seed decides what is built.
+#[derive(Clone, Copy)]
+pub struct TrainOptions<'a> {
+    /// Decides every random choice.
+    pub seed: u64,
+    /// Threads that compute at once, the caller's among them.
+    pub threads: usize,
+    /// Asked every few milliseconds, from any of the threads: whether the result is no longer wanted.
+    pub cancelled: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl TrainOptions<'_> {
+    /// On the caller's thread, to the end.
+    pub fn new(seed: u64) -> TrainOptions<'static> {
+        TrainOptions { seed, threads: 1, cancelled: &|| false }
+    }
+}
+
+/// Builds posting lists for all rows of `source`: deterministic in spec, rows (with their order) and seed, on every CPU and for
+/// any number of threads. Cost: about 4 µs CPU a row at a million rows of 128 dimensions; the assignment grows with rows^1.5.
+pub fn train(spec: &IndexSpec, source: &mut dyn RowSource, options: &TrainOptions<'_>) -> Result<Sealed, TrainError> {
+    train_with(kernels::active(), spec, source, options)
 }
 
 /// [`train`] with given kernels.
@@ -76,20 +99,29 @@ pub(crate) fn train_with(
     kernels: &'static Kernels,
     spec: &IndexSpec,
     source: &mut dyn RowSource,
-    seed: u64,
+    options: &TrainOptions<'_>,
 ) -> Result<Sealed, TrainError> {
     if spec.kind == IndexKind::Flat {
         return Err(TrainError::Flat);
     }
-    let mut rng = SplitMix64::new(seed);
+    let work = Work::new(kernels, options.threads, options.cancelled);
+    let wanted = || if work.is_cancelled() { Err(TrainError::Cancelled) } else { Ok(()) };
+    let mut rng = SplitMix64::new(options.seed);
+    let t0 = std::time::Instant::now();
     let sample = Sample::draw(spec, source, &mut rng)?;
-    let trainer = Trainer { kernels, spec, rng };
+    eprintln!("draw {:?}", t0.elapsed());let t0 = std::time::Instant::now();
+    wanted()?;
+    let trainer = Trainer { work, spec, rng };
     let (mut quantizer, truth) = trainer.quantizer(sample);
-    let mut encoder = Encoder::new(kernels, &quantizer, truth);
-    visit_checked(spec, source, &mut |id, version, row| encoder.push(id, version, row))?;
-    let (lists, truth, residual_mean) = encoder.finish();
+    wanted()?;
+    eprintln!("quantizer {:?}", t0.elapsed());let t0 = std::time::Instant::now();
+    let (lists, truth, residual_mean) = Encoder::new(work, &quantizer, truth, source.rows_hint()).run(spec, source)?;
     quantizer.residual_mean = residual_mean;
+    let (t,g)=unsafe{(super::batch::T,|x:u64|x as f64/2.6e9)};
+    eprintln!("encode {:?} residual {residual_mean} truth {:.3} place {:.3} project {:.3} bytes {:.3} assign {:.3} encode {:.3}", t0.elapsed(),g(t[5]),g(t[4]),g(t[0]),g(t[1]),g(t[2]),g(t[3]));let t0 = std::time::Instant::now();
     let calibration = Calibration::choose(&quantizer, &lists, &truth, spec.recall_target, kernels);
+    eprintln!("calibrate {:?}", t0.elapsed());
+    wanted()?;
     Ok(Sealed { quantizer: Arc::new(quantizer), lists, calibration })
 }
 
@@ -147,7 +179,7 @@ impl Sample {
 }
 
 struct Trainer<'a> {
-    kernels: &'static Kernels,
+    work: Work<'a>,
     spec: &'a IndexSpec,
     rng: SplitMix64,
 }
@@ -155,7 +187,7 @@ struct Trainer<'a> {
 impl Trainer<'_> {
     /// Trains on the sample, but for the rows held out as queries.
     fn quantizer(mut self, sample: Sample) -> (Quantizer, GroundTruth) {
-        let (d, kernels) = (self.spec.dimension, self.kernels);
+        let (d, kernels) = (self.spec.dimension, self.work.kernels);
         let held_out = self.hold_out(&sample);
         let truth = GroundTruth::new(kernels, self.spec.metric, d, &held_out, &sample.ids, &sample.rows);
         let total = sample.total;
@@ -171,12 +203,23 @@ impl Trainer<'_> {
             rotation,
             centroids: Vec::new(),
             codebook: None,
+            units: FactorUnits::new(1.0),
             residual_mean: 0.0,
         };
         let projected = project_sample(&parts, sample, &held_out, kernels);
-        let centroids = self.centroids(&projected, total);
-        let codebook = (self.spec.kind == IndexKind::IvfPq).then(|| self.codebook(&projected, &centroids));
-        (Quantizer::new(QuantizerParts { centroids, codebook, ..parts }, kernels), truth)
+        let t0 = std::time::Instant::now();
+        let bytes = ByteRows::new(&projected, d, kernels);
+        let sample = Clustering { rows: &projected, bytes: bytes.all(), dimension: d, work: self.work };
+        let centroids = self.centroids(sample, total);
+        eprintln!(" centroids {:?}", t0.elapsed());let t0 = std::time::Instant::now();
+        let (codebook, units) = match self.spec.kind {
+            IndexKind::IvfPq => {
+                let (codebook, residual_mean) = self.codebook(sample, &centroids);eprintln!(" codebook {:?}", t0.elapsed());
+                (Some(codebook), FactorUnits::new(residual_mean))
+            }
+            _ => (None, parts.units),
+        };
+        (Quantizer::new(QuantizerParts { centroids, codebook, units, ..parts }, kernels), truth)
     }
 
     /// Places of the sample that serve as queries: few beside the rows that train.
@@ -187,33 +230,37 @@ impl Trainer<'_> {
         held_out
     }
 
-    fn centroids(&mut self, projected: &[f32], total: usize) -> Vec<f32> {
-        let clustering = Clustering { rows: projected, dimension: self.spec.dimension, kernels: self.kernels };
+    fn centroids(&mut self, sample: Clustering<'_>, total: usize) -> Vec<f32> {
         let list_rows = self.spec.list_rows.max(1);
-        let lists = total.div_ceil(list_rows);
-        let centroids = clustering.two_level(lists, &mut self.rng);
+        let t0 = std::time::Instant::now();
+        let centroids = sample.two_level(total.div_ceil(list_rows), &mut self.rng);
+        eprintln!("  two_level {:?}", t0.elapsed());
         // Sizes in the sample stand for sizes in the whole.
-        let share = (projected.len() / self.spec.dimension) as f64 / total as f64;
+        let share = sample.len() as f64 / total as f64;
         let rows = |factor: f64| (list_rows as f64 * factor * share) as usize;
         let bounds = ListBounds { rows_min: rows(LIST_DROP), rows_aim: rows(1.0), rows_max: rows(LIST_SPLIT).max(1) };
-        clustering.balance(&centroids, bounds, &mut self.rng)
+        sample.balance(&centroids, bounds, &mut self.rng)
     }
 
-    /// Trains the codebook on unit residuals.
-    fn codebook(&mut self, projected: &[f32], centroids: &[f32]) -> Codebook {
-        let (d, kernels) = (self.spec.dimension, self.kernels);
-        let rows = &projected[..projected.len().min(CODEBOOK_ROWS_MAX * d)];
-        let nearest = Clustering { rows, dimension: d, kernels }.assign(centroids);
-        let mut residuals = Vec::with_capacity(rows.len());
-        for (row, &c) in rows.chunks_exact(d).zip(&nearest) {
+    /// Trains the codebook on unit residuals; their mean square beside.
+    fn codebook(&mut self, sample: Clustering<'_>, centroids: &[f32]) -> (Codebook, f32) {
+        let (d, kernels) = (self.spec.dimension, self.work.kernels);
+        let sample = sample.head(CODEBOOK_ROWS_MAX);
+        let nearest = sample.assign(centroids);
+        let mut residuals = Vec::with_capacity(sample.rows.len());
+        let mut squares = 0f64;
+        for (row, &c) in sample.rows.chunks_exact(d).zip(&nearest) {
             let centroid = &centroids[c as usize * d..(c as usize + 1) * d];
-            let length = (kernels.l2)(row, centroid).sqrt();
+            let square = (kernels.l2)(row, centroid);
+            squares += f64::from(square);
+            let length = square.sqrt();
             if length > 0.0 {
                 residuals.extend(row.iter().zip(centroid).map(|(x, c)| (x - c) / length));
             }
         }
         let width = Codebook::fitting_width(d, self.spec.subspace_width);
-        Codebook::train(&residuals, d, width, kernels, &mut self.rng)
+        let mean = squares / nearest.len().max(1) as f64;
+        (Codebook::train(&residuals, d, width, kernels, &mut self.rng), mean as f32)
     }
 }
 
@@ -239,8 +286,9 @@ fn project_sample(parts: &QuantizerParts, sample: Sample, held_out: &[usize], ke
 
 /// The second pass.
 struct Encoder<'a> {
-    kernels: &'static Kernels,
+    work: Work<'a>,
     quantizer: &'a Quantizer,
+    assigner: Assigner<'a>,
     truth: GroundTruth,
     lists: Vec<PostingList>,
     batch: Batch,
@@ -249,13 +297,30 @@ struct Encoder<'a> {
 }
 
 impl<'a> Encoder<'a> {
-    fn new(kernels: &'static Kernels, quantizer: &'a Quantizer, truth: GroundTruth) -> Self {
+    fn new(work: Work<'a>, quantizer: &'a Quantizer, truth: GroundTruth, rows_hint: usize) -> Self {
         let lists = (0..quantizer.lists()).map(|_| quantizer.empty_list()).collect();
-        Encoder { kernels, quantizer, truth, lists, batch: Batch::default(), residual_sum: 0.0, rows: 0 }
+        let assigner = Assigner::new(&quantizer.centroids, quantizer.dimension, rows_hint, work);
+        Encoder { work, quantizer, assigner, truth, lists, batch: Batch::default(), residual_sum: 0.0, rows: 0 }
+    }
+
+    /// Encodes every row of the source; the lists, the neighbours found, and the mean squared residual.
+    fn run(
+        mut self,
+        spec: &IndexSpec,
+        source: &mut dyn RowSource,
+    ) -> Result<(Vec<LiveList>, GroundTruth, f32), TrainError> {
+        visit_checked(spec, source, &mut |id, version, row| self.push(id, version, row))?;
+        self.flush();
+        let mut lists = self.lists;
+        lists.iter_mut().for_each(PostingList::shrink);
+        let mean = (self.residual_sum / self.rows.max(1) as f64) as f32;
+        Ok((lists.into_iter().map(LiveList::all_live).collect(), self.truth, mean))
     }
 
     fn push(&mut self, id: PointId, version: u64, row: &[f32]) {
+        let t=super::batch::rd();
         self.truth.see(id, row);
+        super::batch::tick(5,t);
         self.batch.add(id, version, row);
         if self.batch.is_full() {
             self.flush();
@@ -265,17 +330,9 @@ impl<'a> Encoder<'a> {
     fn flush(&mut self) {
         self.rows += self.batch.len();
         let lists = &mut self.lists;
-        self.batch.encode(self.quantizer, self.kernels, &mut |row| {
+        self.batch.encode(self.quantizer, &self.assigner, self.work, &mut |row| {
             let list = &mut lists[row.list];
             self.residual_sum += f64::from(row.push(list));
         });
-    }
-
-    fn finish(mut self) -> (Vec<LiveList>, GroundTruth, f32) {
-        self.flush();
-        let mut lists = self.lists;
-        lists.iter_mut().for_each(PostingList::shrink);
-        let mean = (self.residual_sum / self.rows.max(1) as f64) as f32;
-        (lists.into_iter().map(LiveList::all_live).collect(), self.truth, mean)
     }
 }

@@ -13,7 +13,7 @@ const QUAD: usize = 4;
 pub(super) const COLUMN_OFFSET: i32 = 128;
 
 /// Rows of int8 numbers: row `i` is about `bytes(i) · step(i)`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct ByteRows {
     dimension: usize,
     /// The bits of int8 numbers, each row padded with zeros to whole quads.
@@ -21,45 +21,20 @@ pub(crate) struct ByteRows {
     steps: Vec<f32>,
     /// `−128 · Σ bytes`: takes the columns' offset back.
     biases: Vec<i32>,
-    ones: Vec<i16>,
 }
 
 impl ByteRows {
     /// Rounds the rows of `rows`, `dimension` numbers each.
     pub(crate) fn new(rows: &[f32], dimension: usize, kernels: &Kernels) -> ByteRows {
-        let mut bytes = ByteRows::default();
-        bytes.refill(rows, dimension, kernels);
-        bytes
-    }
-
-    /// The same in place of what there was.
-    pub(crate) fn refill(&mut self, rows: &[f32], dimension: usize, kernels: &Kernels) {
-        let stride = stride(dimension);
-        let count = rows.len() / dimension;
-        self.dimension = dimension;
-        self.ones.resize(dimension, 1);
-        self.bytes.clear();
-        self.bytes.resize(count * stride, 0);
-        self.steps.clear();
-        self.biases.clear();
-        for (row, bytes) in rows.chunks_exact(dimension).zip(self.bytes.chunks_exact_mut(stride)) {
-            self.steps.push((kernels.to_bytes)(row, &mut bytes[..dimension]));
-            self.biases.push(-COLUMN_OFFSET * (kernels.dot_i8)(&self.ones, &bytes[..dimension]));
+        let (stride, count) = (stride(dimension), rows.len() / dimension);
+        let ones = vec![1i16; dimension];
+        let mut bytes = vec![0u8; count * stride];
+        let (mut steps, mut biases) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for (row, bytes) in rows.chunks_exact(dimension).zip(bytes.chunks_exact_mut(stride)) {
+            steps.push((kernels.to_bytes)(row, &mut bytes[..dimension]));
+            biases.push(-COLUMN_OFFSET * (kernels.dot_i8)(&ones, &bytes[..dimension]));
         }
-    }
-
-    /// Some of the rows, in the order of `members`.
-    pub(crate) fn gather(&self, members: &[u32]) -> ByteRows {
-        let mut bytes = Vec::with_capacity(members.len() * stride(self.dimension));
-        let all = self.all();
-        members.iter().for_each(|&i| bytes.extend_from_slice(all.row(i as usize)));
-        ByteRows {
-            dimension: self.dimension,
-            bytes,
-            steps: members.iter().map(|&i| self.steps[i as usize]).collect(),
-            biases: members.iter().map(|&i| self.biases[i as usize]).collect(),
-            ones: self.ones.clone(),
-        }
+        ByteRows { dimension, bytes, steps, biases }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -68,18 +43,7 @@ impl ByteRows {
 
     /// All of them.
     pub(crate) fn all(&self) -> ByteSlice<'_> {
-        self.slice(0..self.len())
-    }
-
-    /// Those of `span`, numbered from 0.
-    pub(crate) fn slice(&self, span: Range<usize>) -> ByteSlice<'_> {
-        let stride = stride(self.dimension);
-        ByteSlice {
-            dimension: self.dimension,
-            bytes: &self.bytes[span.start * stride..span.end * stride],
-            steps: &self.steps[span.clone()],
-            biases: &self.biases[span],
-        }
+        ByteSlice { dimension: self.dimension, bytes: &self.bytes, steps: &self.steps, biases: &self.biases }
     }
 }
 
@@ -95,6 +59,29 @@ pub(crate) struct ByteSlice<'a> {
 impl<'a> ByteSlice<'a> {
     pub(crate) fn len(&self) -> usize {
         self.steps.len()
+    }
+
+    /// Those of `span`, numbered from 0.
+    pub(crate) fn slice(&self, span: Range<usize>) -> ByteSlice<'a> {
+        let stride = self.stride();
+        ByteSlice {
+            dimension: self.dimension,
+            bytes: &self.bytes[span.start * stride..span.end * stride],
+            steps: &self.steps[span.clone()],
+            biases: &self.biases[span],
+        }
+    }
+
+    /// A copy of some, in the order of `members`.
+    pub(crate) fn gather(&self, members: &[u32]) -> ByteRows {
+        let mut bytes = Vec::with_capacity(members.len() * self.stride());
+        members.iter().for_each(|&i| bytes.extend_from_slice(self.row(i as usize)));
+        ByteRows {
+            dimension: self.dimension,
+            bytes,
+            steps: members.iter().map(|&i| self.steps[i as usize]).collect(),
+            biases: members.iter().map(|&i| self.biases[i as usize]).collect(),
+        }
     }
 
     pub(super) fn stride(&self) -> usize {

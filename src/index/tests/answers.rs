@@ -147,12 +147,12 @@ fn nothing_is_found_in_nothing() {
     let spec = small(Metric::Euclidean, IndexKind::IvfPq, 4);
     let empty = VectorIndex::new(spec.clone());
     assert!(empty.is_empty() && empty.search(&[0.0; 4], &SearchParams::new(5), &mut Scratch::new()).hits.is_empty());
-    assert!(matches!(train(&spec, &mut ModelSource(&Model::new()), 1), Err(TrainError::NoRows)));
+    assert!(matches!(train(&spec, &mut ModelSource(&Model::new()), &TrainOptions::new(1)), Err(TrainError::NoRows)));
     let wrong = Model::from([(PointId::Num(1), (1, vec![0.0; 3]))]);
-    let refused = train(&spec, &mut ModelSource(&wrong), 1);
+    let refused = train(&spec, &mut ModelSource(&wrong), &TrainOptions::new(1));
     assert!(matches!(refused, Err(TrainError::Dimension { expected: 4, got: 3, .. })));
     let flat = IndexSpec { kind: IndexKind::Flat, ..spec.clone() };
-    assert!(matches!(train(&flat, &mut ModelSource(&wrong), 1), Err(TrainError::Flat)));
+    assert!(matches!(train(&flat, &mut ModelSource(&wrong), &TrainOptions::new(1)), Err(TrainError::Flat)));
     let model = Generator::new(Metric::Euclidean, 4, 3, 1).model(400);
     let index = trained(&spec, &model, 1);
     assert!(index.search(&[0.0; 4], &SearchParams::new(0), &mut Scratch::new()).hits.is_empty());

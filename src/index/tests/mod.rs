@@ -89,7 +89,7 @@ fn filled(spec: &IndexSpec, model: &Model) -> VectorIndex {
 
 fn trained(spec: &IndexSpec, model: &Model, seed: u64) -> VectorIndex {
     let mut index = filled(spec, model);
-    let sealed = train(spec, &mut ModelSource(model), seed).expect("rows to train on");
+    let sealed = train(spec, &mut ModelSource(model), &TrainOptions::new(seed)).expect("rows to train on");
     index.install(sealed).expect("the same specification");
     index
 }
