@@ -6,7 +6,6 @@ use super::kernels::ByteRows;
 use super::list::{EncodedRow, PostingList};
 use super::quantizer::{EncodeScratch, Quantizer};
 use super::work::Work;
-use crate::types::PointId;
 use std::ops::Range;
 
 /// Numbers a part holds: about what the cache next to a core does, with what is computed from them.
@@ -17,14 +16,14 @@ const PARTS: usize = 32;
 /// Rows waiting to be assigned.
 #[derive(Default)]
 pub(crate) struct Batch {
-    ids: Vec<(PointId, u64)>,
+    ordinals: Vec<u32>,
     raw: Vec<f32>,
 }
 
 /// A row and the list it belongs to.
 pub(crate) struct AssignedRow<'a> {
     pub(crate) list: usize,
-    row: (PointId, u64, &'a [f32]),
+    row: (u32, &'a [f32]),
     residual_square: f32,
     /// None in IVF-Flat.
     encoded: Option<&'a EncodedRow>,
@@ -39,15 +38,15 @@ struct EncodedPart {
 
 impl Batch {
     pub(crate) fn len(&self) -> usize {
-        self.ids.len()
+        self.ordinals.len()
     }
 
     pub(crate) fn is_full(&self) -> bool {
         self.raw.len() >= PARTS * PART_NUMBERS
     }
 
-    pub(crate) fn add(&mut self, id: PointId, version: u64, row: &[f32]) {
-        self.ids.push((id, version));
+    pub(crate) fn add(&mut self, ordinal: u32, row: &[f32]) {
+        self.ordinals.push(ordinal);
         self.raw.extend_from_slice(row);
     }
 
@@ -67,14 +66,13 @@ impl Batch {
         let t=rd();
         for (part, encoded) in parts.zip(&encoded) {
             for (i, (&list, &residual_square)) in part.zip(encoded.lists.iter().zip(&encoded.residual_squares)) {
-                let (id, version) = self.ids[i];
-                let row = (id, version, &self.raw[i * d..(i + 1) * d]);
+                let row = (self.ordinals[i], &self.raw[i * d..(i + 1) * d]);
                 let encoded = encoded.rows.get(i % (PART_NUMBERS / d).max(1));
                 place(AssignedRow { list: list as usize, row, residual_square, encoded });
             }
         }
         tick(4,t);
-        self.ids.clear();
+        self.ordinals.clear();
         self.raw.clear();
     }
 
@@ -121,10 +119,10 @@ pub(crate) fn tick(i:usize,t:u64){unsafe{T[i]+=rd()-t;}}
 impl AssignedRow<'_> {
     /// Appends the row to its list; returns its squared residual.
     pub(crate) fn push(self, list: &mut PostingList) -> f32 {
-        let (id, version, raw) = self.row;
+        let (ordinal, raw) = self.row;
         match self.encoded {
-            Some(encoded) => list.push_coded(id, version, encoded),
-            None => list.push_exact(id, version, raw),
+            Some(encoded) => list.push_coded(ordinal, encoded),
+            None => list.push_exact(ordinal, raw),
         }
         self.residual_square
     }

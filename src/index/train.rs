@@ -8,11 +8,13 @@ use super::calibrate::{Calibration, GroundTruth};
 use super::kernels::{self, ByteRows, Kernels};
 use super::kmeans::{Clustering, ListBounds};
 use super::list::{LiveList, PostingList};
+use super::points::Points;
 use super::product::Codebook;
 use super::quantizer::{FactorUnits, Quantizer, QuantizerParts};
 use super::random::SplitMix64;
 use super::rotation::Rotation;
 use super::sealed::Sealed;
+use super::search::Lists;
 use super::spec::{IndexKind, IndexSpec};
 use super::work::Work;
 use crate::types::{Metric, PointId};
@@ -70,6 +72,16 @@ pub enum TrainError {
     Cancelled,
 }
 
+/// Posting lists and the points they were built from: ordinals count the rows in the order of their visits, and become those of
+/// a shard when the lists are installed.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The lists.
+    pub sealed: Sealed,
+    /// Of each row the id and version it was built from.
+    pub points: Points,
+}
+
 /// How to build: nothing of it but the seed decides what is built.
 #[derive(Clone, Copy)]
 pub struct TrainOptions<'a> {
@@ -90,7 +102,7 @@ impl TrainOptions<'_> {
 
 /// Builds posting lists for all rows of `source`: deterministic in spec, rows (with their order) and seed, on every CPU and for
 /// any number of threads. Cost: about 4 µs CPU a row at a million rows of 128 dimensions; the assignment grows with rows^1.5.
-pub fn train(spec: &IndexSpec, source: &mut dyn RowSource, options: &TrainOptions<'_>) -> Result<Sealed, TrainError> {
+pub fn train(spec: &IndexSpec, source: &mut dyn RowSource, options: &TrainOptions<'_>) -> Result<Built, TrainError> {
     train_with(kernels::active(), spec, source, options)
 }
 
@@ -100,7 +112,7 @@ pub(crate) fn train_with(
     spec: &IndexSpec,
     source: &mut dyn RowSource,
     options: &TrainOptions<'_>,
-) -> Result<Sealed, TrainError> {
+) -> Result<Built, TrainError> {
     if spec.kind == IndexKind::Flat {
         return Err(TrainError::Flat);
     }
@@ -115,14 +127,15 @@ pub(crate) fn train_with(
     let (mut quantizer, truth) = trainer.quantizer(sample);
     wanted()?;
     eprintln!("quantizer {:?}", t0.elapsed());let t0 = std::time::Instant::now();
-    let (lists, truth, residual_mean) = Encoder::new(work, &quantizer, truth, source.rows_hint()).run(spec, source)?;
+    let Encoded { lists, points, truth, residual_mean } = Encoder::new(work, &quantizer, truth, source.rows_hint()).run(spec, source)?;
     quantizer.residual_mean = residual_mean;
     let (t,g)=unsafe{(super::batch::T,|x:u64|x as f64/2.6e9)};
     eprintln!("encode {:?} residual {residual_mean} truth {:.3} place {:.3} project {:.3} bytes {:.3} assign {:.3} encode {:.3}", t0.elapsed(),g(t[5]),g(t[4]),g(t[0]),g(t[1]),g(t[2]),g(t[3]));let t0 = std::time::Instant::now();
-    let calibration = Calibration::choose(&quantizer, &lists, &truth, spec.recall_target, kernels);
+    let view = Lists { points: &points, quantizer: &quantizer, lists: &lists };
+    let calibration = Calibration::choose(view, &truth, spec.recall_target, kernels);
     eprintln!("calibrate {:?}", t0.elapsed());
     wanted()?;
-    Ok(Sealed { quantizer: Arc::new(quantizer), lists, calibration })
+    Ok(Built { sealed: Sealed { quantizer: Arc::new(quantizer), lists, calibration }, points })
 }
 
 fn visit_checked(spec: &IndexSpec, source: &mut dyn RowSource, visit: &mut RowVisitor<'_>) -> Result<(), TrainError> {
@@ -290,45 +303,56 @@ struct Encoder<'a> {
     quantizer: &'a Quantizer,
     assigner: Assigner<'a>,
     truth: GroundTruth,
+    points: Points,
     lists: Vec<PostingList>,
     batch: Batch,
     residual_sum: f64,
-    rows: usize,
+}
+
+/// What the second pass made.
+struct Encoded {
+    lists: Vec<LiveList>,
+    points: Points,
+    truth: GroundTruth,
+    residual_mean: f32,
 }
 
 impl<'a> Encoder<'a> {
     fn new(work: Work<'a>, quantizer: &'a Quantizer, truth: GroundTruth, rows_hint: usize) -> Self {
         let lists = (0..quantizer.lists()).map(|_| quantizer.empty_list()).collect();
         let assigner = Assigner::new(&quantizer.centroids, quantizer.dimension, rows_hint, work);
-        Encoder { work, quantizer, assigner, truth, lists, batch: Batch::default(), residual_sum: 0.0, rows: 0 }
+        let (points, batch) = (Points::new(), Batch::default());
+        Encoder { work, quantizer, assigner, truth, points, lists, batch, residual_sum: 0.0 }
     }
 
-    /// Encodes every row of the source; the lists, the neighbours found, and the mean squared residual.
-    fn run(
-        mut self,
-        spec: &IndexSpec,
-        source: &mut dyn RowSource,
-    ) -> Result<(Vec<LiveList>, GroundTruth, f32), TrainError> {
+    /// Encodes every row of the source.
+    fn run(mut self, spec: &IndexSpec, source: &mut dyn RowSource) -> Result<Encoded, TrainError> {
         visit_checked(spec, source, &mut |id, version, row| self.push(id, version, row))?;
         self.flush();
         let mut lists = self.lists;
         lists.iter_mut().for_each(PostingList::shrink);
-        let mean = (self.residual_sum / self.rows.max(1) as f64) as f32;
-        Ok((lists.into_iter().map(LiveList::all_live).collect(), self.truth, mean))
+        let residual_mean = (self.residual_sum / self.points.len().max(1) as f64) as f32;
+        let lists = lists.into_iter().map(LiveList::all_live).collect();
+        Ok(Encoded { lists, points: self.points, truth: self.truth, residual_mean })
     }
 
     fn push(&mut self, id: PointId, version: u64, row: &[f32]) {
+        let rows = self.points.len();
+        let ordinal = self.points.put(id, version);
+        if self.points.len() == rows {
+            // Not the first time: a row more than the source promised.
+            return;
+        }
         let t=super::batch::rd();
         self.truth.see(id, row);
         super::batch::tick(5,t);
-        self.batch.add(id, version, row);
+        self.batch.add(ordinal, row);
         if self.batch.is_full() {
             self.flush();
         }
     }
 
     fn flush(&mut self) {
-        self.rows += self.batch.len();
         let lists = &mut self.lists;
         self.batch.encode(self.quantizer, &self.assigner, self.work, &mut |row| {
             let list = &mut lists[row.list];
