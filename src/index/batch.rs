@@ -2,9 +2,10 @@
 //! What comes out depends on the rows alone, not on the threads. Called by `train` and `filing`.
 
 use super::assigner::{AssignScratch, Assigner};
-use super::kernels::ByteRows;
+use super::kernels::{ByteRows, Kernels};
 use super::list::{EncodedRow, PostingList};
 use super::quantizer::{EncodeScratch, Quantizer};
+use super::truth::{GroundTruth, Sighting};
 use super::work::Work;
 use std::ops::Range;
 
@@ -20,11 +21,18 @@ pub(crate) struct Batch {
     raw: Vec<f32>,
 }
 
+/// A batch whose rows have their lists and codes.
+pub(crate) struct EncodedBatch<'a> {
+    batch: &'a Batch,
+    dimension: usize,
+    parts: Vec<EncodedPart>,
+}
+
 /// A row and the list it belongs to.
 pub(crate) struct AssignedRow<'a> {
     pub(crate) list: usize,
+    pub(crate) residual_square: f32,
     row: (u32, &'a [f32]),
-    residual_square: f32,
     /// None in IVF-Flat.
     encoded: Option<&'a EncodedRow>,
 }
@@ -34,6 +42,7 @@ struct EncodedPart {
     lists: Vec<u32>,
     residual_squares: Vec<f32>,
     rows: Vec<EncodedRow>,
+    sightings: Vec<Sighting>,
 }
 
 impl Batch {
@@ -50,41 +59,68 @@ impl Batch {
         self.raw.extend_from_slice(row);
     }
 
-    /// Assigns the rows and gives them, in the order they were added, to `place`; leaves the batch empty.
+    /// Assigns the rows, encodes them, and looks for neighbours of held-out rows among them.
     pub(crate) fn encode(
-        &mut self,
+        &self,
         quantizer: &Quantizer,
         assigner: &Assigner<'_>,
+        truth: Option<&GroundTruth>,
         work: Work<'_>,
-        place: &mut dyn FnMut(AssignedRow<'_>),
-    ) {
+    ) -> EncodedBatch<'_> {
         let d = quantizer.dimension;
-        let parts = self.parts(d);
-        let encoded = work.parallel(parts.clone(), |part| {
-            EncodedPart::new(&self.raw[part.start * d..part.end * d], quantizer, assigner, work)
+        let parts = work.parallel(self.parts(d), |part| {
+            EncodedPart::new(&self.raw[part.start * d..part.end * d], quantizer, assigner, truth, work.kernels)
         });
-        let t=rd();
-        for (part, encoded) in parts.zip(&encoded) {
-            for (i, (&list, &residual_square)) in part.zip(encoded.lists.iter().zip(&encoded.residual_squares)) {
-                let row = (self.ordinals[i], &self.raw[i * d..(i + 1) * d]);
-                let encoded = encoded.rows.get(i % (PART_NUMBERS / d).max(1));
-                place(AssignedRow { list: list as usize, row, residual_square, encoded });
-            }
-        }
-        tick(4,t);
+        EncodedBatch { batch: self, dimension: d, parts }
+    }
+
+    pub(crate) fn clear(&mut self) {
         self.ordinals.clear();
         self.raw.clear();
     }
 
-    fn parts(&self, dimension: usize) -> impl Iterator<Item = Range<usize>> + Clone + Send + use<> {
-        let (rows, count) = ((PART_NUMBERS / dimension).max(1), self.len());
+    fn parts(&self, dimension: usize) -> impl Iterator<Item = Range<usize>> + Send + use<> {
+        let (rows, count) = (part_rows(dimension), self.len());
         (0..count).step_by(rows).map(move |start| start..count.min(start + rows))
     }
 }
 
+fn part_rows(dimension: usize) -> usize {
+    (PART_NUMBERS / dimension).max(1)
+}
+
+impl EncodedBatch<'_> {
+    /// In the order they were added.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = AssignedRow<'_>> {
+        let (d, batch) = (self.dimension, self.batch);
+        self.parts.iter().enumerate().flat_map(move |(part, encoded)| {
+            let first = part * part_rows(d);
+            encoded.lists.iter().zip(&encoded.residual_squares).enumerate().map(move |(i, (&list, &residual_square))| {
+                let row = (batch.ordinals[first + i], &batch.raw[(first + i) * d..(first + i + 1) * d]);
+                AssignedRow { list: list as usize, residual_square, row, encoded: encoded.rows.get(i) }
+            })
+        })
+    }
+
+    /// What was seen of the neighbours of held-out rows, each with the ordinal of its row.
+    pub(crate) fn sightings(&self) -> impl Iterator<Item = (u32, &Sighting)> {
+        let (d, batch) = (self.dimension, self.batch);
+        self.parts.iter().enumerate().flat_map(move |(part, encoded)| {
+            let first = part * part_rows(d);
+            encoded.sightings.iter().map(move |seen| (batch.ordinals[first + seen.row], seen))
+        })
+    }
+}
+
 impl EncodedPart {
-    fn new(raw: &[f32], quantizer: &Quantizer, assigner: &Assigner<'_>, work: Work<'_>) -> EncodedPart {
-        let (d, kernels) = (quantizer.dimension, work.kernels);
+    fn new(
+        raw: &[f32],
+        quantizer: &Quantizer,
+        assigner: &Assigner<'_>,
+        truth: Option<&GroundTruth>,
+        kernels: &Kernels,
+    ) -> EncodedPart {
+        let d = quantizer.dimension;
         let t=rd();
         let mut projected = vec![0f32; raw.len()];
         for (raw, projected) in raw.chunks_exact(d).zip(projected.chunks_exact_mut(d)) {
@@ -93,21 +129,23 @@ impl EncodedPart {
         tick(0,t);let t=rd();
         let bytes = ByteRows::new(&projected, d, kernels);
         tick(1,t);let t=rd();
+        let sightings = truth.map_or(Vec::new(), |truth| truth.look(raw, &projected, bytes.all()));
+        tick(5,t);let t=rd();
         let mut lists = Vec::new();
         if knob("SETTLE",1)==1 {
         assigner.settle(&projected, bytes.all(), &mut AssignScratch::default(), kernels, &mut lists);
         } else {assigner.nearest(bytes.all(), &mut AssignScratch::default(), kernels, &mut lists);}
         tick(2,t);let t=rd();
-        let mut part = EncodedPart { residual_squares: Vec::with_capacity(lists.len()), rows: Vec::new(), lists };
-        let mut scratch = EncodeScratch::default();
-        for ((raw, projected), &list) in raw.chunks_exact(d).zip(projected.chunks_exact(d)).zip(&part.lists) {
-            part.residual_squares.push(quantizer.encode(raw, projected, list as usize, &mut scratch, kernels));
+        let (mut rows, mut scratch) = (Vec::new(), EncodeScratch::default());
+        let mut residual_squares = Vec::with_capacity(lists.len());
+        for ((raw, projected), &list) in raw.chunks_exact(d).zip(projected.chunks_exact(d)).zip(&lists) {
+            residual_squares.push(quantizer.encode(raw, projected, list as usize, &mut scratch, kernels));
             if quantizer.codebook.is_some() {
-                part.rows.push(scratch.row.clone());
+                rows.push(scratch.row.clone());
             }
         }
         tick(3,t);
-        part
+        EncodedPart { lists, residual_squares, rows, sightings }
     }
 }
 
@@ -117,13 +155,12 @@ pub(crate) fn rd()->u64{unsafe{std::arch::x86_64::_rdtsc()}}
 pub(crate) fn tick(i:usize,t:u64){unsafe{T[i]+=rd()-t;}}
 
 impl AssignedRow<'_> {
-    /// Appends the row to its list; returns its squared residual.
-    pub(crate) fn push(self, list: &mut PostingList) -> f32 {
+    /// Appends the row to its list.
+    pub(crate) fn push(&self, list: &mut PostingList) {
         let (ordinal, raw) = self.row;
         match self.encoded {
             Some(encoded) => list.push_coded(ordinal, encoded),
             None => list.push_exact(ordinal, raw),
         }
-        self.residual_square
     }
 }

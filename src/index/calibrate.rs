@@ -2,7 +2,7 @@
 //! side of the encoding pass, and the cheapest (nprobe, candidates) that reaches the target recall is kept. Costs are counted,
 //! not timed, so the choice is the same on every machine. Called by `train`; read by `vector_index`.
 
-use super::distance;
+use super::truth::{GroundTruth, TruthQuery};
 use super::kernels::Kernels;
 use super::list::LiveList;
 use super::points::Points;
@@ -55,7 +55,7 @@ impl Calibration {
     /// Chooses by trial on the lists.
     pub(crate) fn choose(lists: Lists<'_>, truth: &GroundTruth, target: f32, kernels: &'static Kernels) -> Calibration {
         let scratch = Scratch::with_kernels(kernels);
-        let home = truth.homes(lists.points, lists.lists);
+        let home = homes(truth, lists);
         let mut trial = Trial { lists, truth, home, target, scratch };
         Calibration { settings: CALIBRATED_K.map(|k| trial.choose(k)) }
     }
@@ -131,7 +131,7 @@ impl Trial<'_> {
         let order = self.lists.visit_order(&query.vector, &mut self.scratch);
         let mut place = vec![u32::MAX; self.lists.lists.len()];
         order.iter().zip(0..).for_each(|(&list, rank)| place[list] = rank);
-        query.true_ids(k).iter().filter_map(|id| self.home.get(id)).map(|&list| place[list as usize]).collect()
+        query.true_ids(k).filter_map(|id| self.home.get(&id)).map(|&list| place[list as usize]).collect()
     }
 
     /// The fewest lists of `least..=most` that reach the target with so many candidates, to within a sixteenth.
@@ -160,7 +160,7 @@ impl Trial<'_> {
             hits.clear();
             let stats = self.lists.search(&query.vector, plan, &mut self.scratch, &mut hits);
             cost += cost_of(stats);
-            counts.add(query.found(k, hits.iter().map(|hit| hit.id)), query.neighbours(k));
+            counts.add(found(query, k, hits.iter().map(|hit| hit.id)), query.neighbours(k));
             if may_give_up && counts.queries.is_multiple_of(32) && counts.upper_bound() < f64::from(self.target) {
                 break;
             }
@@ -213,95 +213,19 @@ fn cost_of(stats: SearchStats) -> usize {
     stats.codes_scanned + stats.lists_probed * PROBE_COST + stats.reranked * RERANK_COST
 }
 
-/// The held-out rows and their true neighbours among the rows seen.
-pub(crate) struct GroundTruth {
-    kernels: &'static Kernels,
-    metric: Metric,
-    pub(crate) queries: Vec<TruthQuery>,
+
+fn found(query: &TruthQuery, k: usize, ids: impl Iterator<Item = PointId>) -> usize {
+    let mut true_ids: Vec<PointId> = query.true_ids(k).collect();
+    true_ids.sort_unstable();
+    ids.filter(|id| true_ids.binary_search(id).is_ok()).count().min(query.neighbours(k))
 }
-
-/// One held-out row.
-pub(crate) struct TruthQuery {
-    id: PointId,
-    vector: Vec<f32>,
-    /// Ascending by (distance, id), the row itself left out.
-    nearest: Vec<(f32, PointId)>,
-}
-
-impl GroundTruth {
-    /// The rows at `places` of the sample.
-    pub(crate) fn new(
-        kernels: &'static Kernels,
-        metric: Metric,
-        dimension: usize,
-        places: &[usize],
-        ids: &[PointId],
-        rows: &[f32],
-    ) -> GroundTruth {
-        let query = |&i: &usize| TruthQuery {
-            id: ids[i],
-            vector: rows[i * dimension..(i + 1) * dimension].to_vec(),
-            nearest: Vec::with_capacity(NEIGHBOURS + 1),
-        };
-        GroundTruth { kernels, metric, queries: places.iter().map(query).collect() }
-    }
-
-    /// Compares a row with every query.
-    pub(crate) fn see(&mut self, id: PointId, row: &[f32]) {
-        for query in &mut self.queries {
-            let distance = distance::exact(self.kernels, self.metric, &query.vector, row);
-            query.see(id, distance);
+fn homes(truth: &GroundTruth, view: Lists<'_>) -> BTreeMap<PointId, u32> {
+    let mut homes: BTreeMap<PointId, u32> = truth.queries.iter().flat_map(|q| q.true_ids(160)).map(|id| (id, 0)).collect();
+    for (i, list) in view.lists.iter().enumerate() {
+        for &o in &list.list.ordinals {
+            let id = view.points.get(o).unwrap().0;
+            if let Some(home) = homes.get_mut(&id) { *home = i as u32; }
         }
     }
-
-    /// The list of each true neighbour.
-    fn homes(&self, points: &Points, lists: &[LiveList]) -> BTreeMap<PointId, u32> {
-        let mut homes: BTreeMap<PointId, u32> =
-            self.queries.iter().flat_map(|q| &q.nearest).map(|(_, id)| (*id, 0)).collect();
-        for (i, list) in lists.iter().enumerate() {
-            for id in list.list.ordinals.iter().filter_map(|&ordinal| points.id(ordinal)) {
-                if let Some(home) = homes.get_mut(&id) {
-                    *home = i as u32;
-                }
-            }
-        }
-        homes
-    }
-
-    /// The most neighbours of k that any query has.
-    fn neighbours(&self, k: usize) -> usize {
-        self.queries.iter().map(|query| query.neighbours(k)).max().unwrap_or(0)
-    }
-}
-
-impl TruthQuery {
-    fn see(&mut self, id: PointId, distance: f32) {
-        let full = self.nearest.len() == NEIGHBOURS;
-        if id == self.id || (full && self.nearest.last().is_some_and(|last| distance >= last.0)) {
-            return;
-        }
-        let order = |other: &(f32, PointId)| other.0.total_cmp(&distance).then_with(|| other.1.cmp(&id)).is_lt();
-        let at = self.nearest.partition_point(order);
-        self.nearest.insert(at, (distance, id));
-        self.nearest.truncate(NEIGHBOURS);
-    }
-
-    /// Neighbours there are to find.
-    fn neighbours(&self, k: usize) -> usize {
-        self.nearest.len().min(k)
-    }
-
-    /// How many of the k nearest are among `ids`; one as near as the k-th counts.
-    fn found(&self, k: usize, ids: impl Iterator<Item = PointId>) -> usize {
-        let true_ids = self.true_ids(k);
-        ids.filter(|id| true_ids.binary_search(id).is_ok()).count().min(self.neighbours(k))
-    }
-
-    /// The ids of the k nearest and of those as near as the k-th, ascending.
-    fn true_ids(&self, k: usize) -> Vec<PointId> {
-        let Some(last) = self.neighbours(k).checked_sub(1).map(|i| self.nearest[i].0) else { return Vec::new() };
-        let mut ids: Vec<PointId> = self.nearest.iter().take_while(|(d, _)| *d <= last).map(|(_, id)| *id).collect();
-        ids.sort_unstable();
-        ids
-    }
+    homes
 }

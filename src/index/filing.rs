@@ -87,14 +87,15 @@ impl FilingJob {
         open: &mut BTreeMap<usize, OpenList>,
         filed: &mut Filed,
     ) {
-        let mut origin = origins.drain(..);
+        let encoded = batch.encode(&self.quantizer, assigner, None, Work::alone(self.kernels));
+        for (row, origin) in encoded.rows().zip(origins.drain(..)) {
+            let target = open.entry(row.list).or_insert_with(|| self.open(row.list, &self.lists[row.list]));
+            target.origins.push(origin);
+            row.push(&mut target.rows);
+            filed.residual_sum += f64::from(row.residual_square);
+        }
         filed.rows += batch.len();
-        batch.encode(&self.quantizer, assigner, Work::alone(self.kernels), &mut |row| {
-            let list = row.list;
-            let target = open.entry(list).or_insert_with(|| self.open(list, &self.lists[list]));
-            target.origins.extend(origin.next());
-            filed.residual_sum += f64::from(row.push(&mut target.rows));
-        });
+        batch.clear();
     }
 
     /// A list to append to: a copy, or its live rows alone.

@@ -25,11 +25,13 @@ mod random;
 mod rotation;
 mod sealed;
 mod search;
+mod sieve;
 mod spec;
 mod tail;
 mod top;
 mod train;
 mod trained;
+mod truth;
 mod vector_index;
 mod work;
 

@@ -3,8 +3,8 @@
 //! Memory: the sealed lists, the sample, no more. Called by `shard`, off any lock.
 
 use super::assigner::Assigner;
-use super::batch::Batch;
-use super::calibrate::{Calibration, GroundTruth};
+use super::batch::{AssignedRow, Batch};
+use super::calibrate::Calibration;
 use super::kernels::{self, ByteRows, Kernels};
 use super::kmeans::{Clustering, ListBounds};
 use super::list::{LiveList, PostingList};
@@ -16,6 +16,7 @@ use super::rotation::Rotation;
 use super::sealed::Sealed;
 use super::search::Lists;
 use super::spec::{IndexKind, IndexSpec};
+use super::truth::GroundTruth;
 use super::work::Work;
 use crate::types::{Metric, PointId};
 use std::sync::Arc;
@@ -202,7 +203,7 @@ impl Trainer<'_> {
     fn quantizer(mut self, sample: Sample) -> (Quantizer, GroundTruth) {
         let (d, kernels) = (self.spec.dimension, self.work.kernels);
         let held_out = self.hold_out(&sample);
-        let truth = GroundTruth::new(kernels, self.spec.metric, d, &held_out, &sample.ids, &sample.rows);
+        let mut truth = GroundTruth::new(kernels, self.spec.metric, d, &held_out, &sample.ids, &sample.rows);
         let total = sample.total;
         let mean = sample.mean(d);
         // In L1 the rotation would mix what the distance keeps apart; f32 rows have no use for it.
@@ -232,7 +233,9 @@ impl Trainer<'_> {
             }
             _ => (None, parts.units),
         };
-        (Quantizer::new(QuantizerParts { centroids, codebook, units, ..parts }, kernels), truth)
+        let quantizer = Quantizer::new(QuantizerParts { centroids, codebook, units, ..parts }, kernels);
+        truth.prepare(&quantizer, sample);
+        (quantizer, truth)
     }
 
     /// Places of the sample that serve as queries: few beside the rows that train.
@@ -343,9 +346,6 @@ impl<'a> Encoder<'a> {
             // Not the first time: a row more than the source promised.
             return;
         }
-        let t=super::batch::rd();
-        self.truth.see(id, row);
-        super::batch::tick(5,t);
         self.batch.add(ordinal, row);
         if self.batch.is_full() {
             self.flush();
@@ -353,10 +353,25 @@ impl<'a> Encoder<'a> {
     }
 
     fn flush(&mut self) {
-        let lists = &mut self.lists;
-        self.batch.encode(self.quantizer, &self.assigner, self.work, &mut |row| {
-            let list = &mut lists[row.list];
-            self.residual_sum += f64::from(row.push(list));
+        if self.work.is_cancelled() {
+            self.batch.clear();
+            return;
+        }
+        let encoded = self.batch.encode(self.quantizer, &self.assigner, Some(&self.truth), self.work);
+        let t=super::batch::rd();
+        // Each list gets its rows in order, so that it does not matter which thread has which lists.
+        let share = self.lists.len().div_ceil(self.work.threads());
+        self.work.parallel(self.lists.chunks_mut(share).zip((0..).step_by(share)), |(lists, first)| {
+            let span = first..first + lists.len();
+            let own = |row: &AssignedRow<'_>| span.contains(&row.list);
+            encoded.rows().filter(own).for_each(|row| row.push(&mut lists[row.list - first]));
         });
+        self.residual_sum += encoded.rows().map(|row| f64::from(row.residual_square)).sum::<f64>();
+        super::batch::tick(4,t);
+        for (ordinal, seen) in encoded.sightings() {
+            let (id, _) = self.points.get(ordinal).expect("invariant: every row of the batch is a point");
+            self.truth.see(seen, id);
+        }
+        self.batch.clear();
     }
 }
