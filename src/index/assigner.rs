@@ -1,6 +1,7 @@
 //! The nearest centroid of many rows, in int8 and, where there are many centroids, in two levels: the centroids are grouped around
-//! √k centres, and a row is compared with those of the nearest groups. Near ties are settled in f32.
-//! Called by `kmeans`, `batch` and `train`.
+//! √k centres, and a row is compared with those of the nearest groups. Measured on 336,000 rows of 100 dimensions and 842
+//! centroids: the mean squared residual is 0.012 % above that of an exact assignment; settling near ties in f32 would take back
+//! 0.0008 %. Called by `kmeans`, `batch`, `train` and `filing`.
 
 use super::kernels::{BytePanels, ByteRows, ByteSlice, Kernels, Nearest};
 use super::kmeans::Clustering;
@@ -14,13 +15,12 @@ const GROUPED_MIN: usize = 512;
 const GROUP_SIZE_MIN: usize = 48;
 /// Groups are worth their making if there are at least so many rows a centroid.
 const ROWS_PER_CENTROID_MIN: usize = 16;
-/// Groups a row is compared with.
+/// Groups a row is compared with. (Half as many: a residual 0.2 % larger; all of them: 0.011 % smaller.)
 const GROUPS_PROBED: usize = 8;
 const SEED: u64 = 0x6772_6f75_7073;
 
 /// Centroids prepared for assignment.
-pub(crate) struct Assigner<'a> {
-    centroids: &'a [f32],
+pub(crate) struct Assigner {
     /// The groups' centres; none if there is one group.
     centres: Option<BytePanels>,
     /// The centroids, group after group, each group padded to whole panels.
@@ -40,24 +40,24 @@ pub(crate) struct AssignScratch {
     nearest: Vec<Nearest>,
 }
 
-impl<'a> Assigner<'a> {
+impl Assigner {
     /// For about `rows` rows to come. Deterministic in the centroids.
-    pub(crate) fn new(centroids: &'a [f32], dimension: usize, rows: usize, work: Work<'_>) -> Assigner<'a> {
+    pub(crate) fn new(centroids: &[f32], dimension: usize, rows: usize, work: Work<'_>) -> Assigner {
         let count = centroids.len() / dimension;
         let grouped = count >= GROUPED_MIN && rows >= count * ROWS_PER_CENTROID_MIN;
         if grouped { Assigner::grouped(centroids, dimension, work) } else { Assigner::flat(centroids, dimension, work.kernels) }
     }
 
-    fn flat(centroids: &'a [f32], dimension: usize, kernels: &Kernels) -> Assigner<'a> {
+    fn flat(centroids: &[f32], dimension: usize, kernels: &Kernels) -> Assigner {
         let columns = BytePanels::new(centroids, dimension, kernels);
         let order = (0..(centroids.len() / dimension) as u32).collect();
         let all = 0..columns.panels();
-        Assigner { centroids, centres: None, columns, groups: vec![all], order }
+        Assigner { centres: None, columns, groups: vec![all], order }
     }
 
-    fn grouped(centroids: &'a [f32], dimension: usize, work: Work<'_>) -> Assigner<'a> {
+    fn grouped(centroids: &[f32], dimension: usize, work: Work<'_>) -> Assigner {
         let count = centroids.len() / dimension;
-        let size = ((count as f32).sqrt() as usize).max(knob("GS", GROUP_SIZE_MIN));
+        let size = ((count as f32).sqrt() as usize).max(GROUP_SIZE_MIN);
         let bytes = ByteRows::new(centroids, dimension, work.kernels);
         let clustering = Clustering { rows: centroids, bytes: bytes.all(), dimension, work };
         let centres = clustering.lloyd(count.div_ceil(size), &mut SplitMix64::new(SEED));
@@ -72,57 +72,18 @@ impl<'a> Assigner<'a> {
         }
         let centres = BytePanels::ordered(&centres, dimension, &kept, work.kernels);
         let columns = BytePanels::ordered(centroids, dimension, &order, work.kernels);
-        Assigner { centroids, centres: Some(centres), columns, groups, order }
+        Assigner { centres: Some(centres), columns, groups, order }
     }
 
-    fn dimension(&self) -> usize {
-        self.columns.dimension
-    }
-
-    /// The nearest centroid of each row, by the int8 score.
-    pub(crate) fn nearest(&self, rows: ByteSlice<'_>, scratch: &mut AssignScratch, kernels: &Kernels, out: &mut Vec<u32>) {
-        self.rank(rows, scratch, kernels);
-        out.clear();
-        out.extend(scratch.nearest.iter().map(|nearest| self.order[nearest.least().1 as usize]));
-    }
-
-    /// The nearest centroid of each row; those that int8 cannot tell apart (in two places of a panel) are compared in f32.
-    pub(crate) fn settle(
-        &self,
-        rows: &[f32],
-        bytes: ByteSlice<'_>,
-        scratch: &mut AssignScratch,
-        kernels: &Kernels,
-        out: &mut Vec<u32>,
-    ) {
-        self.rank(bytes, scratch, kernels);
-        out.clear();
-        let d = self.dimension();
-        for (i, (row, nearest)) in rows.chunks_exact(d).zip(&scratch.nearest).enumerate() {
-            let (score, column) = nearest.least();
-            let doubt = bytes.step(i) * self.columns.bases[column as usize].sqrt() * (knob("DOUBT", 200) as f32 * 0.01);
-            let mut best = (f32::INFINITY, self.order[column as usize]);
-            let mut close = nearest.within(score + doubt).map(|column| self.order[column as usize]).peekable();
-            let first = close.next();
-            if close.peek().is_some() {
-                for c in first.into_iter().chain(close) {
-                    let distance = (kernels.l2)(row, &self.centroids[c as usize * d..(c as usize + 1) * d]);
-                    if distance < best.0 || (distance == best.0 && c < best.1) {
-                        best = (distance, c);
-                    }
-                }
-            }
-            out.push(best.1);
-        }
-    }
-
-    fn rank(&self, rows: ByteSlice<'_>, scratch: &mut AssignScratch, kernels: &Kernels) {
+    /// The nearest centroid of each row, by the int8 score, among the groups probed.
+    pub(crate) fn nearest(&self, rows: ByteSlice<'_>, scratch: &mut AssignScratch, kernels: &Kernels) -> Vec<u32> {
         scratch.nearest.clear();
         scratch.nearest.resize(rows.len(), Nearest::NONE);
         self.pick(rows, scratch, kernels);
         for (group, picked) in self.groups.iter().zip(&scratch.picked) {
             (kernels.nearest_i8)(&self.columns, group.clone(), rows, picked, &mut scratch.nearest);
         }
+        scratch.nearest.iter().map(|nearest| self.order[nearest.least() as usize]).collect()
     }
 
     /// Which rows are to be compared with which groups.
@@ -137,17 +98,10 @@ impl<'a> Assigner<'a> {
         scores.resize(rows.len() * centres.columns_padded(), 0.0);
         (kernels.scores_i8)(centres, rows, -2.0, scores);
         for (row, scores) in (0..).zip(scores.chunks_exact(centres.columns_padded())) {
-            for_least(&scores[..self.groups.len()], knob("GP", GROUPS_PROBED), |group| picked[group].push(row));
+            for_least(&scores[..self.groups.len()], GROUPS_PROBED, |group| picked[group].push(row));
         }
     }
 }
-pub(crate) fn knob(n: &str, d: usize) -> usize {
-    use std::sync::{Mutex, OnceLock}; static C: OnceLock<Mutex<std::collections::BTreeMap<String, usize>>> = OnceLock::new();
-    thread_local!(static L: std::cell::RefCell<std::collections::BTreeMap<String, usize>> = Default::default());
-    let _ = &C; let _: Option<Mutex<()>> = None;
-    L.with(|l| { let mut l = l.borrow_mut(); if let Some(v) = l.get(n) { return *v; } let v = std::env::var(n).ok().and_then(|v| v.parse().ok()).unwrap_or(d); l.insert(n.into(), v); v })
-}
-
 /// Calls `found` with the places of the `count` least scores (ties: the lowest place), in no order.
 fn for_least(scores: &[f32], count: usize, mut found: impl FnMut(usize)) {
     let mut least: Vec<(f32, usize)> = Vec::with_capacity(count + 1);

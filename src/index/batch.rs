@@ -63,7 +63,7 @@ impl Batch {
     pub(crate) fn encode(
         &self,
         quantizer: &Quantizer,
-        assigner: &Assigner<'_>,
+        assigner: &Assigner,
         truth: Option<&GroundTruth>,
         work: Work<'_>,
     ) -> EncodedBatch<'_> {
@@ -116,26 +116,18 @@ impl EncodedPart {
     fn new(
         raw: &[f32],
         quantizer: &Quantizer,
-        assigner: &Assigner<'_>,
+        assigner: &Assigner,
         truth: Option<&GroundTruth>,
         kernels: &Kernels,
     ) -> EncodedPart {
         let d = quantizer.dimension;
-        let t=rd();
         let mut projected = vec![0f32; raw.len()];
         for (raw, projected) in raw.chunks_exact(d).zip(projected.chunks_exact_mut(d)) {
             quantizer.project_row(raw, projected, kernels);
         }
-        tick(0,t);let t=rd();
         let bytes = ByteRows::new(&projected, d, kernels);
-        tick(1,t);let t=rd();
         let sightings = truth.map_or(Vec::new(), |truth| truth.look(raw, &projected, bytes.all()));
-        tick(5,t);let t=rd();
-        let mut lists = Vec::new();
-        if knob("SETTLE",1)==1 {
-        assigner.settle(&projected, bytes.all(), &mut AssignScratch::default(), kernels, &mut lists);
-        } else {assigner.nearest(bytes.all(), &mut AssignScratch::default(), kernels, &mut lists);}
-        tick(2,t);let t=rd();
+        let lists = assigner.nearest(bytes.all(), &mut AssignScratch::default(), kernels);
         let (mut rows, mut scratch) = (Vec::new(), EncodeScratch::default());
         let mut residual_squares = Vec::with_capacity(lists.len());
         for ((raw, projected), &list) in raw.chunks_exact(d).zip(projected.chunks_exact(d)).zip(&lists) {
@@ -144,15 +136,9 @@ impl EncodedPart {
                 rows.push(scratch.row.clone());
             }
         }
-        tick(3,t);
         EncodedPart { lists, residual_squares, rows, sightings }
     }
 }
-
-use super::assigner::knob;
-pub(crate) static mut T:[u64;8]=[0;8];
-pub(crate) fn rd()->u64{unsafe{std::arch::x86_64::_rdtsc()}}
-pub(crate) fn tick(i:usize,t:u64){unsafe{T[i]+=rd()-t;}}
 
 impl AssignedRow<'_> {
     /// Appends the row to its list.

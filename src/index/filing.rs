@@ -81,7 +81,7 @@ impl FilingJob {
 
     fn flush(
         &self,
-        assigner: &Assigner<'_>,
+        assigner: &Assigner,
         batch: &mut Batch,
         origins: &mut Vec<Location>,
         open: &mut BTreeMap<usize, OpenList>,

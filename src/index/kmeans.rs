@@ -47,10 +47,7 @@ impl<'a> Clustering<'a> {
     pub(crate) fn assign(&self, centroids: &[f32]) -> Vec<u32> {
         let assigner = Assigner::new(centroids, self.dimension, self.len(), self.work);
         let assigned = self.work.parallel(self.parts(), |part| {
-            let mut nearest = Vec::new();
-            let mut scratch = AssignScratch::default();
-            assigner.nearest(self.bytes.slice(part), &mut scratch, self.work.kernels, &mut nearest);
-            nearest
+            assigner.nearest(self.bytes.slice(part), &mut AssignScratch::default(), self.work.kernels)
         });
         assigned.concat()
     }
@@ -90,7 +87,7 @@ impl<'a> Clustering<'a> {
             let picked: Vec<u32> = (0..part.len() as u32).collect();
             let mut nearest = vec![Nearest::NONE; part.len()];
             (kernels.nearest_i8)(&panels, 0..panels.panels(), self.bytes.slice(part), &picked, &mut nearest);
-            nearest.iter().map(|nearest| nearest.least().1).collect::<Vec<_>>()
+            nearest.iter().map(|nearest| nearest.least()).collect::<Vec<_>>()
         });
         assigned.concat()
     }

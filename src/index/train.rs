@@ -27,6 +27,8 @@ const SAMPLE_ROWS_PER_LIST: usize = 64;
 const SAMPLE_BYTES_MAX: usize = 256 << 20;
 /// Rows the codebook is trained on at most.
 const CODEBOOK_ROWS_MAX: usize = 16_384;
+/// Rows of the sample projected in one piece.
+const PROJECTED_ROWS: usize = 1024;
 /// Lists are split above and dropped below these multiples of `IndexSpec::list_rows`.
 const LIST_SPLIT: f64 = 8.0 / 3.0;
 const LIST_DROP: f64 = 1.0 / 6.0;
@@ -120,22 +122,17 @@ pub(crate) fn train_with(
     let work = Work::new(kernels, options.threads, options.cancelled);
     let wanted = || if work.is_cancelled() { Err(TrainError::Cancelled) } else { Ok(()) };
     let mut rng = SplitMix64::new(options.seed);
-    let t0 = std::time::Instant::now();
     let sample = Sample::draw(spec, source, &mut rng)?;
-    eprintln!("draw {:?}", t0.elapsed());let t0 = std::time::Instant::now();
     wanted()?;
     let trainer = Trainer { work, spec, rng };
     let (mut quantizer, truth) = trainer.quantizer(sample);
     wanted()?;
-    eprintln!("quantizer {:?}", t0.elapsed());let t0 = std::time::Instant::now();
-    let Encoded { lists, points, truth, residual_mean } = Encoder::new(work, &quantizer, truth, source.rows_hint()).run(spec, source)?;
+    let encoder = Encoder::new(work, &quantizer, truth, source.rows_hint());
+    let Encoded { lists, points, truth, residual_mean } = encoder.run(spec, source)?;
+    wanted()?;
     quantizer.residual_mean = residual_mean;
-    let (t,g)=unsafe{(super::batch::T,|x:u64|x as f64/2.6e9)};
-    eprintln!("encode {:?} residual {residual_mean} truth {:.3} place {:.3} project {:.3} bytes {:.3} assign {:.3} encode {:.3}", t0.elapsed(),g(t[5]),g(t[4]),g(t[0]),g(t[1]),g(t[2]),g(t[3]));let t0 = std::time::Instant::now();
     let view = Lists { points: &points, quantizer: &quantizer, lists: &lists };
     let calibration = Calibration::choose(view, &truth, spec.recall_target, kernels);
-    eprintln!("calibrate {:?}", t0.elapsed());
-    wanted()?;
     Ok(Built { sealed: Sealed { quantizer: Arc::new(quantizer), lists, calibration }, points })
 }
 
@@ -220,15 +217,13 @@ impl Trainer<'_> {
             units: FactorUnits::new(1.0),
             residual_mean: 0.0,
         };
-        let projected = project_sample(&parts, sample, &held_out, kernels);
-        let t0 = std::time::Instant::now();
+        let projected = project_sample(&parts, sample, &held_out, self.work);
         let bytes = ByteRows::new(&projected, d, kernels);
         let sample = Clustering { rows: &projected, bytes: bytes.all(), dimension: d, work: self.work };
         let centroids = self.centroids(sample, total);
-        eprintln!(" centroids {:?}", t0.elapsed());let t0 = std::time::Instant::now();
         let (codebook, units) = match self.spec.kind {
             IndexKind::IvfPq => {
-                let (codebook, residual_mean) = self.codebook(sample, &centroids);eprintln!(" codebook {:?}", t0.elapsed());
+                let (codebook, residual_mean) = self.codebook(sample, &centroids);
                 (Some(codebook), FactorUnits::new(residual_mean))
             }
             _ => (None, parts.units),
@@ -248,9 +243,7 @@ impl Trainer<'_> {
 
     fn centroids(&mut self, sample: Clustering<'_>, total: usize) -> Vec<f32> {
         let list_rows = self.spec.list_rows.max(1);
-        let t0 = std::time::Instant::now();
         let centroids = sample.two_level(total.div_ceil(list_rows), &mut self.rng);
-        eprintln!("  two_level {:?}", t0.elapsed());
         // Sizes in the sample stand for sizes in the whole.
         let share = sample.len() as f64 / total as f64;
         let rows = |factor: f64| (list_rows as f64 * factor * share) as usize;
@@ -281,22 +274,22 @@ impl Trainer<'_> {
 }
 
 /// The sample but for the rows held out, in the space of the centroids. In place: the sample is the largest thing there is.
-fn project_sample(parts: &QuantizerParts, sample: Sample, held_out: &[usize], kernels: &'static Kernels) -> Vec<f32> {
+fn project_sample(parts: &QuantizerParts, sample: Sample, held_out: &[usize], work: Work<'_>) -> Vec<f32> {
     let d = parts.dimension;
     let mut rows = sample.rows;
     let mut kept = 0;
     let mut skip = held_out.iter().copied().peekable();
-    for i in 0..sample.ids.len() {
-        if skip.next_if_eq(&i).is_some() {
-            continue;
-        }
+    for i in (0..sample.ids.len()).filter(|i| skip.next_if_eq(i).is_none()) {
         rows.copy_within(i * d..(i + 1) * d, kept * d);
-        let row = &mut rows[kept * d..(kept + 1) * d];
-        row.iter_mut().zip(&parts.mean).for_each(|(x, m)| *x -= m);
-        parts.rotation.apply(row, kernels);
         kept += 1;
     }
     rows.truncate(kept * d);
+    work.parallel(rows.chunks_mut(PROJECTED_ROWS * d), |rows| {
+        for row in rows.chunks_exact_mut(d) {
+            row.iter_mut().zip(&parts.mean).for_each(|(x, m)| *x -= m);
+            parts.rotation.apply(row, work.kernels);
+        }
+    });
     rows
 }
 
@@ -304,7 +297,7 @@ fn project_sample(parts: &QuantizerParts, sample: Sample, held_out: &[usize], ke
 struct Encoder<'a> {
     work: Work<'a>,
     quantizer: &'a Quantizer,
-    assigner: Assigner<'a>,
+    assigner: Assigner,
     truth: GroundTruth,
     points: Points,
     lists: Vec<PostingList>,
@@ -358,7 +351,6 @@ impl<'a> Encoder<'a> {
             return;
         }
         let encoded = self.batch.encode(self.quantizer, &self.assigner, Some(&self.truth), self.work);
-        let t=super::batch::rd();
         // Each list gets its rows in order, so that it does not matter which thread has which lists.
         let share = self.lists.len().div_ceil(self.work.threads());
         self.work.parallel(self.lists.chunks_mut(share).zip((0..).step_by(share)), |(lists, first)| {
@@ -367,7 +359,6 @@ impl<'a> Encoder<'a> {
             encoded.rows().filter(own).for_each(|row| row.push(&mut lists[row.list - first]));
         });
         self.residual_sum += encoded.rows().map(|row| f64::from(row.residual_square)).sum::<f64>();
-        super::batch::tick(4,t);
         for (ordinal, seen) in encoded.sightings() {
             let (id, _) = self.points.get(ordinal).expect("invariant: every row of the batch is a point");
             self.truth.see(seen, id);

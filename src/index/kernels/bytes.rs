@@ -1,6 +1,6 @@
 //! Vectors rounded to int8, each with a step of its own: as rows, and as columns of panels. What the int8 assignment kernels work
 //! on: products are sums of integers, so that every table gives the same bits in whatever order it adds.
-//! Called by `assign_*` and, outside this directory, by `kmeans`, `assigner` and `truth`.
+//! Called by `assign_*` and, outside this directory, by `kmeans`, `assigner`, `batch` and `sieve`.
 
 use super::Kernels;
 use std::ops::Range;
@@ -177,10 +177,6 @@ impl BytePanels {
     pub(super) fn quads(&self) -> usize {
         stride(self.dimension) / QUAD
     }
-
-    pub(crate) fn memory_bytes(&self) -> usize {
-        size_of_val(self.lines.as_slice()) + 4 * (self.steps.len() + self.bases.len())
-    }
 }
 
 /// The columns nearest to a row so far: the least score of each of the 16 places in a panel, and its column.
@@ -196,20 +192,15 @@ impl Nearest {
     pub(crate) const NONE: Nearest =
         Nearest { scores: [f32::INFINITY; BytePanels::WIDTH], columns: [0; BytePanels::WIDTH] };
 
-    /// The least score and its column (ties: the lowest column).
-    pub(crate) fn least(&self) -> (f32, u32) {
+    /// The column of the least score (ties: the lowest column).
+    pub(crate) fn least(&self) -> u32 {
         let mut best = (f32::INFINITY, 0);
         for (&score, &column) in self.scores.iter().zip(&self.columns) {
             if score < best.0 || (score == best.0 && score < f32::INFINITY && column < best.1) {
                 best = (score, column);
             }
         }
-        best
-    }
-
-    /// Columns whose score is at most `limit`, one of each place at most.
-    pub(crate) fn within(&self, limit: f32) -> impl Iterator<Item = u32> + '_ {
-        self.scores.iter().zip(&self.columns).filter(move |&(&score, _)| score <= limit).map(|(_, &column)| column)
+        best.1
     }
 }
 
