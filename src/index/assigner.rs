@@ -45,7 +45,11 @@ impl Assigner {
     pub(crate) fn new(centroids: &[f32], dimension: usize, rows: usize, work: Work<'_>) -> Assigner {
         let count = centroids.len() / dimension;
         let grouped = count >= GROUPED_MIN && rows >= count * ROWS_PER_CENTROID_MIN;
-        if grouped { Assigner::grouped(centroids, dimension, work) } else { Assigner::flat(centroids, dimension, work.kernels) }
+        if grouped {
+            Assigner::grouped(centroids, dimension, work)
+        } else {
+            Assigner::flat(centroids, dimension, work.kernels)
+        }
     }
 
     fn flat(centroids: &[f32], dimension: usize, kernels: &Kernels) -> Assigner {

@@ -5,6 +5,7 @@ use super::assigner::{AssignScratch, Assigner};
 use super::kernels::{ByteRows, Kernels};
 use super::list::{EncodedRow, PostingList};
 use super::quantizer::{EncodeScratch, Quantizer};
+use super::spec::IndexKind;
 use super::truth::{GroundTruth, Sighting};
 use super::work::Work;
 use std::ops::Range;
@@ -95,10 +96,12 @@ impl EncodedBatch<'_> {
         let (d, batch) = (self.dimension, self.batch);
         self.parts.iter().enumerate().flat_map(move |(part, encoded)| {
             let first = part * part_rows(d);
-            encoded.lists.iter().zip(&encoded.residual_squares).enumerate().map(move |(i, (&list, &residual_square))| {
-                let row = (batch.ordinals[first + i], &batch.raw[(first + i) * d..(first + i + 1) * d]);
-                AssignedRow { list: list as usize, residual_square, row, encoded: encoded.rows.get(i) }
-            })
+            encoded.lists.iter().zip(&encoded.residual_squares).enumerate().map(
+                move |(i, (&list, &residual_square))| {
+                    let row = (batch.ordinals[first + i], &batch.raw[(first + i) * d..(first + i + 1) * d]);
+                    AssignedRow { list: list as usize, residual_square, row, encoded: encoded.rows.get(i) }
+                },
+            )
         })
     }
 
@@ -120,19 +123,19 @@ impl EncodedPart {
         truth: Option<&GroundTruth>,
         kernels: &Kernels,
     ) -> EncodedPart {
-        let d = quantizer.dimension;
-        let mut projected = vec![0f32; raw.len()];
-        for (raw, projected) in raw.chunks_exact(d).zip(projected.chunks_exact_mut(d)) {
+        let (d, space) = (quantizer.dimension, quantizer.space());
+        let mut projected = vec![0f32; raw.len() / d * space];
+        for (raw, projected) in raw.chunks_exact(d).zip(projected.chunks_exact_mut(space)) {
             quantizer.project_row(raw, projected, kernels);
         }
-        let bytes = ByteRows::new(&projected, d, kernels);
+        let bytes = ByteRows::new(&projected, space, kernels);
         let sightings = truth.map_or(Vec::new(), |truth| truth.look(raw, &projected, bytes.all()));
         let lists = assigner.nearest(bytes.all(), &mut AssignScratch::default(), kernels);
         let (mut rows, mut scratch) = (Vec::new(), EncodeScratch::default());
         let mut residual_squares = Vec::with_capacity(lists.len());
-        for ((raw, projected), &list) in raw.chunks_exact(d).zip(projected.chunks_exact(d)).zip(&lists) {
+        for ((raw, projected), &list) in raw.chunks_exact(d).zip(projected.chunks_exact(space)).zip(&lists) {
             residual_squares.push(quantizer.encode(raw, projected, list as usize, &mut scratch, kernels));
-            if quantizer.codebook.is_some() {
+            if quantizer.kind != IndexKind::IvfFlat {
                 rows.push(scratch.row.clone());
             }
         }

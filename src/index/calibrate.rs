@@ -2,19 +2,15 @@
 //! side of the encoding pass, and the cheapest (nprobe, candidates) that reaches the target recall is kept. Costs are counted,
 //! not timed, so the choice is the same on every machine. Called by `train`; read by `vector_index`.
 
-use super::truth::{GroundTruth, TruthQuery};
 use super::kernels::Kernels;
-use super::list::LiveList;
-use super::points::Points;
 use super::search::{Lists, Plan, Scratch};
 use super::spec::SearchStats;
-use crate::types::{Metric, PointId};
+use super::truth::GroundTruth;
+use crate::types::PointId;
 use std::collections::BTreeMap;
 
 /// The numbers of neighbours that settings are chosen for; between them they are interpolated.
 pub(crate) const CALIBRATED_K: [usize; 2] = [10, 100];
-/// True neighbours kept of each query: beyond the largest k, so that ties at the k-th distance are known.
-const NEIGHBOURS: usize = 160;
 /// Candidates tried, fewest first.
 const CANDIDATE_STEPS: [usize; 17] =
     [64, 91, 128, 181, 256, 362, 512, 724, 1024, 1448, 2048, 2896, 4096, 5793, 8192, 11_585, 16_384];
@@ -55,7 +51,7 @@ impl Calibration {
     /// Chooses by trial on the lists.
     pub(crate) fn choose(lists: Lists<'_>, truth: &GroundTruth, target: f32, kernels: &'static Kernels) -> Calibration {
         let scratch = Scratch::with_kernels(kernels);
-        let home = homes(truth, lists);
+        let home = truth.homes(lists.points, lists.lists);
         let mut trial = Trial { lists, truth, home, target, scratch };
         Calibration { settings: CALIBRATED_K.map(|k| trial.choose(k)) }
     }
@@ -90,7 +86,8 @@ impl Trial<'_> {
         }
         let least = self.lists_needed(k);
         if self.lists.quantizer.codebook.is_none() {
-            return self.run(k, least, k, false).setting;
+            // Whatever is visited is compared in full.
+            return self.run(k, least, Plan::hits_returned(k), false).setting;
         }
         let mut best: Option<Tried> = None;
         for candidates in CANDIDATE_STEPS.into_iter().filter(|&c| c >= Plan::hits_returned(k)) {
@@ -160,7 +157,7 @@ impl Trial<'_> {
             hits.clear();
             let stats = self.lists.search(&query.vector, plan, &mut self.scratch, &mut hits);
             cost += cost_of(stats);
-            counts.add(found(query, k, hits.iter().map(|hit| hit.id)), query.neighbours(k));
+            counts.add(query.found(k, hits.iter().map(|hit| hit.id)), query.neighbours(k));
             if may_give_up && counts.queries.is_multiple_of(32) && counts.upper_bound() < f64::from(self.target) {
                 break;
             }
@@ -211,21 +208,4 @@ impl RecallCounts {
 
 fn cost_of(stats: SearchStats) -> usize {
     stats.codes_scanned + stats.lists_probed * PROBE_COST + stats.reranked * RERANK_COST
-}
-
-
-fn found(query: &TruthQuery, k: usize, ids: impl Iterator<Item = PointId>) -> usize {
-    let mut true_ids: Vec<PointId> = query.true_ids(k).collect();
-    true_ids.sort_unstable();
-    ids.filter(|id| true_ids.binary_search(id).is_ok()).count().min(query.neighbours(k))
-}
-fn homes(truth: &GroundTruth, view: Lists<'_>) -> BTreeMap<PointId, u32> {
-    let mut homes: BTreeMap<PointId, u32> = truth.queries.iter().flat_map(|q| q.true_ids(160)).map(|id| (id, 0)).collect();
-    for (i, list) in view.lists.iter().enumerate() {
-        for &o in &list.list.ordinals {
-            let id = view.points.get(o).unwrap().0;
-            if let Some(home) = homes.get_mut(&id) { *home = i as u32; }
-        }
-    }
-    homes
 }

@@ -60,7 +60,7 @@ impl FilingJob {
         let mut filed = Filed { epoch: self.epoch, changed: Vec::new(), residual_sum: 0.0, rows: 0 };
         let work = Work::alone(self.kernels);
         let rows = self.tail_rows();
-        let assigner = Assigner::new(&self.quantizer.centroids, self.quantizer.dimension, rows, work);
+        let assigner = Assigner::new(&self.quantizer.centroids, self.quantizer.space(), rows, work);
         let mut batch = Batch::default();
         let mut origins: Vec<Location> = Vec::new();
         for (number, chunk) in &self.chunks {

@@ -12,10 +12,12 @@ mod assigner;
 mod batch;
 mod calibrate;
 mod distance;
+mod encoder;
 mod file;
 mod filing;
 pub mod kernels;
 mod kmeans;
+mod lift;
 mod list;
 mod locations;
 mod points;
@@ -33,6 +35,7 @@ mod train;
 mod trained;
 mod truth;
 mod vector_index;
+mod visits;
 mod work;
 
 #[cfg(test)]

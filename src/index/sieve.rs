@@ -45,23 +45,27 @@ impl Sieve {
         sample: Clustering<'_>,
         neighbours: usize,
     ) -> Option<Sieve> {
-        let (d, metric, kernels) = (quantizer.dimension, quantizer.metric, sample.work.kernels);
+        let (d, space, metric) = (quantizer.dimension, quantizer.space(), quantizer.metric);
+        let kernels = sample.work.kernels;
         if metric == Metric::Manhattan || queries.is_empty() {
             return None;
         }
-        let mut vectors = queries.to_vec();
-        for (query, projected) in queries.chunks_exact(d).zip(vectors.chunks_exact_mut(d)) {
-            // The product of a centred row with a query that is not differs from the true one by a number of the query's.
-            match metric {
-                Metric::Euclidean => quantizer.project_row(query, projected, kernels),
-                _ => quantizer.rotation.apply(projected, kernels),
+        let mut vectors = vec![0f32; queries.len() / d * space];
+        for (query, projected) in queries.chunks_exact(d).zip(vectors.chunks_exact_mut(space)) {
+            if metric == Metric::Euclidean {
+                quantizer.project_row(query, projected, kernels);
+                continue;
             }
+            // The product of a centred row with a query that is not differs from the true one by a number of the query's. A
+            // height of rows meets a zero.
+            projected[..d].copy_from_slice(query);
+            quantizer.rotation.apply(&mut projected[..d], kernels);
         }
-        let mut panels = BytePanels::new(&vectors, d, kernels);
+        let mut panels = BytePanels::new(&vectors, space, kernels);
         let largest = |numbers: &[f32]| numbers.iter().fold(0f32, |most, &n| if n > most { n } else { most });
         let count = queries.len() / d;
         let length_max = largest(&panels.bases[..count]).sqrt();
-        let error_max = HALF_STEP * largest(&panels.steps) * (d as f32).sqrt();
+        let error_max = HALF_STEP * largest(&panels.steps) * (space as f32).sqrt();
         if metric != Metric::Euclidean {
             let one = if metric == Metric::Cosine { 1.0 } else { 0.0 };
             let queries = queries.chunks_exact(d);

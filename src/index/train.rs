@@ -2,12 +2,11 @@
 //! and, on the side, finds the true neighbours of held-out rows, by which the search settings are chosen.
 //! Memory: the sealed lists, the sample, no more. Called by `shard`, off any lock.
 
-use super::assigner::Assigner;
-use super::batch::{AssignedRow, Batch};
 use super::calibrate::Calibration;
+use super::encoder::{Encoded, Encoder};
 use super::kernels::{self, ByteRows, Kernels};
 use super::kmeans::{Clustering, ListBounds};
-use super::list::{LiveList, PostingList};
+use super::lift::Lift;
 use super::points::Points;
 use super::product::Codebook;
 use super::quantizer::{FactorUnits, Quantizer, QuantizerParts};
@@ -17,6 +16,7 @@ use super::sealed::Sealed;
 use super::search::Lists;
 use super::spec::{IndexKind, IndexSpec};
 use super::truth::GroundTruth;
+use super::visits::{self, VisitOrder};
 use super::work::Work;
 use crate::types::{Metric, PointId};
 use std::sync::Arc;
@@ -127,10 +127,12 @@ pub(crate) fn train_with(
     let trainer = Trainer { work, spec, rng };
     let (mut quantizer, truth) = trainer.quantizer(sample);
     wanted()?;
-    let encoder = Encoder::new(work, &quantizer, truth, source.rows_hint());
-    let Encoded { lists, points, truth, residual_mean } = encoder.run(spec, source)?;
+    let mut encoder = Encoder::new(work, &quantizer, truth, source.rows_hint());
+    visit_checked(spec, source, &mut |id, version, row| encoder.push(id, version, row))?;
+    let Encoded { lists, points, truth, residuals } = encoder.finish();
     wanted()?;
-    quantizer.residual_mean = residual_mean;
+    quantizer.learn_residuals(&residuals);
+    visits::choose(&mut quantizer, (&points, &lists), &truth, spec.recall_target, kernels);
     let view = Lists { points: &points, quantizer: &quantizer, lists: &lists };
     let calibration = Calibration::choose(view, &truth, spec.recall_target, kernels);
     Ok(Built { sealed: Sealed { quantizer: Arc::new(quantizer), lists, calibration }, points })
@@ -204,10 +206,12 @@ impl Trainer<'_> {
         let total = sample.total;
         let mean = sample.mean(d);
         // In L1 the rotation would mix what the distance keeps apart; f32 rows have no use for it.
-        let rotated = self.spec.kind == IndexKind::IvfPq && self.spec.metric != Metric::Manhattan;
+        let rotated = self.spec.kind != IndexKind::IvfFlat && self.spec.metric != Metric::Manhattan;
         let rotation = if rotated { Rotation::random(d, &mut self.rng) } else { Rotation::identity() };
         let metric = self.spec.metric;
         let parts = QuantizerParts {
+            kind: self.spec.kind,
+            rerank: self.spec.rerank,
             metric,
             dimension: d,
             mean,
@@ -216,19 +220,26 @@ impl Trainer<'_> {
             codebook: None,
             units: FactorUnits::new(1.0),
             residual_mean: 0.0,
+            lift: None,
+            order: VisitOrder::by_centroid(0),
         };
-        let projected = project_sample(&parts, sample, &held_out, self.work);
-        let bytes = ByteRows::new(&projected, d, kernels);
-        let sample = Clustering { rows: &projected, bytes: bytes.all(), dimension: d, work: self.work };
+        let mut projected = project_sample(&parts, sample, &held_out, self.work);
+        let lift = (metric == Metric::Dot).then(|| lift_sample(&mut projected, d, kernels));
+        let space = d + usize::from(lift.is_some());
+        let bytes = ByteRows::new(&projected, space, kernels);
+        let sample = Clustering { rows: &projected, bytes: bytes.all(), dimension: space, work: self.work };
         let centroids = self.centroids(sample, total);
-        let (codebook, units) = match self.spec.kind {
+        let order = VisitOrder::by_centroid(centroids.len() / space);
+        let (residuals, residual_mean) = self.unit_residuals(sample, &centroids);
+        let units = FactorUnits::new(residual_mean);
+        let codebook = match self.spec.kind {
             IndexKind::IvfPq => {
-                let (codebook, residual_mean) = self.codebook(sample, &centroids);
-                (Some(codebook), FactorUnits::new(residual_mean))
+                Some(Codebook::train(&residuals, d, self.spec.codebook_width(), kernels, &mut self.rng))
             }
-            _ => (None, parts.units),
+            IndexKind::IvfBinary => Some(Codebook::signs(d)),
+            IndexKind::Flat | IndexKind::IvfFlat | IndexKind::IvfInt8 => None,
         };
-        let quantizer = Quantizer::new(QuantizerParts { centroids, codebook, units, ..parts }, kernels);
+        let quantizer = Quantizer::new(QuantizerParts { centroids, codebook, units, lift, order, ..parts }, kernels);
         truth.prepare(&quantizer, sample);
         (quantizer, truth)
     }
@@ -251,15 +262,15 @@ impl Trainer<'_> {
         sample.balance(&centroids, bounds, &mut self.rng)
     }
 
-    /// Trains the codebook on unit residuals; their mean square beside.
-    fn codebook(&mut self, sample: Clustering<'_>, centroids: &[f32]) -> (Codebook, f32) {
-        let (d, kernels) = (self.spec.dimension, self.work.kernels);
+    /// Residuals to train a codebook on, at length 1; their mean square beside.
+    fn unit_residuals(&self, sample: Clustering<'_>, centroids: &[f32]) -> (Vec<f32>, f32) {
+        let (d, space, kernels) = (self.spec.dimension, sample.dimension, self.work.kernels);
         let sample = sample.head(CODEBOOK_ROWS_MAX);
         let nearest = sample.assign(centroids);
-        let mut residuals = Vec::with_capacity(sample.rows.len());
+        let mut residuals = Vec::with_capacity(nearest.len() * d);
         let mut squares = 0f64;
-        for (row, &c) in sample.rows.chunks_exact(d).zip(&nearest) {
-            let centroid = &centroids[c as usize * d..(c as usize + 1) * d];
+        for (row, &c) in sample.rows.chunks_exact(space).zip(&nearest) {
+            let (row, centroid) = (&row[..d], &centroids[c as usize * space..][..d]);
             let square = (kernels.l2)(row, centroid);
             squares += f64::from(square);
             let length = square.sqrt();
@@ -267,9 +278,8 @@ impl Trainer<'_> {
                 residuals.extend(row.iter().zip(centroid).map(|(x, c)| (x - c) / length));
             }
         }
-        let width = Codebook::fitting_width(d, self.spec.subspace_width);
         let mean = squares / nearest.len().max(1) as f64;
-        (Codebook::train(&residuals, d, width, kernels, &mut self.rng), mean as f32)
+        (residuals, mean as f32)
     }
 }
 
@@ -293,76 +303,15 @@ fn project_sample(parts: &QuantizerParts, sample: Sample, held_out: &[usize], wo
     rows
 }
 
-/// The second pass.
-struct Encoder<'a> {
-    work: Work<'a>,
-    quantizer: &'a Quantizer,
-    assigner: Assigner,
-    truth: GroundTruth,
-    points: Points,
-    lists: Vec<PostingList>,
-    batch: Batch,
-    residual_sum: f64,
-}
-
-/// What the second pass made.
-struct Encoded {
-    lists: Vec<LiveList>,
-    points: Points,
-    truth: GroundTruth,
-    residual_mean: f32,
-}
-
-impl<'a> Encoder<'a> {
-    fn new(work: Work<'a>, quantizer: &'a Quantizer, truth: GroundTruth, rows_hint: usize) -> Self {
-        let lists = (0..quantizer.lists()).map(|_| quantizer.empty_list()).collect();
-        let assigner = Assigner::new(&quantizer.centroids, quantizer.dimension, rows_hint, work);
-        let (points, batch) = (Points::new(), Batch::default());
-        Encoder { work, quantizer, assigner, truth, points, lists, batch, residual_sum: 0.0 }
+/// Gives every row its height, in place.
+fn lift_sample(rows: &mut Vec<f32>, d: usize, kernels: &Kernels) -> Lift {
+    let squares: Vec<f32> = rows.chunks_exact(d).map(|row| (kernels.dot)(row, row)).collect();
+    let lift = Lift::of(&mut squares.clone());
+    let space = d + 1;
+    rows.resize(squares.len() * space, 0.0);
+    for (i, &square) in squares.iter().enumerate().rev() {
+        rows.copy_within(i * d..(i + 1) * d, i * space);
+        rows[i * space + d] = lift.height(square);
     }
-
-    /// Encodes every row of the source.
-    fn run(mut self, spec: &IndexSpec, source: &mut dyn RowSource) -> Result<Encoded, TrainError> {
-        visit_checked(spec, source, &mut |id, version, row| self.push(id, version, row))?;
-        self.flush();
-        let mut lists = self.lists;
-        lists.iter_mut().for_each(PostingList::shrink);
-        let residual_mean = (self.residual_sum / self.points.len().max(1) as f64) as f32;
-        let lists = lists.into_iter().map(LiveList::all_live).collect();
-        Ok(Encoded { lists, points: self.points, truth: self.truth, residual_mean })
-    }
-
-    fn push(&mut self, id: PointId, version: u64, row: &[f32]) {
-        let rows = self.points.len();
-        let ordinal = self.points.put(id, version);
-        if self.points.len() == rows {
-            // Not the first time: a row more than the source promised.
-            return;
-        }
-        self.batch.add(ordinal, row);
-        if self.batch.is_full() {
-            self.flush();
-        }
-    }
-
-    fn flush(&mut self) {
-        if self.work.is_cancelled() {
-            self.batch.clear();
-            return;
-        }
-        let encoded = self.batch.encode(self.quantizer, &self.assigner, Some(&self.truth), self.work);
-        // Each list gets its rows in order, so that it does not matter which thread has which lists.
-        let share = self.lists.len().div_ceil(self.work.threads());
-        self.work.parallel(self.lists.chunks_mut(share).zip((0..).step_by(share)), |(lists, first)| {
-            let span = first..first + lists.len();
-            let own = |row: &AssignedRow<'_>| span.contains(&row.list);
-            encoded.rows().filter(own).for_each(|row| row.push(&mut lists[row.list - first]));
-        });
-        self.residual_sum += encoded.rows().map(|row| f64::from(row.residual_square)).sum::<f64>();
-        for (ordinal, seen) in encoded.sightings() {
-            let (id, _) = self.points.get(ordinal).expect("invariant: every row of the batch is a point");
-            self.truth.see(seen, id);
-        }
-        self.batch.clear();
-    }
+    lift
 }

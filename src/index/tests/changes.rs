@@ -159,7 +159,8 @@ fn a_job_of_another_epoch_is_not_installed() {
 fn lists_that_lack_filed_rows_are_refused() {
     let mut pair = Pair::new(small(Metric::Dot, IndexKind::IvfPq, 10), 3);
     pair.change(1000, 2000, 0);
-    let stale = train(pair.index().spec(), &mut ModelSource(&pair.model), &TrainOptions::new(5)).expect("rows to train on");
+    let stale =
+        train(pair.index().spec(), &mut ModelSource(&pair.model), &TrainOptions::new(5)).expect("rows to train on");
     pair.train(0, 2000);
     pair.change(900, 50_000, 0);
     let job = pair.index().filing_job().expect("trained");
