@@ -234,7 +234,7 @@ impl Trainer<'_> {
         let units = FactorUnits::new(residual_mean);
         let codebook = match self.spec.kind {
             IndexKind::IvfPq => {
-                Some(Codebook::train(&residuals, d, self.spec.codebook_width(), kernels, &mut self.rng))
+                Some(Codebook::train(&residuals, d, self.spec.codebook_width(), self.work, &mut self.rng))
             }
             IndexKind::IvfBinary => Some(Codebook::signs(d)),
             IndexKind::Flat | IndexKind::IvfFlat | IndexKind::IvfInt8 => None,
