@@ -2,11 +2,11 @@
 //! and, on the side, finds the true neighbours of held-out rows, by which the search settings are chosen.
 //! Memory: the sealed lists, the sample, no more. Called by `shard`, off any lock.
 
-use super::calibrate::Calibration;
 use super::encoder::{Encoded, Encoder};
 use super::kernels::{self, ByteRows, Kernels};
 use super::kmeans::{Clustering, ListBounds};
 use super::lift::Lift;
+use super::plan::Calibration;
 use super::points::Points;
 use super::product::Codebook;
 use super::quantizer::{FactorUnits, Quantizer, QuantizerParts};
@@ -134,7 +134,8 @@ pub(crate) fn train_with(
     quantizer.learn_residuals(&residuals);
     visits::choose(&mut quantizer, (&points, &lists), &truth, spec.recall_target, kernels);
     let view = Lists { points: &points, quantizer: &quantizer, lists: &lists };
-    let calibration = Calibration::choose(view, &truth, spec.recall_target, kernels);
+    let calibration = Calibration::choose(view, &truth, work);
+    wanted()?;
     Ok(Built { sealed: Sealed { quantizer: Arc::new(quantizer), lists, calibration }, points })
 }
 

@@ -90,3 +90,14 @@ fn the_least_of_all_places_is_the_nearest() {
     nearest.columns[1] = 1;
     assert_eq!(nearest.least(), 25);
 }
+
+#[test]
+fn overflowing_scores_choose_column_zero_everywhere() {
+    let columns = vec![f32::MAX; 3 * 20];
+    for kernels in available() {
+        let (panels, rows) = (BytePanels::new(&columns, 3, kernels), ByteRows::new(&[f32::MAX; 24], 3, kernels));
+        let mut nearest = vec![Nearest::NONE; 8];
+        (kernels.nearest_i8)(&panels, 0..panels.panels(), rows.all(), &[0, 1, 2, 3, 4, 5, 6, 7], &mut nearest);
+        assert!(nearest.iter().all(|nearest| nearest.least() == 0), "{}", kernels.name);
+    }
+}

@@ -4,7 +4,7 @@
 
 mod assign_scalar;
 mod body;
-mod bytes;
+pub(crate) mod bytes;
 pub(crate) mod half;
 mod scalar;
 
@@ -81,8 +81,6 @@ pub(crate) struct Kernels {
     pub(crate) code_dots: fn(&[f32], &[f32], &mut [f32; SUBSPACE_CODES]),
     /// One query against all columns: `base + factor · dot`.
     pub(crate) scores: fn(&Panels, &[f32], &[f32], f32, &mut [f32]),
-    /// For each row the column with the least `norm − 2 · dot` (ties: the lowest column).
-    pub(crate) assign: fn(&Panels, &[f32], &mut [u32]),
     /// Rounds to the bits of int8 numbers, the largest to ±127; the step they count (0 for zeros).
     pub(crate) to_bytes: fn(&[f32], &mut [u8]) -> f32,
     /// Nearest columns of some panels for some rows, in int8 (see `assign_scalar`).
