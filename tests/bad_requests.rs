@@ -145,7 +145,10 @@ fn each_way_of_being_wrong_has_its_status_and_code() {
     refused("POST", SEARCH, json!({"vector": [1, 2, 3], "top_k": 0}), 400, "bad_top_k");
     refused("POST", SEARCH, json!({"vector": [1, 2], "top_k": 1}), 400, "dimension_mismatch");
     refused("POST", SEARCH, json!({"vector": [1, 2, 3], "top_k": 1, "filter": {"must": 5}}), 400, "bad_filter");
-    refused("POST", SEARCH, json!({"vector": [1, 2, 3], "top_k": 1, "recall_target": 2}), 400, "bad_recall_target");
+    for target in [json!(2), json!(0), json!(-0.5), json!(1.0001), json!(1e39)] {
+        let search = json!({"vector": [1, 2, 3], "top_k": 1, "recall_target": target});
+        refused("POST", SEARCH, search, 400, "bad_recall_target");
+    }
     refused("POST", SEARCH, json!({"vector": [1, 2, 3], "top_k": 1, "consistency": "session"}), 400, "missing_field");
     refused("POST", SEARCH, json!({"vector": [1, 2, 3], "top_k": 1, "session": "x"}), 400, "bad_session");
     refused("POST", &format!("{DOCUMENTS}/list"), json!({"limit": 0}), 400, "bad_limit");

@@ -172,6 +172,37 @@ fn one_process_at_a_time_has_a_directory() {
     assert!(Database::open(dir.path(), Options::default()).is_ok());
 }
 
+/// A recall target is met by a plan that was measured, and `explain` says which; beyond what was measured, exactly.
+#[test]
+fn a_recall_target_is_met_and_explained() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { index: vectorsphere::config::Index { flat_points_max: 300 }, ..Config::default() };
+    let db = Database::open(dir.path(), Options { config, ..Options::default() }).unwrap();
+    let c = db.create_collection("a", 4, Metric::Euclidean, IndexType::IvfPq).unwrap();
+    let vector = |i: u32| -> Vec<f32> { (1..5).map(|j| (f64::from(i * j) * 0.754_877_666).fract() as f32).collect() };
+    c.upsert((0..3_000).map(|i| (i.to_string(), vector(i)))).unwrap();
+    let started = std::time::Instant::now();
+    while c.stats().unwrap().info.indexes[0].lists == 0 {
+        assert!(started.elapsed().as_secs() < 60, "the index was never trained");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let explained = |recall_target, nprobe| {
+        let search =
+            Search { recall_target, nprobe, explain: true, ..Search::nearest(Vector::new(vector(7_777)).unwrap(), 10) };
+        c.search_with(search).unwrap().explain.unwrap()
+    };
+    let default = explained(None, None);
+    assert_eq!((default.plan, default.recall_target), ("ivf", Some(0.95)));
+    assert!(default.estimated_recall >= 0.95 && default.lists_probed <= default.nprobe);
+    let easy = explained(Some(0.8), None);
+    assert!(easy.codes_scanned <= default.codes_scanned && easy.estimated_recall >= 0.8, "{easy:?}");
+    let all = explained(Some(1.0), None);
+    assert_eq!((all.plan, all.estimated_recall), ("exact", 1.0));
+    let given = explained(Some(1.0), Some(2));
+    assert_eq!((given.plan, given.recall_target, given.lists_probed), ("ivf", None, 2));
+    assert!(given.estimated_recall < 1.0);
+}
+
 /// Searches are right before, during and after training, while writes go on: every hit is what a scan finds.
 #[test]
 fn training_never_loses_or_revives_a_point() {

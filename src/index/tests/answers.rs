@@ -179,10 +179,11 @@ fn recall_targets_are_met() {
             let spec = IndexSpec { calibration_queries: 200, ..small(metric, kind, 24) };
             let index = trained(&spec, &model, 4);
             let queries: Vec<_> = (0..100).map(|_| generator.vector()).collect();
+            let truth = Truth::new(metric, &model, queries.clone(), 10);
             let mut work_before = 0;
             for target in [0.5, 0.8, 0.9, 0.95, 0.97, 0.99, 1.0] {
                 let params = SearchParams { recall_target: Some(target), ..SearchParams::new(10) };
-                let found = recall(&index, &model, &queries, params);
+                let found = truth.recall(&index, &model, params);
                 assert!(found >= target - 0.02, "{metric:?} {kind:?}: {found} for {target}");
                 let mut scratch = Scratch::new();
                 let outcomes: Vec<_> = queries.iter().map(|q| index.search(q, &params, &mut scratch)).collect();
@@ -206,10 +207,11 @@ fn the_calibrated_recall_is_that_of_real_searches() {
         let spec = IndexSpec { calibration_queries: 400, ..small(metric, IndexKind::IvfPq, 24) };
         let index = trained(&spec, &model, 4);
         let queries: Vec<_> = model.values().step_by(10).map(|(_, vector)| vector.clone()).collect();
+        let truth = Truth::new(metric, &model, queries.clone(), 11);
         for nprobe in [1, 2, 5, 20] {
             let params = SearchParams { nprobe: Some(nprobe), ..SearchParams::new(10) };
             let estimated = index.search(&queries[0], &params, &mut Scratch::new()).plan.estimated_recall;
-            let found = recall(&index, &model, &queries, SearchParams { k: 11, ..params });
+            let found = truth.recall(&index, &model, SearchParams { k: 11, ..params });
             // The row itself is always found.
             let found = (found * 11.0 - 1.0) / 10.0;
             assert!(

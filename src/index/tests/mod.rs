@@ -77,7 +77,7 @@ fn small(metric: Metric, kind: IndexKind, dimension: usize) -> IndexSpec {
         flat_rows_max: 300,
         list_rows: 40,
         tail_rows_max: 300,
-        calibration_queries: 20,
+        calibration_queries: 40,
         ..IndexSpec::new(metric, dimension)
     }
 }
