@@ -9,7 +9,7 @@ use vectorsphere::{
     config::Config,
     embedded::{Database, Options},
     types::{
-        CollectionSpec, DocumentId, ErrorKind, Filter, IndexType, Metric, Payload, Point, PointPatch, Vector,
+        CollectionSpec, DocumentId, ErrorKind, Filter, IndexType, Metric, Payload, Point, PointPatch, Rerank, Vector,
         VectorName, VectorSpec,
         operation::{DeleteRequest, ListRequest, Search},
     },
@@ -201,6 +201,46 @@ fn a_recall_target_is_met_and_explained() {
     let given = explained(Some(1.0), Some(2));
     assert_eq!((given.plan, given.recall_target, given.lists_probed), ("ivf", None, 2));
     assert!(given.estimated_recall < 1.0);
+}
+
+/// Each kind of code, with both last passes, serves what was asked of it once trained, and again after a restart.
+#[test]
+fn every_code_serves_searches() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { index: vectorsphere::config::Index { flat_points_max: 300 }, ..Config::default() };
+    let options = || Options { config: config.clone(), ..Options::default() };
+    let vector = |i: u32| -> Vec<f32> {
+        (0..9u32).map(|t| (f64::from(i * 9 + t) * 0.754_877_666).fract() as f32 * 8.0 + (i % 5) as f32).collect()
+    };
+    let kinds = [IndexType::IvfPq, IndexType::IvfBinary, IndexType::IvfScalar];
+    let all = kinds.map(|kind| [(kind, Rerank::F32), (kind, Rerank::Int8)]).concat();
+    let name = |kind: IndexType, rerank: Rerank| format!("{}-{}", kind.name(), rerank.name());
+    let check = |db: &Database| {
+        for &(kind, rerank) in &all {
+            let c = db.collection(&name(kind, rerank)).unwrap();
+            let started = std::time::Instant::now();
+            while c.stats().unwrap().info.indexes[0].served_by != kind {
+                assert!(started.elapsed().as_secs() < 60, "{kind:?}: the index was never trained");
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            for i in (0..2_000).step_by(97) {
+                let hits = c.search(vector(i), 3).unwrap();
+                assert_eq!(ids(&hits)[0], i.to_string(), "{kind:?} {rerank:?}");
+                let slack = if rerank == Rerank::F32 { 0.0 } else { 0.5 };
+                assert!(hits[0].score.abs() <= slack, "{kind:?} {rerank:?}: {}", hits[0].score);
+            }
+        }
+    };
+    {
+        let db = Database::open(dir.path(), options()).unwrap();
+        for &(kind, rerank) in &all {
+            let spec = VectorSpec::new(9, Metric::Euclidean, kind).unwrap().with_codes(None, Some(rerank)).unwrap();
+            let c = db.create_collection_with(&name(kind, rerank), CollectionSpec::single(spec)).unwrap();
+            c.upsert((0..2_000).map(|i| (i.to_string(), vector(i)))).unwrap();
+        }
+        check(&db);
+    }
+    check(&Database::open(dir.path(), options()).unwrap());
 }
 
 /// Searches are right before, during and after training, while writes go on: every hit is what a scan finds.

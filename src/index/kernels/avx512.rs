@@ -30,15 +30,6 @@ pub(super) fn is_available() -> bool {
     has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") && has!("avx512vnni")
 }
 
-fn to_bytes(values: &[f32], bytes: &mut [u8]) -> f32 {
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    fn wide(values: &[f32], bytes: &mut [u8]) -> f32 {
-        body::to_bytes(values, bytes)
-    }
-    // SAFETY: the machine has these features (see the head of this file).
-    unsafe { wide(values, bytes) }
-}
-
 fn scan(input: &ScanInput<'_>, first_block: usize, threshold: f32, out: &mut [u64]) -> ScanProgress {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     fn wide(input: &ScanInput<'_>, first_block: usize, threshold: f32, out: &mut [u64]) -> ScanProgress {

@@ -37,10 +37,6 @@ impl ByteRows {
         ByteRows { dimension, bytes, steps, biases }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.steps.len()
-    }
-
     /// All of them.
     pub(crate) fn all(&self) -> ByteSlice<'_> {
         ByteSlice { dimension: self.dimension, bytes: &self.bytes, steps: &self.steps, biases: &self.biases }

@@ -214,8 +214,10 @@ fn the_calibrated_recall_is_that_of_real_searches() {
             let found = truth.recall(&index, &model, SearchParams { k: 11, ..params });
             // The row itself is always found.
             let found = (found * 11.0 - 1.0) / 10.0;
+            // By inner product a row need not be its own nearest, and many queries share their neighbours.
+            let below = if metric == Metric::Dot { 0.04 } else { 0.01 };
             assert!(
-                (estimated - 0.01..estimated + 0.08).contains(&found),
+                (estimated - below..estimated + 0.08).contains(&found),
                 "{metric:?}: {found}, estimated {estimated}"
             );
         }

@@ -30,7 +30,8 @@ fn every_code_reaches_its_recall_at_any_dimension() {
             for code in CODES {
                 let index = trained(&spec_of(code, metric, dimension), &model, 2);
                 let got = truth.recall(&index, &model, SearchParams::new(10));
-                assert!(got >= 0.95, "{metric:?} {code:?} {dimension}: {got}, {:?}", index.index.state());
+                // The target, less two standard errors of a hundred queries.
+                assert!(got >= 0.93, "{metric:?} {code:?} {dimension}: {got}, {:?}", index.index.state());
             }
         }
     }
