@@ -3,12 +3,12 @@
 //! moment the cheapest plan is read off for every recall target. Costs are counted, not timed, so the choice is the same on
 //! every machine. Called by `train`.
 
-use super::kernels::Kernels;
 use super::plan::{CALIBRATED_K, Calibration, Ladder, Plan, RECALL_TARGETS, Rung, StopRule, recall_required};
 use super::search::{Lists, Scratch};
 use super::spec::IndexKind;
 use super::trace::{Homes, Trace, homes};
 use super::truth::{GroundTruth, RecallCounts};
+use super::work::Work;
 use crate::types::{PointId, Rerank};
 use std::collections::BTreeSet;
 
@@ -19,6 +19,8 @@ const CANDIDATE_STEPS: [usize; 19] =
 const FIRST_STEPS: usize = 13;
 /// Of a rule's patience: the least tried, the factor to the next, and how many.
 const PATIENCE: (f32, f32, usize) = (2.0, 1.15, 96);
+/// Held-out rows searched for in one piece.
+const PART_QUERIES: usize = 4;
 /// Held-out rows below which nothing is learnt: searches are exact, of so few rows.
 const QUERIES_MIN: usize = 16;
 /// Lists and candidates of the searches that tell what int8 loses: enough to meet nearly all neighbours.
@@ -31,16 +33,19 @@ const PROBE_COST: usize = 100;
 
 impl Calibration {
     /// Chooses by trial on the lists. Cost: a scan of all codes for each held-out row.
-    pub(crate) fn choose(lists: Lists<'_>, truth: &GroundTruth, kernels: &'static Kernels) -> Calibration {
+    pub(crate) fn choose(lists: Lists<'_>, truth: &GroundTruth, work: Work<'_>) -> Calibration {
         if truth.queries.len() < QUERIES_MIN || truth.neighbours(1) == 0 {
             return Calibration::default();
         }
         let exact = lists.quantizer.codebook.is_none();
         let homes = homes(lists, truth);
-        let mut scratch = Scratch::with_kernels(kernels);
-        let mut try_steps = |steps: &[usize]| {
-            let trace = |query| Trace::of(lists, query, &homes, steps, &mut scratch);
-            let trial = Trial { traces: truth.queries.iter().map(trace).collect(), steps, exact };
+        let try_steps = |steps: &[usize]| {
+            let traces = work.parallel(truth.queries.chunks(PART_QUERIES), |queries| {
+                let mut scratch = Scratch::with_kernels(work.kernels);
+                let wanted = queries.iter().filter(|_| !work.is_cancelled());
+                wanted.map(|query| Trace::of(lists, query, &homes, steps, &mut scratch)).collect::<Vec<_>>()
+            });
+            let trial = Trial { traces: traces.into_iter().flatten().collect(), steps, exact };
             Calibration { ladders: std::array::from_fn(|k| trial.ladder(k)) }
         };
         let mut calibration = try_steps(&CANDIDATE_STEPS[..FIRST_STEPS]);
@@ -49,7 +54,7 @@ impl Calibration {
         }
         if lists.quantizer.rerank == Rerank::Int8 || lists.quantizer.kind == IndexKind::IvfInt8 {
             for (ladder, k) in calibration.ladders.iter_mut().zip(CALIBRATED_K) {
-                let share = int8_share(lists, truth, &homes, k, &mut scratch);
+                let share = int8_share(lists, truth, &homes, k, &mut Scratch::with_kernels(work.kernels));
                 ladder.rungs.iter_mut().chain(&mut ladder.fixed).for_each(|rung| rung.recall *= share);
             }
         }

@@ -8,12 +8,14 @@
 //!
 //! Called by `shard`. [`distance`] is the one exact distance of the system.
 
+mod assigner;
 mod batch;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench_doors;
 mod calibrate;
 mod distance;
+mod encoder;
 mod file;
 mod filing;
 pub mod kernels;
@@ -29,6 +31,7 @@ mod random;
 mod rotation;
 mod sealed;
 mod search;
+mod sieve;
 mod spec;
 mod tail;
 mod top;
@@ -38,6 +41,7 @@ mod trained;
 mod truth;
 mod vector_index;
 mod visits;
+mod work;
 
 #[cfg(test)]
 mod tests;
@@ -49,7 +53,7 @@ pub use points::Points;
 pub use sealed::Sealed;
 pub use search::Scratch;
 pub use spec::{Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchPlan, SearchStats};
-pub use train::{Built, RowSource, RowVisitor, SourceError, TrainError, train};
+pub use train::{Built, RowSource, RowVisitor, SourceError, TrainError, TrainOptions, train};
 pub use vector_index::{InstallError, Installed, VectorIndex};
 
 /// The name of the kernels in use: `scalar`, `avx2`, `avx512` or `neon`.

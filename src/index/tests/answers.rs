@@ -156,12 +156,12 @@ fn nothing_is_found_in_nothing() {
     assert!(
         empty.index.is_empty() && empty.search(&[0.0; 4], &SearchParams::new(5), &mut Scratch::new()).hits.is_empty()
     );
-    assert!(matches!(train(&spec, &mut ModelSource(&Model::new()), 1), Err(TrainError::NoRows)));
+    assert!(matches!(train(&spec, &mut ModelSource(&Model::new()), &TrainOptions::new(1)), Err(TrainError::NoRows)));
     let wrong = Model::from([(PointId::Num(1), (1, vec![0.0; 3]))]);
-    let refused = train(&spec, &mut ModelSource(&wrong), 1);
+    let refused = train(&spec, &mut ModelSource(&wrong), &TrainOptions::new(1));
     assert!(matches!(refused, Err(TrainError::Dimension { expected: 4, got: 3, .. })));
     let flat = IndexSpec { kind: IndexKind::Flat, ..spec.clone() };
-    assert!(matches!(train(&flat, &mut ModelSource(&wrong), 1), Err(TrainError::Flat)));
+    assert!(matches!(train(&flat, &mut ModelSource(&wrong), &TrainOptions::new(1)), Err(TrainError::Flat)));
     let model = Generator::new(Metric::Euclidean, 4, 3, 1).model(400);
     let index = trained(&spec, &model, 1);
     assert!(index.search(&[0.0; 4], &SearchParams::new(0), &mut Scratch::new()).hits.is_empty());
@@ -215,8 +215,10 @@ fn the_calibrated_recall_is_that_of_real_searches() {
             let found = truth.recall(&index, &model, SearchParams { k: 11, ..params });
             // The row itself is always found.
             let found = (found * 11.0 - 1.0) / 10.0;
+            // By inner product a row need not be its own nearest, and many queries share their neighbours.
+            let below = if metric == Metric::Dot { 0.04 } else { 0.01 };
             assert!(
-                (estimated - 0.01..estimated + 0.08).contains(&found),
+                (estimated - below..estimated + 0.08).contains(&found),
                 "{metric:?}: {found}, estimated {estimated}"
             );
         }

@@ -76,7 +76,7 @@ fn codes_are_as_small_as_promised() {
     // Bits of code a dimension; binary: 32 times smaller than f32.
     for (code, bits) in CODES.into_iter().zip([0.0, 2.0, 1.0, 0.5, 1.0, 0.0]) {
         let spec = spec_of(code, Metric::Euclidean, dimension);
-        let built = train(&spec, &mut ModelSource(&model), 1).expect("rows to train on");
+        let built = train(&spec, &mut ModelSource(&model), &TrainOptions::new(1)).expect("rows to train on");
         for live in &built.sealed.lists {
             let blocks = live.list.len().div_ceil(kernels::BLOCK_ROWS);
             match &live.list.rows {
@@ -134,7 +134,7 @@ fn an_index_of_other_codes_is_refused() {
         IndexSpec { rerank: Rerank::Int8, ..asked.clone() },
     ];
     for other in others {
-        let built = train(&other, &mut ModelSource(&model), 1).expect("rows to train on");
+        let built = train(&other, &mut ModelSource(&model), &TrainOptions::new(1)).expect("rows to train on");
         let sealed = Sealed::decode(&built.sealed.encode()).expect("its own bytes");
         assert!(sealed.quantizer.fits(&other) && !sealed.quantizer.fits(&asked));
         let restored = VectorIndex::restore(asked.clone(), &built.points, sealed);

@@ -127,7 +127,7 @@ fn filled(spec: &IndexSpec, model: &Model) -> Whole {
 
 fn trained(spec: &IndexSpec, model: &Model, seed: u64) -> Whole {
     let mut whole = filled(spec, model);
-    let built = train(spec, &mut ModelSource(model), seed).expect("rows to train on");
+    let built = train(spec, &mut ModelSource(model), &TrainOptions::new(seed)).expect("rows to train on");
     whole.install(built).expect("the same specification");
     whole
 }
