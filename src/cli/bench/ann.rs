@@ -77,7 +77,7 @@ pub struct AnnArgs {
     /// Compare with every row.
     #[arg(long)]
     pub exact: bool,
-    /// Threads that search, each its own queries.
+    /// Threads that build, and that search, each its own queries.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: u32,
     /// Times the queries are run; the least time counts.

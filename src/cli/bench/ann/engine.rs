@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     cli::CliError,
-    index::{IndexKind, IndexSpec, Points, Sealed, VectorIndex, train},
+    index::{IndexKind, IndexSpec, Points, Sealed, TrainOptions, VectorIndex, train},
     rt::cpu,
     types::PointId,
 };
@@ -45,13 +45,13 @@ impl Engine {
                 Ok(engine)
             }
             Some((path, Err(error))) if error.kind() == io::ErrorKind::NotFound => {
-                let (engine, bytes) = build(base, spec)?;
+                let (engine, bytes) = build(base, spec, args.threads as usize)?;
                 let bytes = bytes.ok_or_else(|| unusable(path, "so few rows have no lists to keep in a file"))?;
                 fs::write(path, bytes).map_err(|error| unusable(path, error))?;
                 Ok(engine)
             }
             Some((path, Err(error))) => Err(unusable(path, error)),
-            None => Ok(build(base, spec)?.0),
+            None => Ok(build(base, spec, args.threads as usize)?.0),
         }
     }
 }
@@ -69,14 +69,15 @@ fn spec(args: &AnnArgs, dimension: usize) -> IndexSpec {
 }
 
 /// Above the flat limit an index of posting lists, with its bytes for a file; below it the flat one: as a node would.
-fn build(base: &Matrix, spec: IndexSpec) -> Result<(Engine, Option<Vec<u8>>), CliError> {
+fn build(base: &Matrix, spec: IndexSpec, threads: usize) -> Result<(Engine, Option<Vec<u8>>), CliError> {
     let started = cpu::process();
     if base.rows() <= spec.flat_rows_max || spec.kind == IndexKind::Flat {
         let (mut points, mut index) = (Points::new(), VectorIndex::new(spec));
         (0..).zip(base.iter()).for_each(|(row, vector)| index.upsert(points.put(PointId::Num(row), 1), vector));
         return Ok((Engine { points, index, build_cpu: cpu::process() - started, opened: false }, None));
     }
-    let built = train(&spec, &mut Rows(base), SEED).map_err(|error| CliError::failed(error.to_string()))?;
+    let options = TrainOptions { threads, ..TrainOptions::new(SEED) };
+    let built = train(&spec, &mut Rows(base), &options).map_err(|error| CliError::failed(error.to_string()))?;
     let build_cpu = cpu::process() - started;
     let bytes = encode(build_cpu, &built.points, &built.sealed);
     let index = VectorIndex::restore(spec, &built.points, built.sealed).map_err(CliError::internal)?;
