@@ -412,7 +412,7 @@ class VectorSphere(Engine):
     def settings(self):
         targets = [["--recall-target", str(target)] for target in (0.8, 0.85, 0.9, 0.92, 0.95, 0.97, 0.98, 0.99, 0.995)]
         chosen = [["--nprobe", str(nprobe), "--candidates", str(candidates)]
-                  for nprobe in PROBES[1:] for candidates in (20, 40, 80, 160, 320)]
+                  for nprobe in PROBES[2:13] for candidates in (40, 100, 250)]
         return targets + chosen
 
     def run(self, queries, setting, repetitions):
