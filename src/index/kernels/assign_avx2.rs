@@ -130,10 +130,11 @@ fn tile_sums(panels: &BytePanels, panel: usize, stride: usize, wide: &[i16]) -> 
         unsafe {
             let quad: [__m256i; ROWS] =
                 std::array::from_fn(|r| _mm256_set1_epi64x(starts[r].add(q * 4).cast::<i64>().read_unaligned()));
-            for k in 0..4 {
-                let columns = _mm256_cvtepu8_epi16(_mm_load_si128(line.0.as_ptr().add(k * 16).cast()));
-                for r in 0..ROWS {
-                    sums[r][k] = _mm256_add_epi32(sums[r][k], _mm256_madd_epi16(columns, quad[r]));
+            let columns: [__m256i; 4] =
+                std::array::from_fn(|k| _mm256_cvtepu8_epi16(_mm_load_si128(line.0.as_ptr().add(k * 16).cast())));
+            for (sums, &quad) in sums.iter_mut().zip(&quad) {
+                for (sum, &columns) in sums.iter_mut().zip(&columns) {
+                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(columns, quad));
                 }
             }
         }

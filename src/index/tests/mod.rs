@@ -185,7 +185,3 @@ impl Truth {
         found as f32 / wanted as f32
     }
 }
-
-fn recall(index: &Whole, model: &Model, queries: &[Vec<f32>], params: SearchParams) -> f32 {
-    Truth::new(index.index.spec().metric, model, queries.to_vec(), params.k).recall(index, model, params)
-}
