@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::units::ByteSize;
 use super::words::{Authority, LogFormat, Mode, Name, Secret};
+use crate::index::Memory;
 
 /// Settings of one node.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,6 +120,8 @@ pub struct Storage {
 pub struct Index {
     /// Collections up to this many points are searched exactly.
     pub flat_points_max: u64,
+    /// What of the index is kept in memory, and what in mapped files.
+    pub memory: Memory,
 }
 
 /// The replicated log.
@@ -174,7 +177,7 @@ impl Default for Config {
             cluster: Cluster { name: Name::known("vectorsphere"), node_id: None, zone: None, peers: Vec::new() },
             etcd: Etcd::default(),
             storage: Storage { cache: ByteSize::mib(64), journal_max: ByteSize::mib(64) },
-            index: Index { flat_points_max: 20_000 },
+            index: Index { flat_points_max: 20_000, memory: Memory::default() },
             raft: Raft { log_bytes_max: ByteSize::mib(16) },
             limits: Limits::default(),
             security: Security::default(),

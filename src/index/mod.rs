@@ -10,17 +10,22 @@
 
 mod batch;
 mod calibrate;
+mod damage;
 mod distance;
 mod file;
 mod filing;
+mod image;
 pub mod kernels;
 mod kmeans;
 mod list;
 mod locations;
+mod pages;
+mod placement;
 mod points;
 mod product;
 mod quantizer;
 mod random;
+mod region;
 mod rotation;
 mod sealed;
 mod search;
@@ -34,15 +39,19 @@ mod vector_index;
 #[cfg(test)]
 mod tests;
 
+pub use damage::Damage;
 pub use distance::{distance, normalize};
 pub use file::IndexFileError;
 pub use filing::{Filed, FilingJob};
+pub use image::{Image, SavedIndex, write_image};
+pub use placement::{Memory, Placed, Placement};
 pub use points::Points;
+pub use region::Block;
 pub use sealed::Sealed;
 pub use search::Scratch;
 pub use spec::{Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchStats};
 pub use train::{Built, RowSource, RowVisitor, SourceError, TrainError, train};
-pub use vector_index::{InstallError, Installed, VectorIndex};
+pub use vector_index::{InstallError, Installed, VectorIndex, Verification};
 
 /// The name of the kernels in use: `scalar`, `avx2` or `avx512`.
 pub fn active_simd() -> &'static str {

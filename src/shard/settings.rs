@@ -1,5 +1,7 @@
 //! The settings of a shard's index; `config` fills them. Called by `state` and `indexer`.
 
+use crate::index::Memory;
+
 /// How the indexes of a node's shards behave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IndexSettings {
@@ -7,10 +9,12 @@ pub struct IndexSettings {
     pub flat_points_max: usize,
     /// Rows the index file on disk may miss before it is written anew; a restart has to read that many points again.
     pub unsaved_rows_max: usize,
+    /// Where the posting lists of an index file are to be.
+    pub memory: Memory,
 }
 
 impl Default for IndexSettings {
     fn default() -> IndexSettings {
-        IndexSettings { flat_points_max: 20_000, unsaved_rows_max: 50_000 }
+        IndexSettings { flat_points_max: 20_000, unsaved_rows_max: 50_000, memory: Memory::default() }
     }
 }

@@ -134,8 +134,7 @@ fn build(metric: Metric, base: &Matrix) -> Result<(Points, VectorIndex), CliErro
         return Ok((points, index));
     }
     let built = train(&spec, &mut Rows(base), SEED).map_err(|error| CliError::failed(error.to_string()))?;
-    let index = VectorIndex::restore(spec, &built.points, built.sealed).map_err(CliError::internal)?;
-    Ok((built.points, index))
+    VectorIndex::of_built(spec, built).map_err(CliError::internal)
 }
 
 fn search(args: &AnnArgs, (points, index): (&Points, &VectorIndex), base: &Matrix, queries: &Matrix) -> Vec<Vec<u64>> {

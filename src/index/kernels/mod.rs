@@ -4,8 +4,8 @@
 
 mod assign_scalar;
 mod body;
-pub(crate) mod half;
 mod bytes;
+pub(crate) mod half;
 mod scalar;
 
 #[cfg(target_arch = "x86_64")]
