@@ -25,10 +25,10 @@ pub(crate) enum Rows {
     Exact(Region<f32>),
 }
 
-/// Rows of IVF-PQ.
+/// Rows with an int8 form and, of most kinds, 4-bit codes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CodedRows {
-    /// Pairs of subspaces.
+    /// Pairs of subspaces; 0 of a kind without codes, which has no blocks either.
     pub(crate) pairs: usize,
     /// Blocks of 32 rows: codes, then factors of the estimate (layout: `kernels::ScanInput`).
     pub(crate) blocks: Region<u8>,
@@ -135,7 +135,8 @@ impl PostingList {
         let ordinals = rows.checked_mul(4)?;
         match &self.rows {
             Rows::Coded(coded) => {
-                let blocks = rows.div_ceil(BLOCK_ROWS).checked_mul(block_bytes(coded.pairs))?;
+                let block = if coded.pairs == 0 { 0 } else { block_bytes(coded.pairs) };
+                let blocks = rows.div_ceil(BLOCK_ROWS).checked_mul(block)?;
                 Some(([ordinals, blocks], rows.checked_mul(RECORD_HEAD + dimension)?))
             }
             Rows::Exact(_) => Some(([ordinals, rows.checked_mul(dimension)?.checked_mul(4)?], 0)),
@@ -231,6 +232,13 @@ impl PostingList {
 
 impl CodedRows {
     fn push(&mut self, slot: usize, row: &EncodedRow) {
+        let records = self.records.to_mut();
+        records.extend(row.byte_step.to_le_bytes());
+        records.extend(row.byte_add.to_le_bytes());
+        records.extend_from_slice(&row.bytes);
+        if self.pairs == 0 {
+            return;
+        }
         if slot.is_multiple_of(BLOCK_ROWS) {
             let block = slot / BLOCK_ROWS;
             self.blocks.to_mut().resize((block + 1) * block_bytes(self.pairs), 0);
@@ -243,10 +251,6 @@ impl CodedRows {
         let blocks = self.blocks.to_mut();
         blocks[scale_at..scale_at + 2].copy_from_slice(&row.scale.to_le_bytes());
         blocks[add_at..add_at + 2].copy_from_slice(&row.add.to_le_bytes());
-        let records = self.records.to_mut();
-        records.extend(row.byte_step.to_le_bytes());
-        records.extend(row.byte_add.to_le_bytes());
-        records.extend_from_slice(&row.bytes);
     }
 
     /// Where a row's code of a subspace lies: byte and shift.
@@ -281,7 +285,8 @@ impl CodedRows {
             let (at, shift) = self.nibble(slot, subspace);
             self.blocks[at] >> shift & 15
         };
-        let [scale, add] = self.factors_at(slot).map(|at| u16::from_le_bytes([self.blocks[at], self.blocks[at + 1]]));
+        let factor = |at: usize| u16::from_le_bytes([self.blocks[at], self.blocks[at + 1]]);
+        let [scale, add] = if self.pairs == 0 { [0; 2] } else { self.factors_at(slot).map(factor) };
         EncodedRow {
             codes: (0..2 * self.pairs).map(code).collect(),
             scale,

@@ -9,6 +9,9 @@
 //! Called by `shard`. [`distance`] is the one exact distance of the system.
 
 mod batch;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench_doors;
 mod calibrate;
 mod damage;
 mod distance;
@@ -17,10 +20,12 @@ mod filing;
 mod image;
 pub mod kernels;
 mod kmeans;
+mod lift;
 mod list;
 mod locations;
 mod pages;
 mod placement;
+mod plan;
 mod points;
 mod product;
 mod quantizer;
@@ -32,9 +37,12 @@ mod search;
 mod spec;
 mod tail;
 mod top;
+mod trace;
 mod train;
 mod trained;
+mod truth;
 mod vector_index;
+mod visits;
 
 #[cfg(test)]
 mod tests;
@@ -49,11 +57,11 @@ pub use points::Points;
 pub use region::Block;
 pub use sealed::Sealed;
 pub use search::Scratch;
-pub use spec::{Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchStats};
+pub use spec::{Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchPlan, SearchStats};
 pub use train::{Built, RowSource, RowVisitor, SourceError, TrainError, train};
 pub use vector_index::{InstallError, Installed, VectorIndex, Verification};
 
-/// The name of the kernels in use: `scalar`, `avx2` or `avx512`.
+/// The name of the kernels in use: `scalar`, `avx2`, `avx512` or `neon`.
 pub fn active_simd() -> &'static str {
     kernels::active().name
 }

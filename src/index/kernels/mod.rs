@@ -1,10 +1,10 @@
-//! The hot loops, behind one table of function pointers chosen once: `scalar` defines each kernel, `avx2` and
-//! `avx512` compute the same bits faster. No fused multiply-add on any path. NEON would be a further table of the same shape.
+//! The hot loops, behind one table of function pointers chosen once: `scalar` defines each kernel, `avx2`, `avx512`
+//! and `neon` compute the same bits faster. No fused multiply-add on any path.
 //! Called by every file of this room; the node calls [`choose`] at start.
 
 mod assign_scalar;
 mod body;
-mod bytes;
+pub(crate) mod bytes;
 pub(crate) mod half;
 mod scalar;
 
@@ -26,6 +26,12 @@ mod avx512_columns;
 mod avx512_rows;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod hadamard;
+#[cfg(all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"))]
+mod neon;
+#[cfg(all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"))]
+mod neon_columns;
+#[cfg(all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"))]
+mod neon_scan;
 #[cfg(test)]
 mod tests;
 
@@ -204,10 +210,12 @@ pub(crate) fn prefetch<T>(values: &[T]) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        const LINE: usize = 64;
         let start = values.as_ptr().cast::<i8>();
-        for offset in (0..size_of_val(values)).step_by(64) {
-            // SAFETY: SSE is in every x86-64, the address lies in the slice, and a prefetch touches nothing.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.add(offset)) };
+        let in_line = start.addr() % LINE;
+        for offset in (0..size_of_val(values) + in_line).step_by(LINE) {
+            // SAFETY: SSE is in every x86-64, and a prefetch touches nothing, whatever the address (that of a line of the slice).
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_sub(in_line).wrapping_add(offset)) };
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
@@ -216,8 +224,8 @@ pub(crate) fn prefetch<T>(values: &[T]) {
 
 static ACTIVE: OnceLock<&'static Kernels> = OnceLock::new();
 
-/// Chooses the kernels of this process, once: `Some("scalar" | "avx2" | "avx512")` as asked if the machine has it, else the best it has.
-/// The first choice stays; returns the name in use. An unknown or missing wish falls back to the best.
+/// Chooses the kernels of this process, once: those of the name wished, one of [`names`], else the best the machine has. The first
+/// choice stays; returns the name in use.
 pub fn choose(wish: Option<&str>) -> &'static str {
     ACTIVE.get_or_init(|| wish.and_then(named).unwrap_or_else(best)).name
 }
@@ -238,7 +246,14 @@ pub(crate) fn available() -> Vec<&'static Kernels> {
             tables.push(&avx512::KERNELS);
         }
     }
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"))]
+    tables.push(&neon::KERNELS);
     tables
+}
+
+/// The names [`choose`] knows on this machine, from the definition to the best.
+pub fn names() -> Vec<&'static str> {
+    available().into_iter().map(|kernels| kernels.name).collect()
 }
 
 fn named(name: &str) -> Option<&'static Kernels> {
