@@ -176,7 +176,10 @@ fn one_process_at_a_time_has_a_directory() {
 #[test]
 fn a_recall_target_is_met_and_explained() {
     let dir = tempfile::tempdir().unwrap();
-    let config = Config { index: vectorsphere::config::Index { flat_points_max: 300 }, ..Config::default() };
+    let config = Config {
+        index: vectorsphere::config::Index { flat_points_max: 300, ..Config::default().index },
+        ..Config::default()
+    };
     let db = Database::open(dir.path(), Options { config, ..Options::default() }).unwrap();
     let c = db.create_collection("a", 4, Metric::Euclidean, IndexType::IvfPq).unwrap();
     let vector = |i: u32| -> Vec<f32> { (1..5).map(|j| (f64::from(i * j) * 0.754_877_666).fract() as f32).collect() };
@@ -207,7 +210,10 @@ fn a_recall_target_is_met_and_explained() {
 #[test]
 fn every_code_serves_searches() {
     let dir = tempfile::tempdir().unwrap();
-    let config = Config { index: vectorsphere::config::Index { flat_points_max: 300 }, ..Config::default() };
+    let config = Config {
+        index: vectorsphere::config::Index { flat_points_max: 300, ..Config::default().index },
+        ..Config::default()
+    };
     let options = || Options { config: config.clone(), ..Options::default() };
     let vector = |i: u32| -> Vec<f32> {
         (0..9u32).map(|t| (f64::from(i * 9 + t) * 0.754_877_666).fract() as f32 * 8.0 + (i % 5) as f32).collect()
