@@ -1,6 +1,7 @@
 //! The bytes of a sealed index: the same everywhere, read back as they were, and never trusted.
 
 use super::*;
+use crate::types::Rerank;
 use proptest::prelude::*;
 
 fn built(kernels: &'static Kernels, metric: Metric, kind: IndexKind, dimension: usize, seed: u64) -> Built {
@@ -199,5 +200,36 @@ proptest! {
                 whole.remove_if_there(PointId::Num(4));
             }
         });
+    }
+}
+
+#[test]
+fn lists_answer_the_same_from_any_memory() {
+    for kind in IndexKind::TRAINED {
+        for rerank in [Rerank::F32, Rerank::Int8] {
+            let spec = IndexSpec { rerank, ..small(Metric::Euclidean, kind, 9) };
+            let mut generator = Generator::new(Metric::Euclidean, 9, 10, 77);
+            let built = train(&spec, &mut ModelSource(&generator.model(900)), 1).expect("rows to train on");
+            let (bytes, whole) = (bytes_of(&built.points, built.sealed.clone()), Whole::of(&spec, built));
+            let query = generator.vector();
+            let params = SearchParams { nprobe: Some(usize::MAX), ..SearchParams::new(10) };
+            let ask = |whole: &Whole| whole.search(&query, &params, &mut Scratch::new());
+            for memory in [Memory::Low, Memory::Balanced, Memory::Fast] {
+                let file = tempfile::tempfile().expect("a file");
+                std::os::unix::fs::FileExt::write_all_at(&file, &bytes, 0).expect("written");
+                // SAFETY: nobody else has the file.
+                let block = Block::mapped(unsafe { memmap2::Mmap::map(&file) }.expect("mapped"));
+                let image = Image::open(&block, &Damage::default()).expect("its own bytes");
+                let saved = image.parts.into_iter().next().expect("one index");
+                let index = VectorIndex::open(spec.clone(), saved).expect("the same specification");
+                let mut opened = Whole { points: image.points, index };
+                assert!(opened.index.wants_placement() && ask(&opened) == ask(&whole));
+                let placed = opened.index.placement(memory).run().expect("memory");
+                opened.index.install_placed(placed);
+                assert!(!opened.index.wants_placement(), "{kind:?} {memory:?}");
+                assert!((0..9).all(|_| ask(&opened) == ask(&whole)), "{kind:?} {rerank:?} {memory:?}");
+                assert!(opened.bytes() == bytes, "{kind:?} {memory:?}: saved again as it was");
+            }
+        }
     }
 }
