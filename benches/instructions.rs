@@ -70,8 +70,7 @@ fn build() {
 
 fn query() {
     let built = train(&spec(), &mut Rows(numbers(1, ROWS)), &TrainOptions::new(1)).expect("rows that can be indexed");
-    let points = built.points;
-    let index = VectorIndex::restore(spec(), &points, built.sealed).expect("lists that fit");
+    let (points, index) = VectorIndex::of_built(spec(), built).expect("lists that fit");
     let (queries, mut scratch) = (numbers(2, QUERIES), Scratch::new());
     let params = SearchParams::new(10);
     let mut search = || {

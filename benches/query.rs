@@ -61,8 +61,7 @@ impl Bench {
         let spec = IndexSpec::new(metric, dimension);
         let built = train(&spec, &mut Rows { values: &base, dimension }, &TrainOptions::new(1))
             .expect("rows that can be indexed");
-        let points = built.points;
-        let index = VectorIndex::restore(spec, &points, built.sealed).expect("lists that fit");
+        let (points, index) = VectorIndex::of_built(spec, built).expect("lists that fit");
         Bench { name, metric, dimension, base, queries, points, index }
     }
 

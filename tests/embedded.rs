@@ -176,7 +176,10 @@ fn one_process_at_a_time_has_a_directory() {
 #[test]
 fn a_recall_target_is_met_and_explained() {
     let dir = tempfile::tempdir().unwrap();
-    let config = Config { index: vectorsphere::config::Index { flat_points_max: 300 }, ..Config::default() };
+    let config = Config {
+        index: vectorsphere::config::Index { flat_points_max: 300, ..Config::default().index },
+        ..Config::default()
+    };
     let db = Database::open(dir.path(), Options { config, ..Options::default() }).unwrap();
     let c = db.create_collection("a", 4, Metric::Euclidean, IndexType::IvfPq).unwrap();
     let vector = |i: u32| -> Vec<f32> { (1..5).map(|j| (f64::from(i * j) * 0.754_877_666).fract() as f32).collect() };
@@ -207,7 +210,10 @@ fn a_recall_target_is_met_and_explained() {
 #[test]
 fn every_code_serves_searches() {
     let dir = tempfile::tempdir().unwrap();
-    let config = Config { index: vectorsphere::config::Index { flat_points_max: 300 }, ..Config::default() };
+    let config = Config {
+        index: vectorsphere::config::Index { flat_points_max: 300, ..Config::default().index },
+        ..Config::default()
+    };
     let options = || Options { config: config.clone(), ..Options::default() };
     let vector = |i: u32| -> Vec<f32> {
         (0..9u32).map(|t| (f64::from(i * 9 + t) * 0.754_877_666).fract() as f32 * 8.0 + (i % 5) as f32).collect()
@@ -297,4 +303,57 @@ fn training_never_loses_or_revives_a_point() {
     assert!(c.stats().unwrap().info.indexes[0].lists > 0, "the index file was used");
     assert_eq!(c.stats().unwrap().info.indexes[0].rows, live.len() as u64);
     check(&c, &live);
+}
+
+/// The index file below `directory`, if there is one.
+fn index_file(directory: &std::path::Path) -> Option<std::path::PathBuf> {
+    let entries: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let here = entries.iter().find(|path| path.extension().is_some_and(|extension| extension == "index"));
+    here.cloned().or_else(|| entries.iter().filter(|path| path.is_dir()).find_map(|path| index_file(path)))
+}
+
+/// A damaged index file costs time, never an answer: it is found and made again, whatever part of it is damaged and whatever is
+/// searched and written meanwhile.
+#[test]
+fn a_damaged_index_file_is_found_and_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config {
+        index: vectorsphere::config::Index { flat_points_max: 300, ..Config::default().index },
+        ..Config::default()
+    };
+    let open = || Database::open(dir.path(), Options { config: config.clone(), ..Options::default() }).unwrap();
+    let vector = |i: u32| vec![f64::from(i).sin() as f32, f64::from(i * 7).sin() as f32, (i % 13) as f32, 1.0];
+    let wait_for = |what: &str, is_so: &dyn Fn() -> bool| {
+        let started = std::time::Instant::now();
+        while !is_so() {
+            assert!(started.elapsed().as_secs() < 60, "{what}");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    };
+    {
+        let db = open();
+        let c = db.create_collection("a", 4, Metric::Euclidean, IndexType::IvfPq).unwrap();
+        c.upsert((0..1_000_u32).map(|i| (i.to_string(), vector(i)))).unwrap();
+        wait_for("the index is saved", &|| index_file(dir.path()).is_some());
+    }
+    for part in 0..8_u32 {
+        let path = index_file(dir.path()).expect("it was saved");
+        let mut bytes = std::fs::read(&path).unwrap();
+        // Not in the gaps between arrays, which are zeros and matter to nobody.
+        let from = 64 + (bytes.len() - 100) * part as usize / 8;
+        let at = (from..bytes.len()).find(|&at| bytes[at] != 0).unwrap();
+        bytes[at] ^= 0x11;
+        std::fs::write(&path, &bytes).unwrap();
+        let db = open();
+        let c = db.collection("a").unwrap();
+        c.upsert([((2_000 + part).to_string(), vector(2_000 + part))]).unwrap();
+        for i in (0..1_000).step_by(37).chain(2_000..=2_000 + part) {
+            let hits = c.search(vector(i), 1).unwrap();
+            assert_eq!((ids(&hits), hits[0].score), (vec![i.to_string()], 0.0), "point {i}, damage at {at}");
+        }
+        let made_again =
+            || index_file(dir.path()).is_some_and(|path| std::fs::read(path).is_ok_and(|now| now != bytes));
+        wait_for(&format!("the index file is made again after damage at {at}"), &made_again);
+        assert_eq!(c.stats().unwrap().info.points, 1_001 + u64::from(part));
+    }
 }

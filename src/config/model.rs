@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::units::ByteSize;
 use super::words::{Authority, LogFormat, Mode, Name, Secret};
+use crate::index::Memory;
 
 /// Settings of one node.
 #[derive(Clone, Debug, PartialEq)]
@@ -121,6 +122,8 @@ pub struct Index {
     pub flat_points_max: u64,
     /// Threads that compute while an index is built; 0: as many as there are cores.
     pub build_threads_max: u64,
+    /// What of the index is kept in memory, and what in mapped files.
+    pub memory: Memory,
 }
 
 /// The replicated log.
@@ -176,7 +179,7 @@ impl Default for Config {
             cluster: Cluster { name: Name::known("vectorsphere"), node_id: None, zone: None, peers: Vec::new() },
             etcd: Etcd::default(),
             storage: Storage { cache: ByteSize::mib(64), journal_max: ByteSize::mib(64) },
-            index: Index { flat_points_max: 20_000, build_threads_max: 0 },
+            index: Index { flat_points_max: 20_000, build_threads_max: 0, memory: Memory::default() },
             raft: Raft { log_bytes_max: ByteSize::mib(16) },
             limits: Limits::default(),
             security: Security::default(),

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use super::value::{ListItem, Setting, Value};
+use crate::index::Memory;
 
 /// What this process is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,6 +90,28 @@ impl Setting for LogFormat {
             LogFormat::Auto => "auto",
             LogFormat::Text => "text",
             LogFormat::Json => "json",
+        };
+        Value::Text(name.to_owned())
+    }
+}
+
+impl Setting for Memory {
+    const EXPECTED: &'static str = "one of low, balanced, fast";
+
+    fn read(value: &Value) -> Option<Self> {
+        Some(match String::read(value)?.as_str() {
+            "low" => Memory::Low,
+            "balanced" => Memory::Balanced,
+            "fast" => Memory::Fast,
+            _ => return None,
+        })
+    }
+
+    fn show(&self) -> Value {
+        let name = match self {
+            Memory::Low => "low",
+            Memory::Balanced => "balanced",
+            Memory::Fast => "fast",
         };
         Value::Text(name.to_owned())
     }
@@ -222,6 +245,9 @@ mod tests {
     fn modes_and_formats_read_back_what_they_show() {
         for mode in [Mode::Standalone, Mode::Auto, Mode::Master, Mode::Worker, Mode::Gateway] {
             assert_eq!(Mode::read(&mode.show()), Some(mode));
+        }
+        for memory in [Memory::Low, Memory::Balanced, Memory::Fast] {
+            assert_eq!(Memory::read(&memory.show()), Some(memory));
         }
         for format in [LogFormat::Auto, LogFormat::Text, LogFormat::Json] {
             assert_eq!(LogFormat::read(&format.show()), Some(format));

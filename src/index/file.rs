@@ -1,14 +1,12 @@
-//! The bytes of a [`Sealed`]: little-endian, with magic, version and a CRC-32C at the end. Reading never panics and never allocates
-//! more than the bytes it was given announce. Called by `shard`, which writes and reads the file.
+//! The head of one vector's index in an index file: everything but the posting lists. Reading never panics and never allocates more
+//! than the bytes it was given announce. Called by `image`, which holds the file together.
 //!
-//! Layout: `VSIX`, version; metric, kind, re-rank, subspace width (0: no codebook), dimension, lists, whether rotated, whether
+//! Layout, little-endian: metric, kind, re-rank, subspace width (0: no codebook), dimension, lists, whether rotated, whether
 //! lifted (u32 each); mean residual, unit of the factors, squared radius of the lift, deviations of the visit order (NaN: none)
-//! (f32 each); plans (count, then f32 each); mean, signs, centroids, the lists' radii, words (f32 each); each list: rows u32, live
-//! words, ordinals (u32 each), then code blocks and int8 records, or f32 rows; CRC-32C of all before.
+//! (f32 each); plans (count, then f32 each); mean, signs, centroids, the lists' radii, words (f32 each).
 
-use super::kernels::{self, BLOCK_ROWS, SUBSPACE_CODES, block_bytes};
+use super::kernels::{self, SUBSPACE_CODES};
 use super::lift::Lift;
-use super::list::{CodedRows, LiveList, PostingList, RECORD_HEAD, Rows};
 use super::plan::Calibration;
 use super::product::Codebook;
 use super::quantizer::{FactorUnits, Quantizer, QuantizerParts};
@@ -16,15 +14,13 @@ use super::rotation::Rotation;
 use super::sealed::Sealed;
 use super::spec::IndexKind;
 use super::visits::VisitOrder;
-use crate::mutants::mutant;
 use crate::types::{Metric, Rerank};
 use std::sync::Arc;
 
-const MAGIC: [u8; 4] = *b"VSIX";
-const FORMAT_VERSION: u32 = 3;
+/// Of the whole file.
+pub(crate) const FORMAT_VERSION: u32 = 4;
 /// A file names one by its place.
 const RERANKS: [Rerank; 2] = [Rerank::F32, Rerank::Int8];
-const CHECKSUM_BYTES: usize = 4;
 
 /// Why bytes are no index. The index can be built again from the vectors.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,11 +51,9 @@ pub enum IndexFileError {
 }
 
 impl Sealed {
-    /// The bytes; the same for the same spec, rows and seed on every CPU. Cost: one copy.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut w = Writer(Vec::with_capacity(self.memory_bytes()));
-        w.0.extend(MAGIC);
-        w.u32(FORMAT_VERSION);
+    /// Everything but the lists.
+    pub(crate) fn encode_head(&self) -> Vec<u8> {
+        let mut w = Writer(Vec::new());
         let q = &self.quantizer;
         w.u32(Metric::ALL.iter().position(|&m| m == q.metric).unwrap_or(0) as u32);
         w.u32(IndexKind::TRAINED.iter().position(|&k| k == q.kind).unwrap_or(0) as u32);
@@ -79,28 +73,12 @@ impl Sealed {
         w.f32s(&q.centroids);
         w.f32s(&q.order.radii);
         w.f32s(q.codebook.as_ref().map_or(&[], |c| &c.words));
-        self.lists.iter().for_each(|list| w.list(list));
-        let checksum = crc32c::crc32c(&w.0);
-        w.u32(checksum);
         w.0
     }
 
-    /// Reads what [`Sealed::encode`] wrote.
-    pub fn decode(bytes: &[u8]) -> Result<Sealed, IndexFileError> {
-        let rest = bytes.strip_prefix(&MAGIC).ok_or(IndexFileError::Magic)?;
-        let body_len = bytes.len().checked_sub(CHECKSUM_BYTES).filter(|&len| len >= MAGIC.len());
-        let (body, checksum) = body_len.map(|len| bytes.split_at(len)).ok_or(field("length"))?;
-        let mut version = Reader(rest);
-        let version = version.u32("format version")?;
-        if version != FORMAT_VERSION {
-            return Err(IndexFileError::Version { got: version });
-        }
-        let expected = Reader(checksum).u32("checksum")?;
-        let got = crc32c::crc32c(body);
-        if !mutant!(11) && expected != got {
-            return Err(IndexFileError::Checksum { expected, got });
-        }
-        Reader(&body[MAGIC.len() + 4..]).sealed()
+    /// Reads what [`Sealed::encode_head`] wrote; without lists.
+    pub(crate) fn decode_head(bytes: &[u8]) -> Result<Sealed, IndexFileError> {
+        Reader(bytes).sealed()
     }
 }
 
@@ -117,20 +95,6 @@ impl Writer {
 
     fn f32s(&mut self, values: &[f32]) {
         values.iter().for_each(|v| self.0.extend(v.to_le_bytes()));
-    }
-
-    fn list(&mut self, live: &LiveList) {
-        let list = &live.list;
-        self.u32(list.len() as u32);
-        live.live.iter().for_each(|&word| self.u32(word));
-        list.ordinals.iter().for_each(|&ordinal| self.u32(ordinal));
-        match &list.rows {
-            Rows::Exact(vectors) => self.f32s(vectors),
-            Rows::Coded(rows) => {
-                self.0.extend(&rows.blocks);
-                self.0.extend(&rows.records);
-            }
-        }
     }
 }
 
@@ -192,11 +156,6 @@ impl<'a> Reader<'a> {
         let order = VisitOrder { deviations: Some(deviations).filter(|d| !d.is_nan()), radii };
         let lift = (lifted == 1).then_some(Lift { square });
         let codebook = self.codebook(dimension, width)?;
-        let pairs = (kind != IndexKind::IvfFlat).then(|| codebook.as_ref().map_or(0, Codebook::pairs));
-        let mut lists = Vec::new();
-        for _ in 0..count {
-            lists.push(self.list(dimension, pairs)?);
-        }
         if !self.0.is_empty() || !rotation.fits(dimension) {
             return Err(field("length"));
         }
@@ -214,7 +173,7 @@ impl<'a> Reader<'a> {
             lift,
             order,
         };
-        Ok(Sealed { quantizer: Arc::new(Quantizer::new(parts, kernels::active())), lists, calibration })
+        Ok(Sealed { quantizer: Arc::new(Quantizer::new(parts, kernels::active())), lists: Vec::new(), calibration })
     }
 
     fn calibration(&mut self) -> Result<Calibration, IndexFileError> {
@@ -231,27 +190,5 @@ impl<'a> Reader<'a> {
         }
         let len = dimension.div_ceil(width) * width * SUBSPACE_CODES;
         Ok(Some(Codebook { dimension, width, words: self.f32s(len, "codebook")? }))
-    }
-
-    fn list(&mut self, dimension: usize, pairs: Option<usize>) -> Result<LiveList, IndexFileError> {
-        let rows = self.u32("rows of a list")? as usize;
-        let blocks = rows.div_ceil(BLOCK_ROWS);
-        let live = self.u32s(blocks, "live bits")?;
-        let beyond = rows % BLOCK_ROWS;
-        if beyond != 0 && live.last().is_some_and(|word| word >> beyond != 0) {
-            return Err(field("live bits"));
-        }
-        let ordinals = self.u32s(rows, "ordinals")?;
-        let numbers = rows.checked_mul(dimension).ok_or(field("rows of a list"))?;
-        let rows = match pairs {
-            None => Rows::Exact(self.f32s(numbers, "vectors")?),
-            Some(pairs) => Rows::Coded(CodedRows {
-                pairs,
-                blocks: self.take(blocks, if pairs == 0 { 0 } else { block_bytes(pairs) }, "code blocks")?.to_vec(),
-                records: self.take(rows, RECORD_HEAD + dimension, "int8 rows")?.to_vec(),
-            }),
-        };
-        let live_rows = live.iter().map(|word| word.count_ones() as usize).sum();
-        Ok(LiveList { list: Arc::new(PostingList { ordinals, rows }), live, live_rows })
     }
 }

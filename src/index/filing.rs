@@ -101,7 +101,7 @@ impl FilingJob {
     /// A list to append to: a copy, or its live rows alone.
     fn open(&self, number: usize, live: &LiveList) -> OpenList {
         if !live.wants_compaction() {
-            let rows = PostingList::clone(&live.list);
+            let rows = live.list.to_grow();
             return OpenList { kept: rows.len(), rows, origins: Vec::new() };
         }
         let mut rows = live.list.empty_like();

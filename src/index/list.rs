@@ -2,35 +2,39 @@
 //! one live bit a row. Rows are only ever appended, so a row's slot never changes until a list is compacted.
 //! Called by `train`, `filing`, `search`, `file` and `vector_index`.
 
+use super::damage::Check;
 use super::kernels::{BLOCK_ROWS, PAIR_BYTES, block_bytes};
+use super::region::{Block, Region};
 use std::sync::Arc;
 
 /// The rows of one list, in slot order.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(crate) struct PostingList {
     /// The point of each row, meaningful while the row is live.
-    pub(crate) ordinals: Vec<u32>,
+    pub(crate) ordinals: Region<u32>,
     pub(crate) rows: Rows,
+    /// Of a list read from a file: whether it is as it was written.
+    pub(crate) check: Option<Arc<Check>>,
 }
 
 /// The rows' content.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Rows {
     Coded(CodedRows),
     /// `d` numbers a row.
-    Exact(Vec<f32>),
+    Exact(Region<f32>),
 }
 
 /// Rows with an int8 form and, of most kinds, 4-bit codes.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct CodedRows {
     /// Pairs of subspaces; 0 of a kind without codes, which has no blocks either.
     pub(crate) pairs: usize,
     /// Blocks of 32 rows: codes, then factors of the estimate (layout: `kernels::ScanInput`).
-    pub(crate) blocks: Vec<u8>,
+    pub(crate) blocks: Region<u8>,
     /// The residuals in int8, a record of `8 + d` bytes a row: step and addend (f32, little-endian), then the numbers. One
     /// record, so that a re-rank misses the cache once.
-    pub(crate) records: Vec<u8>,
+    pub(crate) records: Region<u8>,
 }
 
 /// A row's residual is `bytes · step`; `add` is its part of the distance.
@@ -62,11 +66,11 @@ pub(crate) struct EncodedRow {
 impl PostingList {
     pub(crate) fn coded(pairs: usize) -> PostingList {
         let rows = Rows::Coded(CodedRows { pairs, ..CodedRows::default() });
-        PostingList { ordinals: Vec::new(), rows }
+        PostingList { ordinals: Region::default(), rows, check: None }
     }
 
     pub(crate) fn exact() -> PostingList {
-        PostingList { ordinals: Vec::new(), rows: Rows::Exact(Vec::new()) }
+        PostingList { ordinals: Region::default(), rows: Rows::Exact(Region::default()), check: None }
     }
 
     /// A list of the same form without rows.
@@ -83,15 +87,15 @@ impl PostingList {
 
     pub(crate) fn push_coded(&mut self, ordinal: u32, row: &EncodedRow) {
         let slot = self.len();
-        self.ordinals.push(ordinal);
+        self.ordinals.to_mut().push(ordinal);
         let Rows::Coded(rows) = &mut self.rows else { unreachable!("a coded row goes to a coded list") };
         rows.push(slot, row);
     }
 
     pub(crate) fn push_exact(&mut self, ordinal: u32, vector: &[f32]) {
-        self.ordinals.push(ordinal);
+        self.ordinals.to_mut().push(ordinal);
         let Rows::Exact(vectors) = &mut self.rows else { unreachable!("an f32 row goes to an f32 list") };
-        vectors.extend_from_slice(vector);
+        vectors.to_mut().extend_from_slice(vector);
     }
 
     /// Appends a row of another list of the same form and centroid.
@@ -107,44 +111,146 @@ impl PostingList {
 
     /// Gives back the room that appending left over.
     pub(crate) fn shrink(&mut self) {
-        self.ordinals.shrink_to_fit();
+        self.ordinals.shrink();
         match &mut self.rows {
             Rows::Coded(rows) => {
-                rows.blocks.shrink_to_fit();
-                rows.records.shrink_to_fit();
+                rows.blocks.shrink();
+                rows.records.shrink();
             }
-            Rows::Exact(vectors) => vectors.shrink_to_fit(),
+            Rows::Exact(vectors) => vectors.shrink(),
         }
+    }
+
+    /// The arrays that every search of the list reads, then those it reads a row of now and then.
+    pub(crate) fn arrays(&self) -> ([&[u8]; 2], &[u8]) {
+        let ordinals: &[u8] = bytemuck::cast_slice(&self.ordinals);
+        match &self.rows {
+            Rows::Coded(rows) => ([ordinals, &rows.blocks], &rows.records),
+            Rows::Exact(vectors) => ([ordinals, bytemuck::cast_slice(vectors)], &[]),
+        }
+    }
+
+    /// Lengths of the arrays, in bytes, of a list of this form with so many rows; none if no memory could hold them.
+    pub(crate) fn array_bytes(&self, rows: usize, dimension: usize) -> Option<([usize; 2], usize)> {
+        let ordinals = rows.checked_mul(4)?;
+        match &self.rows {
+            Rows::Coded(coded) => {
+                let block = if coded.pairs == 0 { 0 } else { block_bytes(coded.pairs) };
+                let blocks = rows.div_ceil(BLOCK_ROWS).checked_mul(block)?;
+                Some(([ordinals, blocks], rows.checked_mul(RECORD_HEAD + dimension)?))
+            }
+            Rows::Exact(_) => Some(([ordinals, rows.checked_mul(dimension)?.checked_mul(4)?], 0)),
+        }
+    }
+
+    /// A list of this form whose arrays begin at these bytes of a block. None if they are not there.
+    pub(crate) fn at(
+        &self,
+        (rows, dimension): (usize, usize),
+        block: &Arc<Block>,
+        (hot, warm): ([usize; 2], usize),
+        check: Arc<Check>,
+    ) -> Option<PostingList> {
+        let ([_, blocks], records) = self.array_bytes(rows, dimension)?;
+        let content = match &self.rows {
+            Rows::Coded(coded) => Rows::Coded(CodedRows {
+                pairs: coded.pairs,
+                blocks: Region::within(block, hot[1], blocks)?,
+                records: Region::within(block, warm, records)?,
+            }),
+            Rows::Exact(_) => Rows::Exact(Region::within(block, hot[1], blocks / 4)?),
+        };
+        Some(PostingList { ordinals: Region::within(block, hot[0], rows)?, rows: content, check: Some(check) })
+    }
+
+    /// The list with its hot arrays, and its int8 rows if they have a place there, at these bytes of another block.
+    pub(crate) fn moved_to(
+        &self,
+        block: &Arc<Block>,
+        hot: [usize; 2],
+        warm: Option<usize>,
+        dimension: usize,
+    ) -> Option<PostingList> {
+        let ([_, blocks], records) = self.array_bytes(self.len(), dimension)?;
+        let rows = match &self.rows {
+            Rows::Coded(rows) => {
+                let stays = || Some(rows.records.clone());
+                let records = warm.map_or_else(stays, |warm| Region::within(block, warm, records))?;
+                Rows::Coded(CodedRows { pairs: rows.pairs, blocks: Region::within(block, hot[1], blocks)?, records })
+            }
+            Rows::Exact(_) => Rows::Exact(Region::within(block, hot[1], blocks / 4)?),
+        };
+        Some(PostingList { ordinals: Region::within(block, hot[0], self.len())?, rows, check: None })
+    }
+
+    /// Whether the hot arrays are in a mapped file.
+    pub(crate) fn is_mapped(&self) -> bool {
+        self.ordinals.is_mapped()
+    }
+
+    /// Gives the memory of the pages of its file back.
+    pub(crate) fn release_file(&self) {
+        match &self.rows {
+            Rows::Coded(rows) => rows.records.release_file(),
+            Rows::Exact(_) => self.ordinals.release_file(),
+        }
+    }
+
+    /// Tells the system how int8 rows in a file will be read.
+    pub(crate) fn expect_reads(&self, at_random: bool) {
+        if let Rows::Coded(rows) = &self.rows {
+            rows.records.expect_reads(at_random);
+        }
+    }
+
+    /// CRC-32C of all arrays.
+    pub(crate) fn checksum(&self) -> u32 {
+        let ([ordinals, blocks], records) = self.arrays();
+        [blocks, records].iter().fold(crc32c::crc32c(ordinals), |sum, bytes| crc32c::crc32c_append(sum, bytes))
+    }
+
+    /// Whether the list is as it was written, if it was read from a file. Verified at the first call; a list that is not is noted
+    /// as damage and must not be searched.
+    #[inline]
+    pub(crate) fn is_sound(&self) -> bool {
+        self.check.as_ref().is_none_or(|check| check.passes("a posting list", || self.checksum()))
+    }
+
+    /// A copy to append to; the original is sound.
+    pub(crate) fn to_grow(&self) -> PostingList {
+        PostingList { check: None, ..self.clone() }
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
         let content = match &self.rows {
-            Rows::Coded(r) => r.blocks.capacity() + r.records.capacity(),
-            Rows::Exact(vectors) => vectors.capacity() * 4,
+            Rows::Coded(r) => r.blocks.memory_bytes() + r.records.memory_bytes(),
+            Rows::Exact(vectors) => vectors.memory_bytes(),
         };
-        content + self.ordinals.capacity() * 4 + size_of::<PostingList>()
+        content + self.ordinals.memory_bytes() + size_of::<PostingList>()
     }
 }
 
 impl CodedRows {
     fn push(&mut self, slot: usize, row: &EncodedRow) {
-        self.records.extend(row.byte_step.to_le_bytes());
-        self.records.extend(row.byte_add.to_le_bytes());
-        self.records.extend_from_slice(&row.bytes);
+        let records = self.records.to_mut();
+        records.extend(row.byte_step.to_le_bytes());
+        records.extend(row.byte_add.to_le_bytes());
+        records.extend_from_slice(&row.bytes);
         if self.pairs == 0 {
             return;
         }
         if slot.is_multiple_of(BLOCK_ROWS) {
             let block = slot / BLOCK_ROWS;
-            self.blocks.resize((block + 1) * block_bytes(self.pairs), 0);
+            self.blocks.to_mut().resize((block + 1) * block_bytes(self.pairs), 0);
         }
         for (subspace, &code) in row.codes.iter().enumerate() {
             let (at, shift) = self.nibble(slot, subspace);
-            self.blocks[at] |= code << shift;
+            self.blocks.to_mut()[at] |= code << shift;
         }
         let [scale_at, add_at] = self.factors_at(slot);
-        self.blocks[scale_at..scale_at + 2].copy_from_slice(&row.scale.to_le_bytes());
-        self.blocks[add_at..add_at + 2].copy_from_slice(&row.add.to_le_bytes());
+        let blocks = self.blocks.to_mut();
+        blocks[scale_at..scale_at + 2].copy_from_slice(&row.scale.to_le_bytes());
+        blocks[add_at..add_at + 2].copy_from_slice(&row.add.to_le_bytes());
     }
 
     /// Where a row's code of a subspace lies: byte and shift.
@@ -217,6 +323,11 @@ impl LiveList {
 
     pub(crate) fn is_live(&self, slot: usize) -> bool {
         self.live[slot / BLOCK_ROWS] >> (slot % BLOCK_ROWS) & 1 == 1
+    }
+
+    /// Whether there is such a slot and it is live.
+    pub(crate) fn has_live(&self, slot: usize) -> bool {
+        slot < self.list.len() && self.is_live(slot)
     }
 
     /// Takes other rows, of which the first `kept` are the present ones; all others are dead.

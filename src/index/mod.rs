@@ -14,20 +14,25 @@ mod batch;
 #[doc(hidden)]
 pub mod bench_doors;
 mod calibrate;
+mod damage;
 mod distance;
 mod encoder;
 mod file;
 mod filing;
+mod image;
 pub mod kernels;
 mod kmeans;
 mod lift;
 mod list;
 mod locations;
+mod pages;
+mod placement;
 mod plan;
 mod points;
 mod product;
 mod quantizer;
 mod random;
+mod region;
 mod rotation;
 mod sealed;
 mod search;
@@ -46,15 +51,19 @@ mod work;
 #[cfg(test)]
 mod tests;
 
+pub use damage::Damage;
 pub use distance::{distance, normalize};
 pub use file::IndexFileError;
 pub use filing::{Filed, FilingJob};
+pub use image::{Image, SavedIndex, write_image};
+pub use placement::{Memory, Placed, Placement};
 pub use points::Points;
+pub use region::Block;
 pub use sealed::Sealed;
 pub use search::Scratch;
 pub use spec::{Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchPlan, SearchStats};
 pub use train::{Built, RowSource, RowVisitor, SourceError, TrainError, TrainOptions, train};
-pub use vector_index::{InstallError, Installed, VectorIndex};
+pub use vector_index::{InstallError, Installed, VectorIndex, Verification};
 
 /// The name of the kernels in use: `scalar`, `avx2`, `avx512` or `neon`.
 pub fn active_simd() -> &'static str {

@@ -198,6 +198,10 @@ impl Lists<'_> {
         probes.clear();
         for &packed in order.iter() {
             let list = packed as u32 as usize;
+            if !self.lists[list].list.is_sound() {
+                // The caller learns of the damage and answers in another way.
+                continue;
+            }
             let base = self.quantizer.list_base(projected, list, kernels) + offset;
             probes.push(Probe { list, base, estimate_base: base * base_factor, position });
             position += (self.lists[list].live.len() * BLOCK_ROWS) as u32;

@@ -46,12 +46,16 @@ impl Chunk {
         self.rows.ordinals.len() == CHUNK_ROWS
     }
 
+    /// A damaged index file may name places there never were.
+    fn has_live(&self, slot: usize) -> bool {
+        self.live.get(slot / 64).is_some_and(|word| word >> (slot % 64) & 1 == 1)
+    }
+
     fn is_sparse(&self) -> bool {
         self.live_rows * 2 < CHUNK_ROWS
     }
 
     fn clear(&mut self, slot: usize) {
-        debug_assert!(self.live[slot / 64] >> (slot % 64) & 1 == 1, "invariant: a row dies once");
         self.live[slot / 64] &= !(1 << (slot % 64));
         self.live_rows -= 1;
     }
@@ -124,7 +128,7 @@ impl Tail {
     /// Makes a live row dead. A full chunk with fewer than half of its rows live leaves the tail; those rows are returned, still
     /// counted as dead: the caller appends them again, so that memory stays below twice the live rows.
     pub(crate) fn remove(&mut self, at: TailSlot) -> Option<Evicted> {
-        let chunk = self.chunks.get_mut(&at.chunk)?;
+        let chunk = self.chunks.get_mut(&at.chunk).filter(|chunk| chunk.has_live(at.slot as usize))?;
         chunk.clear(at.slot as usize);
         self.live_rows -= 1;
         if chunk.is_full() && chunk.is_sparse() { self.evict(at.chunk) } else { None }
@@ -132,7 +136,7 @@ impl Tail {
 
     /// Makes a live row dead and drops its chunk if that was the last; sparse chunks wait for [`Tail::sweep`].
     pub(crate) fn clear(&mut self, at: TailSlot) {
-        let Some(chunk) = self.chunks.get_mut(&at.chunk) else { return };
+        let Some(chunk) = self.chunks.get_mut(&at.chunk).filter(|c| c.has_live(at.slot as usize)) else { return };
         chunk.clear(at.slot as usize);
         self.live_rows -= 1;
         if chunk.is_full() && chunk.live_rows == 0 {

@@ -43,7 +43,8 @@ impl Trained {
 
     /// Makes a live row dead.
     pub(crate) fn clear(&mut self, list: usize, slot: usize) {
-        let live = &mut self.lists[list];
+        // A damaged file may say anything.
+        let Some(live) = self.lists.get_mut(list).filter(|live| live.has_live(slot)) else { return };
         let before = live.wants_compaction();
         live.clear(slot);
         self.sparse_lists += usize::from(live.wants_compaction() && !before);

@@ -3,9 +3,11 @@
 //! Called by `shard`.
 
 use super::filing::{Filed, FilingJob};
+use super::image::SavedIndex;
 use super::kernels::{self, Kernels};
-use super::list::LiveList;
+use super::list::{LiveList, PostingList};
 use super::locations::{Location, Locations};
+use super::placement::{Memory, Placed, PlacedList, Placement};
 use super::plan::Plan;
 use super::points::Points;
 use super::sealed::Sealed;
@@ -17,9 +19,14 @@ use super::train::Built;
 use super::trained::Trained;
 use crate::types::{PointId, Rerank};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Retrain when there are this many times as many rows as at training.
 const GROWTH_MAX: usize = 2;
+
+/// Rows read from a mapped file before its pages are given back, where memory is low. A row brings in up to 64 KiB of its
+/// neighbours (Linux maps what is cached around a fault), so this keeps some MiB.
+const FILE_READS_MAX: usize = 256;
 
 /// Why a sealed part was not installed; the index is unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,6 +62,8 @@ pub struct VectorIndex {
     /// Counts changes of the lists other than by deletes: a filing job belongs to one epoch.
     epoch: u64,
     training: bool,
+    /// Rows read from a file since its pages were given back, where few may stay: [`Memory::Low`].
+    file_reads: Option<AtomicUsize>,
 }
 
 impl VectorIndex {
@@ -66,28 +75,70 @@ impl VectorIndex {
     pub(crate) fn with_kernels(spec: IndexSpec, kernels: &'static Kernels) -> Self {
         let tail = Tail::new(spec.dimension);
         let locations = Locations::default();
-        VectorIndex { spec, kernels, tail, trained: None, locations, epoch: 0, training: false }
+        VectorIndex { spec, kernels, tail, trained: None, locations, epoch: 0, training: false, file_reads: None }
     }
 
-    /// An index whose rows are the live rows of `sealed`, by the ordinals of `points`: how a node starts from a file. The caller
-    /// then brings up to date what has changed since.
-    pub fn restore(spec: IndexSpec, points: &Points, mut sealed: Sealed) -> Result<Self, InstallError> {
+    /// An index as it was just built: its rows are the live rows of `built`, by the ordinals of `built.points`. Cost: a look at
+    /// every row.
+    pub fn of_built(spec: IndexSpec, built: Built) -> Result<(Points, Self), InstallError> {
+        let locations = Locations::of_lists(&built.sealed.lists);
+        let index = VectorIndex::with_parts(spec, built.sealed, locations)?;
+        Ok((built.points, index))
+    }
+
+    /// An index as it is in a file: how a node starts. The caller then brings up to date what has changed since. Cost: a look at
+    /// every list; none at a row.
+    pub fn open(spec: IndexSpec, saved: SavedIndex) -> Result<Self, InstallError> {
+        VectorIndex::with_parts(spec, saved.sealed, saved.locations)
+    }
+
+    fn with_parts(spec: IndexSpec, sealed: Sealed, locations: Locations) -> Result<Self, InstallError> {
         if !sealed.quantizer.fits(&spec) {
             return Err(InstallError::Specification);
         }
-        let mut index = VectorIndex::new(spec);
-        for (i, list) in sealed.lists.iter_mut().enumerate() {
-            for slot in list.live_slots().collect::<Vec<_>>() {
-                let ordinal = list.list.ordinals[slot];
-                if points.is_live(ordinal) && !index.contains(ordinal) {
-                    index.locations.set(ordinal, Location::List { list: i as u32, slot: slot as u32 });
-                } else {
-                    list.clear(slot);
-                }
+        let trained = Some(Trained::new(sealed));
+        Ok(VectorIndex { trained, locations, ..VectorIndex::new(spec) })
+    }
+
+    /// What is left to verify of the file it came from. Cost: a copy of handles.
+    pub fn verification(&self) -> Verification {
+        let lists = self.trained.iter().flat_map(|trained| &trained.lists);
+        Verification { lists: lists.map(|live| Arc::clone(&live.list)).collect(), locations: self.locations.clone() }
+    }
+
+    /// Takes the lists of the file that `saved` was just written to in place of the same lists in memory. Cost: a look at every
+    /// list.
+    pub fn use_saved(&mut self, saved: &Sealed, file: SavedIndex) {
+        let Some(trained) = &mut self.trained else { return };
+        for ((live, saved), mapped) in trained.lists.iter_mut().zip(&saved.lists).zip(file.sealed.lists) {
+            if Arc::ptr_eq(&live.list, &saved.list) && live.list.len() == mapped.list.len() {
+                live.list = mapped.list;
             }
         }
-        index.trained = Some(Trained::new(sealed));
-        Ok(index)
+    }
+
+    /// Whether lists are in a mapped file that belong elsewhere.
+    pub fn wants_placement(&self) -> bool {
+        self.trained.iter().flat_map(|trained| &trained.lists).any(|live| live.list.is_mapped())
+    }
+
+    /// The work of moving the lists of a file to where they are wanted. Cost: a copy of handles.
+    pub fn placement(&self, memory: Memory) -> Placement {
+        let lists = self.trained.iter().flat_map(|trained| trained.lists.iter().enumerate());
+        let mapped = lists.filter(|(_, live)| live.list.is_mapped());
+        let lists = mapped.map(|(number, live)| (number, Arc::clone(&live.list))).collect();
+        Placement { memory, dimension: self.spec.dimension, lists }
+    }
+
+    /// Puts lists in place that were moved, where they are still the same. Cost: a look at each.
+    pub fn install_placed(&mut self, placed: Placed) {
+        let Some(trained) = &mut self.trained else { return };
+        self.file_reads = (placed.memory == Memory::Low).then(AtomicUsize::default);
+        for PlacedList { number, before, after } in placed.lists {
+            if let Some(live) = trained.lists.get_mut(number).filter(|live| Arc::ptr_eq(&live.list, &before)) {
+                live.list = after;
+            }
+        }
     }
 
     /// The specification it was made with.
@@ -224,6 +275,7 @@ impl VectorIndex {
         if let Some(trained) = self.trained.as_ref().filter(|_| params.k > 0) {
             (plan, stats) = self.search_lists(trained, points, query, params, scratch, &mut hits);
         }
+        self.count_file_reads(stats.reranked);
         let mut top = TopHits::new(params.k);
         self.tail.search(points, self.spec.metric, query, &mut top, scratch.kernels);
         stats.tail_scanned = self.tail.live_rows();
@@ -231,6 +283,16 @@ impl VectorIndex {
         hits.sort_unstable_by(Hit::order);
         let settled = self.spec.rerank == Rerank::Int8 && !plan.exact;
         SearchOutcome { hits, settled, plan, stats }
+    }
+
+    /// Gives the file's pages back after so many rows read from it.
+    fn count_file_reads(&self, rows: usize) {
+        let Some(reads) = &self.file_reads else { return };
+        if reads.fetch_add(rows, Relaxed) + rows >= FILE_READS_MAX {
+            reads.store(0, Relaxed);
+            let list = self.trained.as_ref().and_then(|trained| trained.lists.first());
+            list.iter().for_each(|live| live.list.release_file());
+        }
     }
 
     fn search_lists(
@@ -315,7 +377,7 @@ impl VectorIndex {
             // Nobody else has the lists yet, so this copies nothing.
             let list = Arc::make_mut(&mut source.list);
             let mut gone = Vec::new();
-            for (slot, ordinal) in list.ordinals.iter_mut().enumerate() {
+            for (slot, ordinal) in list.ordinals.to_mut().iter_mut().enumerate() {
                 let now = rows.get(*ordinal).and_then(|(id, version)| current(points, id, version));
                 match now.and_then(|now| Some((now, self.locations.get(now)?))) {
                     None => gone.push(slot),
@@ -400,6 +462,20 @@ impl VectorIndex {
             lists: trained.lists.clone(),
             calibration: trained.calibration.clone(),
         })
+    }
+}
+
+/// The parts of an index that came from a file: to be read through once, off any lock.
+pub struct Verification {
+    lists: Vec<Arc<PostingList>>,
+    locations: Locations,
+}
+
+impl Verification {
+    /// Reads everything; what is damaged is noted in the [`super::Damage`] the file was opened with.
+    pub fn run(&self) {
+        self.lists.iter().for_each(|list| _ = list.is_sound());
+        self.locations.packed().verify();
     }
 }
 

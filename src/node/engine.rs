@@ -76,6 +76,7 @@ impl Engine {
             settings: IndexSettings {
                 flat_points_max: config.index.flat_points_max as usize,
                 build_threads_max: config.index.build_threads_max as usize,
+                memory: config.index.memory,
                 ..IndexSettings::default()
             },
             trainings: Arc::new(tokio::sync::Semaphore::new(TRAININGS_MAX)),

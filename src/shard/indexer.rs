@@ -4,16 +4,17 @@
 
 use super::{
     files::IndexFiles,
+    open,
     records::{Records, View},
     round::components,
     state::{State, prepared},
 };
 use crate::{
-    index::{self, Built, Installed, Points, Sealed, TrainError, VectorIndex},
+    index::{self, Built, Installed, Points, Sealed, TrainError, VectorIndex, Verification},
     rt,
     rt::shutdown::Shutdown,
     store::keys::{meta::MetaKey, point::PointRecord},
-    types::{Error, PointId, Result, VectorName},
+    types::{Error, ErrorKind, PointId, Result, VectorName},
 };
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -30,9 +31,11 @@ pub struct Indexer {
 /// One piece of work.
 #[derive(Clone, Debug)]
 enum Work {
+    Rebuild,
     Train(VectorName),
     File(VectorName),
     Save,
+    Place(VectorName),
 }
 
 impl Indexer {
@@ -43,6 +46,7 @@ impl Indexer {
 
     /// Works until `stop`.
     pub async fn run(self, stop: Shutdown) {
+        self.verify().await;
         while !stop.is_triggered() {
             let Some(work) = self.next_work() else {
                 tokio::select! {
@@ -74,6 +78,9 @@ impl Indexer {
 
     fn next_work(&self) -> Option<Work> {
         let indexes = self.state.indexes();
+        if indexes.damage().found().is_some() {
+            return Some(Work::Rebuild);
+        }
         let find = |wants: fn(&VectorIndex) -> bool| {
             indexes.iter().find(|(_, index)| wants(index)).map(|(name, _)| name.clone())
         };
@@ -82,6 +89,9 @@ impl Indexer {
         }
         if let Some(name) = find(VectorIndex::wants_filing) {
             return Some(Work::File(name));
+        }
+        if let Some(name) = find(VectorIndex::wants_placement) {
+            return Some(Work::Place(name));
         }
         drop(indexes);
         // A file is written whole, so a large one is written less often.
@@ -94,6 +104,7 @@ impl Indexer {
 impl Indexer {
     async fn perform(&self, work: &Work, stop: &Shutdown) -> Result<()> {
         match work {
+            Work::Rebuild => self.rebuild().await,
             Work::Train(name) => {
                 self.state.set_training(true);
                 let trained = self.train(name, stop).await;
@@ -106,7 +117,43 @@ impl Indexer {
                 Ok(())
             }
             Work::Save => self.save().await,
+            Work::Place(name) => self.place(name).await,
         }
+    }
+
+    /// Reads through the parts of the index file that no search has used yet. Damage shows in the next piece of work.
+    async fn verify(&self) {
+        let (points, parts) = {
+            let indexes = self.state.indexes();
+            let parts: Vec<_> = indexes.iter().map(|(_, index)| index.verification()).collect();
+            (indexes.points().clone(), parts)
+        };
+        rt::compute::io(move || {
+            points.verify();
+            parts.iter().for_each(Verification::run);
+        })
+        .await;
+    }
+
+    /// Makes the indexes again from the records, the index file being damaged. Writes wait meanwhile; searches go by the records.
+    async fn rebuild(&self) -> Result<()> {
+        let (state, files) = (self.state.clone(), self.files.clone());
+        rt::compute::io(move || {
+            let _standing_still = state.close_gate();
+            let part = state.indexes().damage().found().unwrap_or_default();
+            tracing::error!(
+                shard = state.id,
+                part,
+                "the index file is damaged; the index is made again from the records"
+            );
+            let indexes = open::from_records(&state.records.view(), &state.spec, &state.settings)?;
+            state.records.index_forgotten(state.applied())?;
+            state.keep_no_deltas();
+            files.keep_only(None).map_err(Records::failed)?;
+            *state.indexes_mut() = indexes;
+            Ok(())
+        })
+        .await
     }
 
     /// Trains the index of one vector on all its points and swaps the result in. Points written meanwhile stay in the
@@ -128,6 +175,19 @@ impl Indexer {
         let Some(job) = self.state.indexes().get(name).and_then(VectorIndex::filing_job) else { return };
         let filed = rt::compute::io(move || job.run()).await;
         self.state.indexes_mut().get_mut(name).expect("indexes do not go away").1.install_filed(filed);
+    }
+
+    /// Moves the lists of the index file to the memory the settings want them in.
+    async fn place(&self, name: &VectorName) -> Result<()> {
+        let memory = self.state.settings.memory;
+        let Some(placement) = self.state.indexes().get(name).map(|index| index.placement(memory)) else {
+            return Ok(());
+        };
+        let placed = rt::compute::io(move || placement.run()).await;
+        let no_memory = |error| Error::new(ErrorKind::Exhausted, "memory_full", format!("for the index: {error}"));
+        let placed = placed.map_err(no_memory)?;
+        self.state.indexes_mut().get_mut(name).expect("indexes do not go away").1.install_placed(placed);
+        Ok(())
     }
 
     /// Writes the sealed parts of all indexes to the next index file and forgets the deltas it covers.
@@ -239,6 +299,20 @@ impl IndexFile {
         files.write(self.epoch, &self.points, &self.parts).map_err(Records::failed)?;
         state.records.index_saved(self.epoch, self.at, &self.missing)?;
         state.saved_but(self.missing.len() as u64);
-        files.keep_only(Some(self.epoch)).map_err(Records::failed)
+        files.keep_only(Some(self.epoch)).map_err(Records::failed)?;
+        self.use_saved(state, files)
+    }
+
+    /// Goes on with the lists as they are in the file, so that memory is free for others.
+    fn use_saved(self, state: &State, files: &IndexFiles) -> Result<()> {
+        let damage = state.indexes().damage().clone();
+        let image = files.open(self.epoch, &damage).map_err(|error| Error::internal(error.to_string()))?;
+        let mut indexes = state.indexes_mut();
+        for ((name, sealed), saved) in self.parts.iter().zip(image.parts) {
+            if let Some((_, index)) = indexes.get_mut(name) {
+                index.use_saved(sealed, saved);
+            }
+        }
+        Ok(())
     }
 }

@@ -16,7 +16,7 @@ use crate::{
 };
 use std::collections::BTreeSet;
 
-/// Reads what is stored. Cost: the index file and the points changed since; without a file, every point once.
+/// Reads what is stored. Cost: mapping the index file, and the points changed since; without a file, every point once.
 ///
 /// # Errors
 /// `Corrupt` if records cannot be read. A bad index file is not an error: it is made again.
@@ -45,24 +45,42 @@ pub fn find(records: &Records, spec: &CollectionSpec, settings: &IndexSettings, 
     }
     let missing: BTreeSet<VectorName> = spec.vectors.keys().filter(|name| !filled.contains(*name)).cloned().collect();
     if !missing.is_empty() && points > 0 {
-        for entry in view.points() {
-            let (id, bytes) = entry?;
-            show(id, &bytes, &missing, &mut indexes)?;
-        }
+        fill(&view, &missing, &mut indexes)?;
+    }
+    // Bringing the file up to date is a use, too.
+    if let Some(part) = indexes.damage().found() {
+        tracing::warn!(part, "the index file is damaged; the index is made again from the records");
+        indexes = from_records(&view, spec, settings)?;
     }
     Ok(Found { indexes, applied, points, keeps_deltas: epoch > 0, unsaved_rows })
+}
+
+/// Indexes made from the records alone.
+pub fn from_records(view: &View, spec: &CollectionSpec, settings: &IndexSettings) -> Result<Indexes> {
+    let mut indexes = Indexes::new(spec, settings);
+    fill(view, &spec.vectors.keys().cloned().collect(), &mut indexes)?;
+    Ok(indexes)
+}
+
+/// Enters every point in the named indexes.
+fn fill(view: &View, names: &BTreeSet<VectorName>, indexes: &mut Indexes) -> Result<()> {
+    for entry in view.points() {
+        let (id, bytes) = entry?;
+        show(id, &bytes, names, indexes)?;
+    }
+    Ok(())
 }
 
 /// Puts the file's parts in their indexes; returns their names.
 fn load(files: &IndexFiles, epoch: u64, indexes: &mut Indexes) -> Result<BTreeSet<VectorName>, Unusable> {
     let mut names = BTreeSet::new();
-    let (points, parts) = files.read(epoch)?;
-    indexes.set_points(points);
-    for (name, sealed) in parts {
-        let (points, index) =
-            indexes.get_mut(&name).ok_or_else(|| Unusable::Nonsense(format!("unknown vector {name}")))?;
-        let restored = VectorIndex::restore(index.spec().clone(), points, sealed);
-        *index = restored.map_err(|error| Unusable::Nonsense(error.to_string()))?;
+    let image = files.open(epoch, indexes.damage())?;
+    indexes.set_points(image.points);
+    for saved in image.parts {
+        let name = saved.name.clone();
+        let (_, index) = indexes.get_mut(&name).ok_or_else(|| Unusable::Foreign(format!("unknown vector {name}")))?;
+        let opened = VectorIndex::open(index.spec().clone(), saved);
+        *index = opened.map_err(|error| Unusable::Foreign(error.to_string()))?;
         names.insert(name);
     }
     Ok(names)

@@ -67,7 +67,7 @@ pub fn search(state: &State, search: &Search) -> Result<SearchAnswer> {
     let query = prepared(spec.metric, Cow::Borrowed(search.vector.as_slice()));
     let query = Query { state, search, metric: spec.metric, vector: &query };
     if let Some(filter) = &search.filter {
-        return query.by_filter(filter);
+        return query.by_records(Some(filter));
     }
     for _ in 0..FREE_TRIES {
         if let Some(answer) = query.by_index()? {
@@ -106,6 +106,11 @@ impl Query<'_> {
             let explain = explain_index(index, &outcome, self.search.exact);
             (outcome, view, explain)
         };
+        if self.state.indexes().damage().found().is_some() {
+            // The indexer has been told, and makes the index again.
+            self.state.changed.notify_one();
+            return self.by_records(None).map(Some);
+        }
         let scanned = rt::time::now();
         let Some(mut scored) = self.rescore(&outcome, &view)? else { return Ok(None) };
         let records_read = scored.len() as u64;
@@ -150,8 +155,8 @@ impl Query<'_> {
         Ok(Some(index::distance(self.metric, self.vector, &vector)))
     }
 
-    /// Compares with every point that passes the filter.
-    fn by_filter(&self, filter: &Filter) -> Result<SearchAnswer> {
+    /// Compares with every point, or every point that passes the filter.
+    fn by_records(&self, filter: Option<&Filter>) -> Result<SearchAnswer> {
         let started = rt::time::now();
         let view = self.state.records.view();
         let mut best: BinaryHeap<Scored> = BinaryHeap::with_capacity(self.search.top_k + 1);
@@ -159,7 +164,9 @@ impl Query<'_> {
         let mut consider = |id: PointId, record: Value| -> Result<()> {
             read += 1;
             let decoded = PointRecord::decode(&record).map_err(Records::corrupt)?;
-            if !passes(filter, id, &decoded)? {
+            if let Some(filter) = filter
+                && !passes(filter, id, &decoded)?
+            {
                 return Ok(());
             }
             let Some(distance) = self.distance(&decoded)? else { return Ok(()) };
@@ -170,7 +177,7 @@ impl Query<'_> {
             }
             Ok(())
         };
-        match filter.ids() {
+        match filter.and_then(Filter::ids) {
             Some(ids) => {
                 for id in ids {
                     if let Some(record) = view.point(*id)? {
@@ -187,9 +194,9 @@ impl Query<'_> {
         }
         let hits = self.hits(best.into_sorted_vec())?;
         let explain = Explain {
-            plan: "filter_scan",
+            plan: if filter.is_some() { "filter_scan" } else { "record_scan" },
             records_read: read,
-            filter_matches: Some(matches),
+            filter_matches: filter.map(|_| matches),
             estimated_recall: 1.0,
             scan_us: started.elapsed().as_micros() as u64,
             ..Explain::default()

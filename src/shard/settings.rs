@@ -1,6 +1,6 @@
 //! The settings of a shard's index; `config` fills them. Called by `state` and `indexer`.
 
-use crate::rt;
+use crate::{index::Memory, rt};
 
 /// How the indexes of a node's shards behave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub struct IndexSettings {
     pub unsaved_rows_max: usize,
     /// Threads that compute while an index is built; 0: as many as there are cores. The index is the same for any number.
     pub build_threads_max: usize,
+    /// Where the posting lists of an index file are to be.
+    pub memory: Memory,
 }
 
 impl IndexSettings {
@@ -23,6 +25,11 @@ impl IndexSettings {
 
 impl Default for IndexSettings {
     fn default() -> IndexSettings {
-        IndexSettings { flat_points_max: 20_000, unsaved_rows_max: 50_000, build_threads_max: 0 }
+        IndexSettings {
+            flat_points_max: 20_000,
+            unsaved_rows_max: 50_000,
+            build_threads_max: 0,
+            memory: Memory::default(),
+        }
     }
 }

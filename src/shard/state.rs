@@ -5,7 +5,7 @@
 //! (reading), `indexer` (maintaining).
 
 use crate::{
-    index::{IndexKind, IndexSpec, Points, VectorIndex},
+    index::{Damage, IndexKind, IndexSpec, Points, VectorIndex},
     shard::{records::Records, settings::IndexSettings},
     types::{CollectionSpec, IndexType, Metric, PointId, VectorName, VectorSpec},
 };
@@ -150,6 +150,8 @@ pub struct Found {
 pub struct Indexes {
     points: Points,
     vectors: Vec<(VectorName, VectorIndex)>,
+    /// Of the index files that parts of all this may be in.
+    damage: Damage,
 }
 
 impl Indexes {
@@ -157,7 +159,7 @@ impl Indexes {
     pub fn new(spec: &CollectionSpec, settings: &IndexSettings) -> Indexes {
         let index = |spec: &VectorSpec| VectorIndex::new(index_spec(spec, settings));
         let vectors = spec.vectors.iter().map(|(name, spec)| (name.clone(), index(spec))).collect();
-        Indexes { points: Points::new(), vectors }
+        Indexes { points: Points::new(), vectors, damage: Damage::default() }
     }
 
     /// The index of one vector; `None` if the collection has no such vector.
@@ -174,6 +176,11 @@ impl Indexes {
     /// The points by ordinal.
     pub fn points(&self) -> &Points {
         &self.points
+    }
+
+    /// What is known of the health of the index file. Once damage is found the answers of these indexes mean nothing.
+    pub fn damage(&self) -> &Damage {
+        &self.damage
     }
 
     /// Takes the points that restored indexes hold by ordinal. Comes before any other change.

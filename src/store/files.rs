@@ -14,6 +14,9 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+/// Bytes gathered before a write of [`write_synced_with`].
+const WRITE_BUFFER_BYTES: usize = 1 << 20;
+
 const MAGIC: &[u8; 4] = b"VSPH";
 /// Length of the header in front of the content.
 pub const HEADER_BYTES: usize = 32;
@@ -54,6 +57,37 @@ pub fn read_file(path: &Path, kind: FileKind) -> Result<Option<(u32, Vec<u8>)>, 
     let version = check(path, kind, &bytes)?;
     bytes.drain(..HEADER_BYTES);
     Ok(Some((version, bytes)))
+}
+
+/// Writes a file that has a format of its own as [`write_file_synced`] does: `write` gives the bytes. An error of `write` leaves the
+/// old file, or none.
+pub fn write_synced_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), StoreError> {
+    let temporary = temporary_path(path);
+    let written = create(&temporary).and_then(|file| {
+        let mut out = io::BufWriter::with_capacity(WRITE_BUFFER_BYTES, file);
+        write(&mut out)?;
+        out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+    });
+    written.map_err(|e| StoreError::io(&temporary, "write", e))?;
+    fs::rename(&temporary, path).map_err(|e| StoreError::io(path, "rename into place", e))?;
+    if mutant!(10) {
+        return Ok(());
+    }
+    sync_directory(parent(path))
+}
+
+/// Maps a file into memory; `None` if there is none. The file must be one of those written here, which are never changed once they
+/// have their name, only replaced and removed, in a directory that this process has locked: mapped pages stay as they are.
+pub fn map_file(path: &Path) -> Result<Option<memmap2::Mmap>, StoreError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StoreError::io(path, "open", error)),
+    };
+    // SAFETY: undefined behaviour needs someone to change or shorten the file while it is mapped. This process holds the lock of the
+    // data directory, writes files under a temporary name and never again once renamed; a removed file lives on while mapped.
+    let map = unsafe { memmap2::Mmap::map(&file) };
+    map.map(Some).map_err(|e| StoreError::io(path, "map", e))
 }
 
 /// Removes a file and syncs its directory; an absent file is not an error.
@@ -100,10 +134,14 @@ fn temporary_path(path: &Path) -> PathBuf {
 }
 
 fn write_new(path: &Path, header: &[u8], content: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut file = create(path)?;
     file.write_all(header)?;
     file.write_all(content)?;
     file.sync_all()
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
 fn header(kind: FileKind, content: &[u8]) -> [u8; HEADER_BYTES] {

@@ -1,31 +1,33 @@
 //! Ids by ordinal: 8 bytes each while all are numbers, 16 and a bit once there is a UUID. Called by `points` and its table.
 
+use crate::index::pages::Pages;
 use crate::types::PointId;
 use uuid::Uuid;
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Ids {
+pub(crate) struct Ids {
     /// The number, or the low half of the UUID.
-    pub(super) low: Vec<u64>,
+    pub(crate) low: Pages<u64>,
     /// The high half of the UUID; empty until there is one.
-    pub(super) high: Vec<u64>,
+    pub(crate) high: Pages<u64>,
     /// A bit an ordinal: whether it is a UUID; empty until there is one.
-    pub(super) uuid: Vec<u64>,
+    pub(crate) uuid: Pages<u64>,
 }
 
 impl Ids {
-    pub(super) fn get(&self, at: usize) -> PointId {
-        let low = self.low[at];
+    /// None beyond the end.
+    pub(super) fn get(&self, at: usize) -> Option<PointId> {
+        let low = self.low.get(at)?;
         if !self.uuid.get(at / 64).is_some_and(|word| word >> (at % 64) & 1 == 1) {
-            return PointId::Num(low);
+            return Some(PointId::Num(low));
         }
-        PointId::Uuid(Uuid::from_u64_pair(self.high[at], low))
+        Some(PointId::Uuid(Uuid::from_u64_pair(self.high.get(at)?, low)))
     }
 
-    /// Makes room for one more.
-    pub(super) fn push(&mut self) {
-        self.low.push(0);
+    /// Makes room for `len`.
+    pub(super) fn extend_to(&mut self, len: usize) {
+        self.low.extend_to(len);
         if !self.uuid.is_empty() {
             self.widen();
         }
@@ -36,24 +38,23 @@ impl Ids {
             PointId::Num(number) => (0, number, false),
             PointId::Uuid(uuid) => (uuid.as_u64_pair().0, uuid.as_u64_pair().1, true),
         };
-        self.low[at] = low;
+        self.low.set(at, low);
         if uuid && self.uuid.is_empty() {
             self.widen();
         }
         if !self.uuid.is_empty() {
-            self.high[at] = high;
-            let bit = 1 << (at % 64);
-            let word = &mut self.uuid[at / 64];
-            *word = if uuid { *word | bit } else { *word & !bit };
+            self.high.set(at, high);
+            let (bit, word) = (1 << (at % 64), self.uuid.get(at / 64).unwrap_or(0));
+            self.uuid.set(at / 64, if uuid { word | bit } else { word & !bit });
         }
     }
 
     fn widen(&mut self) {
-        self.high.resize(self.low.len(), 0);
-        self.uuid.resize(self.low.len().div_ceil(64), 0);
+        self.high.extend_to(self.low.len());
+        self.uuid.extend_to(self.low.len().div_ceil(64));
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        8 * (self.low.capacity() + self.high.capacity() + self.uuid.capacity())
+        self.low.memory_bytes() + self.high.memory_bytes() + self.uuid.memory_bytes()
     }
 }

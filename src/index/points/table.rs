@@ -3,38 +3,47 @@
 //! crafted to collide cost whoever writes them, and the others of that shard, time, never an answer. Called by `points`.
 
 use super::ids::Ids;
+use crate::index::pages::Pages;
 use crate::types::PointId;
 
-/// An entry without a point.
-const EMPTY: u32 = u32::MAX;
+/// A slot without a point; others hold an ordinal and one.
+const EMPTY: u32 = 0;
 /// Slots of the first table.
 const SLOTS_MIN: usize = 16;
 
-/// See the module. The number of slots is a power of two, of which at most 7 in 10 are taken.
+/// See the module. The number of slots is a power of two, of which at most 7 in 10 are taken. Every walk ends after as many
+/// steps as there are slots, whatever a damaged file says.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Table {
-    slots: Vec<u32>,
-    len: usize,
+pub(crate) struct Table {
+    pub(crate) slots: Pages<u32>,
+    pub(crate) len: usize,
 }
 
 impl Table {
     /// Ordinals there can be.
-    pub(super) const ORDINALS_MAX: usize = EMPTY as usize;
+    pub(crate) const ORDINALS_MAX: usize = u32::MAX as usize;
 
-    pub(super) fn len(&self) -> usize {
-        self.len
+    /// Whether so many entries are a table of so many slots.
+    pub(crate) fn fits(slots: usize, len: usize) -> bool {
+        (slots == 0 || slots.is_power_of_two()) && len * 10 <= slots * 7
     }
 
     pub(super) fn find(&self, id: PointId, ids: &Ids) -> Option<u32> {
-        self.position(id, ids).map(|slot| self.slots[slot])
+        self.position(id, ids).map(|(_, ordinal)| ordinal)
     }
 
-    fn position(&self, id: PointId, ids: &Ids) -> Option<usize> {
+    /// The ordinal in a slot.
+    fn at(&self, slot: usize) -> Option<u32> {
+        self.slots.get(slot).and_then(|entry| entry.checked_sub(1))
+    }
+
+    fn position(&self, id: PointId, ids: &Ids) -> Option<(usize, u32)> {
         let mask = self.slots.len().checked_sub(1)?;
         let mut slot = hash(id) as usize & mask;
-        while self.slots[slot] != EMPTY {
-            if ids.get(self.slots[slot] as usize) == id {
-                return Some(slot);
+        for _ in 0..=mask {
+            let ordinal = self.at(slot)?;
+            if ids.get(ordinal as usize) == Some(id) {
+                return Some((slot, ordinal));
             }
             slot = (slot + 1) & mask;
         }
@@ -52,46 +61,46 @@ impl Table {
 
     fn place(&mut self, ordinal: u32, ids: &Ids) {
         let mask = self.slots.len() - 1;
-        let mut slot = hash(ids.get(ordinal as usize)) as usize & mask;
-        while self.slots[slot] != EMPTY {
+        let mut slot = home(ordinal, ids, mask);
+        for _ in 0..=mask {
+            if self.at(slot).is_none() {
+                self.slots.set(slot, ordinal + 1);
+                return;
+            }
             slot = (slot + 1) & mask;
         }
-        self.slots[slot] = ordinal;
     }
 
     fn grow(&mut self, ids: &Ids) {
         let slots = (self.slots.len() * 2).max(SLOTS_MIN);
-        let old = std::mem::replace(&mut self.slots, vec![EMPTY; slots]);
-        old.into_iter().filter(|&ordinal| ordinal != EMPTY).for_each(|ordinal| self.place(ordinal, ids));
+        let old = std::mem::replace(&mut self.slots, Pages::zeros(slots));
+        let entries = old.chunks().flatten().filter(|&&entry| entry != EMPTY);
+        entries.for_each(|entry| self.place(entry - 1, ids));
     }
 
     /// Takes an id out; its ordinal, if it was in.
     pub(super) fn remove(&mut self, id: PointId, ids: &Ids) -> Option<u32> {
-        let mut hole = self.position(id, ids)?;
-        let ordinal = self.slots[hole];
+        let (mut hole, ordinal) = self.position(id, ids)?;
         let mask = self.slots.len() - 1;
         let mut slot = hole;
-        loop {
+        for _ in 0..mask {
             slot = (slot + 1) & mask;
-            let candidate = self.slots[slot];
-            if candidate == EMPTY {
-                break;
-            }
+            let Some(candidate) = self.at(slot) else { break };
             // It may move back to the hole unless its own place lies behind the hole.
-            let home = hash(ids.get(candidate as usize)) as usize & mask;
+            let home = home(candidate, ids, mask);
             if slot.wrapping_sub(home) & mask >= slot.wrapping_sub(hole) & mask {
-                self.slots[hole] = candidate;
+                self.slots.set(hole, candidate + 1);
                 hole = slot;
             }
         }
-        self.slots[hole] = EMPTY;
-        self.len -= 1;
+        self.slots.set(hole, EMPTY);
+        self.len = self.len.saturating_sub(1);
         Some(ordinal)
     }
+}
 
-    pub(super) fn memory_bytes(&self) -> usize {
-        4 * self.slots.capacity()
-    }
+fn home(ordinal: u32, ids: &Ids, mask: usize) -> usize {
+    hash(ids.get(ordinal as usize).unwrap_or(PointId::Num(0))) as usize & mask
 }
 
 /// Two rounds of the finalizer of SplitMix64, so that numbers in sequence and UUIDs that differ in few bits spread.

@@ -1,6 +1,7 @@
 //! The bytes of a sealed index: the same everywhere, read back as they were, and never trusted.
 
 use super::*;
+use crate::types::Rerank;
 use proptest::prelude::*;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -22,7 +23,7 @@ fn every_cpu_builds_the_same_bytes_and_finds_the_same() {
             let queries: Vec<_> = (0..10).map(|_| generator.vector()).collect();
             let of = |kernels: &'static Kernels| {
                 let built = built(kernels, metric, kind, dimension, 3);
-                let bytes = (built.sealed.encode(), built.points.encode());
+                let bytes = bytes_of(&built.points, built.sealed.clone());
                 let index = Whole::of(&spec, built);
                 let mut scratch = Scratch::with_kernels(kernels);
                 let answers: Vec<_> =
@@ -48,7 +49,7 @@ fn threads_do_not_matter() {
         let options = TrainOptions { threads, ..TrainOptions::new(4) };
         let built = train_with(kernels, &spec, &mut ModelSource(&model), &options).expect("rows to train on");
         assert!(built.sealed.lists.len() > 512, "{} lists are one group", built.sealed.lists.len());
-        (built.sealed.encode(), built.points.encode())
+        bytes_of(&built.points, built.sealed)
     };
     let expected = of(kernels::active(), 1);
     for threads in [2, 3, 7] {
@@ -80,7 +81,10 @@ fn a_build_is_cancelled_wherever_it_is() {
 
 #[test]
 fn the_seed_decides_the_bytes() {
-    let of = |seed| built(kernels::active(), Metric::Euclidean, IndexKind::IvfPq, 24, seed).sealed.encode();
+    let of = |seed| {
+        let built = built(kernels::active(), Metric::Euclidean, IndexKind::IvfPq, 24, seed);
+        bytes_of(&built.points, built.sealed)
+    };
     assert_eq!(of(1), of(1));
     assert_ne!(of(1), of(2));
 }
@@ -90,13 +94,12 @@ fn decoding_gives_back_what_was_encoded() {
     for metric in Metric::ALL {
         for kind in IndexKind::TRAINED {
             let built = built(kernels::active(), metric, kind, 30, 1);
-            let bytes = built.sealed.encode();
-            let sealed = Sealed::decode(&bytes).expect("its own bytes");
-            assert_eq!(sealed.encode(), bytes);
-            assert!(sealed.ordinals().eq(built.sealed.ordinals()) && sealed.len() == 900);
+            let bytes = bytes_of(&built.points, built.sealed.clone());
             let spec = small(metric, kind, 30);
-            let decoded = Built { sealed, points: built.points.clone() };
-            let (a, b) = (Whole::of(&spec, built), Whole::of(&spec, decoded));
+            let (b, damage) = Whole::of_bytes(&spec, &bytes).expect("its own bytes");
+            assert!(b.bytes() == bytes);
+            assert!(built.sealed.ordinals().eq(b.index.sealed().expect("trained").ordinals()) && b.index.len() == 900);
+            let a = Whole::of(&spec, built);
             let mut generator = Generator::new(metric, 30, 10, 6);
             let mut scratch = Scratch::new();
             for _ in 0..10 {
@@ -104,32 +107,108 @@ fn decoding_gives_back_what_was_encoded() {
                 let params = SearchParams::new(5);
                 assert_eq!(a.search(&query, &params, &mut scratch), b.search(&query, &params, &mut scratch));
             }
+            assert_eq!(damage.found(), None);
         }
     }
 }
 
-/// Replaces the checksum with the right one.
-fn signed(mut bytes: Vec<u8>) -> Vec<u8> {
-    let body = bytes.len() - 4;
-    let checksum = crc32c::crc32c(&bytes[..body]);
-    bytes[body..].copy_from_slice(&checksum.to_le_bytes());
-    bytes
+/// A file of an index, its answers, and what damaging the file may make of them.
+struct Original {
+    spec: IndexSpec,
+    bytes: Vec<u8>,
+    queries: Vec<Vec<f32>>,
+    answers: Vec<SearchOutcome>,
+}
+
+/// What came of a damaged file.
+#[derive(Debug, PartialEq)]
+enum Fate {
+    Refused,
+    /// Found damaged at use, at the latest when everything was verified.
+    Found,
+    /// The damage lies where nothing is.
+    Harmless,
+}
+
+impl Original {
+    fn new(kind: IndexKind) -> Original {
+        let spec = small(Metric::Euclidean, kind, 6);
+        let built = built(kernels::active(), Metric::Euclidean, kind, 6, 1);
+        let bytes = bytes_of(&built.points, built.sealed.clone());
+        let whole = Whole::of(&spec, built);
+        let mut generator = Generator::new(Metric::Euclidean, 6, 10, 4);
+        let queries: Vec<_> = (0..3).map(|_| generator.vector()).collect();
+        let answers = Original::ask(&whole, &queries);
+        Original { spec, bytes, queries, answers }
+    }
+
+    fn ask(whole: &Whole, queries: &[Vec<f32>]) -> Vec<SearchOutcome> {
+        let mut scratch = Scratch::new();
+        let params = SearchParams { nprobe: Some(usize::MAX), ..SearchParams::new(10) };
+        queries.iter().map(|query| whole.search(query, &params, &mut scratch)).collect()
+    }
+
+    /// Opens the bytes, asks, changes, verifies. Whatever is not refused or found must be answered as before.
+    fn fate(&self, bytes: &[u8]) -> Fate {
+        let Ok((mut whole, damage)) = Whole::of_bytes(&self.spec, bytes) else { return Fate::Refused };
+        let answers = Original::ask(&whole, &self.queries);
+        assert!(damage.found().is_some() || answers == self.answers, "a wrong answer");
+        whole.points.verify();
+        whole.index.verification().run();
+        let found = damage.found().is_some();
+        for n in (0..900).step_by(7) {
+            whole.remove_if_there(PointId::Num(n));
+            whole.upsert(PointId::Num(n + 450), 2, &[0.25; 6]);
+        }
+        Original::ask(&whole, &self.queries);
+        if found { Fate::Found } else { Fate::Harmless }
+    }
 }
 
 #[test]
 fn what_is_no_index_is_refused_by_name() {
-    let bytes = built(kernels::active(), Metric::Dot, IndexKind::IvfPq, 12, 1).sealed.encode();
-    assert_eq!(Sealed::decode(b"").err(), Some(IndexFileError::Magic));
-    assert_eq!(Sealed::decode(b"VSIX").err(), Some(IndexFileError::Field { field: "length" }));
-    let mut newer = bytes.clone();
-    newer[4] = 99;
-    assert_eq!(Sealed::decode(&newer).err(), Some(IndexFileError::Version { got: 99 }));
-    let mut torn = bytes.clone();
-    torn[bytes.len() / 2] ^= 1;
-    assert!(matches!(Sealed::decode(&torn), Err(IndexFileError::Checksum { .. })));
-    assert!(Sealed::decode(&bytes[..bytes.len() - 9]).is_err());
-    let longer = signed(bytes.iter().copied().chain([0; 8]).collect());
-    assert_eq!(Sealed::decode(&longer).err(), Some(IndexFileError::Field { field: "length" }));
+    let original = Original::new(IndexKind::IvfPq);
+    let refused = |bytes: &[u8]| open(bytes, &Damage::default()).err();
+    assert_eq!(refused(b""), Some(IndexFileError::Magic));
+    assert!(matches!(
+        refused(b"VSIX"),
+        Some(IndexFileError::Field { field: "length" } | IndexFileError::Version { .. })
+    ));
+    let mut newer = original.bytes.clone();
+    newer[4] += 1;
+    assert_eq!(refused(&newer), Some(IndexFileError::Version { got: u32::from(newer[4]) }));
+}
+
+#[test]
+fn a_file_cut_anywhere_is_refused() {
+    for kind in [IndexKind::IvfFlat, IndexKind::IvfPq] {
+        let original = Original::new(kind);
+        let len = original.bytes.len();
+        for cut in (0..len).step_by(131).chain(len - 100..len) {
+            assert_eq!(original.fate(&original.bytes[..cut]), Fate::Refused, "cut to {cut} of {len}");
+        }
+        let longer: Vec<u8> = original.bytes.iter().copied().chain([0; 64]).collect();
+        assert_eq!(original.fate(&longer), Fate::Refused);
+    }
+}
+
+#[test]
+fn a_byte_changed_anywhere_is_found_or_harmless() {
+    for kind in [IndexKind::IvfFlat, IndexKind::IvfPq] {
+        let original = Original::new(kind);
+        let (mut refused, mut found) = (0, 0);
+        let mut changed = original.bytes.clone();
+        for at in (0..changed.len()).step_by(97) {
+            changed[at] ^= 0x10;
+            match original.fate(&changed) {
+                Fate::Refused => refused += 1,
+                Fate::Found => found += 1,
+                Fate::Harmless => assert_eq!(original.bytes[at], 0, "only gaps may change: {at}"),
+            }
+            changed[at] ^= 0x10;
+        }
+        assert!(refused > 5 && found > 100, "{refused} {found}");
+    }
 }
 
 proptest! {
@@ -137,27 +216,62 @@ proptest! {
 
     #[test]
     fn garbage_never_panics(garbage in prop::collection::vec(any::<u8>(), 0..400)) {
-        prop_assert!(Sealed::decode(&garbage).is_err());
-        let headed: Vec<u8> = b"VSIX\x03\0\0\0".iter().copied().chain(garbage).chain([0; 4]).collect();
-        let _ = Sealed::decode(&signed(headed));
+        prop_assert!(open(&garbage, &Damage::default()).is_err());
     }
 
-    /// A well-signed file with some bytes changed is refused, or is an index that can be searched.
+    /// A directory with some bytes changed and well signed is refused, or is an index that can be searched and changed.
     #[test]
-    fn changed_bytes_never_panic(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4), head: bool) {
-        thread_local!(static BYTES: Vec<u8> =
-            built(kernels::active(), Metric::Euclidean, IndexKind::IvfPq, 6, 1).sealed.encode());
-        let mut bytes = BYTES.with(Clone::clone);
-        for (at, value) in changes {
-            let span = if head { 60 } else { bytes.len() };
-            bytes[at.index(span)] = value;
-        }
-        if let Ok(sealed) = Sealed::decode(&signed(bytes)) {
-            let spec = IndexSpec::new(Metric::Euclidean, 6);
-            let mut points = Points::new();
-            (0..900).for_each(|n| _ = points.put(PointId::Num(n), 1));
-            if let Ok(index) = VectorIndex::restore(spec, &points, sealed) {
-                index.search(&points, &[0.5; 6], &SearchParams::new(3), &mut Scratch::new());
+    fn a_signed_directory_of_anything_never_panics(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        thread_local!(static ORIGINAL: Original = Original::new(IndexKind::IvfPq));
+        ORIGINAL.with(|original| {
+            let mut bytes = original.bytes.clone();
+            let trailer = bytes.len() - 32;
+            let start = u64::from_le_bytes(bytes[trailer..trailer + 8].try_into().unwrap()) as usize;
+            for (at, value) in changes {
+                bytes[start + at.index(trailer - start)] = value;
+            }
+            let sum = crc32c::crc32c(&bytes[start..trailer]);
+            bytes[trailer + 16..trailer + 20].copy_from_slice(&sum.to_le_bytes());
+            let sum = crc32c::crc32c(&bytes[trailer..trailer + 28]);
+            bytes[trailer + 28..].copy_from_slice(&sum.to_le_bytes());
+            if let Ok((mut whole, _)) = Whole::of_bytes(&original.spec, &bytes) {
+                Original::ask(&whole, &original.queries);
+                whole.upsert(PointId::Num(3), 2, &[0.25; 6]);
+                whole.remove_if_there(PointId::Num(4));
+            }
+        });
+    }
+}
+
+#[test]
+fn lists_answer_the_same_from_any_memory() {
+    for kind in IndexKind::TRAINED {
+        for rerank in [Rerank::F32, Rerank::Int8] {
+            let spec = IndexSpec { rerank, ..small(Metric::Euclidean, kind, 9) };
+            let mut generator = Generator::new(Metric::Euclidean, 9, 10, 77);
+            let built =
+                train(&spec, &mut ModelSource(&generator.model(900)), &TrainOptions::new(1)).expect("rows to train on");
+            let (bytes, whole) = (bytes_of(&built.points, built.sealed.clone()), Whole::of(&spec, built));
+            let query = generator.vector();
+            let params = SearchParams { nprobe: Some(usize::MAX), ..SearchParams::new(10) };
+            let ask = |whole: &Whole| whole.search(&query, &params, &mut Scratch::new());
+            for memory in [Memory::Low, Memory::Balanced, Memory::Fast] {
+                let file = tempfile::tempfile().expect("a file");
+                std::os::unix::fs::FileExt::write_all_at(&file, &bytes, 0).expect("written");
+                // SAFETY: nobody else has the file.
+                let block = Block::mapped(unsafe { memmap2::Mmap::map(&file) }.expect("mapped"));
+                let image = Image::open(&block, &Damage::default()).expect("its own bytes");
+                let saved = image.parts.into_iter().next().expect("one index");
+                let index = VectorIndex::open(spec.clone(), saved).expect("the same specification");
+                let mut opened = Whole { points: image.points, index };
+                assert!(opened.index.wants_placement() && ask(&opened) == ask(&whole));
+                let placed = opened.index.placement(memory).run().expect("memory");
+                opened.index.install_placed(placed);
+                assert!(!opened.index.wants_placement(), "{kind:?} {memory:?}");
+                assert!((0..9).all(|_| ask(&opened) == ask(&whole)), "{kind:?} {rerank:?} {memory:?}");
+                assert!(opened.bytes() == bytes, "{kind:?} {memory:?}: saved again as it was");
             }
         }
     }

@@ -185,11 +185,10 @@ fn a_restored_index_is_the_saved_one_and_what_came_after() {
     pair.change(500, 2000, 3);
     let job = pair.index().filing_job().expect("trained");
     assert!(pair.whole.index.install_filed(job.run()));
-    let (bytes, points) = (pair.index().sealed().expect("trained").encode(), pair.whole.points.encode());
+    let bytes = pair.whole.bytes();
     pair.change(300, 2000, 3);
-    let (sealed, points) = (Sealed::decode(&bytes).expect("its own"), Points::decode(&points).expect("its own"));
-    let index = VectorIndex::restore(pair.index().spec().clone(), &points, sealed).expect("it fits");
-    pair.whole = Whole { points, index };
+    let spec = pair.index().spec().clone();
+    pair.whole = Whole::of_bytes(&spec, &bytes).expect("its own bytes").0;
     let known: Vec<_> = pair.whole.points.iter().collect();
     let model = pair.model.clone();
     for (ordinal, id, version) in known {

@@ -135,9 +135,10 @@ fn an_index_of_other_codes_is_refused() {
     ];
     for other in others {
         let built = train(&other, &mut ModelSource(&model), &TrainOptions::new(1)).expect("rows to train on");
-        let sealed = Sealed::decode(&built.sealed.encode()).expect("its own bytes");
-        assert!(sealed.quantizer.fits(&other) && !sealed.quantizer.fits(&asked));
-        let restored = VectorIndex::restore(asked.clone(), &built.points, sealed);
+        let image = open(&bytes_of(&built.points, built.sealed), &Damage::default()).expect("its own bytes");
+        let saved = image.parts.into_iter().next().expect("one index");
+        assert!(saved.sealed.quantizer.fits(&other) && !saved.sealed.quantizer.fits(&asked));
+        let restored = VectorIndex::open(asked.clone(), saved);
         assert!(matches!(restored.err(), Some(InstallError::Specification)));
     }
 }

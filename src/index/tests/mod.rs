@@ -9,7 +9,7 @@ use super::kernels::{self, Kernels};
 use super::random::SplitMix64;
 use super::train::train_with;
 use super::*;
-use crate::types::{Metric, PointId};
+use crate::types::{Metric, PointId, VectorName};
 use std::collections::BTreeMap;
 
 /// Points by id: version and vector.
@@ -95,8 +95,21 @@ impl Whole {
 
     /// Just built, with every row live.
     fn of(spec: &IndexSpec, built: Built) -> Whole {
-        let index = VectorIndex::restore(spec.clone(), &built.points, built.sealed).expect("the same specification");
-        Whole { points: built.points, index }
+        let (points, index) = VectorIndex::of_built(spec.clone(), built).expect("the same specification");
+        Whole { points, index }
+    }
+
+    /// From the bytes of a file; also what tells of damage found later.
+    fn of_bytes(spec: &IndexSpec, bytes: &[u8]) -> Result<(Whole, Damage), IndexFileError> {
+        let damage = Damage::default();
+        let image = open(bytes, &damage)?;
+        let saved = image.parts.into_iter().next().ok_or(IndexFileError::Magic)?;
+        let index = VectorIndex::open(spec.clone(), saved).map_err(|_| IndexFileError::Magic)?;
+        Ok((Whole { points: image.points, index }, damage))
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        bytes_of(&self.points, self.index.sealed().expect("trained"))
     }
 
     fn upsert(&mut self, id: PointId, version: u64, vector: &[f32]) {
@@ -110,6 +123,14 @@ impl Whole {
         self.points.remove(id) == Some(ordinal)
     }
 
+    /// As the shard does: whatever the index thinks of it.
+    fn remove_if_there(&mut self, id: PointId) {
+        if let Some(ordinal) = self.points.ordinal(id) {
+            self.index.remove(ordinal);
+            self.points.remove(id);
+        }
+    }
+
     fn install(&mut self, built: Built) -> Result<Installed, InstallError> {
         self.index.install(&self.points, built)
     }
@@ -117,6 +138,20 @@ impl Whole {
     fn search(&self, query: &[f32], params: &SearchParams, scratch: &mut Scratch) -> SearchOutcome {
         self.index.search(&self.points, query, params, scratch)
     }
+}
+
+/// The bytes of the file of one index.
+fn bytes_of(points: &Points, sealed: Sealed) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let name = VectorName::new("v").expect("a name");
+    write_image(&mut bytes, points, &[(name, sealed)]).expect("a Vec takes everything");
+    bytes
+}
+
+/// As mapping a file of these bytes.
+fn open(bytes: &[u8], damage: &Damage) -> Result<Image, IndexFileError> {
+    let block = Block::copied(bytes.len(), [(0, bytes)].into_iter()).expect("memory");
+    Image::open(&block, damage)
 }
 
 fn filled(spec: &IndexSpec, model: &Model) -> Whole {

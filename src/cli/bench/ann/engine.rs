@@ -6,17 +6,21 @@ use super::{
 };
 use crate::{
     cli::CliError,
-    index::{IndexKind, IndexSpec, Points, Sealed, TrainOptions, VectorIndex, train},
+    index::{
+        Block, Damage, Image, IndexKind, IndexSpec, Points, Sealed, TrainOptions, VectorIndex, train, write_image,
+    },
     rt::cpu,
-    types::PointId,
+    types::{PointId, VectorName},
 };
 use std::{fs, io, path::Path, time::Duration};
 
 /// The build's chance: fixed, so that two runs build the same index.
 const SEED: u64 = 1;
-/// Begins a file; then the build's processor time in nanoseconds, the bytes of the points, the points, the lists.
-const MAGIC: &[u8; 8] = b"VSannix1";
-const HEAD_BYTES: usize = 24;
+/// Begins a file; then the build's processor time in nanoseconds and the index file as a node writes it.
+const MAGIC: &[u8; 8] = b"VSannix2";
+const HEAD_BYTES: usize = 16;
+/// Of the only vector.
+const NAME: &str = "base";
 
 pub(super) struct Engine {
     pub(super) points: Points,
@@ -79,31 +83,29 @@ fn build(base: &Matrix, spec: IndexSpec, threads: usize) -> Result<(Engine, Opti
     let options = TrainOptions { threads, ..TrainOptions::new(SEED) };
     let built = train(&spec, &mut Rows(base), &options).map_err(|error| CliError::failed(error.to_string()))?;
     let build_cpu = cpu::process() - started;
-    let bytes = encode(build_cpu, &built.points, &built.sealed);
-    let index = VectorIndex::restore(spec, &built.points, built.sealed).map_err(CliError::internal)?;
-    Ok((Engine { points: built.points, index, build_cpu, opened: false }, Some(bytes)))
+    let bytes = encode(build_cpu, &built.points, &built.sealed)?;
+    let (points, index) = VectorIndex::of_built(spec, built).map_err(CliError::internal)?;
+    Ok((Engine { points, index, build_cpu, opened: false }, Some(bytes)))
 }
 
-fn encode(build_cpu: Duration, points: &Points, sealed: &Sealed) -> Vec<u8> {
-    let points = points.encode();
+fn encode(build_cpu: Duration, points: &Points, sealed: &Sealed) -> Result<Vec<u8>, CliError> {
     let mut bytes = MAGIC.to_vec();
     bytes.extend((build_cpu.as_nanos() as u64).to_le_bytes());
-    bytes.extend((points.len() as u64).to_le_bytes());
-    bytes.extend(points);
-    bytes.extend(sealed.encode());
-    bytes
+    let name = VectorName::new(NAME).map_err(CliError::internal)?;
+    write_image(&mut bytes, points, &[(name, sealed.clone())]).map_err(CliError::internal)?;
+    Ok(bytes)
 }
 
 fn open(bytes: &[u8], spec: IndexSpec) -> Result<Engine, String> {
     let foreign = || "not an index of `bench ann`".to_owned();
     let (head, rest) =
         bytes.split_at_checked(HEAD_BYTES).filter(|(head, _)| head.starts_with(MAGIC)).ok_or_else(foreign)?;
-    let number = |at: usize| head[at..at + 8].iter().rev().fold(0u64, |number, &byte| number << 8 | u64::from(byte));
-    let (points, lists) = rest.split_at_checked(number(16) as usize).ok_or_else(foreign)?;
-    let points = Points::decode(points).map_err(|error| error.to_string())?;
-    let sealed = Sealed::decode(lists).map_err(|error| error.to_string())?;
-    let index = VectorIndex::restore(spec, &points, sealed).map_err(|error| error.to_string())?;
-    Ok(Engine { points, index, build_cpu: Duration::from_nanos(number(8)), opened: true })
+    let build_cpu = head[8..].iter().rev().fold(0u64, |number, &byte| number << 8 | u64::from(byte));
+    let block = Block::copied(rest.len(), [(0, rest)].into_iter()).map_err(|error| error.to_string())?;
+    let image = Image::open(&block, &Damage::default()).map_err(|error| error.to_string())?;
+    let saved = image.parts.into_iter().next().ok_or_else(foreign)?;
+    let index = VectorIndex::open(spec, saved).map_err(|error| error.to_string())?;
+    Ok(Engine { points: image.points, index, build_cpu: Duration::from_nanos(build_cpu), opened: true })
 }
 
 #[cfg(test)]
