@@ -3,15 +3,12 @@
 //! (the unbiased form of RaBitQ, Gao and Long 2024, on a trained codebook), so that one look-up table serves all lists.
 //! Called by `train`, `filing`, `search` and `file`.
 
-use super::kernels::{Kernels, Panels, half};
+use super::kernels::{Kernels, Panels, ROUND_SIGNED, half};
 use super::list::{EncodedRow, PostingList};
 use super::product::Codebook;
 use super::rotation::Rotation;
 use super::spec::{IndexKind, IndexSpec};
 use crate::types::Metric;
-
-/// Adding it to a number of [−2^21, 2^21] rounds half to even and leaves the integer, in two's complement, in the low bits.
-pub(crate) const ROUND_SIGNED: f32 = 12_582_912.0;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Quantizer {
@@ -207,7 +204,8 @@ impl Quantizer {
         let lack = if self.metric == Metric::Cosine { 1.0 - (kernels.dot)(raw, raw) } else { 0.0 };
         let centroid = self.centroid(list);
         row.scale = half::from_f32(self.product_factor() * gain / self.units.length);
-        row.byte_step = to_bytes(residual, &mut row.bytes);
+        row.bytes.resize(self.dimension, 0);
+        row.byte_step = (kernels.to_bytes)(residual, &mut row.bytes);
         (row.add, row.byte_add) = (half::from_f32(0.0), 0.0);
         if self.metric != Metric::Dot {
             let add = square + 2.0 * gain * (kernels.dot)(centroid, decoded) + lack;
@@ -229,19 +227,6 @@ impl Quantizer {
     }
 }
 
-/// Rounds `values / step` to the bits of int8 numbers, `step` such that the largest is ±127; returns `step` (0 for zeros).
-pub(crate) fn to_bytes(values: &[f32], bytes: &mut Vec<u8>) -> f32 {
-    let largest = values.iter().fold(0f32, |m, v| if v.abs() > m { v.abs() } else { m });
-    bytes.clear();
-    if largest == 0.0 || !(127.0 / largest).is_finite() || !largest.is_finite() {
-        bytes.resize(values.len(), 0);
-        return 0.0;
-    }
-    let scale = 127.0 / largest;
-    bytes.extend(values.iter().map(|v| (v * scale + ROUND_SIGNED).to_bits() as u8));
-    largest / 127.0
-}
-
 /// Rounds a query to i16 such that its product with any int8 row fits an i32; returns the step.
 pub(crate) fn quantise_query(query: &[f32], out: &mut Vec<i16>) -> f32 {
     let limit = (i32::MAX as f32 / 128.0 / query.len().max(1) as f32).min(32_767.0);
@@ -261,15 +246,16 @@ pub(crate) fn quantise_query(query: &[f32], out: &mut Vec<i16>) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::index::kernels;
 
     #[test]
     fn bytes_round_to_nearest() {
-        let mut bytes = Vec::new();
-        let step = to_bytes(&[1.0, -0.5, 0.0, 0.25], &mut bytes);
-        assert_eq!(bytes.iter().map(|&b| b as i8).collect::<Vec<_>>(), [127, -64, 0, 32]);
-        assert_eq!(step, 1.0 / 127.0);
-        assert_eq!(to_bytes(&[0.0; 3], &mut bytes), 0.0);
-        assert_eq!(bytes, [0; 3]);
+        let to_bytes = kernels::active().to_bytes;
+        let mut bytes = [0; 4];
+        assert_eq!(to_bytes(&[1.0, -0.5, 0.0, 0.25], &mut bytes), 1.0 / 127.0);
+        assert_eq!(bytes.map(|b| b as i8), [127, -64, 0, 32]);
+        assert_eq!(to_bytes(&[0.0; 4], &mut bytes), 0.0);
+        assert_eq!(bytes, [0; 4]);
     }
 
     #[test]

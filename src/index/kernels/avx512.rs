@@ -1,5 +1,5 @@
-//! The kernels with AVX-512: the block scan takes two pairs of subspaces a step; everything else is what `avx2` has. The same bits
-//! as `scalar`, which the tests check.
+//! The kernels with AVX-512: the block scan takes two pairs of subspaces a step; reductions and columns are in `avx512_rows`
+//! and `avx512_columns`; the rest is what `avx2` has. The same bits as `scalar`, which the tests check.
 //!
 //! Every function here that needs AVX-512 is reached through [`KERNELS`] alone, which `available` hands out only after
 //! detection: that is the SAFETY argument of each call below.
@@ -7,12 +7,27 @@
 use super::*;
 use std::arch::x86_64::*;
 
-pub(super) static KERNELS: Kernels = Kernels { name: "avx512", scan, ..avx2::KERNELS };
+pub(super) static KERNELS: Kernels = Kernels {
+    name: "avx512",
+    l2: avx512_rows::l2,
+    dot: avx512_rows::dot,
+    l1: avx512_rows::l1,
+    l1_i8: avx512_rows::l1_i8,
+    dot_i8: avx512_rows::dot_i8,
+    hadamard: avx512_columns::hadamard,
+    nearest_code: avx512_columns::nearest_code,
+    code_dots: avx512_columns::code_dots,
+    scores: avx512_columns::scores,
+    nearest_i8: assign_avx512::nearest_i8,
+    scores_i8: assign_avx512::scores_i8,
+    scan,
+    ..avx2::KERNELS
+};
 
 /// Whether this machine has what [`KERNELS`] needs beyond AVX2.
 pub(super) fn is_available() -> bool {
     use std::arch::is_x86_feature_detected as has;
-    has!("avx512f") && has!("avx512bw") && has!("avx512vl")
+    has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") && has!("avx512vnni")
 }
 
 fn scan(input: &ScanInput<'_>, first_block: usize, threshold: f32, out: &mut [u64]) -> ScanProgress {

@@ -2,17 +2,35 @@
 //! `avx512` compute the same bits faster. No fused multiply-add on any path. NEON would be a further table of the same shape.
 //! Called by every file of this room; the node calls [`choose`] at start.
 
+mod assign_scalar;
 mod body;
 pub(crate) mod half;
+mod bytes;
 mod scalar;
 
 #[cfg(target_arch = "x86_64")]
+mod assign_avx2;
+#[cfg(target_arch = "x86_64")]
+mod assign_avx512;
+#[cfg(test)]
+mod assign_tests;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
+mod avx2_hadamard;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_columns;
+#[cfg(target_arch = "x86_64")]
+mod avx512_rows;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod hadamard;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use bytes::{BytePanels, ByteRows, Nearest, ROUND_SIGNED};
+use std::ops::Range;
 use std::sync::OnceLock;
 
 /// Virtual lanes of every f32 reduction: sums are the same whatever the width of the machine.
@@ -59,6 +77,12 @@ pub(crate) struct Kernels {
     pub(crate) scores: fn(&Panels, &[f32], &[f32], f32, &mut [f32]),
     /// For each row the column with the least `norm − 2 · dot` (ties: the lowest column).
     pub(crate) assign: fn(&Panels, &[f32], &mut [u32]),
+    /// Rounds to the bits of int8 numbers, the largest to ±127; the step they count (0 for zeros).
+    pub(crate) to_bytes: fn(&[f32], &mut [u8]) -> f32,
+    /// Nearest columns of some panels for some rows, in int8 (see `assign_scalar`).
+    pub(crate) nearest_i8: fn(&BytePanels, Range<usize>, &ByteRows, &[u32], &mut [Nearest]),
+    /// All rows against all columns in int8: `base + factor · dot`.
+    pub(crate) scores_i8: fn(&BytePanels, &ByteRows, f32, &mut [f32]),
     /// Scores code blocks and collects candidates.
     pub(crate) scan: fn(&ScanInput<'_>, usize, f32, &mut [u64]) -> ScanProgress,
 }

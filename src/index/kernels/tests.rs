@@ -39,7 +39,7 @@ proptest! {
     }
 
     #[test]
-    fn hadamard_is_bit_equal_and_keeps_lengths(log in 0u32..9, seed: u64) {
+    fn hadamard_is_bit_equal_and_keeps_lengths(log in 0u32..13, seed: u64) {
         let mut rng = crate::index::random::SplitMix64::new(seed);
         let values: Vec<f32> = (0..1usize << log).map(|_| rng.below(2001) as f32 / 1000.0 - 1.0).collect();
         let mut expected = values.clone();
