@@ -10,6 +10,7 @@
 
 mod batch;
 mod calibrate;
+mod candidates;
 mod distance;
 mod file;
 mod filing;
@@ -18,12 +19,15 @@ mod kmeans;
 mod list;
 mod locations;
 mod points;
+mod probes;
 mod product;
 mod quantizer;
 mod random;
+mod rerank;
 mod rotation;
 mod sealed;
 mod search;
+mod select;
 mod spec;
 mod tail;
 mod top;

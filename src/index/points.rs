@@ -9,6 +9,7 @@ mod bytes;
 mod ids;
 mod table;
 
+use super::kernels::prefetch;
 use crate::types::PointId;
 use ids::Ids;
 use std::cmp::Reverse;
@@ -62,6 +63,14 @@ impl Points {
     /// The point of an ordinal.
     pub fn id(&self, ordinal: u32) -> Option<PointId> {
         self.is_live(ordinal).then(|| self.ids.get(ordinal as usize))
+    }
+
+    /// Asks for what [`Points::get`] reads of the ordinal to be in cache soon.
+    pub(crate) fn prefetch(&self, ordinal: u32) {
+        let at = ordinal as usize;
+        prefetch(self.live.get(at / 64..at / 64 + 1).unwrap_or_default());
+        prefetch(self.versions.get(at..at + 1).unwrap_or_default());
+        self.ids.prefetch(at);
     }
 
     /// Whether the ordinal belongs to a point.

@@ -3,7 +3,7 @@
 //! (the unbiased form of RaBitQ, Gao and Long 2024, on a trained codebook), so that one look-up table serves all lists.
 //! Called by `train`, `filing`, `search` and `file`.
 
-use super::kernels::{Kernels, Panels, ROUND_SIGNED, half};
+use super::kernels::{BytePanels, Kernels, Panels, ROUND_SIGNED, half};
 use super::list::{EncodedRow, PostingList};
 use super::product::Codebook;
 use super::rotation::Rotation;
@@ -20,8 +20,9 @@ pub(crate) struct Quantizer {
     /// In the space of projected rows, `d` numbers each.
     pub(crate) centroids: Vec<f32>,
     pub(crate) panels: Panels,
-    /// `panels.norms`, or zeros (padded with infinity) where lists are ranked by inner product.
-    pub(crate) rank_base: Vec<f32>,
+    /// The centroids in int8, to rank lists: scores start from the squared length, or from zero where lists are ranked by inner
+    /// product (from infinity in the padding).
+    pub(crate) ranking: BytePanels,
     /// None in IVF-Flat.
     pub(crate) codebook: Option<Codebook>,
     pub(crate) units: FactorUnits,
@@ -82,11 +83,11 @@ impl Quantizer {
     pub(crate) fn new(parts: QuantizerParts, kernels: &Kernels) -> Quantizer {
         let QuantizerParts { metric, dimension, mean, rotation, centroids, codebook, units, residual_mean } = parts;
         let panels = Panels::new(&centroids, dimension, kernels);
-        let mut rank_base = panels.norms.clone();
+        let mut ranking = BytePanels::new(&centroids, dimension, kernels);
         if metric == Metric::Dot {
-            rank_base[..panels.columns].fill(0.0);
+            ranking.bases[..panels.columns].fill(0.0);
         }
-        Quantizer { metric, dimension, mean, rotation, centroids, panels, rank_base, codebook, units, residual_mean }
+        Quantizer { metric, dimension, mean, rotation, centroids, panels, ranking, codebook, units, residual_mean }
     }
 
     pub(crate) fn kind(&self) -> IndexKind {
@@ -142,12 +143,6 @@ impl Quantizer {
     /// The factor of `⟨query, residual⟩` in the distance.
     pub(crate) fn product_factor(&self) -> f32 {
         if self.metric == Metric::Dot { -1.0 } else { -2.0 }
-    }
-
-    /// Ranks the lists for a projected query: `out` (padded) gets the smaller the nearer.
-    pub(crate) fn rank(&self, projected: &[f32], out: &mut Vec<f32>, kernels: &Kernels) {
-        out.resize(self.panels.columns_padded(), 0.0);
-        (kernels.scores)(&self.panels, projected, &self.rank_base, self.product_factor(), out);
     }
 
     /// The part of the distance that query and centroid decide.
@@ -223,7 +218,7 @@ impl Quantizer {
     pub(crate) fn memory_bytes(&self) -> usize {
         let words = self.codebook.as_ref().map_or(0, |c| c.words.len());
         let floats = self.mean.len() + self.rotation.signs.len() + self.centroids.len() + words;
-        4 * (floats + self.panels.data.len() + self.panels.norms.len() + self.rank_base.len())
+        4 * (floats + self.panels.data.len() + self.panels.norms.len()) + self.ranking.memory_bytes()
     }
 }
 

@@ -1,47 +1,28 @@
 //! A search over posting lists: rank the lists, one look-up table, scan the codes of the nearest, re-rank candidates in int8.
-//! Candidates are collected below a threshold and cut in batches. Called by `vector_index` and `calibrate`.
+//! Called by `vector_index`, `many` and `calibrate`.
 
+use super::candidates::Candidates;
 use super::distance;
-use super::kernels::{self, BLOCK_ROWS, Kernels, ScanInput, candidate_estimate, order_bits, prefetch};
-use super::list::{CodedRows, LiveList, Rows};
+use super::kernels::{self, Kernels, ScanInput, prefetch};
+use super::list::{LiveList, Rows};
 use super::points::Points;
+use super::probes::{Probe, Ranking};
 use super::product::LookupTable;
-use super::quantizer::{Quantizer, quantise_query};
+use super::quantizer::Quantizer;
+use super::rerank::{Against, Reranked, Reranking};
 use super::spec::{Hit, SearchStats};
 use super::top::TopHits;
-use crate::types::Metric;
 
-/// The buffers of searches, so that a search allocates little more than its answer. One for each thread that searches;
-/// holds nothing between searches.
+/// The buffers of searches, so that a search allocates nothing but its answer. One for each thread that searches; holds nothing
+/// between searches.
 pub struct Scratch {
     pub(crate) kernels: &'static Kernels,
     projected: Vec<f32>,
-    scores: Vec<f32>,
-    order: Vec<u64>,
+    ranking: Ranking,
     probes: Vec<Probe>,
     table: LookupTable,
-    query_wide: Vec<i16>,
-    candidates: Vec<u64>,
-    /// Of each candidate the probe and the slot.
-    found: Vec<(u32, u32)>,
-    reranked: Vec<Reranked>,
-}
-
-/// A list to visit: the distance's part known of it, and what its first row is called among the candidates.
-#[derive(Clone, Copy, Debug)]
-struct Probe {
-    list: usize,
-    base: f32,
-    position: u32,
-}
-
-/// A row with its int8 distance and the most that may be wrong with it.
-#[derive(Clone, Copy, Debug)]
-struct Reranked {
-    distance: f32,
-    error: f32,
-    list: usize,
-    slot: usize,
+    candidates: Candidates,
+    reranking: Reranking,
 }
 
 /// The lists and what they are encoded against.
@@ -83,14 +64,11 @@ impl Scratch {
         Scratch {
             kernels,
             projected: Vec::new(),
-            scores: Vec::new(),
-            order: Vec::new(),
+            ranking: Ranking::default(),
             probes: Vec::new(),
             table: LookupTable::default(),
-            query_wide: Vec::new(),
-            candidates: Vec::new(),
-            found: Vec::new(),
-            reranked: Vec::new(),
+            candidates: Candidates::default(),
+            reranking: Reranking::default(),
         }
     }
 
@@ -115,10 +93,9 @@ impl Lists<'_> {
         };
         codebook.look_up(&scratch.projected, &mut scratch.table, scratch.kernels);
         let returned = Plan::hits_returned(plan.k);
-        stats.codes_scanned = self.collect_candidates(plan.candidates.max(returned), scratch);
-        self.rerank_candidates(scratch);
-        stats.reranked = scratch.reranked.len();
-        self.nearest_reranked(returned, &mut scratch.reranked, hits);
+        stats.codes_scanned = self.scan_codes(plan.candidates.max(returned), scratch);
+        stats.reranked = self.rerank(scratch);
+        self.nearest_reranked(returned, scratch, hits);
         stats
     }
 
@@ -137,16 +114,18 @@ impl Lists<'_> {
             stats.codes_scanned = self.scan_exact(query, k, scratch, hits);
             return stats;
         }
-        self.rerank_all(scratch);
-        stats.reranked = scratch.reranked.len();
+        let Scratch { kernels, projected, probes, reranking, .. } = scratch;
+        reranking.score_all(self.against(projected, probes, kernels));
+        let rows = &mut reranking.rows;
+        stats.reranked = rows.len();
         let mut limit = f32::INFINITY;
-        if (1..scratch.reranked.len()).contains(&k) {
+        if (1..rows.len()).contains(&k) {
             let upper = |r: &Reranked| r.distance + r.error;
-            let (_, kth, _) = scratch.reranked.select_nth_unstable_by(k - 1, |a, b| upper(a).total_cmp(&upper(b)));
+            let (_, kth, _) = rows.select_nth_unstable_by(k - 1, |a, b| upper(a).total_cmp(&upper(b)));
             limit = upper(kth);
         }
         let beyond = |r: &Reranked| r.distance - r.error > limit;
-        hits.extend(scratch.reranked.iter().filter(|r| k > 0 && !beyond(r)).filter_map(|r| self.hit(r)));
+        hits.extend(rows.iter().filter(|r| k > 0 && !beyond(r)).filter_map(|r| self.hit(r)));
         stats
     }
 
@@ -159,25 +138,17 @@ impl Lists<'_> {
     /// The `nprobe` lists nearest to the query that have live rows, nearest first.
     fn choose_probes(self, query: &[f32], nprobe: usize, scratch: &mut Scratch) {
         scratch.project(self.quantizer, query);
-        let Scratch { kernels, projected, scores, order, probes, .. } = scratch;
-        self.quantizer.rank(projected, scores, kernels);
-        order.clear();
-        let ranked = scores.iter().zip(self.lists).enumerate().filter(|(_, (_, list))| list.live_rows > 0);
-        order.extend(ranked.map(|(i, (&score, _))| u64::from(order_bits(score)) << 32 | i as u64));
-        let nprobe = nprobe.max(1);
-        if nprobe < order.len() {
-            order.select_nth_unstable(nprobe - 1);
-            order.truncate(nprobe);
-        }
-        order.sort_unstable();
-        let offset = self.quantizer.query_offset(query, kernels);
-        let mut position = 0u32;
-        probes.clear();
-        for &packed in order.iter() {
-            let list = packed as u32 as usize;
-            let base = self.quantizer.list_base(projected, list, kernels) + offset;
-            probes.push(Probe { list, base, position });
-            position += (self.lists[list].live.len() * BLOCK_ROWS) as u32;
+        let Scratch { kernels, projected, ranking, probes, .. } = scratch;
+        ranking.choose(self.quantizer, self.lists, (query, projected), nprobe, probes, kernels);
+        self.prefetch_headers(probes);
+    }
+
+    /// Asks for what is read of each list before its blocks, all lists' at once: one wait for all instead of one for each.
+    fn prefetch_headers(self, probes: &[Probe]) {
+        for probe in probes {
+            let live = &self.lists[probe.list];
+            prefetch(std::slice::from_ref(&*live.list));
+            prefetch(&live.live);
         }
     }
 
@@ -202,166 +173,72 @@ impl Lists<'_> {
         scanned
     }
 
-    /// Asks for what is read of each list before its blocks, all lists' at once: three misses for all instead of three for each.
-    fn prefetch_headers(self, probes: &[Probe]) {
-        for probe in probes {
-            prefetch(std::slice::from_ref(&self.lists[probe.list]));
-        }
-        for probe in probes {
-            let live = &self.lists[probe.list];
-            prefetch(std::slice::from_ref(&*live.list));
-            prefetch(&live.live);
-        }
-    }
-
     /// Leaves the `wanted` candidates of least (estimate, position) in `scratch.candidates`; returns the rows scanned.
-    fn collect_candidates(self, wanted: usize, scratch: &mut Scratch) -> usize {
+    fn scan_codes(self, wanted: usize, scratch: &mut Scratch) -> usize {
         let Scratch { kernels, probes, table, candidates, .. } = scratch;
-        let units = self.quantizer.units;
-        let mut held = 0;
-        let mut threshold = f32::INFINITY;
         let mut scanned = 0;
-        candidates.resize((2 * wanted).max(wanted + 256) + BLOCK_ROWS, 0);
-        self.prefetch_headers(probes);
+        candidates.reset(wanted);
         for (at, probe) in probes.iter().enumerate() {
-            let live = &self.lists[probe.list];
-            let Rows::Coded(rows) = &live.list.rows else { continue };
-            let ahead: &[u8] = match probes.get(at + 1).map(|next| &self.lists[next.list].list.rows) {
-                Some(Rows::Coded(next)) => &next.blocks,
-                _ => &[],
-            };
-            scanned += live.live_rows;
-            let input = ScanInput {
-                blocks: &rows.blocks,
-                ahead,
-                live: &live.live,
-                table: &table.entries,
-                // In the units of the addends; all are powers of two.
-                table_step: table.step / units.length,
-                table_bias: table.bias / units.length,
-                base: probe.base / units.square(),
-                position: probe.position,
-            };
+            let Some(input) = self.scan_input(probe, probes.get(at + 1), table) else { continue };
+            scanned += self.lists[probe.list].live_rows;
             let mut block = 0;
-            while block < live.live.len() {
-                let progress = (kernels.scan)(&input, block, threshold, &mut candidates[held..]);
+            while block < input.live.len() {
+                let progress = (kernels.scan)(&input, block, candidates.threshold(), candidates.slots());
                 block = progress.next_block;
-                held += progress.written;
-                if candidates.len() - held < BLOCK_ROWS {
-                    candidates[..held].select_nth_unstable(wanted - 1);
-                    threshold = candidate_estimate(candidates[wanted - 1]);
-                    held = wanted;
-                }
+                candidates.appended(progress.written, kernels);
             }
-        }
-        candidates.truncate(held);
-        if held > wanted {
-            candidates.select_nth_unstable(wanted - 1);
-            candidates.truncate(wanted);
         }
         scanned
     }
 
-    /// Int8 distances of the candidates, into `scratch.reranked`.
-    fn rerank_candidates(self, scratch: &mut Scratch) {
-        let step = quantise_query(&scratch.projected, &mut scratch.query_wide);
-        let Scratch { kernels, projected, probes, query_wide, candidates, found, reranked, .. } = scratch;
-        let query = ByteQuery { quantizer: self.quantizer, kernels, projected, wide: query_wide, step };
-        reranked.clear();
-        found.clear();
-        for &candidate in candidates.iter() {
-            let position = candidate as u32;
-            let at = probes.partition_point(|probe| probe.position <= position) - 1;
-            let slot = position - probes[at].position;
-            let Rows::Coded(rows) = &self.lists[probes[at].list].list.rows else { continue };
-            prefetch(rows.record(slot as usize, projected.len()));
-            found.push((at as u32, slot));
-        }
-        for &(at, slot) in found.iter() {
-            let (probe, slot) = (probes[at as usize], slot as usize);
-            let Rows::Coded(rows) = &self.lists[probe.list].list.rows else { continue };
-            let distance = query.distance(rows, slot, probe);
-            reranked.push(Reranked { distance, error: 0.0, list: probe.list, slot });
-        }
+    /// The codes of a list, with those of the next one to be in cache in time.
+    fn scan_input<'b>(&'b self, probe: &Probe, next: Option<&Probe>, table: &'b LookupTable) -> Option<ScanInput<'b>> {
+        let blocks = |probe: &Probe| match &self.lists[probe.list].list.rows {
+            Rows::Coded(rows) => Some(&rows.blocks[..]),
+            Rows::Exact(_) => None,
+        };
+        let units = self.quantizer.units;
+        Some(ScanInput {
+            blocks: blocks(probe)?,
+            ahead: next.and_then(blocks).unwrap_or_default(),
+            live: &self.lists[probe.list].live,
+            table: &table.entries,
+            // In the units of the addends; all are powers of two.
+            table_step: table.step / units.length,
+            table_bias: table.bias / units.length,
+            base: probe.base / units.square(),
+            position: probe.position,
+        })
     }
 
-    /// Int8 distances and error bounds of all live rows, into `scratch.reranked`.
-    fn rerank_all(self, scratch: &mut Scratch) {
-        let step = quantise_query(&scratch.projected, &mut scratch.query_wide);
-        let Scratch { kernels, projected, probes, query_wide, reranked, .. } = scratch;
-        let query = ByteQuery { quantizer: self.quantizer, kernels, projected, wide: query_wide, step };
-        let length = (kernels.dot)(projected, projected).sqrt();
-        reranked.clear();
-        for &probe in probes.iter() {
-            let live = &self.lists[probe.list];
-            let Rows::Coded(rows) = &live.list.rows else { continue };
-            for slot in live.live_slots() {
-                let distance = query.distance(rows, slot, probe);
-                let error = query.error(rows, slot, probe, distance, length);
-                reranked.push(Reranked { distance, error, list: probe.list, slot });
-            }
-        }
+    /// Int8 distances of the candidates, into `scratch.reranking`; how many.
+    fn rerank(self, scratch: &mut Scratch) -> usize {
+        let Scratch { kernels, projected, probes, candidates, reranking, .. } = scratch;
+        reranking.score(self.against(projected, probes, kernels), candidates.finish(kernels));
+        reranking.rows.len()
     }
 
-    fn nearest_reranked(self, wanted: usize, reranked: &mut Vec<Reranked>, hits: &mut Vec<Hit>) {
-        let id = |r: &Reranked| self.points.id(self.lists[r.list].list.ordinals[r.slot]);
-        if wanted < reranked.len() {
-            reranked.select_nth_unstable_by(wanted - 1, |a, b| {
-                a.distance.total_cmp(&b.distance).then_with(|| id(a).cmp(&id(b)))
-            });
-            reranked.truncate(wanted);
-        }
-        hits.extend(reranked.iter().filter_map(|r| self.hit(r)));
+    fn against<'b>(&'b self, projected: &'b [f32], probes: &'b [Probe], kernels: &'b Kernels) -> Against<'b> {
+        Against { quantizer: self.quantizer, lists: self.lists, probes, projected, kernels }
+    }
+
+    /// Appends the `wanted` nearest of the rows scored.
+    fn nearest_reranked(self, wanted: usize, scratch: &mut Scratch, hits: &mut Vec<Hit>) {
+        let Scratch { kernels, reranking, .. } = scratch;
+        let id = |r: &Reranked| self.points.id(self.ordinal(r));
+        reranking.cut(wanted, kernels, |a, b| id(a).cmp(&id(b)));
+        let rows = &reranking.rows;
+        // Each step reads where the one before told: all rows' lines are asked for before the first is read.
+        rows.iter().for_each(|r| prefetch(&self.lists[r.list as usize].list.ordinals[r.slot as usize..][..1]));
+        rows.iter().for_each(|r| self.points.prefetch(self.ordinal(r)));
+        hits.extend(rows.iter().filter_map(|r| self.hit(r)));
+    }
+
+    fn ordinal(self, r: &Reranked) -> u32 {
+        self.lists[r.list as usize].list.ordinals[r.slot as usize]
     }
 
     fn hit(self, r: &Reranked) -> Option<Hit> {
-        Hit::of(self.points, self.lists[r.list].list.ordinals[r.slot], r.distance, false)
-    }
-}
-
-/// A query ready for int8 rows.
-struct ByteQuery<'a> {
-    quantizer: &'a Quantizer,
-    kernels: &'a Kernels,
-    projected: &'a [f32],
-    /// `projected / step`, rounded.
-    wide: &'a [i16],
-    step: f32,
-}
-
-impl ByteQuery<'_> {
-    fn distance(&self, rows: &CodedRows, slot: usize, probe: Probe) -> f32 {
-        let row = rows.byte_row(slot, self.wide.len());
-        if self.quantizer.metric == Metric::Manhattan {
-            let centroid = self.quantizer.centroid(probe.list);
-            return (self.kernels.l1_i8)(self.projected, centroid, row.bytes, row.step);
-        }
-        let product = (self.kernels.dot_i8)(self.wide, row.bytes) as f32 * (row.step * self.step);
-        self.quantizer.finish((probe.base + row.add) + self.quantizer.product_factor() * product)
-    }
-
-    /// The most by which [`ByteQuery::distance`] can be off, rounding of both sides and of the arithmetic included. A residual
-    /// is off by at most half a step a dimension: `e = step/2 · √d` in length, `step/2 · d` in L1. Then |√D − √D̃| ≤ e for an L2
-    /// distance, and |⟨q, e⟩| ≤ |q|·e for a product.
-    fn error(&self, rows: &CodedRows, slot: usize, probe: Probe, distance: f32, query_length: f32) -> f32 {
-        const ARITHMETIC: f32 = 1e-5;
-        let d = self.wide.len() as f32;
-        let factors = rows.byte_row(slot, self.wide.len());
-        let half = factors.step * 0.5001;
-        if self.quantizer.metric == Metric::Manhattan {
-            return half * d + ARITHMETIC * distance.abs();
-        }
-        let row_error = half * d.sqrt();
-        // The query's rounding, against a row of int8 numbers at most 127 · √d · step long.
-        let query_error = self.step * 0.5001 * d.sqrt() * 127.0 * d.sqrt() * factors.step;
-        let slack = ARITHMETIC * (probe.base.abs() + factors.add.abs() + query_length * query_length + distance.abs());
-        let error = match self.quantizer.metric {
-            Metric::Dot => query_length * row_error + query_error,
-            _ => {
-                let square = distance.abs() * if self.quantizer.metric == Metric::Cosine { 2.0 } else { 1.0 };
-                self.quantizer.finish(2.0 * square.sqrt() * row_error + row_error * row_error + 2.0 * query_error)
-            }
-        };
-        error + slack
+        Hit::of(self.points, self.ordinal(r), r.distance, false)
     }
 }

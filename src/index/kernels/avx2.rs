@@ -29,6 +29,8 @@ pub(super) static KERNELS: Kernels = Kernels {
     nearest_i8: assign_avx2::nearest_i8,
     scores_i8: assign_avx2::scores_i8,
     scan,
+    count_at_most,
+    keep_at_most: body::keep_at_most,
 };
 
 /// Defines `$name` as a call of `$wide`, which is compiled with AVX2.
@@ -51,6 +53,7 @@ with_avx2!(l1, l1_wide, (a: &[f32], b: &[f32]) -> f32);
 with_avx2!(l1_i8, body::l1_i8, (query: &[f32], centroid: &[f32], row: &[u8], scale: f32) -> f32);
 with_avx2!(to_bytes, body::to_bytes, (values: &[f32], bytes: &mut [u8]) -> f32);
 with_avx2!(nearest_code, body::nearest_code, (book: &[f32], x: &[f32]) -> u8);
+with_avx2!(count_at_most, body::count_at_most, (keys: &[u32], limit: u32) -> usize);
 with_avx2!(code_dots, body::code_dots, (book: &[f32], x: &[f32], out: &mut [f32; SUBSPACE_CODES]));
 with_avx2!(dot_i8, dot_i8_wide, (query: &[i16], row: &[u8]) -> i32);
 with_avx2!(scores, scores_wide, (panels: &Panels, query: &[f32], base: &[f32], factor: f32, out: &mut [f32]));
@@ -310,9 +313,9 @@ fn least(best: &Best) -> u32 {
     column
 }
 
-fn scan(input: &ScanInput<'_>, first_block: usize, threshold: f32, out: &mut [u64]) -> ScanProgress {
+fn scan(input: &ScanInput<'_>, first_block: usize, threshold: f32, out: CandidateSlots<'_>) -> ScanProgress {
     #[target_feature(enable = "avx2,f16c")]
-    fn wide(input: &ScanInput<'_>, first_block: usize, threshold: f32, out: &mut [u64]) -> ScanProgress {
+    fn wide(input: &ScanInput<'_>, first_block: usize, threshold: f32, out: CandidateSlots<'_>) -> ScanProgress {
         let (pairs, bytes) = (input.pairs(), input.block_bytes());
         let limit = _mm256_set1_ps(threshold);
         body::scan(input, first_block, out, |block, estimates| {

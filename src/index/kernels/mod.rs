@@ -4,8 +4,8 @@
 
 mod assign_scalar;
 mod body;
-pub(crate) mod half;
 mod bytes;
+pub(crate) mod half;
 mod scalar;
 
 #[cfg(target_arch = "x86_64")]
@@ -84,7 +84,11 @@ pub(crate) struct Kernels {
     /// All rows against all columns in int8: `base + factor · dot`.
     pub(crate) scores_i8: fn(&BytePanels, &ByteRows, f32, &mut [f32]),
     /// Scores code blocks and collects candidates.
-    pub(crate) scan: fn(&ScanInput<'_>, usize, f32, &mut [u64]) -> ScanProgress,
+    pub(crate) scan: fn(&ScanInput<'_>, usize, f32, CandidateSlots<'_>) -> ScanProgress,
+    /// How many keys are not above the limit.
+    pub(crate) count_at_most: fn(&[u32], u32) -> usize,
+    /// Moves the keys not above the limit, and what is at their places in the second slice, to the front in their order; how many.
+    pub(crate) keep_at_most: fn(&mut [u32], &mut [u32], u32) -> usize,
 }
 
 /// Vectors as columns, 16 side by side, so that kernels run over columns and keep the dimensions strictly in order:
@@ -178,17 +182,22 @@ pub(crate) struct ScanProgress {
     pub(crate) written: usize,
 }
 
-/// A candidate as one integer: the estimate's order in the high half, the position in the low, so that integers sort as
-/// (estimate, position).
-#[inline(always)]
-pub(crate) fn pack_candidate(estimate: f32, position: u32) -> u64 {
-    (u64::from(order_bits(estimate)) << 32) | u64::from(position)
+/// Where a scan puts candidates: each one's key, [`order_bits`] of its estimate, and its position. What lies beyond the last
+/// one is overwritten too.
+pub(crate) struct CandidateSlots<'a> {
+    pub(crate) keys: &'a mut [u32],
+    pub(crate) positions: &'a mut [u32],
 }
 
-/// The estimate of a packed candidate.
-pub(crate) fn candidate_estimate(candidate: u64) -> f32 {
-    let bits = (candidate >> 32) as u32;
-    f32::from_bits(if bits >> 31 == 1 { bits ^ 0x8000_0000 } else { !bits })
+impl CandidateSlots<'_> {
+    fn len(&self) -> usize {
+        self.keys.len().min(self.positions.len())
+    }
+}
+
+/// The estimate of a key.
+pub(crate) fn key_estimate(key: u32) -> f32 {
+    f32::from_bits(if key >> 31 == 1 { key ^ 0x8000_0000 } else { !key })
 }
 
 /// Bits that order as `f32::total_cmp` does.

@@ -19,6 +19,8 @@ pub(super) static KERNELS: Kernels = Kernels {
     nearest_i8: assign_scalar::nearest_i8,
     scores_i8: assign_scalar::scores_i8,
     scan,
+    count_at_most: body::count_at_most,
+    keep_at_most: body::keep_at_most,
 };
 
 fn l2(a: &[f32], b: &[f32]) -> f32 {
@@ -77,7 +79,7 @@ fn assign(panels: &Panels, rows: &[f32], nearest: &mut [u32]) {
     }
 }
 
-fn scan(input: &ScanInput<'_>, first_block: usize, threshold: f32, out: &mut [u64]) -> ScanProgress {
+fn scan(input: &ScanInput<'_>, first_block: usize, threshold: f32, out: CandidateSlots<'_>) -> ScanProgress {
     let (codes_len, block_len) = (input.table.len(), input.block_bytes());
     body::scan(input, first_block, out, |block, estimates| {
         let (codes, factors) = input.blocks[block * block_len..][..block_len].split_at(codes_len);

@@ -1,5 +1,6 @@
 //! Ids by ordinal: 8 bytes each while all are numbers, 16 and a bit once there is a UUID. Called by `points` and its table.
 
+use crate::index::kernels::prefetch;
 use crate::types::PointId;
 use uuid::Uuid;
 
@@ -21,6 +22,12 @@ impl Ids {
             return PointId::Num(low);
         }
         PointId::Uuid(Uuid::from_u64_pair(self.high[at], low))
+    }
+
+    /// Asks for what [`Ids::get`] reads to be in cache soon.
+    pub(super) fn prefetch(&self, at: usize) {
+        prefetch(self.low.get(at..at + 1).unwrap_or_default());
+        prefetch(self.high.get(at..at + 1).unwrap_or_default());
     }
 
     /// Makes room for one more.

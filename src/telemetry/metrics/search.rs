@@ -35,7 +35,6 @@ pub enum Stage {
     Rerank,
 }
 
-const STAGES: [(Stage, &str); 3] = [(Stage::Filter, "filter"), (Stage::Scan, "scan"), (Stage::Rerank, "rerank")];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Kind {
@@ -51,7 +50,6 @@ struct AtStage {
 #[derive(Clone, Debug)]
 pub struct SearchMetrics {
     finished: [(Counter, Histogram); KINDS.len()],
-    stages: [Histogram; STAGES.len()],
     lists_probed: Counter,
     codes_scanned: Counter,
     reranked: Counter,
@@ -67,7 +65,6 @@ impl SearchMetrics {
                 let kind = Kind { kind };
                 (searches.get_or_create_owned(&kind), duration.get_or_create_owned(&kind))
             }),
-            stages: STAGES.map(|(_, stage)| stages.get_or_create_owned(&AtStage { stage })),
             lists_probed: Counter::default(),
             codes_scanned: Counter::default(),
             reranked: Counter::default(),
@@ -105,8 +102,6 @@ impl SearchMetrics {
 // The tables are indexed by the enum's own numbers.
 const _: () = {
     let mut at = 0;
-    while at < STAGES.len() {
-        assert!(STAGES[at].0 as usize == at);
         at += 1;
     }
     assert!(KINDS[0].0 as usize == 0 && KINDS[1].0 as usize == 1);
