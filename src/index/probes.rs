@@ -1,7 +1,7 @@
 //! Which lists a search visits: all centroids are ranked in int8, the best few more than asked for again in f32, which is also what
 //! the estimates start from. Called by `search` and `many`.
 
-use super::kernels::{BLOCK_ROWS, ByteRows, Kernels, order_bits, prefetch};
+use super::kernels::{BLOCK_ROWS, ByteRows, Kernels, key_estimate, order_bits, prefetch};
 use super::list::LiveList;
 use super::quantizer::Quantizer;
 use super::select;
@@ -13,6 +13,9 @@ pub(crate) struct Probe {
     pub(crate) base: f32,
     pub(crate) position: u32,
 }
+
+/// Centroids asked for ahead of the one that is measured.
+const PREFETCH_LISTS: usize = 8;
 
 /// The buffers of a ranking.
 #[derive(Debug, Default)]
@@ -58,7 +61,7 @@ impl Ranking {
         probes.clear();
         for &packed in &self.order {
             let list = packed as u32 as usize;
-            let base = super::kernels::key_estimate((packed >> 32) as u32) + offset;
+            let base = key_estimate((packed >> 32) as u32) + offset;
             probes.push(Probe { list, base, position });
             position += (lists[list].live.len() * BLOCK_ROWS) as u32;
         }
@@ -89,10 +92,16 @@ impl Ranking {
         // The padding of the last panel is no list.
         self.lists.retain(|&list| (list as usize) < lists.len());
         self.order.clear();
-        for &list in &self.lists {
+        let ask = |&list: &u32| {
             prefetch(std::slice::from_ref(&lists[list as usize]));
-        }
-        for &list in self.lists.iter().filter(|&&list| lists[list as usize].live_rows > 0) {
+            prefetch(quantizer.centroid(list as usize));
+        };
+        self.lists.iter().take(PREFETCH_LISTS).for_each(ask);
+        for (i, &list) in self.lists.iter().enumerate() {
+            self.lists.get(i + PREFETCH_LISTS).into_iter().for_each(ask);
+            if lists[list as usize].live_rows == 0 {
+                continue;
+            }
             let base = quantizer.list_base(projected, list as usize, kernels);
             self.order.push(u64::from(order_bits(base)) << 32 | u64::from(list));
         }

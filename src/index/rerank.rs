@@ -2,14 +2,14 @@
 //! Called by `search` and `many`.
 
 use super::kernels::{Kernels, order_bits, prefetch};
-use super::list::{CodedRows, LiveList, Rows};
+use super::list::{ByteRow, CodedRows, LiveList, Rows};
 use super::probes::Probe;
 use super::quantizer::{Quantizer, quantise_query};
 use super::select;
 use crate::types::Metric;
 
-/// Rows asked for ahead of the one that is scored.
-const PREFETCH_ROWS: usize = 64;
+/// Rows that are asked for together: enough to hide a miss, few enough to stay in the nearest cache.
+const CHUNK_ROWS: usize = 32;
 
 /// A row with its int8 distance and the most that may be wrong with it.
 #[derive(Clone, Copy, Debug)]
@@ -24,8 +24,6 @@ pub(crate) struct Reranked {
 #[derive(Debug, Default)]
 pub(crate) struct Reranking {
     query_wide: Vec<i16>,
-    /// Of each candidate the probe and the slot.
-    found: Vec<(u32, u32)>,
     pub(crate) rows: Vec<Reranked>,
     keys: Vec<u32>,
     places: Vec<u32>,
@@ -51,32 +49,18 @@ impl<'a> Against<'a> {
 }
 
 impl Reranking {
-    /// Scores the rows at `positions` (ascending), into `rows`.
+    /// Scores the rows at `positions` (ascending), into `rows`. Some rows at a time are found and asked for while those before
+    /// are scored.
     pub(crate) fn score(&mut self, against: Against<'_>, positions: &[u32]) {
         let step = quantise_query(against.projected, &mut self.query_wide);
         let query = ByteQuery { against, wide: &self.query_wide, step };
         self.rows.clear();
-        self.found.clear();
-        let mut at = 0;
-        for &position in positions {
-            while against.probes.get(at + 1).is_some_and(|next| next.position <= position) {
-                at += 1;
-            }
-            self.found.push((at as u32, position - against.probes[at].position));
-        }
-        let d = against.projected.len();
-        let record = |&(at, slot): &(u32, u32)| {
-            if let Some(rows) = against.rows(against.probes[at as usize]) {
-                prefetch(rows.record(slot as usize, d));
-            }
-        };
-        self.found.iter().take(PREFETCH_ROWS).for_each(record);
-        for (i, &(at, slot)) in self.found.iter().enumerate() {
-            self.found.get(i + PREFETCH_ROWS).into_iter().for_each(record);
-            let probe = against.probes[at as usize];
-            let Some(rows) = against.rows(probe) else { continue };
-            let distance = query.distance(rows, slot as usize, probe);
-            self.rows.push(Reranked { distance, error: 0.0, list: probe.list as u32, slot });
+        let mut chunks = positions.chunks(CHUNK_ROWS);
+        let mut finder = Finder { against, at: 0 };
+        let mut current = chunks.next().map(|positions| finder.find(positions));
+        while let Some(found) = current {
+            current = chunks.next().map(|positions| finder.find(positions));
+            query.score(&found, &mut self.rows);
         }
     }
 
@@ -89,8 +73,9 @@ impl Reranking {
         for &probe in against.probes {
             let Some(rows) = against.rows(probe) else { continue };
             for slot in against.lists[probe.list].live_slots() {
-                let distance = query.distance(rows, slot, probe);
-                let error = query.error(rows, slot, probe, distance, length);
+                let row = ByteRow::of(rows.record(slot, against.projected.len()));
+                let distance = query.distance(&row, (against.kernels.dot_i8)(&self.query_wide, row.bytes), probe);
+                let error = query.error(&row, probe, distance, length);
                 self.rows.push(Reranked { distance, error, list: probe.list as u32, slot: slot as u32 });
             }
         }
@@ -124,6 +109,42 @@ impl Reranking {
     }
 }
 
+/// Rows found: their records, and where they are.
+struct Found<'a> {
+    records: [&'a [u8]; CHUNK_ROWS],
+    /// Probe and slot.
+    places: [(u32, u32); CHUNK_ROWS],
+    count: usize,
+}
+
+/// Walks the probes along ascending positions.
+struct Finder<'a> {
+    against: Against<'a>,
+    at: usize,
+}
+
+impl<'a> Finder<'a> {
+    /// The rows at up to a chunk of positions, asked for.
+    fn find(&mut self, positions: &[u32]) -> Found<'a> {
+        let (probes, d) = (self.against.probes, self.against.projected.len());
+        let mut found = Found { records: [&[]; CHUNK_ROWS], places: [(0, 0); CHUNK_ROWS], count: 0 };
+        for &position in positions {
+            while probes.get(self.at + 1).is_some_and(|next| next.position <= position) {
+                self.at += 1;
+            }
+            let probe = probes[self.at];
+            let Some(rows) = self.against.rows(probe) else { continue };
+            let slot = position - probe.position;
+            let record = rows.record(slot as usize, d);
+            prefetch(record);
+            found.records[found.count] = record;
+            found.places[found.count] = (self.at as u32, slot);
+            found.count += 1;
+        }
+        found
+    }
+}
+
 /// A query ready for int8 rows.
 struct ByteQuery<'a> {
     against: Against<'a>,
@@ -133,33 +154,46 @@ struct ByteQuery<'a> {
 }
 
 impl ByteQuery<'_> {
-    fn distance(&self, rows: &CodedRows, slot: usize, probe: Probe) -> f32 {
+    /// Appends the rows with their distances.
+    fn score(&self, found: &Found<'_>, out: &mut Vec<Reranked>) {
+        let rows = found.records.map(ByteRow::of);
+        let mut dots = [0; CHUNK_ROWS];
+        if self.against.quantizer.metric != Metric::Manhattan {
+            (self.against.kernels.dots_i8)(self.wide, &rows.map(|row| row.bytes)[..found.count], &mut dots);
+        }
+        let scored = found.places.iter().zip(&rows).zip(dots).take(found.count);
+        out.extend(scored.map(|((&(at, slot), row), dot)| {
+            let probe = self.against.probes[at as usize];
+            Reranked { distance: self.distance(row, dot, probe), error: 0.0, list: probe.list as u32, slot }
+        }));
+    }
+
+    /// The distance of a row from its product with the query (in L1 from the row itself).
+    fn distance(&self, row: &ByteRow<'_>, dot: i32, probe: Probe) -> f32 {
         let Against { quantizer, projected, kernels, .. } = self.against;
-        let row = rows.byte_row(slot, self.wide.len());
         if quantizer.metric == Metric::Manhattan {
             let centroid = quantizer.centroid(probe.list);
             return (kernels.l1_i8)(projected, centroid, row.bytes, row.step);
         }
-        let product = (kernels.dot_i8)(self.wide, row.bytes) as f32 * (row.step * self.step);
+        let product = dot as f32 * (row.step * self.step);
         quantizer.finish((probe.base + row.add) + quantizer.product_factor() * product)
     }
 
     /// The most by which [`ByteQuery::distance`] can be off, rounding of both sides and of the arithmetic included. A residual
     /// is off by at most half a step a dimension: `e = step/2 · √d` in length, `step/2 · d` in L1. Then |√D − √D̃| ≤ e for an L2
     /// distance, and |⟨q, e⟩| ≤ |q|·e for a product.
-    fn error(&self, rows: &CodedRows, slot: usize, probe: Probe, distance: f32, query_length: f32) -> f32 {
+    fn error(&self, row: &ByteRow<'_>, probe: Probe, distance: f32, query_length: f32) -> f32 {
         const ARITHMETIC: f32 = 1e-5;
         let quantizer = self.against.quantizer;
         let d = self.wide.len() as f32;
-        let factors = rows.byte_row(slot, self.wide.len());
-        let half = factors.step * 0.5001;
+        let half = row.step * 0.5001;
         if quantizer.metric == Metric::Manhattan {
             return half * d + ARITHMETIC * distance.abs();
         }
         let row_error = half * d.sqrt();
         // The query's rounding, against a row of int8 numbers at most 127 · √d · step long.
-        let query_error = self.step * 0.5001 * d.sqrt() * 127.0 * d.sqrt() * factors.step;
-        let slack = ARITHMETIC * (probe.base.abs() + factors.add.abs() + query_length * query_length + distance.abs());
+        let query_error = self.step * 0.5001 * d.sqrt() * 127.0 * d.sqrt() * row.step;
+        let slack = ARITHMETIC * (probe.base.abs() + row.add.abs() + query_length * query_length + distance.abs());
         let error = match quantizer.metric {
             Metric::Dot => query_length * row_error + query_error,
             _ => {

@@ -208,7 +208,7 @@ impl VectorIndex {
         scratch: &mut Scratch,
     ) -> SearchOutcome {
         assert_eq!(query.len(), self.spec.dimension, "invariant: queries are validated before they are searched");
-        let mut hits = Vec::new();
+        let mut hits = Vec::with_capacity(Plan::hits_returned(params.k).min(self.len()));
         let mut stats = match &self.trained {
             Some(trained) if params.k > 0 => self.search_lists(trained, points, query, params, scratch, &mut hits),
             _ => SearchStats::default(),

@@ -20,6 +20,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     l1,
     l1_i8,
     dot_i8,
+    dots_i8,
     hadamard,
     nearest_code,
     code_dots,
@@ -56,6 +57,7 @@ with_avx2!(nearest_code, body::nearest_code, (book: &[f32], x: &[f32]) -> u8);
 with_avx2!(count_at_most, body::count_at_most, (keys: &[u32], limit: u32) -> usize);
 with_avx2!(code_dots, body::code_dots, (book: &[f32], x: &[f32], out: &mut [f32; SUBSPACE_CODES]));
 with_avx2!(dot_i8, dot_i8_wide, (query: &[i16], row: &[u8]) -> i32);
+with_avx2!(dots_i8, dots_i8_wide, (query: &[i16], rows: &[&[u8]], out: &mut [i32]));
 with_avx2!(scores, scores_wide, (panels: &Panels, query: &[f32], base: &[f32], factor: f32, out: &mut [f32]));
 with_avx2!(assign, assign_wide, (panels: &Panels, rows: &[f32], nearest: &mut [u32]));
 
@@ -145,6 +147,14 @@ fn dot_i8_wide(query: &[i16], row: &[u8]) -> i32 {
     let half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0b01_00_11_10));
     let half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0b10_11_00_01));
     _mm_cvtsi128_si32(half) + body::dot_i8(&query[whole..n], &row[whole..n])
+}
+
+#[target_feature(enable = "avx2")]
+#[inline]
+fn dots_i8_wide(query: &[i16], rows: &[&[u8]], out: &mut [i32]) {
+    for (row, out) in rows.iter().zip(out) {
+        *out = dot_i8_wide(query, row);
+    }
 }
 
 /// Sums of pairs of products of 16 numbers.

@@ -14,6 +14,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     l1: avx512_rows::l1,
     l1_i8: avx512_rows::l1_i8,
     dot_i8: avx512_rows::dot_i8,
+    dots_i8: avx512_rows::dots_i8,
     hadamard: avx512_columns::hadamard,
     nearest_code: avx512_columns::nearest_code,
     code_dots: avx512_columns::code_dots,

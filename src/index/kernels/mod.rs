@@ -67,6 +67,8 @@ pub(crate) struct Kernels {
     pub(crate) l1_i8: fn(&[f32], &[f32], &[u8], f32) -> f32,
     /// Integer inner product with a row of int8 numbers.
     pub(crate) dot_i8: fn(&[i16], &[u8]) -> i32,
+    /// The same with each of several rows.
+    pub(crate) dots_i8: fn(&[i16], &[&[u8]], &mut [i32]),
     /// Walsh–Hadamard transform, in place.
     pub(crate) hadamard: fn(&mut [f32]),
     /// Nearest codeword of one subspace.

@@ -10,6 +10,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     l1,
     l1_i8,
     dot_i8,
+    dots_i8,
     hadamard,
     nearest_code,
     code_dots,
@@ -45,6 +46,10 @@ fn dot_i8(query: &[i16], row: &[u8]) -> i32 {
 
 fn to_bytes(values: &[f32], bytes: &mut [u8]) -> f32 {
     body::to_bytes(values, bytes)
+}
+
+fn dots_i8(query: &[i16], rows: &[&[u8]], out: &mut [i32]) {
+    rows.iter().zip(out).for_each(|(row, out)| *out = body::dot_i8(query, row));
 }
 
 fn hadamard(values: &mut [f32]) {

@@ -33,6 +33,10 @@ proptest! {
         let (row, query, q, c) = rows;
         for other in others() {
             prop_assert_eq!((scalar::KERNELS.dot_i8)(&query, &row), (other.dot_i8)(&query, &row));
+            let shorter = &row[..row.len() / 2];
+            let mut dots = [0; 2];
+            (other.dots_i8)(&query, &[&row, shorter], &mut dots);
+            prop_assert_eq!(dots, [&row[..], shorter].map(|row| (scalar::KERNELS.dot_i8)(&query, row)));
             let (x, y) = ((scalar::KERNELS.l1_i8)(&q, &c, &row, scale), (other.l1_i8)(&q, &c, &row, scale));
             prop_assert_eq!(x.to_bits(), y.to_bits());
         }
