@@ -48,12 +48,17 @@ impl Candidates {
         }
     }
 
-    /// Cuts to the wanted ones; their positions, in the order in which they came unless estimates were equal at the end.
+    /// Cuts to the wanted ones; their positions, ascending.
     pub(crate) fn finish(&mut self, kernels: &Kernels) -> &[u32] {
         if self.held > self.wanted {
             self.cut(self.wanted, kernels);
         }
-        &self.positions[..self.held]
+        let positions = &mut self.positions[..self.held];
+        // They came in order unless the lists were visited in another one.
+        if !positions.is_sorted() {
+            positions.sort_unstable();
+        }
+        positions
     }
 
     /// Keeps at least the wanted ones and at most `most`.

@@ -17,6 +17,7 @@ mod filing;
 pub mod kernels;
 mod kmeans;
 mod list;
+mod many;
 mod locations;
 mod points;
 mod probes;

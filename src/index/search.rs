@@ -5,6 +5,7 @@ use super::candidates::Candidates;
 use super::distance;
 use super::kernels::{self, Kernels, ScanInput, prefetch};
 use super::list::{LiveList, Rows};
+use super::many::Many;
 use super::points::Points;
 use super::probes::{Probe, Ranking};
 use super::product::LookupTable;
@@ -17,12 +18,20 @@ use super::top::TopHits;
 /// between searches.
 pub struct Scratch {
     pub(crate) kernels: &'static Kernels,
-    projected: Vec<f32>,
-    ranking: Ranking,
-    probes: Vec<Probe>,
-    table: LookupTable,
-    candidates: Candidates,
+    pub(super) ranking: Ranking,
+    pub(super) query: QueryScratch,
     reranking: Reranking,
+    /// Of searches for many queries at once.
+    pub(super) many: Many,
+}
+
+/// What belongs to one query while lists are scanned for it.
+#[derive(Debug, Default)]
+pub(super) struct QueryScratch {
+    pub(super) projected: Vec<f32>,
+    pub(super) probes: Vec<Probe>,
+    pub(super) table: LookupTable,
+    pub(super) candidates: Candidates,
 }
 
 /// The lists and what they are encoded against.
@@ -46,6 +55,11 @@ impl Plan {
     pub(crate) fn hits_returned(k: usize) -> usize {
         (2 * k).max(16)
     }
+
+    /// Candidates re-ranked: never fewer than the hits returned.
+    pub(super) fn candidates_kept(self) -> usize {
+        self.candidates.max(Plan::hits_returned(self.k))
+    }
 }
 
 impl Default for Scratch {
@@ -63,22 +77,15 @@ impl Scratch {
     pub(crate) fn with_kernels(kernels: &'static Kernels) -> Scratch {
         Scratch {
             kernels,
-            projected: Vec::new(),
             ranking: Ranking::default(),
-            probes: Vec::new(),
-            table: LookupTable::default(),
-            candidates: Candidates::default(),
+            query: QueryScratch::default(),
             reranking: Reranking::default(),
+            many: Many::default(),
         }
-    }
-
-    fn project(&mut self, quantizer: &Quantizer, query: &[f32]) {
-        self.projected.resize(quantizer.dimension, 0.0);
-        quantizer.project_query(query, &mut self.projected, self.kernels);
     }
 }
 
-impl Lists<'_> {
+impl<'a> Lists<'a> {
     /// Appends the hits of the lists to `hits`: exact ones (at most k) in IVF-Flat, else the `Plan::hits_returned(k)` nearest of
     /// the candidates by int8 distance.
     pub(crate) fn search(self, query: &[f32], plan: Plan, scratch: &mut Scratch, hits: &mut Vec<Hit>) -> SearchStats {
@@ -86,16 +93,15 @@ impl Lists<'_> {
             return SearchStats::default();
         }
         self.choose_probes(query, plan.nprobe, scratch);
-        let mut stats = SearchStats { lists_probed: scratch.probes.len(), ..SearchStats::default() };
+        let mut stats = SearchStats { lists_probed: scratch.query.probes.len(), ..SearchStats::default() };
         let Some(codebook) = &self.quantizer.codebook else {
             stats.codes_scanned = self.scan_exact(query, plan.k, scratch, hits);
             return stats;
         };
-        codebook.look_up(&scratch.projected, &mut scratch.table, scratch.kernels);
-        let returned = Plan::hits_returned(plan.k);
-        stats.codes_scanned = self.scan_codes(plan.candidates.max(returned), scratch);
-        stats.reranked = self.rerank(scratch);
-        self.nearest_reranked(returned, scratch, hits);
+        let query = &mut scratch.query;
+        codebook.look_up(&query.projected, &mut query.table, scratch.kernels);
+        stats.codes_scanned = self.scan_codes(plan.candidates_kept(), scratch);
+        stats.reranked = self.finish_query(plan, scratch, hits);
         stats
     }
 
@@ -109,12 +115,12 @@ impl Lists<'_> {
         hits: &mut Vec<Hit>,
     ) -> SearchStats {
         self.choose_probes(query, self.lists.len(), scratch);
-        let mut stats = SearchStats { lists_probed: scratch.probes.len(), ..SearchStats::default() };
+        let mut stats = SearchStats { lists_probed: scratch.query.probes.len(), ..SearchStats::default() };
         if self.quantizer.codebook.is_none() {
             stats.codes_scanned = self.scan_exact(query, k, scratch, hits);
             return stats;
         }
-        let Scratch { kernels, projected, probes, reranking, .. } = scratch;
+        let Scratch { kernels, query: QueryScratch { projected, probes, .. }, reranking, .. } = scratch;
         reranking.score_all(self.against(projected, probes, kernels));
         let rows = &mut reranking.rows;
         stats.reranked = rows.len();
@@ -132,13 +138,25 @@ impl Lists<'_> {
     /// All lists with live rows in the order in which a search visits them.
     pub(crate) fn visit_order(self, query: &[f32], scratch: &mut Scratch) -> Vec<usize> {
         self.choose_probes(query, self.lists.len(), scratch);
-        scratch.probes.iter().map(|probe| probe.list).collect()
+        scratch.query.probes.iter().map(|probe| probe.list).collect()
     }
 
-    /// The `nprobe` lists nearest to the query that have live rows, nearest first.
     fn choose_probes(self, query: &[f32], nprobe: usize, scratch: &mut Scratch) {
-        scratch.project(self.quantizer, query);
-        let Scratch { kernels, projected, ranking, probes, .. } = scratch;
+        self.choose_probes_into(query, nprobe, &mut scratch.ranking, &mut scratch.query, scratch.kernels);
+    }
+
+    /// The `nprobe` lists nearest to the query that have live rows, nearest first, into `state`, and the query in their space.
+    pub(super) fn choose_probes_into(
+        self,
+        query: &[f32],
+        nprobe: usize,
+        ranking: &mut Ranking,
+        state: &mut QueryScratch,
+        kernels: &Kernels,
+    ) {
+        let QueryScratch { projected, probes, .. } = state;
+        projected.resize(self.quantizer.dimension, 0.0);
+        self.quantizer.project_query(query, projected, kernels);
         ranking.choose(self.quantizer, self.lists, (query, projected), nprobe, probes, kernels);
         self.prefetch_headers(probes);
     }
@@ -157,7 +175,7 @@ impl Lists<'_> {
         let d = self.quantizer.dimension;
         let mut top = TopHits::new(k);
         let mut scanned = 0;
-        for probe in &scratch.probes {
+        for probe in &scratch.query.probes {
             let live = &self.lists[probe.list];
             let Rows::Exact(vectors) = &live.list.rows else { continue };
             for slot in live.live_slots() {
@@ -173,34 +191,50 @@ impl Lists<'_> {
         scanned
     }
 
-    /// Leaves the `wanted` candidates of least (estimate, position) in `scratch.candidates`; returns the rows scanned.
+    /// Leaves the `wanted` candidates of least (estimate, position) in the query's `candidates`; returns the rows scanned.
     fn scan_codes(self, wanted: usize, scratch: &mut Scratch) -> usize {
-        let Scratch { kernels, probes, table, candidates, .. } = scratch;
+        let QueryScratch { probes, table, candidates, .. } = &mut scratch.query;
         let mut scanned = 0;
         candidates.reset(wanted);
         for (at, probe) in probes.iter().enumerate() {
-            let Some(input) = self.scan_input(probe, probes.get(at + 1), table) else { continue };
-            scanned += self.lists[probe.list].live_rows;
-            let mut block = 0;
-            while block < input.live.len() {
-                let progress = (kernels.scan)(&input, block, candidates.threshold(), candidates.slots());
-                block = progress.next_block;
-                candidates.appended(progress.written, kernels);
-            }
+            let ahead = probes.get(at + 1).map(|next| next.list);
+            scanned += self.scan_list(probe, ahead, table, candidates, scratch.kernels);
         }
         scanned
     }
 
+    /// Collects the candidates of one list; returns the rows scanned. `ahead` is the list that is scanned next.
+    pub(super) fn scan_list(
+        self,
+        probe: &Probe,
+        ahead: Option<usize>,
+        table: &LookupTable,
+        candidates: &mut Candidates,
+        kernels: &Kernels,
+    ) -> usize {
+        let Some(input) = self.scan_input(probe, ahead, table) else { return 0 };
+        let mut block = 0;
+        while block < input.live.len() {
+            let progress = (kernels.scan)(&input, block, candidates.threshold(), candidates.slots());
+            block = progress.next_block;
+            candidates.appended(progress.written, kernels);
+        }
+        self.lists[probe.list].live_rows
+    }
+
     /// The codes of a list, with those of the next one to be in cache in time.
-    fn scan_input<'b>(&'b self, probe: &Probe, next: Option<&Probe>, table: &'b LookupTable) -> Option<ScanInput<'b>> {
-        let blocks = |probe: &Probe| match &self.lists[probe.list].list.rows {
+    fn scan_input<'b>(self, probe: &Probe, ahead: Option<usize>, table: &'b LookupTable) -> Option<ScanInput<'b>>
+    where
+        'a: 'b,
+    {
+        let blocks = |list: usize| match &self.lists[list].list.rows {
             Rows::Coded(rows) => Some(&rows.blocks[..]),
             Rows::Exact(_) => None,
         };
         let units = self.quantizer.units;
         Some(ScanInput {
-            blocks: blocks(probe)?,
-            ahead: next.and_then(blocks).unwrap_or_default(),
+            blocks: blocks(probe.list)?,
+            ahead: ahead.and_then(blocks).unwrap_or_default(),
             live: &self.lists[probe.list].live,
             table: &table.entries,
             // In the units of the addends; all are powers of two.
@@ -211,11 +245,14 @@ impl Lists<'_> {
         })
     }
 
-    /// Int8 distances of the candidates, into `scratch.reranking`; how many.
-    fn rerank(self, scratch: &mut Scratch) -> usize {
-        let Scratch { kernels, projected, probes, candidates, reranking, .. } = scratch;
+    /// What a search does once a query's lists are scanned: re-ranks its candidates and appends the nearest; how many were
+    /// re-ranked.
+    pub(super) fn finish_query(self, plan: Plan, scratch: &mut Scratch, hits: &mut Vec<Hit>) -> usize {
+        let Scratch { kernels, query: QueryScratch { projected, probes, candidates, .. }, reranking, .. } = scratch;
         reranking.score(self.against(projected, probes, kernels), candidates.finish(kernels));
-        reranking.rows.len()
+        let reranked = reranking.rows.len();
+        self.nearest_reranked(Plan::hits_returned(plan.k), scratch, hits);
+        reranked
     }
 
     fn against<'b>(&'b self, projected: &'b [f32], probes: &'b [Probe], kernels: &'b Kernels) -> Against<'b> {

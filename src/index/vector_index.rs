@@ -213,12 +213,58 @@ impl VectorIndex {
             Some(trained) if params.k > 0 => self.search_lists(trained, points, query, params, scratch, &mut hits),
             _ => SearchStats::default(),
         };
+        self.search_tail(points, query, params, scratch, &mut hits, &mut stats);
+        SearchOutcome { hits, stats }
+    }
+
+    /// The answers of [`VectorIndex::search`] for each query, to the bit. Lists that several queries visit are read once, so that
+    /// many queries cost less than as many searches.
+    ///
+    /// # Panics
+    /// If a query's dimension is not the spec's: the caller validates.
+    pub fn search_batch(
+        &self,
+        points: &Points,
+        queries: &[&[f32]],
+        params: &SearchParams,
+        scratch: &mut Scratch,
+    ) -> Vec<SearchOutcome> {
+        let Some(trained) = self.trained.as_ref().filter(|t| t.quantizer.codebook.is_some()) else {
+            return queries.iter().map(|query| self.search(points, query, params, scratch)).collect();
+        };
+        if params.exact || params.k == 0 || queries.len() < 2 {
+            return queries.iter().map(|query| self.search(points, query, params, scratch)).collect();
+        }
+        for query in queries {
+            assert_eq!(query.len(), self.spec.dimension, "invariant: queries are validated before they are searched");
+        }
+        let room = Plan::hits_returned(params.k).min(self.len());
+        let mut found: Vec<_> = queries.iter().map(|_| (Vec::with_capacity(room), SearchStats::default())).collect();
+        trained.view(points).search_many(queries, self.plan(trained, params), scratch, &mut found);
+        let answers = queries.iter().zip(found);
+        answers
+            .map(|(query, (mut hits, mut stats))| {
+                self.search_tail(points, query, params, scratch, &mut hits, &mut stats);
+                SearchOutcome { hits, stats }
+            })
+            .collect()
+    }
+
+    /// Adds the tail's hits to those of the lists, in order.
+    fn search_tail(
+        &self,
+        points: &Points,
+        query: &[f32],
+        params: &SearchParams,
+        scratch: &Scratch,
+        hits: &mut Vec<Hit>,
+        stats: &mut SearchStats,
+    ) {
         let mut top = TopHits::new(params.k);
         self.tail.search(points, self.spec.metric, query, &mut top, scratch.kernels);
         stats.tail_scanned = self.tail.live_rows();
         hits.extend(top.into_hits());
         hits.sort_unstable_by(Hit::order);
-        SearchOutcome { hits, stats }
     }
 
     fn search_lists(
@@ -234,10 +280,13 @@ impl VectorIndex {
         if params.exact {
             return lists.search_exact(query, params.k, scratch, hits);
         }
+        lists.search(query, self.plan(trained, params), scratch, hits)
+    }
+
+    fn plan(&self, trained: &Trained, params: &SearchParams) -> Plan {
         let calibrated = trained.calibration.plan(params.k);
         let candidates = params.candidates.unwrap_or(calibrated.candidates).min(self.len().max(1));
-        let nprobe = params.nprobe.unwrap_or(calibrated.nprobe);
-        lists.search(query, Plan { k: params.k, nprobe, candidates }, scratch, hits)
+        Plan { k: params.k, nprobe: params.nprobe.unwrap_or(calibrated.nprobe), candidates }
     }
 
     /// Whether building posting lists would pay: too many rows for a flat index, twice the rows of the last training, or filed

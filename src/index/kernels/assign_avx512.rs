@@ -143,7 +143,12 @@ fn columns<const P: usize>(panels: &BytePanels, first: usize) -> [[__m512; P]; 2
 /// The exact products of up to R rows (what is missing repeats the last) with the columns of P panels.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
-fn tile_dots<const R: usize, const P: usize>(panels: &BytePanels, first: usize, rows: &ByteRows, tile: &[u32]) -> [[__m512i; P]; R] {
+fn tile_dots<const R: usize, const P: usize>(
+    panels: &BytePanels,
+    first: usize,
+    rows: &ByteRows,
+    tile: &[u32],
+) -> [[__m512i; P]; R] {
     let quads = panels.quads();
     let lines: &[Line] = &panels.lines[first * quads..(first + P) * quads];
     let names: [usize; R] = std::array::from_fn(|r| tile[r.min(tile.len() - 1)] as usize);

@@ -46,17 +46,18 @@ fn scan(input: &ScanInput<'_>, first_block: usize, threshold: f32, out: Candidat
                 let sums = block_sums(codes, input.table.as_ptr(), pairs);
                 estimate(input, codes.add(pairs * PAIR_BYTES), sums)
             };
-            let first = input.position + (block * BLOCK_ROWS) as u32;
-            let mut written = 0;
-            for (half, estimates) in estimates.into_iter().enumerate() {
-                let kept = _mm512_cmp_ps_mask::<_CMP_NGT_UQ>(estimates, limit) & (live >> (16 * half)) as u16;
-                if kept != 0 {
-                    let first = first + 16 * half as u32;
-                    collect(estimates, kept, first, &mut keys[written..], &mut positions[written..]);
-                    written += kept.count_ones() as usize;
-                }
+            let kept: [u16; 2] = std::array::from_fn(|half| {
+                _mm512_cmp_ps_mask::<_CMP_NGT_UQ>(estimates[half], limit) & (live >> (16 * half)) as u16
+            });
+            // One branch for both halves: it cannot be guessed well, and closing up nothing costs less than a wrong guess.
+            if kept == [0; 2] {
+                return 0;
             }
-            written
+            let first = input.position + (block * BLOCK_ROWS) as u32;
+            let middle = kept[0].count_ones() as usize;
+            collect(estimates[0], kept[0], first, keys, positions);
+            collect(estimates[1], kept[1], first + 16, &mut keys[middle..], &mut positions[middle..]);
+            middle + kept[1].count_ones() as usize
         })
     }
     // SAFETY: the machine has these features (see the head of this file).

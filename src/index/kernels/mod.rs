@@ -216,12 +216,21 @@ pub(crate) fn prefetch<T>(values: &[T]) {
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         const LINE: usize = 64;
-        let start = values.as_ptr().cast::<i8>();
-        let in_line = start.addr() % LINE;
-        for offset in (0..size_of_val(values) + in_line).step_by(LINE) {
-            // SAFETY: SSE is in every x86-64, and a prefetch touches nothing, whatever the address (that of a line of the slice).
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_sub(in_line).wrapping_add(offset)) };
+        let (start, len) = (values.as_ptr().cast::<i8>(), size_of_val(values));
+        // As often for a length whatever the address: a branch that the address decides would be guessed wrong every other time.
+        // SAFETY: SSE is in every x86-64, and a prefetch touches nothing, whatever the address.
+        let ask = |offset: usize| unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(offset)) };
+        let mut offset = 0;
+        while offset + 4 * LINE <= len {
+            (0..4).for_each(|line| ask(offset + line * LINE));
+            offset += 4 * LINE;
         }
+        while offset < len {
+            ask(offset);
+            offset += LINE;
+        }
+        // The last byte's line, which a start within a line leaves over.
+        ask(len.saturating_sub(1));
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = values;
