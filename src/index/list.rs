@@ -46,6 +46,17 @@ pub(crate) struct ByteRow<'a> {
     pub(crate) bytes: &'a [u8],
 }
 
+impl<'a> ByteRow<'a> {
+    /// The row of a record (nothing at all: a row of no numbers).
+    pub(crate) fn of(record: &'a [u8]) -> ByteRow<'a> {
+        let Some((head, bytes)) = record.split_first_chunk::<RECORD_HEAD>() else {
+            return ByteRow { step: 0.0, add: 0.0, bytes: &[] };
+        };
+        let float = |at: usize| f32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+        ByteRow { step: float(0), add: float(4), bytes }
+    }
+}
+
 /// Bytes of a record before its numbers.
 pub(crate) const RECORD_HEAD: usize = 8;
 
@@ -267,20 +278,14 @@ impl CodedRows {
         [0, BLOCK_ROWS].map(|first| factors + 2 * (first + slot % BLOCK_ROWS))
     }
 
-    /// The int8 row of a slot.
-    pub(crate) fn byte_row(&self, slot: usize, dimension: usize) -> ByteRow<'_> {
-        let (head, bytes) = self.record(slot, dimension).split_at(RECORD_HEAD);
-        let float = |at: usize| f32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-        ByteRow { step: float(0), add: float(4), bytes }
-    }
-
+    /// The int8 record of a slot (see [`ByteRow::of`]).
     pub(crate) fn record(&self, slot: usize, dimension: usize) -> &[u8] {
         let len = RECORD_HEAD + dimension;
         &self.records[slot * len..(slot + 1) * len]
     }
 
     fn row(&self, slot: usize, dimension: usize) -> EncodedRow {
-        let byte_row = self.byte_row(slot, dimension);
+        let byte_row = ByteRow::of(self.record(slot, dimension));
         let code = |subspace| {
             let (at, shift) = self.nibble(slot, subspace);
             self.blocks[at] >> shift & 15

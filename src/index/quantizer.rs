@@ -3,7 +3,7 @@
 //! (the unbiased form of RaBitQ, Gao and Long 2024, on a trained codebook), so that one look-up table serves all lists.
 //! Called by `train`, `filing`, `search` and `file`.
 
-use super::kernels::{Kernels, Panels, ROUND_SIGNED, half};
+use super::kernels::{BytePanels, Kernels, ROUND_SIGNED, half};
 use super::lift::Lift;
 use super::list::{EncodedRow, PostingList};
 use super::product::{Codebook, LookupTable};
@@ -27,9 +27,11 @@ pub(crate) struct Quantizer {
     pub(crate) rotation: Rotation,
     /// In the space of projected rows, [`Quantizer::space`] numbers each.
     pub(crate) centroids: Vec<f32>,
-    pub(crate) panels: Panels,
-    /// What `order` adds to the query's part of each list's rank (padded with infinity).
-    pub(crate) rank_base: Vec<f32>,
+    /// The centroids in int8, without heights (a query has none), to rank lists: scores start from what `order` makes of each list
+    /// (from infinity in the padding).
+    pub(crate) ranking: BytePanels,
+    /// What `order` adds to each list's distance.
+    rank_shifts: Vec<f32>,
     /// Of the kinds that have 4-bit codes.
     pub(crate) codebook: Option<Codebook>,
     pub(crate) units: FactorUnits,
@@ -99,11 +101,17 @@ impl Quantizer {
     pub(crate) fn new(parts: QuantizerParts, kernels: &Kernels) -> Quantizer {
         let QuantizerParts { kind, rerank, metric, dimension, mean, rotation, .. } = parts;
         let QuantizerParts { centroids, codebook, units, residual_mean, lift, order, .. } = parts;
-        let panels = Panels::new(&centroids, dimension + usize::from(lift.is_some()), kernels);
-        let rank_base = order.bases(metric, &panels, residual_mean.sqrt());
+        let ranking = match lift {
+            None => BytePanels::new(&centroids, dimension, kernels),
+            Some(_) => {
+                let without_height = |centroid: &[f32]| centroid[..dimension].to_vec();
+                let flat: Vec<f32> = centroids.chunks_exact(dimension + 1).flat_map(without_height).collect();
+                BytePanels::new(&flat, dimension, kernels)
+            }
+        };
         let mut mean_rotated = mean.clone();
         rotation.apply(&mut mean_rotated, kernels);
-        Quantizer {
+        let mut quantizer = Quantizer {
             kind,
             rerank,
             metric,
@@ -111,15 +119,17 @@ impl Quantizer {
             mean,
             rotation,
             centroids,
-            panels,
-            rank_base,
+            ranking,
+            rank_shifts: Vec::new(),
             codebook,
             units,
             residual_mean,
             lift,
             order,
             mean_rotated,
-        }
+        };
+        quantizer.set_ranks(kernels);
+        quantizer
     }
 
     /// Takes what encoding found: of each list the sum of its rows' squared residuals, and how many they are.
@@ -130,9 +140,18 @@ impl Quantizer {
     }
 
     /// Orders the lists' visits anew.
-    pub(crate) fn visit_by(&mut self, deviations: Option<f32>) {
+    pub(crate) fn visit_by(&mut self, deviations: Option<f32>, kernels: &Kernels) {
         self.order.deviations = deviations;
-        self.rank_base = self.order.bases(self.metric, &self.panels, self.residual_mean.sqrt());
+        self.set_ranks(kernels);
+    }
+
+    fn set_ranks(&mut self, kernels: &Kernels) {
+        self.rank_shifts = self.order.shifts(self.metric, self.space(), self.residual_mean.sqrt());
+        for (list, shift) in self.rank_shifts.iter().enumerate() {
+            let centroid = self.centroid(list);
+            let square = if self.metric == Metric::Dot { 0.0 } else { (kernels.dot)(centroid, centroid) };
+            self.ranking.bases[list] = square + shift;
+        }
     }
 
     /// Whether it can serve an index of this specification.
@@ -143,12 +162,12 @@ impl Quantizer {
     }
 
     pub(crate) fn lists(&self) -> usize {
-        self.panels.columns
+        self.centroids.len() / self.space()
     }
 
     /// Numbers of a projected row: its dimensions, and its height where rows are lifted.
     pub(crate) fn space(&self) -> usize {
-        self.panels.dimension
+        self.dimension + usize::from(self.lift.is_some())
     }
 
     /// A centroid, without its height.
@@ -202,18 +221,19 @@ impl Quantizer {
         if self.metric == Metric::Dot { -1.0 } else { -2.0 }
     }
 
-    /// Ranks the lists for a projected query (which gets its height, 0, and loses it again): `out` (padded) gets the smaller the
-    /// sooner to be visited.
-    pub(crate) fn rank(&self, projected: &mut Vec<f32>, out: &mut Vec<f32>, kernels: &Kernels) {
-        out.resize(self.panels.columns_padded(), 0.0);
-        let factor = self.product_factor() * self.query_scale(projected, kernels);
-        projected.resize(self.space(), 0.0);
-        (kernels.scores)(&self.panels, projected, &self.rank_base, factor, out);
-        projected.truncate(self.dimension);
+    /// The factor of `⟨query, centroid⟩` in a list's rank.
+    pub(crate) fn rank_factor(&self, projected: &[f32], kernels: &Kernels) -> f32 {
+        self.product_factor() * self.query_scale(projected, kernels)
+    }
+
+    /// Where a list comes in the order of visits, of which [`Quantizer::list_base`] and [`Quantizer::query_scale`] are known: the
+    /// smaller, the sooner.
+    pub(crate) fn rank(&self, list: usize, base: f32, query_scale: f32) -> f32 {
+        base * query_scale + self.rank_shifts[list]
     }
 
     /// What brings a query to length 1 where its length changes no order, so that it may meet constants of lists and rows.
-    fn query_scale(&self, projected: &[f32], kernels: &Kernels) -> f32 {
+    pub(crate) fn query_scale(&self, projected: &[f32], kernels: &Kernels) -> f32 {
         if self.metric != Metric::Dot {
             return 1.0;
         }
@@ -337,8 +357,8 @@ impl Quantizer {
     pub(crate) fn memory_bytes(&self) -> usize {
         let words = self.codebook.as_ref().map_or(0, |c| c.words.len());
         let rows = 2 * self.mean.len() + self.rotation.signs.len() + self.order.radii.len();
-        let floats = rows + self.centroids.len() + words;
-        4 * (floats + self.panels.data.len() + self.panels.norms.len() + self.rank_base.len())
+        let floats = rows + self.centroids.len() + words + self.rank_shifts.len();
+        4 * floats + self.ranking.memory_bytes()
     }
 }
 
