@@ -8,6 +8,7 @@ mod indexer;
 mod machine;
 mod open;
 mod outcome;
+mod payload;
 mod read;
 mod records;
 mod replica;

@@ -14,7 +14,9 @@ pub mod point;
 pub mod session;
 pub mod vector;
 
-pub use collection::{CollectionName, CollectionSpec, IndexType, VectorName, VectorSpec};
+pub use collection::{
+    CollectionName, CollectionSpec, IndexType, IndexedFields, PayloadIndexKind, VectorName, VectorSpec,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use filter::Filter;
 pub use id::PointId;
