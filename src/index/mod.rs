@@ -41,7 +41,7 @@ pub use spec::{Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParam
 pub use train::{RowSource, RowVisitor, SourceError, TrainError, train};
 pub use vector_index::{InstallError, Installed, VectorIndex};
 
-/// The name of the kernels in use: `scalar` or `avx2`.
+/// The name of the kernels in use: `scalar`, `avx2` or `avx512`.
 pub fn active_simd() -> &'static str {
     kernels::active().name
 }

@@ -3,7 +3,7 @@
 //! (the unbiased form of RaBitQ, Gao and Long 2024, on a trained codebook), so that one look-up table serves all lists.
 //! Called by `train`, `filing`, `search` and `file`.
 
-use super::kernels::{Kernels, Panels};
+use super::kernels::{Kernels, Panels, half};
 use super::list::{EncodedRow, PostingList};
 use super::product::Codebook;
 use super::rotation::Rotation;
@@ -27,8 +27,37 @@ pub(crate) struct Quantizer {
     pub(crate) rank_base: Vec<f32>,
     /// None in IVF-Flat.
     pub(crate) codebook: Option<Codebook>,
+    pub(crate) units: FactorUnits,
     /// Mean squared residual of the rows it was built with.
     pub(crate) residual_mean: f32,
+}
+
+/// What the rows' factors are counted in, so that half precision holds them whatever the vectors' lengths are: scales in
+/// `length`, addends in `length²`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct FactorUnits {
+    /// A power of two.
+    pub(crate) length: f32,
+}
+
+impl FactorUnits {
+    /// For rows of this mean squared residual.
+    pub(crate) fn new(residual_mean: f32) -> FactorUnits {
+        const EXPONENT: u32 = 0x7f80_0000;
+        let length = f32::from_bits(residual_mean.sqrt().to_bits() & EXPONENT);
+        let units = FactorUnits { length };
+        if units.is_valid() { units } else { FactorUnits { length: 1.0 } }
+    }
+
+    /// Whether dividing by them is exact (but for sums that overflow anyway).
+    pub(crate) fn is_valid(self) -> bool {
+        let power_of_two = self.length.to_bits() & 0x807f_ffff == 0;
+        power_of_two && (1e-15..=1e15).contains(&self.length)
+    }
+
+    pub(crate) fn square(self) -> f32 {
+        self.length * self.length
+    }
 }
 
 /// The trained parts of a quantizer.
@@ -39,6 +68,7 @@ pub(crate) struct QuantizerParts {
     pub(crate) rotation: Rotation,
     pub(crate) centroids: Vec<f32>,
     pub(crate) codebook: Option<Codebook>,
+    pub(crate) units: FactorUnits,
     pub(crate) residual_mean: f32,
 }
 
@@ -53,13 +83,13 @@ pub(crate) struct EncodeScratch {
 
 impl Quantizer {
     pub(crate) fn new(parts: QuantizerParts, kernels: &Kernels) -> Quantizer {
-        let QuantizerParts { metric, dimension, mean, rotation, centroids, codebook, residual_mean } = parts;
+        let QuantizerParts { metric, dimension, mean, rotation, centroids, codebook, units, residual_mean } = parts;
         let panels = Panels::new(&centroids, dimension, kernels);
         let mut rank_base = panels.norms.clone();
         if metric == Metric::Dot {
             rank_base[..panels.columns].fill(0.0);
         }
-        Quantizer { metric, dimension, mean, rotation, centroids, panels, rank_base, codebook, residual_mean }
+        Quantizer { metric, dimension, mean, rotation, centroids, panels, rank_base, codebook, units, residual_mean }
     }
 
     pub(crate) fn kind(&self) -> IndexKind {
@@ -176,11 +206,12 @@ impl Quantizer {
         // A cosine is the L2 form of unit vectors; what a vector lacks to unit length (a zero vector: 1) is added back.
         let lack = if self.metric == Metric::Cosine { 1.0 - (kernels.dot)(raw, raw) } else { 0.0 };
         let centroid = self.centroid(list);
-        row.scale = self.product_factor() * gain;
+        row.scale = half::from_f32(self.product_factor() * gain / self.units.length);
         row.byte_step = to_bytes(residual, &mut row.bytes);
-        (row.add, row.byte_add) = (0.0, 0.0);
+        (row.add, row.byte_add) = (half::from_f32(0.0), 0.0);
         if self.metric != Metric::Dot {
-            row.add = square + 2.0 * gain * (kernels.dot)(centroid, decoded) + lack;
+            let add = square + 2.0 * gain * (kernels.dot)(centroid, decoded) + lack;
+            row.add = half::from_f32(add / self.units.square());
             decoded.iter_mut().zip(&row.bytes).for_each(|(r, &b)| *r = f32::from(b as i8) * row.byte_step);
             row.byte_add = (kernels.dot)(decoded, decoded) + 2.0 * (kernels.dot)(centroid, decoded) + lack;
         }

@@ -203,6 +203,7 @@ impl Lists<'_> {
     /// Leaves the `wanted` candidates of least (estimate, position) in `scratch.candidates`; returns the rows scanned.
     fn collect_candidates(self, wanted: usize, scratch: &mut Scratch) -> usize {
         let Scratch { kernels, probes, table, candidates, .. } = scratch;
+        let units = self.quantizer.units;
         let mut held = 0;
         let mut threshold = f32::INFINITY;
         let mut scanned = 0;
@@ -210,20 +211,20 @@ impl Lists<'_> {
         for (at, probe) in probes.iter().enumerate() {
             let live = &self.lists[probe.list];
             let Rows::Coded(rows) = &live.list.rows else { continue };
-            if let Some(Rows::Coded(next)) = probes.get(at + 1).map(|next| &self.lists[next.list].list.rows) {
-                // The first blocks; the hardware follows once the scan runs.
-                prefetch(&next.codes[..next.codes.len().min(1024)]);
-                prefetch(&next.factors[..next.factors.len().min(128)]);
-            }
+            let ahead: &[u8] = match probes.get(at + 1).map(|next| &self.lists[next.list].list.rows) {
+                Some(Rows::Coded(next)) => &next.blocks,
+                _ => &[],
+            };
             scanned += live.live_rows;
             let input = ScanInput {
-                codes: &rows.codes,
-                factors: &rows.factors,
+                blocks: &rows.blocks,
+                ahead,
                 live: &live.live,
                 table: &table.entries,
-                table_step: table.step,
-                table_bias: table.bias,
-                base: probe.base,
+                // In the units of the addends; all are powers of two.
+                table_step: table.step / units.length,
+                table_bias: table.bias / units.length,
+                base: probe.base / units.square(),
                 position: probe.position,
             };
             let mut block = 0;

@@ -8,7 +8,7 @@ use super::kernels::{self, Kernels};
 use super::kmeans::{Clustering, ListBounds};
 use super::list::{LiveList, PostingList};
 use super::product::Codebook;
-use super::quantizer::{Quantizer, QuantizerParts};
+use super::quantizer::{FactorUnits, Quantizer, QuantizerParts};
 use super::random::SplitMix64;
 use super::rotation::Rotation;
 use super::sealed::Sealed;
@@ -171,12 +171,19 @@ impl Trainer<'_> {
             rotation,
             centroids: Vec::new(),
             codebook: None,
+            units: FactorUnits::new(1.0),
             residual_mean: 0.0,
         };
         let projected = project_sample(&parts, sample, &held_out, kernels);
         let centroids = self.centroids(&projected, total);
-        let codebook = (self.spec.kind == IndexKind::IvfPq).then(|| self.codebook(&projected, &centroids));
-        (Quantizer::new(QuantizerParts { centroids, codebook, ..parts }, kernels), truth)
+        let (codebook, units) = match self.spec.kind {
+            IndexKind::IvfPq => {
+                let (codebook, residual_mean) = self.codebook(&projected, &centroids);
+                (Some(codebook), FactorUnits::new(residual_mean))
+            }
+            _ => (None, parts.units),
+        };
+        (Quantizer::new(QuantizerParts { centroids, codebook, units, ..parts }, kernels), truth)
     }
 
     /// Places of the sample that serve as queries: few beside the rows that train.
@@ -199,21 +206,25 @@ impl Trainer<'_> {
         clustering.balance(&centroids, bounds, &mut self.rng)
     }
 
-    /// Trains the codebook on unit residuals.
-    fn codebook(&mut self, projected: &[f32], centroids: &[f32]) -> Codebook {
+    /// Trains the codebook on unit residuals; their mean square beside.
+    fn codebook(&mut self, projected: &[f32], centroids: &[f32]) -> (Codebook, f32) {
         let (d, kernels) = (self.spec.dimension, self.kernels);
         let rows = &projected[..projected.len().min(CODEBOOK_ROWS_MAX * d)];
         let nearest = Clustering { rows, dimension: d, kernels }.assign(centroids);
         let mut residuals = Vec::with_capacity(rows.len());
+        let mut squares = 0f64;
         for (row, &c) in rows.chunks_exact(d).zip(&nearest) {
             let centroid = &centroids[c as usize * d..(c as usize + 1) * d];
-            let length = (kernels.l2)(row, centroid).sqrt();
+            let square = (kernels.l2)(row, centroid);
+            squares += f64::from(square);
+            let length = square.sqrt();
             if length > 0.0 {
                 residuals.extend(row.iter().zip(centroid).map(|(x, c)| (x - c) / length));
             }
         }
         let width = Codebook::fitting_width(d, self.spec.subspace_width);
-        Codebook::train(&residuals, d, width, kernels, &mut self.rng)
+        let mean = squares / nearest.len().max(1) as f64;
+        (Codebook::train(&residuals, d, width, kernels, &mut self.rng), mean as f32)
     }
 }
 

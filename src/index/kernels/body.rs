@@ -2,7 +2,7 @@
 //! into the scalar table as it stands and into the AVX2 table under `target_feature`: the compiler may widen the loops but never
 //! reorders or fuses f32 operations, so both give the same bits. Called by `scalar` and `avx2` only.
 
-use super::{LANES, Panels, SUBSPACE_CODES};
+use super::{BLOCK_ROWS, LANES, Panels, SUBSPACE_CODES, ScanInput, ScanProgress, pack_candidate};
 
 /// Folds 32 lanes in a fixed tree: 16 + 16, 8 + 8, 4 + 4, 2 + 2, 1 + 1.
 #[inline(always)]
@@ -147,4 +147,36 @@ pub(super) fn scores(panels: &Panels, query: &[f32], base: &[f32], factor: f32, 
             out[j] = base[j] + sums[j] * factor;
         }
     }
+}
+
+/// The scan's loop over blocks. `estimate` writes the estimates of a block's rows and gives the bits of those not above the
+/// threshold.
+#[inline(always)]
+pub(super) fn scan(
+    input: &ScanInput<'_>,
+    first_block: usize,
+    out: &mut [u64],
+    estimate: impl Fn(usize, &mut [f32; BLOCK_ROWS]) -> u32,
+) -> ScanProgress {
+    input.check();
+    let mut estimates = [0f32; BLOCK_ROWS];
+    let mut progress = ScanProgress { next_block: first_block, written: 0 };
+    while progress.next_block < input.live.len() && out.len() - progress.written >= BLOCK_ROWS {
+        let block = progress.next_block;
+        progress.next_block += 1;
+        input.prefetch_after(block);
+        let live = input.live[block];
+        if live == 0 {
+            continue;
+        }
+        let mut kept = estimate(block, &mut estimates) & live;
+        let position = input.position + (block * BLOCK_ROWS) as u32;
+        while kept != 0 {
+            let row = kept.trailing_zeros();
+            kept &= kept - 1;
+            out[progress.written] = pack_candidate(estimates[row as usize], position + row);
+            progress.written += 1;
+        }
+    }
+    progress
 }
