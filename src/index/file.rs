@@ -2,8 +2,8 @@
 //! more than the bytes it was given announce. Called by `shard`, which writes and reads the file.
 //!
 //! Layout: `VSIX`, version; metric, subspace width (0: IVF-Flat), dimension, lists, whether rotated (u32 each); mean residual and
-//! unit of the factors (f32 each); settings; mean, signs, centroids, words (f32 each); each list: rows u32, live words, ids (17 bytes each), versions (u64 each),
-//! then code blocks and int8 records, or f32 rows; CRC-32C of all before.
+//! unit of the factors (f32 each); settings; mean, signs, centroids, words (f32 each); each list: rows u32, live words, ordinals
+//! (u32 each), then code blocks and int8 records, or f32 rows; CRC-32C of all before.
 
 use super::calibrate::{CALIBRATED_K, Calibration, Setting};
 use super::kernels::{self, BLOCK_ROWS, SUBSPACE_CODES, block_bytes};
@@ -13,7 +13,7 @@ use super::quantizer::{FactorUnits, Quantizer, QuantizerParts};
 use super::rotation::Rotation;
 use super::sealed::Sealed;
 use crate::mutants::mutant;
-use crate::types::{Metric, PointId};
+use crate::types::Metric;
 use std::sync::Arc;
 
 const MAGIC: [u8; 4] = *b"VSIX";
@@ -95,7 +95,7 @@ impl Sealed {
     }
 }
 
-const fn field(field: &'static str) -> IndexFileError {
+pub(crate) const fn field(field: &'static str) -> IndexFileError {
     IndexFileError::Field { field }
 }
 
@@ -114,8 +114,7 @@ impl Writer {
         let list = &live.list;
         self.u32(list.len() as u32);
         live.live.iter().for_each(|&word| self.u32(word));
-        list.ids.iter().for_each(|id| self.0.extend(id.to_key()));
-        list.versions.iter().for_each(|v| self.0.extend(v.to_le_bytes()));
+        list.ordinals.iter().for_each(|&ordinal| self.u32(ordinal));
         match &list.rows {
             Rows::Exact(vectors) => self.f32s(vectors),
             Rows::Coded(rows) => {
@@ -217,10 +216,7 @@ impl<'a> Reader<'a> {
         if beyond != 0 && live.last().is_some_and(|word| word >> beyond != 0) {
             return Err(field("live bits"));
         }
-        let keys = self.take(rows, PointId::KEY_LEN, "ids")?.chunks_exact(PointId::KEY_LEN);
-        let ids: Vec<PointId> = keys.map(|key| PointId::from_key(key).ok_or(field("ids"))).collect::<Result<_, _>>()?;
-        let versions = self.take(rows, 8, "versions")?.chunks_exact(8);
-        let versions = versions.map(|c| u64::from_le_bytes(c.try_into().unwrap_or_default())).collect();
+        let ordinals = self.u32s(rows, "ordinals")?;
         let numbers = rows.checked_mul(dimension).ok_or(field("rows of a list"))?;
         let rows = match pairs {
             None => Rows::Exact(self.f32s(numbers, "vectors")?),
@@ -231,6 +227,6 @@ impl<'a> Reader<'a> {
             }),
         };
         let live_rows = live.iter().map(|word| word.count_ones() as usize).sum();
-        Ok(LiveList { list: Arc::new(PostingList { ids, versions, rows }), live, live_rows })
+        Ok(LiveList { list: Arc::new(PostingList { ordinals, rows }), live, live_rows })
     }
 }

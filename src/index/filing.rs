@@ -5,18 +5,11 @@
 use super::batch::Batch;
 use super::kernels::Kernels;
 use super::list::{LiveList, PostingList};
+use super::locations::Location;
 use super::quantizer::Quantizer;
 use super::tail::{Chunk, TailSlot};
-use crate::types::PointId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// Where a live row is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Location {
-    Tail(TailSlot),
-    List { list: u32, slot: u32 },
-}
 
 /// A consistent copy of what filing needs. Pure and `Send`: run it on any thread.
 pub struct FilingJob {
@@ -69,7 +62,7 @@ impl FilingJob {
             for slot in chunk.live_slots() {
                 let d = self.quantizer.dimension;
                 let vector = &chunk.rows.vectors[slot * d..(slot + 1) * d];
-                batch.add(chunk.rows.ids[slot], chunk.rows.versions[slot], vector);
+                batch.add(chunk.rows.ordinals[slot], vector);
                 origins.push(Location::Tail(TailSlot { chunk: *number, slot: slot as u32 }));
                 if batch.is_full() {
                     self.flush(&mut batch, &mut origins, &mut open, &mut filed);
@@ -122,9 +115,10 @@ impl OpenList {
 }
 
 impl ChangedList {
-    /// Slots, ids and origins of the rows that are not where they were.
-    pub(crate) fn moved(&self) -> impl Iterator<Item = (usize, PointId, Location)> + '_ {
+    /// Slots, ordinals and origins of the rows that are not where they were. A row is still current if its ordinal is at its
+    /// origin: places in the tail and, within an epoch, in lists are never used twice.
+    pub(crate) fn moved(&self) -> impl Iterator<Item = (usize, u32, Location)> + '_ {
         let slots = self.kept..self.rows.len();
-        slots.zip(&self.origins).map(|(slot, &origin)| (slot, self.rows.ids[slot], origin))
+        slots.zip(&self.origins).map(|(slot, &origin)| (slot, self.rows.ordinals[slot], origin))
     }
 }

@@ -3,14 +3,13 @@
 //! Called by `train`, `filing`, `search`, `file` and `vector_index`.
 
 use super::kernels::{BLOCK_ROWS, PAIR_BYTES, block_bytes};
-use crate::types::PointId;
 use std::sync::Arc;
 
 /// The rows of one list, in slot order.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PostingList {
-    pub(crate) ids: Vec<PointId>,
-    pub(crate) versions: Vec<u64>,
+    /// The point of each row, meaningful while the row is live.
+    pub(crate) ordinals: Vec<u32>,
     pub(crate) rows: Rows,
 }
 
@@ -63,11 +62,11 @@ pub(crate) struct EncodedRow {
 impl PostingList {
     pub(crate) fn coded(pairs: usize) -> PostingList {
         let rows = Rows::Coded(CodedRows { pairs, ..CodedRows::default() });
-        PostingList { ids: Vec::new(), versions: Vec::new(), rows }
+        PostingList { ordinals: Vec::new(), rows }
     }
 
     pub(crate) fn exact() -> PostingList {
-        PostingList { ids: Vec::new(), versions: Vec::new(), rows: Rows::Exact(Vec::new()) }
+        PostingList { ordinals: Vec::new(), rows: Rows::Exact(Vec::new()) }
     }
 
     /// A list of the same form without rows.
@@ -79,20 +78,18 @@ impl PostingList {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.ids.len()
+        self.ordinals.len()
     }
 
-    pub(crate) fn push_coded(&mut self, id: PointId, version: u64, row: &EncodedRow) {
+    pub(crate) fn push_coded(&mut self, ordinal: u32, row: &EncodedRow) {
         let slot = self.len();
-        self.ids.push(id);
-        self.versions.push(version);
+        self.ordinals.push(ordinal);
         let Rows::Coded(rows) = &mut self.rows else { unreachable!("a coded row goes to a coded list") };
         rows.push(slot, row);
     }
 
-    pub(crate) fn push_exact(&mut self, id: PointId, version: u64, vector: &[f32]) {
-        self.ids.push(id);
-        self.versions.push(version);
+    pub(crate) fn push_exact(&mut self, ordinal: u32, vector: &[f32]) {
+        self.ordinals.push(ordinal);
         let Rows::Exact(vectors) = &mut self.rows else { unreachable!("an f32 row goes to an f32 list") };
         vectors.extend_from_slice(vector);
     }
@@ -100,18 +97,17 @@ impl PostingList {
     /// Appends a row of another list of the same form and centroid.
     pub(crate) fn push_from(&mut self, other: &PostingList, slot: usize, dimension: usize) {
         match &other.rows {
-            Rows::Coded(rows) => self.push_coded(other.ids[slot], other.versions[slot], &rows.row(slot, dimension)),
+            Rows::Coded(rows) => self.push_coded(other.ordinals[slot], &rows.row(slot, dimension)),
             Rows::Exact(vectors) => {
                 let vector = &vectors[slot * dimension..(slot + 1) * dimension];
-                self.push_exact(other.ids[slot], other.versions[slot], vector);
+                self.push_exact(other.ordinals[slot], vector);
             }
         }
     }
 
     /// Gives back the room that appending left over.
     pub(crate) fn shrink(&mut self) {
-        self.ids.shrink_to_fit();
-        self.versions.shrink_to_fit();
+        self.ordinals.shrink_to_fit();
         match &mut self.rows {
             Rows::Coded(rows) => {
                 rows.blocks.shrink_to_fit();
@@ -126,7 +122,7 @@ impl PostingList {
             Rows::Coded(r) => r.blocks.capacity() + r.records.capacity(),
             Rows::Exact(vectors) => vectors.capacity() * 4,
         };
-        content + self.ids.capacity() * size_of::<PointId>() + self.versions.capacity() * 8 + size_of::<PostingList>()
+        content + self.ordinals.capacity() * 4 + size_of::<PostingList>()
     }
 }
 
@@ -217,11 +213,6 @@ impl LiveList {
 
     pub(crate) fn is_live(&self, slot: usize) -> bool {
         self.live[slot / BLOCK_ROWS] >> (slot % BLOCK_ROWS) & 1 == 1
-    }
-
-    /// Whether the slot is live and holds this id.
-    pub(crate) fn holds(&self, slot: usize, id: PointId) -> bool {
-        self.list.ids.get(slot) == Some(&id) && self.is_live(slot)
     }
 
     /// Takes other rows, of which the first `kept` are the present ones; all others are dead.

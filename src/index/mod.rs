@@ -2,7 +2,7 @@
 //! clock, thread or I/O; chance comes from a seed. The same rows, seed and queries give the same bytes and answers on every CPU.
 //!
 //! A [`VectorIndex`] is a flat tail of f32 rows and, once trained, immutable posting lists with live bits. An upsert lands in the
-//! tail and is found by the next search. [`train`] builds lists from a consistent view, [`FilingJob::run`] moves the tail's rows
+//! tail and is found by the next search. Rows go by ordinal, which [`Points`] gives to ids. [`train`] builds lists from a consistent view, [`FilingJob::run`] moves the tail's rows
 //! into them; both run off the caller's lock and are then installed. A search ranks the lists, scans 4-bit codes with one look-up
 //! table, re-ranks candidates in int8, and leaves the f32 re-score to the caller, who has the vectors.
 //!
@@ -16,6 +16,8 @@ mod filing;
 pub mod kernels;
 mod kmeans;
 mod list;
+mod locations;
+mod points;
 mod product;
 mod quantizer;
 mod random;
@@ -35,10 +37,11 @@ mod tests;
 pub use distance::{distance, normalize};
 pub use file::IndexFileError;
 pub use filing::{Filed, FilingJob};
+pub use points::Points;
 pub use sealed::Sealed;
 pub use search::Scratch;
 pub use spec::{Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchStats};
-pub use train::{RowSource, RowVisitor, SourceError, TrainError, train};
+pub use train::{Built, RowSource, RowVisitor, SourceError, TrainError, train};
 pub use vector_index::{InstallError, Installed, VectorIndex};
 
 /// The name of the kernels in use: `scalar`, `avx2` or `avx512`.

@@ -8,7 +8,7 @@ use super::list::{EncodedRow, PostingList};
 use super::product::Codebook;
 use super::rotation::Rotation;
 use super::spec::{IndexKind, IndexSpec};
-use crate::types::{Metric, PointId};
+use crate::types::Metric;
 
 /// Adding it to a number of [−2^21, 2^21] rounds half to even and leaves the integer, in two's complement, in the low bits.
 pub(crate) const ROUND_SIGNED: f32 = 12_582_912.0;
@@ -164,7 +164,7 @@ impl Quantizer {
     /// Appends a row to its list; returns its squared residual. `projected` as [`Quantizer::project_row`] gave it.
     pub(crate) fn push(
         &self,
-        (id, version, raw): (PointId, u64, &[f32]),
+        (ordinal, raw): (u32, &[f32]),
         projected: &[f32],
         (list, rows): (usize, &mut PostingList),
         scratch: &mut EncodeScratch,
@@ -175,10 +175,10 @@ impl Quantizer {
         residual.extend(projected.iter().zip(self.centroid(list)).map(|(x, c)| x - c));
         let square = (kernels.dot)(residual, residual);
         match &self.codebook {
-            None => rows.push_exact(id, version, raw),
+            None => rows.push_exact(ordinal, raw),
             Some(codebook) => {
                 self.encode(codebook, raw, list, square, scratch, kernels);
-                rows.push_coded(id, version, &scratch.row);
+                rows.push_coded(ordinal, &scratch.row);
             }
         }
         square

@@ -4,6 +4,7 @@
 use super::distance;
 use super::kernels::{self, BLOCK_ROWS, Kernels, ScanInput, candidate_estimate, order_bits, prefetch};
 use super::list::{CodedRows, LiveList, Rows};
+use super::points::Points;
 use super::product::LookupTable;
 use super::quantizer::{Quantizer, quantise_query};
 use super::spec::{Hit, SearchStats};
@@ -46,6 +47,7 @@ struct Reranked {
 /// The lists and what they are encoded against.
 #[derive(Clone, Copy)]
 pub(crate) struct Lists<'a> {
+    pub(crate) points: &'a Points,
     pub(crate) quantizer: &'a Quantizer,
     pub(crate) lists: &'a [LiveList],
 }
@@ -144,7 +146,7 @@ impl Lists<'_> {
             limit = upper(kth);
         }
         let beyond = |r: &Reranked| r.distance - r.error > limit;
-        hits.extend(scratch.reranked.iter().filter(|r| k > 0 && !beyond(r)).map(|r| self.hit(r)));
+        hits.extend(scratch.reranked.iter().filter(|r| k > 0 && !beyond(r)).filter_map(|r| self.hit(r)));
         stats
     }
 
@@ -191,7 +193,7 @@ impl Lists<'_> {
                 let vector = &vectors[slot * d..(slot + 1) * d];
                 let distance = distance::exact(scratch.kernels, self.quantizer.metric, query, vector);
                 if top.accepts(distance) {
-                    top.push(Hit { id: live.list.ids[slot], version: live.list.versions[slot], distance, exact: true });
+                    top.extend(Hit::of(self.points, live.list.ordinals[slot], distance, true));
                 }
             }
             scanned += live.live_rows;
@@ -289,19 +291,18 @@ impl Lists<'_> {
     }
 
     fn nearest_reranked(self, wanted: usize, reranked: &mut Vec<Reranked>, hits: &mut Vec<Hit>) {
-        let id = |r: &Reranked| self.lists[r.list].list.ids[r.slot];
+        let id = |r: &Reranked| self.points.id(self.lists[r.list].list.ordinals[r.slot]);
         if wanted < reranked.len() {
             reranked.select_nth_unstable_by(wanted - 1, |a, b| {
                 a.distance.total_cmp(&b.distance).then_with(|| id(a).cmp(&id(b)))
             });
             reranked.truncate(wanted);
         }
-        hits.extend(reranked.iter().map(|r| self.hit(r)));
+        hits.extend(reranked.iter().filter_map(|r| self.hit(r)));
     }
 
-    fn hit(self, r: &Reranked) -> Hit {
-        let list = &self.lists[r.list].list;
-        Hit { id: list.ids[r.slot], version: list.versions[r.slot], distance: r.distance, exact: false }
+    fn hit(self, r: &Reranked) -> Option<Hit> {
+        Hit::of(self.points, self.lists[r.list].list.ordinals[r.slot], r.distance, false)
     }
 }
 

@@ -3,9 +3,10 @@
 
 use super::distance;
 use super::kernels::Kernels;
+use super::points::Points;
 use super::spec::Hit;
 use super::top::TopHits;
-use crate::types::{Metric, PointId};
+use crate::types::Metric;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -22,8 +23,7 @@ pub(crate) struct TailSlot {
 /// The rows of a chunk, in slot order. Shared with a filing job once full.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ChunkRows {
-    pub(crate) ids: Vec<PointId>,
-    pub(crate) versions: Vec<u64>,
+    pub(crate) ordinals: Vec<u32>,
     /// `d` numbers a row.
     pub(crate) vectors: Vec<f32>,
 }
@@ -37,16 +37,13 @@ pub(crate) struct Chunk {
 
 impl Chunk {
     fn new(dimension: usize) -> Chunk {
-        let rows = ChunkRows {
-            ids: Vec::with_capacity(CHUNK_ROWS),
-            versions: Vec::with_capacity(CHUNK_ROWS),
-            vectors: Vec::with_capacity(CHUNK_ROWS * dimension),
-        };
+        let rows =
+            ChunkRows { ordinals: Vec::with_capacity(CHUNK_ROWS), vectors: Vec::with_capacity(CHUNK_ROWS * dimension) };
         Chunk { rows: Arc::new(rows), live: [0; CHUNK_ROWS / 64], live_rows: 0 }
     }
 
     fn is_full(&self) -> bool {
-        self.rows.ids.len() == CHUNK_ROWS
+        self.rows.ordinals.len() == CHUNK_ROWS
     }
 
     fn is_sparse(&self) -> bool {
@@ -97,7 +94,7 @@ impl Tail {
     }
 
     /// Appends a row. Cost: the copy.
-    pub(crate) fn push(&mut self, id: PointId, version: u64, vector: &[f32]) -> TailSlot {
+    pub(crate) fn push(&mut self, ordinal: u32, vector: &[f32]) -> TailSlot {
         let chunk_number = match self.chunks.last_key_value() {
             Some((&number, chunk)) if !chunk.is_full() => number,
             _ => {
@@ -110,9 +107,8 @@ impl Tail {
         let chunk = self.chunks.entry(chunk_number).or_insert_with(|| Chunk::new(self.dimension));
         // Only full chunks are ever shared, so this does not copy.
         let rows = Arc::make_mut(&mut chunk.rows);
-        let slot = rows.ids.len();
-        rows.ids.push(id);
-        rows.versions.push(version);
+        let slot = rows.ordinals.len();
+        rows.ordinals.push(ordinal);
         rows.vectors.extend_from_slice(vector);
         chunk.live[slot / 64] |= 1 << (slot % 64);
         chunk.live_rows += 1;
@@ -120,14 +116,9 @@ impl Tail {
         TailSlot { chunk: chunk_number, slot: slot as u32 }
     }
 
-    /// Ids of the live rows, oldest chunk first.
-    pub(crate) fn ids(&self) -> impl Iterator<Item = PointId> + '_ {
-        self.chunks.values().flat_map(|chunk| chunk.live_slots().map(|slot| chunk.rows.ids[slot]))
-    }
-
-    /// The version of a live row.
-    pub(crate) fn version(&self, at: TailSlot) -> Option<u64> {
-        self.chunks.get(&at.chunk).map(|chunk| chunk.rows.versions[at.slot as usize])
+    /// Ordinals of the live rows, oldest chunk first.
+    pub(crate) fn ordinals(&self) -> impl Iterator<Item = u32> + '_ {
+        self.chunks.values().flat_map(|chunk| chunk.live_slots().map(|slot| chunk.rows.ordinals[slot]))
     }
 
     /// Makes a live row dead. A full chunk with fewer than half of its rows live leaves the tail; those rows are returned, still
@@ -168,21 +159,20 @@ impl Tail {
     }
 
     /// Scores every live row exactly.
-    pub(crate) fn search(&self, metric: Metric, query: &[f32], top: &mut TopHits, kernels: &Kernels) {
+    pub(crate) fn search(&self, points: &Points, metric: Metric, query: &[f32], top: &mut TopHits, kernels: &Kernels) {
         for chunk in self.chunks.values() {
             for slot in chunk.live_slots() {
                 let vector = &chunk.rows.vectors[slot * self.dimension..(slot + 1) * self.dimension];
                 let distance = distance::exact(kernels, metric, query, vector);
                 if top.accepts(distance) {
-                    let (id, version) = (chunk.rows.ids[slot], chunk.rows.versions[slot]);
-                    top.push(Hit { id, version, distance, exact: true });
+                    top.extend(Hit::of(points, chunk.rows.ordinals[slot], distance, true));
                 }
             }
         }
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
-        let row = 4 * self.dimension + size_of::<PointId>() + 8;
+        let row = 4 * self.dimension + 4;
         self.chunks.len() * (CHUNK_ROWS * row + size_of::<Chunk>() + size_of::<ChunkRows>())
     }
 }

@@ -2,6 +2,7 @@
 
 use super::calibrate::Calibration;
 use super::list::LiveList;
+use super::points::Points;
 use super::quantizer::Quantizer;
 use super::sealed::Sealed;
 use super::search::Lists;
@@ -47,8 +48,8 @@ impl Trained {
         self.sparse_lists += usize::from(live.wants_compaction() && !before);
     }
 
-    pub(crate) fn view(&self) -> Lists<'_> {
-        Lists { quantizer: &self.quantizer, lists: &self.lists }
+    pub(crate) fn view<'a>(&'a self, points: &'a Points) -> Lists<'a> {
+        Lists { points, quantizer: &self.quantizer, lists: &self.lists }
     }
 
     /// Mean squared residual of filed rows, relative to training; 1 while too few to judge.
@@ -56,10 +57,6 @@ impl Trained {
         let mean = (self.filed_residual / self.filed_rows.max(1) as f64) as f32;
         let drift = mean / self.quantizer.residual_mean;
         if self.filed_rows >= DRIFT_ROWS_MIN && drift.is_finite() { drift } else { 1.0 }
-    }
-
-    pub(crate) fn version(&self, list: u32, slot: u32) -> u64 {
-        self.lists[list as usize].list.versions[slot as usize]
     }
 
     /// Filed rows, at least a tenth as many as were trained on, lie much farther from their centroids than those did.
