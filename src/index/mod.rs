@@ -8,11 +8,13 @@
 //!
 //! Called by `shard`. [`distance`] is the one exact distance of the system.
 
+mod allowed;
 mod batch;
 mod calibrate;
 mod distance;
 mod file;
 mod filing;
+mod filtered;
 pub mod kernels;
 mod kmeans;
 mod list;
@@ -21,6 +23,7 @@ mod points;
 mod product;
 mod quantizer;
 mod random;
+mod reach;
 mod rotation;
 mod sealed;
 mod search;
@@ -34,13 +37,14 @@ mod vector_index;
 #[cfg(test)]
 mod tests;
 
+pub use allowed::Allowed;
 pub use distance::{distance, normalize};
 pub use file::IndexFileError;
 pub use filing::{Filed, FilingJob};
 pub use points::Points;
 pub use sealed::Sealed;
 pub use search::Scratch;
-pub use spec::{Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchStats};
+pub use spec::{FilterPlan, Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchStats};
 pub use train::{Built, RowSource, RowVisitor, SourceError, TrainError, train};
 pub use vector_index::{InstallError, Installed, VectorIndex};
 

@@ -70,6 +70,11 @@ impl Points {
         self.live.get(word).is_some_and(|word| word >> bit & 1 == 1)
     }
 
+    /// A bit an ordinal: whether it belongs to a point.
+    pub fn live_words(&self) -> &[u64] {
+        &self.live
+    }
+
     /// Notes a point's version. A known point keeps its ordinal, a new one gets the lowest that is free.
     ///
     /// # Panics

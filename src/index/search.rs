@@ -1,6 +1,10 @@
 //! A search over posting lists: rank the lists, one look-up table, scan the codes of the nearest, re-rank candidates in int8.
 //! Candidates are collected below a threshold and cut in batches. Called by `vector_index` and `calibrate`.
 
+mod filtered;
+
+pub(crate) use filtered::FilteredPlan;
+
 use super::distance;
 use super::kernels::{self, BLOCK_ROWS, Kernels, ScanInput, candidate_estimate, order_bits, prefetch};
 use super::list::{CodedRows, LiveList, Rows};
@@ -139,15 +143,20 @@ impl Lists<'_> {
         }
         self.rerank_all(scratch);
         stats.reranked = scratch.reranked.len();
+        self.possible_hits(k, &mut scratch.reranked, hits);
+        stats
+    }
+
+    /// Appends those of the re-ranked rows that may be among the k nearest of them.
+    fn possible_hits(self, k: usize, reranked: &mut [Reranked], hits: &mut Vec<Hit>) {
         let mut limit = f32::INFINITY;
-        if (1..scratch.reranked.len()).contains(&k) {
+        if (1..reranked.len()).contains(&k) {
             let upper = |r: &Reranked| r.distance + r.error;
-            let (_, kth, _) = scratch.reranked.select_nth_unstable_by(k - 1, |a, b| upper(a).total_cmp(&upper(b)));
+            let (_, kth, _) = reranked.select_nth_unstable_by(k - 1, |a, b| upper(a).total_cmp(&upper(b)));
             limit = upper(kth);
         }
         let beyond = |r: &Reranked| r.distance - r.error > limit;
-        hits.extend(scratch.reranked.iter().filter(|r| k > 0 && !beyond(r)).filter_map(|r| self.hit(r)));
-        stats
+        hits.extend(reranked.iter().filter(|r| k > 0 && !beyond(r)).filter_map(|r| self.hit(r)));
     }
 
     /// All lists with live rows in the order in which a search visits them.
@@ -205,7 +214,6 @@ impl Lists<'_> {
     /// Leaves the `wanted` candidates of least (estimate, position) in `scratch.candidates`; returns the rows scanned.
     fn collect_candidates(self, wanted: usize, scratch: &mut Scratch) -> usize {
         let Scratch { kernels, probes, table, candidates, .. } = scratch;
-        let units = self.quantizer.units;
         let mut held = 0;
         let mut threshold = f32::INFINITY;
         let mut scanned = 0;
@@ -218,35 +226,42 @@ impl Lists<'_> {
                 _ => &[],
             };
             scanned += live.live_rows;
-            let input = ScanInput {
-                blocks: &rows.blocks,
-                ahead,
-                live: &live.live,
-                table: &table.entries,
-                // In the units of the addends; all are powers of two.
-                table_step: table.step / units.length,
-                table_bias: table.bias / units.length,
-                base: probe.base / units.square(),
-                position: probe.position,
-            };
+            let input = self.scan_input(rows, &live.live, ahead, table, *probe);
             let mut block = 0;
             while block < live.live.len() {
                 let progress = (kernels.scan)(&input, block, threshold, &mut candidates[held..]);
                 block = progress.next_block;
                 held += progress.written;
                 if candidates.len() - held < BLOCK_ROWS {
-                    candidates[..held].select_nth_unstable(wanted - 1);
-                    threshold = candidate_estimate(candidates[wanted - 1]);
-                    held = wanted;
+                    held = cut(&mut candidates[..held], wanted, &mut threshold);
                 }
             }
         }
+        held = cut(&mut candidates[..held], wanted, &mut threshold);
         candidates.truncate(held);
-        if held > wanted {
-            candidates.select_nth_unstable(wanted - 1);
-            candidates.truncate(wanted);
-        }
         scanned
+    }
+
+    fn scan_input<'s>(
+        self,
+        rows: &'s CodedRows,
+        live: &'s [u32],
+        ahead: &'s [u8],
+        table: &'s LookupTable,
+        probe: Probe,
+    ) -> ScanInput<'s> {
+        // In the units of the addends; all are powers of two.
+        let units = self.quantizer.units;
+        ScanInput {
+            blocks: &rows.blocks,
+            ahead,
+            live,
+            table: &table.entries,
+            table_step: table.step / units.length,
+            table_bias: table.bias / units.length,
+            base: probe.base / units.square(),
+            position: probe.position,
+        }
     }
 
     /// Int8 distances of the candidates, into `scratch.reranked`.
@@ -304,6 +319,16 @@ impl Lists<'_> {
     fn hit(self, r: &Reranked) -> Option<Hit> {
         Hit::of(self.points, self.lists[r.list].list.ordinals[r.slot], r.distance, false)
     }
+}
+
+/// Moves the `wanted` least candidates to the front and lowers the threshold to the last of them; returns how many are left.
+fn cut(candidates: &mut [u64], wanted: usize, threshold: &mut f32) -> usize {
+    if candidates.len() <= wanted {
+        return candidates.len();
+    }
+    let (_, last, _) = candidates.select_nth_unstable(wanted - 1);
+    *threshold = candidate_estimate(*last);
+    wanted
 }
 
 /// A query ready for int8 rows.

@@ -4,6 +4,7 @@
 
 use super::{
     files::IndexFiles,
+    filling,
     records::{Records, View},
     round::components,
     state::{State, prepared},
@@ -30,6 +31,7 @@ pub struct Indexer {
 /// One piece of work.
 #[derive(Clone, Debug)]
 enum Work {
+    Fill,
     Train(VectorName),
     File(VectorName),
     Save,
@@ -74,6 +76,9 @@ impl Indexer {
 
     fn next_work(&self) -> Option<Work> {
         let indexes = self.state.indexes();
+        if indexes.payload().wants_filling() {
+            return Some(Work::Fill);
+        }
         let find = |wants: fn(&VectorIndex) -> bool| {
             indexes.iter().find(|(_, index)| wants(index)).map(|(name, _)| name.clone())
         };
@@ -94,6 +99,10 @@ impl Indexer {
 impl Indexer {
     async fn perform(&self, work: &Work, stop: &Shutdown) -> Result<()> {
         match work {
+            Work::Fill => {
+                let (state, stop) = (self.state.clone(), stop.clone());
+                rt::compute::io(move || filling::fill(&state, &stop)).await
+            }
             Work::Train(name) => {
                 self.state.set_training(true);
                 let trained = self.train(name, stop).await;

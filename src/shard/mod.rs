@@ -3,6 +3,7 @@
 
 mod command;
 mod files;
+mod filling;
 mod host;
 mod indexer;
 mod machine;
@@ -14,6 +15,7 @@ mod records;
 mod replica;
 mod round;
 mod search;
+mod selection;
 mod settings;
 mod state;
 mod stats;

@@ -121,7 +121,8 @@ pub struct SearchHit {
 /// How an answer was found.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Explain {
-    /// `exact`, `flat`, `ivf` or `filter_scan`.
+    /// `exact`, `flat`, `ivf`; with a filter `filter_gather` (the matches, exactly), `filter_flat`, `filter_ivf` or
+    /// `filter_scan` (every point is read).
     pub plan: &'static str,
     pub lists_total: u64,
     pub lists_probed: u64,
@@ -131,6 +132,10 @@ pub struct Explain {
     pub records_read: u64,
     /// Points the filter let pass, if there was one.
     pub filter_matches: Option<u64>,
+    /// Fields of the filter without an index.
+    pub not_indexed: Vec<String>,
+    /// Fields of the filter whose index is still being filled.
+    pub building: Vec<String>,
     /// Recall@10 the calibration measured for the settings used; 1 for exact plans.
     pub estimated_recall: f32,
     /// Microseconds by stage.

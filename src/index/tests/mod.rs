@@ -3,6 +3,7 @@
 mod answers;
 mod bytes;
 mod changes;
+mod filtered;
 
 use super::kernels::{self, Kernels};
 use super::random::SplitMix64;

@@ -6,6 +6,7 @@
 //! on a ready field that can tell, else between the points that pass for sure and those that may. Called by `state`, `search`,
 //! `round`, `read` and `indexer`.
 
+mod allowed;
 mod evaluate;
 mod field;
 mod indexes;
@@ -15,10 +16,12 @@ mod numbers;
 mod postings;
 mod set;
 mod terms;
+mod words;
 
 #[cfg(test)]
 mod tests;
 
+pub use allowed::{allowed, members};
 pub use evaluate::{Evaluated, evaluate};
 pub use indexes::{FieldState, PayloadIndexes};
-pub use set::{Bounds, Set};
+pub use set::Set;
