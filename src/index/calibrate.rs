@@ -90,7 +90,8 @@ impl Trial<'_> {
         }
         let least = self.lists_needed(k);
         if self.lists.quantizer.codebook.is_none() {
-            return self.run(k, least, k, false).setting;
+            // Whatever is visited is compared in full.
+            return self.run(k, least, Plan::hits_returned(k), false).setting;
         }
         let mut best: Option<Tried> = None;
         for candidates in CANDIDATE_STEPS.into_iter().filter(|&c| c >= Plan::hits_returned(k)) {
@@ -223,7 +224,7 @@ pub(crate) struct GroundTruth {
 /// One held-out row.
 pub(crate) struct TruthQuery {
     id: PointId,
-    vector: Vec<f32>,
+    pub(crate) vector: Vec<f32>,
     /// Ascending by (distance, id), the row itself left out.
     nearest: Vec<(f32, PointId)>,
 }
@@ -255,7 +256,7 @@ impl GroundTruth {
     }
 
     /// The list of each true neighbour.
-    fn homes(&self, points: &Points, lists: &[LiveList]) -> BTreeMap<PointId, u32> {
+    pub(crate) fn homes(&self, points: &Points, lists: &[LiveList]) -> BTreeMap<PointId, u32> {
         let mut homes: BTreeMap<PointId, u32> =
             self.queries.iter().flat_map(|q| &q.nearest).map(|(_, id)| (*id, 0)).collect();
         for (i, list) in lists.iter().enumerate() {
@@ -298,7 +299,7 @@ impl TruthQuery {
     }
 
     /// The ids of the k nearest and of those as near as the k-th, ascending.
-    fn true_ids(&self, k: usize) -> Vec<PointId> {
+    pub(crate) fn true_ids(&self, k: usize) -> Vec<PointId> {
         let Some(last) = self.neighbours(k).checked_sub(1).map(|i| self.nearest[i].0) else { return Vec::new() };
         let mut ids: Vec<PointId> = self.nearest.iter().take_while(|(d, _)| *d <= last).map(|(_, id)| *id).collect();
         ids.sort_unstable();

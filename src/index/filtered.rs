@@ -10,6 +10,7 @@ use super::spec::{FilterPlan, Hit, SearchOutcome, SearchParams, SearchStats};
 use super::top::TopHits;
 use super::trained::Trained;
 use super::vector_index::VectorIndex;
+use crate::types::Rerank;
 
 /// Up to this many allowed rows each is scored by itself: about where visiting lists begins to be faster.
 const GATHER_ROWS_MAX: usize = 8_000;
@@ -49,7 +50,8 @@ impl VectorIndex {
                 (FilterPlan::Probe, self.probe(trained, (points, query), params, allowed, scratch, &mut found))
             }
         };
-        (found.outcome(stats), plan)
+        let settled = plan == FilterPlan::Probe && self.spec().rerank == Rerank::Int8;
+        (found.outcome(settled, stats), plan)
     }
 
     /// A search for 10 that visits lists however few points are allowed.
@@ -64,7 +66,7 @@ impl VectorIndex {
         let mut found = Found { hits: Vec::new(), tail: TopHits::new(10) };
         let trained = self.trained().expect("a trained index");
         let stats = self.probe(trained, (points, query), &SearchParams::new(10), allowed, &mut scratch, &mut found);
-        (found.outcome(stats), FilterPlan::Probe)
+        (found.outcome(false, stats), FilterPlan::Probe)
     }
 
     /// Scores every allowed row of the tail.
@@ -144,10 +146,10 @@ struct Found {
 }
 
 impl Found {
-    fn outcome(self, stats: SearchStats) -> SearchOutcome {
+    fn outcome(self, settled: bool, stats: SearchStats) -> SearchOutcome {
         let Found { mut hits, tail } = self;
         hits.extend(tail.into_hits());
         hits.sort_unstable_by(Hit::order);
-        SearchOutcome { hits, stats }
+        SearchOutcome { hits, settled, stats }
     }
 }

@@ -17,6 +17,7 @@ mod filing;
 mod filtered;
 pub mod kernels;
 mod kmeans;
+mod lift;
 mod list;
 mod locations;
 mod points;
@@ -33,6 +34,7 @@ mod top;
 mod train;
 mod trained;
 mod vector_index;
+mod visits;
 
 #[cfg(test)]
 mod tests;

@@ -3,8 +3,9 @@
 //!
 //! A row x of the list with centroid c has `|q−c|² = |q−x|² + |r|² + 2⟨q−x, r⟩`, r = x − c, and the last term is about
 //! `2 · |q−x| · |r| · g/√d`, g normal and d the dimensions in which the data varies. So a search whose k-th nearest is at τ visits
-//! lists up to `τ + R² + 2κ · √τ · R`, R the mean |r|; for inner products up to `τ + κ · |q| · R`. κ is measured on the lists
-//! themselves: rows are queries, rows of a sample are what a filter allows. Called by `trained` (measuring) and `search`.
+//! the lists ranked up to `τ + R² + 2κ · √τ · R`, R the mean |r|; for inner products with a query of length 1 up to `τ + κ · R`. κ is
+//! measured on the lists themselves, with the ranks they have (which need not be the plain distance of the centroid): rows are
+//! queries, rows of a sample are what a filter allows. Called by `trained` (measuring) and `search`.
 
 use super::kernels::Kernels;
 use super::list::Rows;
@@ -55,15 +56,16 @@ impl Reach {
         Reach { kappa: quantile(even).max(quantile(corners)) }
     }
 
-    /// The base up to which lists are visited once the k-th nearest found is at `kth`. `residual` is the root mean square of the
-    /// rows' residuals.
-    pub(crate) fn limit(&self, kth: f32, residual: f32, query_length: f32, is_dot: bool) -> f32 {
-        if is_dot {
-            return kth + self.kappa * query_length * residual;
-        }
-        let kth = kth.max(0.0);
-        kth + residual * residual + 2.0 * self.kappa * kth.sqrt() * residual
+    /// How much farther than the k-th nearest row, found at `kth`, lists may rank that are still to be visited. `residual` is the root
+    /// mean square of the rows' residuals.
+    pub(crate) fn margin(&self, kth: f32, residual: f32, is_dot: bool) -> f32 {
+        if is_dot { self.kappa * residual } else { residual * residual + self.kappa * scale(kth, residual) }
     }
+}
+
+/// What κ counts: a standard deviation of `|q−c|²`, but for the dimensions.
+fn scale(kth: f32, residual: f32) -> f32 {
+    2.0 * kth.max(0.0).sqrt() * residual
 }
 
 /// The κ that all but a few needed; 0 for none.
@@ -149,19 +151,22 @@ impl<'a> Sample<'a> {
 
     /// Appends the κ that each neighbour of `query` among `rows` needs to be reached.
     fn needs(&self, query: usize, rows: &[usize], needed: &mut Vec<f32>) {
-        let vector: Vec<f32> = self.row(query).iter().zip(&self.query_shift).map(|(x, shift)| x + shift).collect();
+        let mut vector: Vec<f32> = self.row(query).iter().zip(&self.query_shift).map(|(x, shift)| x + shift).collect();
         let others = rows.iter().copied().filter(|&i| i != query);
         let mut near: Vec<((f32, f32), usize)> = others.map(|i| (self.distances(&vector, self.row(i)), i)).collect();
         near.sort_unstable_by(|a, b| a.0.0.total_cmp(&b.0.0).then(a.1.cmp(&b.1)));
         near.truncate(NEIGHBOURS);
         let kth = near.iter().map(|((_, scanned), _)| *scanned).fold(f32::NEG_INFINITY, f32::max);
         let quantizer = self.lists.quantizer;
-        let length = (self.kernels.dot)(&vector, &vector).sqrt();
+        let query_scale = quantizer.query_scale(&vector, self.kernels);
+        let square = (self.kernels.dot)(&vector, &vector);
+        let mut scores = Vec::new();
+        quantizer.rank(&mut vector, &mut scores, self.kernels);
         for (_, row) in near {
-            let base = quantizer.list_base(&vector, self.homes[row], self.kernels);
+            let score = scores[self.homes[row]];
             let (gap, scale) = match quantizer.metric {
-                Metric::Dot => (base - kth, length * self.residual),
-                _ => (base - kth - self.residual * self.residual, 2.0 * kth.max(0.0).sqrt() * self.residual),
+                Metric::Dot => (score - kth * query_scale, self.residual),
+                _ => (score + square - kth - self.residual * self.residual, scale(kth, self.residual)),
             };
             if scale > 0.0 && gap.is_finite() {
                 needed.push(gap / scale);
@@ -181,8 +186,9 @@ impl Lists<'_> {
                 out.extend(centroid.iter().zip(row.bytes).map(|(c, &byte)| c + f32::from(byte as i8) * row.step));
             }
             Rows::Exact(vectors) => {
-                out.resize(at + d, 0.0);
+                out.resize(at + self.quantizer.space(), 0.0);
                 self.quantizer.project_row(&vectors[slot * d..(slot + 1) * d], &mut out[at..], kernels);
+                out.truncate(at + d);
             }
         }
     }

@@ -6,14 +6,14 @@ mod filtered;
 pub(crate) use filtered::FilteredPlan;
 
 use super::distance;
-use super::kernels::{self, BLOCK_ROWS, Kernels, ScanInput, candidate_estimate, order_bits, prefetch};
+use super::kernels::{self, BLOCK_ROWS, Kernels, ScanInput, candidate_estimate, order_bits, pack_candidate, prefetch};
 use super::list::{CodedRows, LiveList, Rows};
 use super::points::Points;
 use super::product::LookupTable;
 use super::quantizer::{Quantizer, quantise_query};
-use super::spec::{Hit, SearchStats};
+use super::spec::{Hit, IndexKind, SearchStats};
 use super::top::TopHits;
-use crate::types::Metric;
+use crate::types::{Metric, Rerank};
 
 /// The buffers of searches, so that a search allocates little more than its answer. One for each thread that searches;
 /// holds nothing between searches.
@@ -36,6 +36,8 @@ pub struct Scratch {
 struct Probe {
     list: usize,
     base: f32,
+    /// `base` in units of the rows' addends.
+    estimate_base: f32,
     position: u32,
 }
 
@@ -65,7 +67,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Int8-ranked hits that are returned for `k`.
+    /// Int8-ranked hits that are returned for `k`, where they are then scored again in f32.
     pub(crate) fn hits_returned(k: usize) -> usize {
         (2 * k).max(16)
     }
@@ -113,13 +115,20 @@ impl Lists<'_> {
         }
         self.choose_probes(query, plan.nprobe, scratch);
         let mut stats = SearchStats { lists_probed: scratch.probes.len(), ..SearchStats::default() };
-        let Some(codebook) = &self.quantizer.codebook else {
+        if self.quantizer.kind == IndexKind::IvfFlat {
             stats.codes_scanned = self.scan_exact(query, plan.k, scratch, hits);
             return stats;
+        }
+        let returned = match self.quantizer.rerank {
+            Rerank::F32 => Plan::hits_returned(plan.k),
+            Rerank::Int8 => plan.k,
         };
-        codebook.look_up(&scratch.projected, &mut scratch.table, scratch.kernels);
-        let returned = Plan::hits_returned(plan.k);
-        stats.codes_scanned = self.collect_candidates(plan.candidates.max(returned), scratch);
+        stats.codes_scanned = if self.quantizer.codebook.is_some() {
+            self.quantizer.look_up(&scratch.projected, &mut scratch.table, scratch.kernels);
+            self.collect_candidates(plan.candidates.max(returned), scratch)
+        } else {
+            self.scan_bytes(returned, scratch)
+        };
         self.rerank_candidates(scratch);
         stats.reranked = scratch.reranked.len();
         self.nearest_reranked(returned, &mut scratch.reranked, hits);
@@ -137,7 +146,7 @@ impl Lists<'_> {
     ) -> SearchStats {
         self.choose_probes(query, self.lists.len(), scratch);
         let mut stats = SearchStats { lists_probed: scratch.probes.len(), ..SearchStats::default() };
-        if self.quantizer.codebook.is_none() {
+        if self.quantizer.kind == IndexKind::IvfFlat {
             stats.codes_scanned = self.scan_exact(query, k, scratch, hits);
             return stats;
         }
@@ -180,12 +189,13 @@ impl Lists<'_> {
         }
         order.sort_unstable();
         let offset = self.quantizer.query_offset(query, kernels);
+        let (_, base_factor) = self.quantizer.estimate_factors(projected, kernels);
         let mut position = 0u32;
         probes.clear();
         for &packed in order.iter() {
             let list = packed as u32 as usize;
             let base = self.quantizer.list_base(projected, list, kernels) + offset;
-            probes.push(Probe { list, base, position });
+            probes.push(Probe { list, base, estimate_base: base * base_factor, position });
             position += (self.lists[list].live.len() * BLOCK_ROWS) as u32;
         }
     }
@@ -211,6 +221,18 @@ impl Lists<'_> {
         scanned
     }
 
+    /// Asks for what is read of each list before its blocks, all lists' at once: three misses for all instead of three for each.
+    fn prefetch_headers(self, probes: &[Probe]) {
+        for probe in probes {
+            prefetch(std::slice::from_ref(&self.lists[probe.list]));
+        }
+        for probe in probes {
+            let live = &self.lists[probe.list];
+            prefetch(std::slice::from_ref(&*live.list));
+            prefetch(&live.live);
+        }
+    }
+
     /// Leaves the `wanted` candidates of least (estimate, position) in `scratch.candidates`; returns the rows scanned.
     fn collect_candidates(self, wanted: usize, scratch: &mut Scratch) -> usize {
         let Scratch { kernels, probes, table, candidates, .. } = scratch;
@@ -218,6 +240,7 @@ impl Lists<'_> {
         let mut threshold = f32::INFINITY;
         let mut scanned = 0;
         candidates.resize((2 * wanted).max(wanted + 256) + BLOCK_ROWS, 0);
+        self.prefetch_headers(probes);
         for (at, probe) in probes.iter().enumerate() {
             let live = &self.lists[probe.list];
             let Rows::Coded(rows) = &live.list.rows else { continue };
@@ -226,7 +249,7 @@ impl Lists<'_> {
                 _ => &[],
             };
             scanned += live.live_rows;
-            let input = self.scan_input(rows, &live.live, ahead, table, *probe);
+            let input = scan_input(rows, &live.live, ahead, table, *probe);
             let mut block = 0;
             while block < live.live.len() {
                 let progress = (kernels.scan)(&input, block, threshold, &mut candidates[held..]);
@@ -242,26 +265,32 @@ impl Lists<'_> {
         scanned
     }
 
-    fn scan_input<'s>(
-        self,
-        rows: &'s CodedRows,
-        live: &'s [u32],
-        ahead: &'s [u8],
-        table: &'s LookupTable,
-        probe: Probe,
-    ) -> ScanInput<'s> {
-        // In the units of the addends; all are powers of two.
-        let units = self.quantizer.units;
-        ScanInput {
-            blocks: &rows.blocks,
-            ahead,
-            live,
-            table: &table.entries,
-            table_step: table.step / units.length,
-            table_bias: table.bias / units.length,
-            base: probe.base / units.square(),
-            position: probe.position,
+    /// Leaves the `wanted` rows of least (int8 distance, position) in `scratch.candidates`; returns the rows scanned.
+    fn scan_bytes(self, wanted: usize, scratch: &mut Scratch) -> usize {
+        let step = quantise_query(&scratch.projected, &mut scratch.query_wide);
+        let Scratch { kernels, projected, probes, query_wide, candidates, .. } = scratch;
+        let query = ByteQuery { quantizer: self.quantizer, kernels, projected, wide: query_wide, step };
+        let (mut threshold, mut scanned) = (f32::INFINITY, 0);
+        candidates.clear();
+        for &probe in probes.iter() {
+            let live = &self.lists[probe.list];
+            let Rows::Coded(rows) = &live.list.rows else { continue };
+            scanned += live.live_rows;
+            for slot in live.live_slots() {
+                let distance = query.distance(rows, slot, probe);
+                let above = distance > threshold;
+                if !above {
+                    candidates.push(pack_candidate(distance, probe.position + slot as u32));
+                }
+            }
+            if candidates.len() > 2 * wanted {
+                let held = cut(candidates, wanted, &mut threshold);
+                candidates.truncate(held);
+            }
         }
+        let held = cut(candidates, wanted, &mut threshold);
+        candidates.truncate(held);
+        scanned
     }
 
     /// Int8 distances of the candidates, into `scratch.reranked`.
@@ -318,6 +347,25 @@ impl Lists<'_> {
 
     fn hit(self, r: &Reranked) -> Option<Hit> {
         Hit::of(self.points, self.lists[r.list].list.ordinals[r.slot], r.distance, false)
+    }
+}
+
+fn scan_input<'s>(
+    rows: &'s CodedRows,
+    live: &'s [u32],
+    ahead: &'s [u8],
+    table: &'s LookupTable,
+    probe: Probe,
+) -> ScanInput<'s> {
+    ScanInput {
+        blocks: &rows.blocks,
+        ahead,
+        live,
+        table: &table.entries,
+        table_step: table.step,
+        table_bias: table.bias,
+        base: probe.estimate_base,
+        position: probe.position,
     }
 }
 

@@ -2,7 +2,8 @@
 //! Plain data; called by `shard` and by every file of this room.
 
 use super::points::Points;
-use crate::types::{Metric, PointId};
+use super::product::Codebook;
+use crate::types::{Metric, PointId, Rerank};
 
 /// How the vectors are organised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,15 +14,34 @@ pub enum IndexKind {
     IvfFlat,
     /// Posting lists of 4-bit product-quantised codes and int8 rows. The default.
     IvfPq,
+    /// Posting lists of one sign a dimension (RaBitQ: Gao and Long 2024) and int8 rows. Nothing of the code is trained, so it
+    /// fits later rows as it did the first.
+    IvfBinary,
+    /// Posting lists of int8 rows, all compared: no code to mislead, four times less to read than f32.
+    IvfInt8,
 }
 
 impl IndexKind {
+    /// Every kind with posting lists; a file names one by its place.
+    pub(crate) const TRAINED: [IndexKind; 4] =
+        [IndexKind::IvfFlat, IndexKind::IvfPq, IndexKind::IvfBinary, IndexKind::IvfInt8];
+
+    /// The most dimensions it takes, whatever else would be allowed.
+    pub const fn dimension_max(self) -> usize {
+        match self {
+            IndexKind::IvfBinary => Codebook::SIGN_DIMENSION_MAX,
+            _ => usize::MAX,
+        }
+    }
+
     /// The name used in settings and answers.
     pub const fn name(self) -> &'static str {
         match self {
             IndexKind::Flat => "flat",
             IndexKind::IvfFlat => "ivf_flat",
             IndexKind::IvfPq => "ivf_pq",
+            IndexKind::IvfBinary => "ivf_binary",
+            IndexKind::IvfInt8 => "ivf_int8",
         }
     }
 }
@@ -44,6 +64,8 @@ pub struct IndexSpec {
     /// Dimensions one 4-bit code stands for: 2 gives d/4 bytes a row, 4 gives d/8. Two measured better wherever recall matters: a
     /// fifth to a tenth of the candidates reach the same recall.
     pub subspace_width: usize,
+    /// Whether the hits of a search are to be scored again in f32, by the caller.
+    pub rerank: Rerank,
     /// Rows looked at by training: a sample of at most this many.
     pub sample_rows_max: usize,
     /// The recall@k that the settings chosen at build time must reach on held-out rows, less two standard errors.
@@ -63,10 +85,18 @@ impl IndexSpec {
             list_rows: 384,
             tail_rows_max: 2_048,
             subspace_width: 2,
+            rerank: Rerank::F32,
             sample_rows_max: 200_000,
             recall_target: 0.955,
             calibration_queries: 256,
         }
+    }
+}
+
+impl IndexSpec {
+    /// Dimensions a code stands for: more than asked for where there would be too many codes.
+    pub(crate) fn codebook_width(&self) -> usize {
+        Codebook::fitting_width(self.dimension, self.subspace_width)
     }
 }
 
@@ -133,8 +163,10 @@ pub struct SearchStats {
 /// The answer: hits ordered by (distance, id), and the work done.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SearchOutcome {
-    /// More than `k` where some are not exact: score those again in f32, sort, cut to `k`.
+    /// More than `k` where some are not exact: score those again in f32 (unless `settled`), sort, cut to `k`.
     pub hits: Vec<Hit>,
+    /// Whether the distances are to be taken as they are, exact or not: the specification says so ([`Rerank::Int8`]).
+    pub settled: bool,
     /// The work done.
     pub stats: SearchStats,
 }

@@ -14,7 +14,7 @@ use super::tail::{Evicted, Tail, TailSlot};
 use super::top::TopHits;
 use super::train::Built;
 use super::trained::Trained;
-use crate::types::PointId;
+use crate::types::{PointId, Rerank};
 use std::sync::Arc;
 
 /// Retrain when there are this many times as many rows as at training.
@@ -230,7 +230,8 @@ impl VectorIndex {
         stats.tail_scanned = self.tail.live_rows();
         hits.extend(top.into_hits());
         hits.sort_unstable_by(Hit::order);
-        SearchOutcome { hits, stats }
+        let settled = self.spec.rerank == Rerank::Int8 && !params.exact;
+        SearchOutcome { hits, settled, stats }
     }
 
     fn search_lists(

@@ -13,8 +13,23 @@ pub(super) fn is_available() -> bool {
     std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("f16c")
 }
 
-pub(super) static KERNELS: Kernels =
-    Kernels { name: "avx2", l2, dot, l1, l1_i8, dot_i8, hadamard, nearest_code, code_dots, scores, assign, scan };
+pub(super) static KERNELS: Kernels = Kernels {
+    name: "avx2",
+    l2,
+    dot,
+    l1,
+    l1_i8,
+    dot_i8,
+    hadamard,
+    nearest_code,
+    code_dots,
+    scores,
+    assign,
+    to_bytes,
+    nearest_i8: assign_avx2::nearest_i8,
+    scores_i8: assign_avx2::scores_i8,
+    scan,
+};
 
 /// Defines `$name` as a call of `$wide`, which is compiled with AVX2.
 macro_rules! with_avx2 {
@@ -34,6 +49,7 @@ with_avx2!(l2, l2_wide, (a: &[f32], b: &[f32]) -> f32);
 with_avx2!(dot, dot_wide, (a: &[f32], b: &[f32]) -> f32);
 with_avx2!(l1, l1_wide, (a: &[f32], b: &[f32]) -> f32);
 with_avx2!(l1_i8, body::l1_i8, (query: &[f32], centroid: &[f32], row: &[u8], scale: f32) -> f32);
+with_avx2!(to_bytes, body::to_bytes, (values: &[f32], bytes: &mut [u8]) -> f32);
 with_avx2!(nearest_code, body::nearest_code, (book: &[f32], x: &[f32]) -> u8);
 with_avx2!(code_dots, body::code_dots, (book: &[f32], x: &[f32], out: &mut [f32; SUBSPACE_CODES]));
 with_avx2!(dot_i8, dot_i8_wide, (query: &[i16], row: &[u8]) -> i32);

@@ -18,6 +18,8 @@ pub(super) static KERNELS: Kernels = Kernels {
     nearest_code: avx512_columns::nearest_code,
     code_dots: avx512_columns::code_dots,
     scores: avx512_columns::scores,
+    nearest_i8: assign_avx512::nearest_i8,
+    scores_i8: assign_avx512::scores_i8,
     scan,
     ..avx2::KERNELS
 };

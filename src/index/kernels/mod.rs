@@ -1,11 +1,19 @@
-//! The hot loops, behind one table of function pointers chosen once: `scalar` defines each kernel, `avx2` and
-//! `avx512` compute the same bits faster. No fused multiply-add on any path. NEON would be a further table of the same shape.
+//! The hot loops, behind one table of function pointers chosen once: `scalar` defines each kernel, `avx2`, `avx512`
+//! and `neon` compute the same bits faster. No fused multiply-add on any path.
 //! Called by every file of this room; the node calls [`choose`] at start.
 
+mod assign_scalar;
 mod body;
+mod bytes;
 pub(crate) mod half;
 mod scalar;
 
+#[cfg(target_arch = "x86_64")]
+mod assign_avx2;
+#[cfg(target_arch = "x86_64")]
+mod assign_avx512;
+#[cfg(test)]
+mod assign_tests;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -18,9 +26,17 @@ mod avx512_columns;
 mod avx512_rows;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod hadamard;
+#[cfg(all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"))]
+mod neon;
+#[cfg(all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"))]
+mod neon_columns;
+#[cfg(all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"))]
+mod neon_scan;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use bytes::{BytePanels, ByteRows, Nearest, ROUND_SIGNED};
+use std::ops::Range;
 use std::sync::OnceLock;
 
 /// Virtual lanes of every f32 reduction: sums are the same whatever the width of the machine.
@@ -67,6 +83,12 @@ pub(crate) struct Kernels {
     pub(crate) scores: fn(&Panels, &[f32], &[f32], f32, &mut [f32]),
     /// For each row the column with the least `norm − 2 · dot` (ties: the lowest column).
     pub(crate) assign: fn(&Panels, &[f32], &mut [u32]),
+    /// Rounds to the bits of int8 numbers, the largest to ±127; the step they count (0 for zeros).
+    pub(crate) to_bytes: fn(&[f32], &mut [u8]) -> f32,
+    /// Nearest columns of some panels for some rows, in int8 (see `assign_scalar`).
+    pub(crate) nearest_i8: fn(&BytePanels, Range<usize>, &ByteRows, &[u32], &mut [Nearest]),
+    /// All rows against all columns in int8: `base + factor · dot`.
+    pub(crate) scores_i8: fn(&BytePanels, &ByteRows, f32, &mut [f32]),
     /// Scores code blocks and collects candidates.
     pub(crate) scan: fn(&ScanInput<'_>, usize, f32, &mut [u64]) -> ScanProgress,
 }
@@ -188,10 +210,12 @@ pub(crate) fn prefetch<T>(values: &[T]) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        const LINE: usize = 64;
         let start = values.as_ptr().cast::<i8>();
-        for offset in (0..size_of_val(values)).step_by(64) {
-            // SAFETY: SSE is in every x86-64, the address lies in the slice, and a prefetch touches nothing.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.add(offset)) };
+        let in_line = start.addr() % LINE;
+        for offset in (0..size_of_val(values) + in_line).step_by(LINE) {
+            // SAFETY: SSE is in every x86-64, and a prefetch touches nothing, whatever the address (that of a line of the slice).
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_sub(in_line).wrapping_add(offset)) };
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
@@ -200,8 +224,8 @@ pub(crate) fn prefetch<T>(values: &[T]) {
 
 static ACTIVE: OnceLock<&'static Kernels> = OnceLock::new();
 
-/// Chooses the kernels of this process, once: `Some("scalar" | "avx2" | "avx512")` as asked if the machine has it, else the best it has.
-/// The first choice stays; returns the name in use. An unknown or missing wish falls back to the best.
+/// Chooses the kernels of this process, once: those of the name wished, one of [`names`], else the best the machine has. The first
+/// choice stays; returns the name in use.
 pub fn choose(wish: Option<&str>) -> &'static str {
     ACTIVE.get_or_init(|| wish.and_then(named).unwrap_or_else(best)).name
 }
@@ -222,7 +246,14 @@ pub(crate) fn available() -> Vec<&'static Kernels> {
             tables.push(&avx512::KERNELS);
         }
     }
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"))]
+    tables.push(&neon::KERNELS);
     tables
+}
+
+/// The names [`choose`] knows on this machine, from the definition to the best.
+pub fn names() -> Vec<&'static str> {
+    available().into_iter().map(|kernels| kernels.name).collect()
 }
 
 fn named(name: &str) -> Option<&'static Kernels> {

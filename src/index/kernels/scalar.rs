@@ -3,8 +3,23 @@
 
 use super::*;
 
-pub(super) static KERNELS: Kernels =
-    Kernels { name: "scalar", l2, dot, l1, l1_i8, dot_i8, hadamard, nearest_code, code_dots, scores, assign, scan };
+pub(super) static KERNELS: Kernels = Kernels {
+    name: "scalar",
+    l2,
+    dot,
+    l1,
+    l1_i8,
+    dot_i8,
+    hadamard,
+    nearest_code,
+    code_dots,
+    scores,
+    assign,
+    to_bytes,
+    nearest_i8: assign_scalar::nearest_i8,
+    scores_i8: assign_scalar::scores_i8,
+    scan,
+};
 
 fn l2(a: &[f32], b: &[f32]) -> f32 {
     body::l2(a, b)
@@ -24,6 +39,10 @@ fn l1_i8(query: &[f32], centroid: &[f32], row: &[u8], scale: f32) -> f32 {
 
 fn dot_i8(query: &[i16], row: &[u8]) -> i32 {
     body::dot_i8(query, row)
+}
+
+fn to_bytes(values: &[f32], bytes: &mut [u8]) -> f32 {
+    body::to_bytes(values, bytes)
 }
 
 fn hadamard(values: &mut [f32]) {

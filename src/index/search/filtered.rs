@@ -8,15 +8,17 @@
 //!
 //! Promise: where k or more rows are allowed, k are found. Called by `vector_index`.
 
-use super::{ByteQuery, Lists, Plan, Probe, Reranked, Scratch, cut};
+use super::{ByteQuery, Lists, Plan, Probe, Reranked, Scratch, cut, scan_input};
 use crate::index::allowed::Allowed;
 use crate::index::distance;
-use crate::index::kernels::{BLOCK_ROWS, candidate_estimate, order_bits, prefetch};
-use crate::index::list::{LiveList, Rows};
+use crate::index::kernels::{BLOCK_ROWS, Kernels, candidate_estimate, order_bits, pack_candidate, prefetch};
+use crate::index::list::{CodedRows, LiveList, Rows};
+use crate::index::product::LookupTable;
 use crate::index::quantizer::quantise_query;
 use crate::index::reach::{self, Reach};
-use crate::index::spec::{Hit, SearchStats};
+use crate::index::spec::{Hit, IndexKind, SearchStats};
 use crate::index::top::TopHits;
+use crate::types::{Metric, Rerank};
 
 /// Lists visited between two looks at whether to stop, at least.
 const LISTS_BETWEEN_CHECKS: usize = 4;
@@ -37,8 +39,8 @@ pub(crate) struct FilteredPlan {
 }
 
 impl Lists<'_> {
-    /// Appends the hits among the allowed rows to `hits`: in IVF-Flat the k nearest of the lists visited, else the
-    /// `Plan::hits_returned(k)` nearest of the candidates by int8 distance.
+    /// Appends the hits among the allowed rows to `hits`: in IVF-Flat the k nearest of the lists visited, else the nearest of the
+    /// candidates by int8 distance, as many as an ordinary search returns.
     pub(crate) fn search_allowed(
         self,
         query: &[f32],
@@ -48,11 +50,14 @@ impl Lists<'_> {
         hits: &mut Vec<Hit>,
     ) -> SearchStats {
         let mut visits = self.visits(query, scratch);
-        let Some(codebook) = &self.quantizer.codebook else {
+        if self.quantizer.kind == IndexKind::IvfFlat {
             return self.scan_allowed(query, allowed, plan, &mut visits, scratch, hits);
+        }
+        let returned = match self.quantizer.rerank {
+            Rerank::F32 => Plan::hits_returned(plan.k),
+            Rerank::Int8 => plan.k,
         };
-        codebook.look_up(&scratch.projected, &mut scratch.table, scratch.kernels);
-        let returned = Plan::hits_returned(plan.k);
+        self.quantizer.look_up(&scratch.projected, &mut scratch.table, scratch.kernels);
         let codes_scanned = self.collect_allowed(allowed, plan, plan.candidates.max(returned), &mut visits, scratch);
         self.rerank_candidates(scratch);
         let stats = SearchStats {
@@ -74,16 +79,17 @@ impl Lists<'_> {
         let ranked = scores.iter().zip(self.lists).enumerate().filter(|(_, (_, list))| list.live_rows > 0);
         let order = ranked.map(|(i, (&score, _))| u64::from(order_bits(score)) << 32 | i as u64).collect();
         let offset = self.quantizer.query_offset(query, kernels);
-        Visits { order, at: 0, sorted: 0, offset, position: 0 }
+        let (_, base_factor) = self.quantizer.estimate_factors(projected, kernels);
+        Visits { order, at: 0, sorted: 0, offset, base_factor, position: 0 }
     }
 
-    /// The next list, nearest first.
+    /// The next list, in the order of visits.
     fn next_probe(self, visits: &mut Visits, scratch: &Scratch) -> Option<Probe> {
         let list = visits.next()?;
         let base = self.quantizer.list_base(&scratch.projected, list, scratch.kernels) + visits.offset;
         let position = visits.position;
         visits.position += (self.lists[list].live.len() * BLOCK_ROWS) as u32;
-        Some(Probe { list, base, position })
+        Some(Probe { list, base, estimate_base: base * visits.base_factor, position })
     }
 
     /// Leaves the `wanted` candidates of least (estimate, position) in `scratch.candidates` and the lists visited in
@@ -96,51 +102,51 @@ impl Lists<'_> {
         visits: &mut Visits,
         scratch: &mut Scratch,
     ) -> usize {
-        let mask_first = allowed.count() * MASK_SHARE < self.points.len();
-        let mut masks = Vec::new();
-        let (mut held, mut scanned, mut next_check) = (0, 0, LISTS_BETWEEN_CHECKS);
-        let mut threshold = f32::INFINITY;
-        let mut stop = Stop::new(self, plan, scratch);
+        let step = quantise_query(&scratch.projected, &mut scratch.query_wide);
+        let mut list_scan = ListScan {
+            allowed,
+            mask_first: allowed.count() * MASK_SHARE < self.points.len(),
+            masks: Vec::new(),
+            wanted,
+            held: 0,
+            threshold: f32::INFINITY,
+        };
+        let (mut scanned, mut next_check) = (0, LISTS_BETWEEN_CHECKS);
+        let mut stop = Stop::new(self, plan, visits.offset, scratch);
+        scratch.candidates.clear();
         scratch.candidates.resize((2 * wanted).max(wanted + 256) + BLOCK_ROWS, 0);
         while let Some(probe) = self.next_probe(visits, scratch) {
-            let Scratch { kernels, probes, table, candidates, .. } = &mut *scratch;
-            if held >= plan.k && probes.len() >= next_check {
+            let Scratch { kernels, projected, scores, probes, table, query_wide, candidates, .. } = &mut *scratch;
+            if list_scan.held >= plan.k && probes.len() >= next_check {
                 next_check += LISTS_BETWEEN_CHECKS.max(probes.len() / 8);
-                held = cut(&mut candidates[..held], wanted, &mut threshold);
-                let (_, kth, _) = candidates[..held].select_nth_unstable(plan.k - 1);
-                stop.nearest_found(candidate_estimate(*kth) * self.quantizer.units.square());
+                list_scan.cut(candidates);
+                let (_, kth, _) = candidates[..list_scan.held].select_nth_unstable(plan.k - 1);
+                stop.nearest_found(match self.quantizer.codebook {
+                    Some(_) => candidate_estimate(*kth) / visits.base_factor,
+                    None => self.scanned_distance(candidate_estimate(*kth)),
+                });
             }
-            if stop.before(probe.base, probes.len()) {
+            if stop.before(scores[probe.list], probes.len()) {
                 break;
             }
             probes.push(probe);
             let live = &self.lists[probe.list];
-            let Rows::Coded(coded) = &live.list.rows else { continue };
-            let (bits, rows) = match mask_first {
-                true => mask_list(live, allowed, &mut masks),
-                false => (live.live.as_slice(), live.live_rows),
+            let Rows::Coded(rows) = &live.list.rows else { continue };
+            scanned += if self.quantizer.codebook.is_some() {
+                list_scan.codes(live, (rows, table, probe), kernels, candidates)
+            } else {
+                let query = ByteQuery { quantizer: self.quantizer, kernels, projected, wide: query_wide, step };
+                list_scan.bytes(live, probe.position, |slot| query.distance(rows, slot, probe), candidates)
             };
-            if rows == 0 {
-                continue;
-            }
-            scanned += rows;
-            let input = self.scan_input(coded, bits, &[], table, probe);
-            let mut block = 0;
-            while block < bits.len() {
-                let progress = (kernels.scan)(&input, block, threshold, &mut candidates[held..]);
-                block = progress.next_block;
-                held += match mask_first {
-                    true => progress.written,
-                    false => keep_allowed(&mut candidates[held..][..progress.written], probe, live, allowed),
-                };
-                if candidates.len() - held < BLOCK_ROWS {
-                    held = cut(&mut candidates[..held], wanted, &mut threshold);
-                }
-            }
         }
-        held = cut(&mut scratch.candidates[..held], wanted, &mut threshold);
-        scratch.candidates.truncate(held);
+        list_scan.cut(&mut scratch.candidates);
+        scratch.candidates.truncate(list_scan.held);
         scanned
+    }
+
+    /// An exact distance in the measure that lists are ranked by.
+    fn scanned_distance(self, distance: f32) -> f32 {
+        reach::scanned_distance(self.quantizer.metric, self.quantizer.dimension, distance)
     }
 
     /// The k nearest allowed rows of IVF-Flat lists.
@@ -156,14 +162,14 @@ impl Lists<'_> {
         let d = self.quantizer.dimension;
         let mut top = TopHits::new(plan.k);
         let mut stats = SearchStats::default();
-        let mut stop = Stop::new(self, plan, scratch);
+        let mut stop = Stop::new(self, plan, visits.offset, scratch);
         let mut next_check = LISTS_BETWEEN_CHECKS;
         while let Some(probe) = self.next_probe(visits, scratch) {
             if stats.codes_scanned >= plan.k && stats.lists_probed >= next_check {
                 next_check += LISTS_BETWEEN_CHECKS.max(stats.lists_probed / 8);
-                stop.nearest_found(reach::scanned_distance(self.quantizer.metric, d, top.limit()));
+                stop.nearest_found(self.scanned_distance(top.limit()));
             }
-            if stop.before(probe.base, stats.lists_probed) {
+            if stop.before(scratch.scores[probe.list], stats.lists_probed) {
                 break;
             }
             stats.lists_probed += 1;
@@ -193,7 +199,7 @@ impl Lists<'_> {
         hits: &mut Vec<Hit>,
     ) -> SearchStats {
         scratch.project(self.quantizer, query);
-        if self.quantizer.codebook.is_none() {
+        if self.quantizer.kind == IndexKind::IvfFlat {
             let codes_scanned = self.gather_exact(query, rows, k, scratch, hits);
             return SearchStats { codes_scanned, ..SearchStats::default() };
         }
@@ -253,7 +259,7 @@ impl Lists<'_> {
                 let Rows::Coded(rows) = &self.lists[list].list.rows else { continue };
                 let base =
                     *bases[list].get_or_insert_with(|| self.quantizer.list_base(projected, list, kernels) + offset);
-                let probe = Probe { list, base, position: 0 };
+                let probe = Probe { list, base, estimate_base: 0.0, position: 0 };
                 let distance = byte_query.distance(rows, slot, probe);
                 let error = byte_query.error(rows, slot, probe, distance, length);
                 reranked.push(Reranked { distance, error, list, slot });
@@ -270,6 +276,8 @@ struct Visits {
     sorted: usize,
     /// What the query alone adds to every list's base.
     offset: f32,
+    /// A list's base times this is in the units of estimates.
+    base_factor: f32,
     position: u32,
 }
 
@@ -290,44 +298,129 @@ impl Visits {
     }
 }
 
-/// When a search may end.
+/// Candidates being collected from list after list. The first `held` of the buffer are candidates.
+struct ListScan<'a> {
+    allowed: &'a Allowed,
+    mask_first: bool,
+    masks: Vec<u32>,
+    wanted: usize,
+    held: usize,
+    threshold: f32,
+}
+
+impl ListScan<'_> {
+    /// Adds the allowed rows of a list by their codes; returns how many were scanned.
+    fn codes(
+        &mut self,
+        live: &LiveList,
+        (rows, table, probe): (&CodedRows, &LookupTable, Probe),
+        kernels: &Kernels,
+        candidates: &mut [u64],
+    ) -> usize {
+        let mut masks = std::mem::take(&mut self.masks);
+        let (bits, count) = match self.mask_first {
+            true => mask_list(live, self.allowed, &mut masks),
+            false => (live.live.as_slice(), live.live_rows),
+        };
+        if count > 0 {
+            let input = scan_input(rows, bits, &[], table, probe);
+            let mut block = 0;
+            while block < bits.len() {
+                let progress = (kernels.scan)(&input, block, self.threshold, &mut candidates[self.held..]);
+                block = progress.next_block;
+                let written = &mut candidates[self.held..][..progress.written];
+                self.held += match self.mask_first {
+                    true => written.len(),
+                    false => keep_allowed(written, input.position, live, self.allowed),
+                };
+                if candidates.len() - self.held < BLOCK_ROWS {
+                    self.cut(candidates);
+                }
+            }
+        }
+        self.masks = masks;
+        count
+    }
+
+    /// Adds the allowed rows of a list by their int8 distances; returns how many were scanned.
+    fn bytes(
+        &mut self,
+        live: &LiveList,
+        position: u32,
+        distance: impl Fn(usize) -> f32,
+        candidates: &mut [u64],
+    ) -> usize {
+        let mut rows = 0;
+        for slot in live.live_slots().filter(|&slot| self.allowed.contains(live.list.ordinals[slot])) {
+            rows += 1;
+            let distance = distance(slot);
+            let above = distance > self.threshold;
+            if above {
+                continue;
+            }
+            candidates[self.held] = pack_candidate(distance, position + slot as u32);
+            self.held += 1;
+            if self.held == candidates.len() {
+                self.cut(candidates);
+            }
+        }
+        rows
+    }
+
+    fn cut(&mut self, candidates: &mut [u64]) {
+        self.held = cut(&mut candidates[..self.held], self.wanted, &mut self.threshold);
+    }
+}
+
+/// When a search may end. Distances become scores by which lists are ranked: what the query alone adds is taken off, and inner
+/// products are those of a query of length 1.
 struct Stop {
     plan: FilteredPlan,
-    residual: f32,
-    query_length: f32,
     is_dot: bool,
-    /// A list farther than this holds nothing that matters; none yet while fewer than k are found.
+    residual: f32,
+    offset: f32,
+    /// The query's squared length, or for inner products the factor that brings its length to 1.
+    query: f32,
+    /// A list ranked behind this holds nothing that matters; none yet while fewer than k are found.
     limit: Option<f32>,
 }
 
 impl Stop {
-    fn new(lists: Lists<'_>, plan: FilteredPlan, scratch: &Scratch) -> Stop {
-        let query_length = (scratch.kernels.dot)(&scratch.projected, &scratch.projected).sqrt();
-        let quantizer = lists.quantizer;
+    fn new(lists: Lists<'_>, plan: FilteredPlan, offset: f32, scratch: &Scratch) -> Stop {
+        let (quantizer, projected) = (lists.quantizer, &scratch.projected);
+        let is_dot = quantizer.metric == Metric::Dot;
+        let query = match is_dot {
+            true => quantizer.query_scale(projected, scratch.kernels),
+            false => (scratch.kernels.dot)(projected, projected),
+        };
         let residual = quantizer.residual_mean.max(0.0).sqrt();
-        Stop { plan, residual, query_length, is_dot: quantizer.metric == crate::types::Metric::Dot, limit: None }
+        Stop { plan, is_dot, residual, offset, query, limit: None }
     }
 
     /// The k-th nearest found so far is this near.
     fn nearest_found(&mut self, kth: f32) {
-        self.limit = Some(self.plan.reach.limit(kth, self.residual, self.query_length, self.is_dot));
+        let score = match self.is_dot {
+            true => (kth - self.offset) * self.query,
+            false => kth - self.offset - self.query,
+        };
+        self.limit = Some(score + self.plan.reach.margin(kth, self.residual, self.is_dot));
     }
 
-    /// Whether to end before a list of this base, `visited` lists having been visited.
-    fn before(&self, base: f32, visited: usize) -> bool {
+    /// Whether to end before a list of this score, `visited` lists having been visited.
+    fn before(&self, score: f32, visited: usize) -> bool {
         match (self.limit, self.plan.nprobe) {
             (None, _) => false,
             (Some(_), Some(nprobe)) => visited >= nprobe,
-            (Some(limit), None) => base > limit,
+            (Some(limit), None) => score > limit,
         }
     }
 }
 
 /// Moves the candidates whose rows are allowed to the front; returns how many. All are of one list.
-fn keep_allowed(candidates: &mut [u64], probe: Probe, live: &LiveList, allowed: &Allowed) -> usize {
+fn keep_allowed(candidates: &mut [u64], position: u32, live: &LiveList, allowed: &Allowed) -> usize {
     let mut kept = 0;
     for i in 0..candidates.len() {
-        let slot = candidates[i] as u32 - probe.position;
+        let slot = candidates[i] as u32 - position;
         candidates[kept] = candidates[i];
         kept += usize::from(allowed.contains(live.list.ordinals[slot as usize]));
     }

@@ -2,7 +2,8 @@
 
 use super::*;
 
-const KINDS: [IndexKind; 3] = [IndexKind::Flat, IndexKind::IvfFlat, IndexKind::IvfPq];
+const KINDS: [IndexKind; 5] =
+    [IndexKind::Flat, IndexKind::IvfFlat, IndexKind::IvfPq, IndexKind::IvfBinary, IndexKind::IvfInt8];
 
 fn trained_or_flat(spec: &IndexSpec, model: &Model) -> Whole {
     if spec.kind == IndexKind::Flat { filled(spec, model) } else { trained(spec, model, 1) }
@@ -84,14 +85,15 @@ fn approximate_distances_are_near_the_exact_ones() {
 fn recall_at_the_defaults_is_at_least_095() {
     let rows = if cfg!(debug_assertions) { 3_000 } else { 30_000 };
     for metric in Metric::ALL {
-        for kind in [IndexKind::IvfFlat, IndexKind::IvfPq] {
-            let mut generator = Generator::new(metric, 32, 100, 8);
-            let model = generator.model(rows);
+        let mut generator = Generator::new(metric, 32, 100, 8);
+        let model = generator.model(rows);
+        let queries: Vec<_> = (0..1000).map(|_| generator.vector()).collect();
+        let truth = Truth::new(metric, &model, queries, 10);
+        for kind in IndexKind::TRAINED {
             let mut index =
                 trained(&IndexSpec { kind, flat_rows_max: rows - 1, ..IndexSpec::new(metric, 32) }, &model, 2);
             assert!(!index.index.wants_training());
-            let queries: Vec<_> = (0..100).map(|_| generator.vector()).collect();
-            let got = recall(&index, &model, &queries, SearchParams::new(10));
+            let got = truth.recall(&index, &model, SearchParams::new(10));
             assert!(got >= 0.95, "{metric:?} {kind:?}: {got}, {:?}", index.index.state());
             assert!(index.remove(PointId::Num(0)) && !index.remove(PointId::Num(0)));
         }
@@ -105,7 +107,7 @@ fn rows_without_structure_are_found_too() {
     let model = generator.model(rows);
     let index = trained(&IndexSpec::new(Metric::Euclidean, 64), &model, 2);
     let queries: Vec<_> = (0..100).map(|_| generator.vector()).collect();
-    let got = recall(&index, &model, &queries, SearchParams::new(10));
+    let got = Truth::new(Metric::Euclidean, &model, queries, 10).recall(&index, &model, SearchParams::new(10));
     assert!(got >= 0.95, "{got}, {:?}", index.index.state());
 }
 

@@ -57,7 +57,7 @@ fn churn(whole: &mut Whole, model: &mut Model, generator: &mut Generator) {
 #[test]
 fn exact_plans_are_brute_force() {
     for metric in Metric::ALL {
-        for kind in [IndexKind::Flat, IndexKind::IvfFlat, IndexKind::IvfPq] {
+        for kind in [IndexKind::Flat, IndexKind::IvfFlat, IndexKind::IvfPq, IndexKind::IvfInt8] {
             let mut generator = Generator::new(metric, 24, 20, 5);
             let mut model = generator.model(1500);
             let spec = small(metric, kind, 24);
@@ -86,7 +86,7 @@ fn exact_plans_are_brute_force() {
 fn probing_finds_k_where_k_match_and_nearly_always_the_nearest() {
     let (rows, searches) = if cfg!(debug_assertions) { (4_000, 12) } else { (20_000, 40) };
     for metric in Metric::ALL {
-        for kind in [IndexKind::IvfFlat, IndexKind::IvfPq] {
+        for kind in [IndexKind::IvfFlat, IndexKind::IvfPq, IndexKind::IvfInt8, IndexKind::IvfBinary] {
             let mut generator = Generator::new(metric, 32, 60, 8);
             let mut model = generator.model(rows);
             let spec = IndexSpec { flat_rows_max: 1_000, list_rows: 128, ..IndexSpec::new(metric, 32) };
