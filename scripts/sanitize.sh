@@ -10,18 +10,17 @@
 # What is not installed is skipped, with a line "skipped: …". With --install, what is missing is installed first, by rustup and
 # apt-get.
 #
-# The index room needs few crates and no runtime, so it is compiled alone: a crate of its own under the target directory, which
-# points at the sources and takes its dependencies' versions from Cargo.lock.
+# The room is compiled alone (scripts/index_room.sh).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/index_room.sh
 
 readonly ARM=aarch64-unknown-linux-gnu
 readonly HOST=x86_64-unknown-linux-gnu
 # Miri is some thousand times slower: few cases a property.
-readonly MIRI_CASES="${MIRI_CASES:-3}"
+readonly MIRI_CASES="${MIRI_CASES:-2}"
 
-root="$PWD"
-crate="${CARGO_TARGET_DIR:-$PWD/target}/sanitize"
+crate=""
 status=0
 
 main() {
@@ -36,7 +35,7 @@ main() {
     done
     ((${#checks[@]})) || checks=(miri miri-avx2 address arm)
     ! $install || install_parts "${checks[@]}"
-    make_crate
+    crate="$(make_index_room)"
     for check in "${checks[@]}"; do
         run_check "$check"
     done
@@ -94,34 +93,6 @@ check_arm() {
 
 in_crate() {
     (cd "$crate" && "$@")
-}
-
-# The crates the room uses, at the versions of Cargo.lock.
-make_crate() {
-    local features
-    mkdir -p "$crate/src"
-    {
-        printf '[package]\nname = "index-room"\nversion = "0.0.0"\nedition = "2024"\npublish = false\n\n'
-        printf '[lib]\npath = "src/lib.rs"\n\n[features]\nmutants = []\nbench = []\n\n[workspace]\n\n[dependencies]\n'
-        for name in crc32c libc serde serde_json thiserror uuid; do
-            features="$(grep -E "^$name = " Cargo.toml)"
-            printf '%s\n' "$features"
-        done
-        printf '\n[dev-dependencies]\n'
-        grep -E '^(proptest|tempfile) = ' Cargo.toml
-        # Interpreted or emulated, unoptimised code would take minutes.
-        printf '\n[profile.dev]\nopt-level = 2\ndebug = "line-tables-only"\n'
-    } >"$crate/Cargo.toml.new"
-    cmp -s "$crate/Cargo.toml.new" "$crate/Cargo.toml" || cp "$crate/Cargo.toml.new" "$crate/Cargo.toml"
-    cp Cargo.lock "$crate/Cargo.lock"
-    {
-        printf '//! The index room alone.\n#![allow(dead_code)]\n'
-        for room in types mutants index; do
-            local file="$root/src/$room.rs"
-            [[ -f "$file" ]] || file="$root/src/$room/mod.rs"
-            printf '#[path = "%s"]\npub mod %s;\n' "$file" "$room"
-        done
-    } >"$crate/src/lib.rs"
 }
 
 install_parts() {

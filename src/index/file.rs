@@ -3,13 +3,13 @@
 //!
 //! Layout: `VSIX`, version; metric, kind, re-rank, subspace width (0: no codebook), dimension, lists, whether rotated, whether
 //! lifted (u32 each); mean residual, unit of the factors, squared radius of the lift, deviations of the visit order (NaN: none)
-//! (f32 each); settings; mean, signs, centroids, the lists' radii, words (f32 each); each list: rows u32, live words, ordinals
-//! (u32 each), then code blocks and int8 records, or f32 rows; CRC-32C of all before.
+//! (f32 each); plans (count, then f32 each); mean, signs, centroids, the lists' radii, words (f32 each); each list: rows u32, live
+//! words, ordinals (u32 each), then code blocks and int8 records, or f32 rows; CRC-32C of all before.
 
-use super::calibrate::{CALIBRATED_K, Calibration, Setting};
 use super::kernels::{self, BLOCK_ROWS, SUBSPACE_CODES, block_bytes};
 use super::lift::Lift;
 use super::list::{CodedRows, LiveList, PostingList, RECORD_HEAD, Rows};
+use super::plan::Calibration;
 use super::product::Codebook;
 use super::quantizer::{FactorUnits, Quantizer, QuantizerParts};
 use super::rotation::Rotation;
@@ -71,11 +71,9 @@ impl Sealed {
         w.u32(u32::from(q.lift.is_some()));
         w.f32s(&[q.residual_mean, q.units.length]);
         w.f32s(&[q.lift.map_or(0.0, |lift| lift.square), q.order.deviations.unwrap_or(f32::NAN)]);
-        for setting in &self.calibration.settings {
-            w.u32(setting.nprobe);
-            w.u32(setting.candidates);
-            w.f32s(&[setting.recall]);
-        }
+        let plans = self.calibration.to_numbers();
+        w.u32(plans.len() as u32);
+        w.f32s(&plans);
         w.f32s(&q.mean);
         w.f32s(&q.rotation.signs);
         w.f32s(&q.centroids);
@@ -220,17 +218,8 @@ impl<'a> Reader<'a> {
     }
 
     fn calibration(&mut self) -> Result<Calibration, IndexFileError> {
-        let mut settings = [Setting { nprobe: 1, candidates: 1, recall: 0.0 }; CALIBRATED_K.len()];
-        for setting in &mut settings {
-            let (nprobe, candidates) = (self.u32("nprobe")?, self.u32("candidates")?);
-            let recall = self.f32s(1, "recall")?[0];
-            // Candidates decide the size of a buffer.
-            if nprobe == 0 || candidates == 0 || candidates > 1 << 20 {
-                return Err(field("settings"));
-            }
-            *setting = Setting { nprobe, candidates, recall };
-        }
-        Ok(Calibration { settings })
+        let count = self.u32("plans")? as usize;
+        Calibration::from_numbers(&self.f32s(count, "plans")?).ok_or(field("plans"))
     }
 
     fn codebook(&mut self, dimension: usize, width: usize) -> Result<Option<Codebook>, IndexFileError> {

@@ -4,9 +4,10 @@
 use super::allowed::Allowed;
 use super::distance;
 use super::locations::Location;
+use super::plan::Plan;
 use super::points::Points;
 use super::search::{FilteredPlan, Scratch};
-use super::spec::{FilterPlan, Hit, SearchOutcome, SearchParams, SearchStats};
+use super::spec::{FilterPlan, Hit, SearchOutcome, SearchParams, SearchPlan, SearchStats};
 use super::top::TopHits;
 use super::trained::Trained;
 use super::vector_index::VectorIndex;
@@ -37,21 +38,22 @@ impl VectorIndex {
     ) -> (SearchOutcome, FilterPlan) {
         assert_eq!(query.len(), self.spec().dimension, "invariant: queries are validated before they are searched");
         let mut found = Found { hits: Vec::new(), tail: TopHits::new(params.k) };
-        let (plan, stats) = match self.trained() {
-            _ if params.k == 0 => (FilterPlan::Gather, SearchStats::default()),
-            None if allowed.count() * FLAT_SCAN_SHARE < self.len() => {
-                (FilterPlan::Gather, self.gather(points, query, params.k, allowed, scratch, &mut found))
-            }
-            None => (FilterPlan::Flat, self.scan_tail(points, query, allowed, scratch, &mut found)),
-            Some(_) if params.exact || allowed.count() <= GATHER_ROWS_MAX => {
-                (FilterPlan::Gather, self.gather(points, query, params.k, allowed, scratch, &mut found))
-            }
-            Some(trained) => {
-                (FilterPlan::Probe, self.probe(trained, (points, query), params, allowed, scratch, &mut found))
-            }
+        let probed = self.trained().filter(|_| params.k > 0 && allowed.count() > GATHER_ROWS_MAX).and_then(|trained| {
+            let (plan, chosen) = trained.plan(self.spec(), params);
+            plan.map(|plan| (trained, plan, chosen))
+        });
+        if let Some((trained, plan, chosen)) = probed {
+            let stats = self.probe(trained, plan, (points, query), params, allowed, scratch, &mut found);
+            return (found.outcome(chosen, self.spec().rerank == Rerank::Int8, stats), FilterPlan::Probe);
+        }
+        let (plan, stats) = if params.k == 0 {
+            (FilterPlan::Gather, SearchStats::default())
+        } else if self.trained().is_none() && allowed.count() * FLAT_SCAN_SHARE >= self.len() {
+            (FilterPlan::Flat, self.scan_tail(points, query, allowed, scratch, &mut found))
+        } else {
+            (FilterPlan::Gather, self.gather(points, query, params.k, allowed, scratch, &mut found))
         };
-        let settled = plan == FilterPlan::Probe && self.spec().rerank == Rerank::Int8;
-        (found.outcome(settled, stats), plan)
+        (found.outcome(SearchPlan::EXACT, false, stats), plan)
     }
 
     /// A search for 10 that visits lists however few points are allowed.
@@ -65,8 +67,11 @@ impl VectorIndex {
         let mut scratch = Scratch::new();
         let mut found = Found { hits: Vec::new(), tail: TopHits::new(10) };
         let trained = self.trained().expect("a trained index");
-        let stats = self.probe(trained, (points, query), &SearchParams::new(10), allowed, &mut scratch, &mut found);
-        (found.outcome(false, stats), FilterPlan::Probe)
+        let params = SearchParams::new(10);
+        let (plan, chosen) = trained.plan(self.spec(), &params);
+        let plan = plan.unwrap_or(Plan::unmeasured(10, 1));
+        let stats = self.probe(trained, plan, (points, query), &params, allowed, &mut scratch, &mut found);
+        (found.outcome(chosen, false, stats), FilterPlan::Probe)
     }
 
     /// Scores every allowed row of the tail.
@@ -117,21 +122,24 @@ impl VectorIndex {
         SearchStats { tail_scanned, ..stats }
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn probe(
         &self,
         trained: &Trained,
+        ordinary: Plan,
         (points, query): (&Points, &[f32]),
         params: &SearchParams,
         allowed: &Allowed,
         scratch: &mut Scratch,
         found: &mut Found,
     ) -> SearchStats {
-        let calibrated = trained.calibration.plan(params.k).candidates * CANDIDATES_FACTOR;
+        let target = params.recall_target.unwrap_or(self.spec().recall_target);
+        let candidates = params.candidates.unwrap_or(ordinary.candidates * CANDIDATES_FACTOR);
         let plan = FilteredPlan {
             k: params.k,
-            candidates: params.candidates.unwrap_or(calibrated).min(self.len().max(1)),
+            candidates: candidates.min(self.len().max(1)),
             nprobe: params.nprobe,
-            reach: trained.reach(points, scratch.kernels),
+            kappa: trained.reach(points, scratch.kernels).kappa(target),
         };
         let tail = self.scan_tail(points, query, allowed, scratch, found);
         let stats = trained.view(points).search_allowed(query, allowed, plan, scratch, &mut found.hits);
@@ -146,10 +154,10 @@ struct Found {
 }
 
 impl Found {
-    fn outcome(self, settled: bool, stats: SearchStats) -> SearchOutcome {
+    fn outcome(self, plan: SearchPlan, settled: bool, stats: SearchStats) -> SearchOutcome {
         let Found { mut hits, tail } = self;
         hits.extend(tail.into_hits());
         hits.sort_unstable_by(Hit::order);
-        SearchOutcome { hits, settled, stats }
+        SearchOutcome { hits, plan, settled, stats }
     }
 }

@@ -10,6 +10,9 @@
 
 mod allowed;
 mod batch;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench_doors;
 mod calibrate;
 mod distance;
 mod file;
@@ -20,6 +23,7 @@ mod kmeans;
 mod lift;
 mod list;
 mod locations;
+mod plan;
 mod points;
 mod product;
 mod quantizer;
@@ -31,8 +35,10 @@ mod search;
 mod spec;
 mod tail;
 mod top;
+mod trace;
 mod train;
 mod trained;
+mod truth;
 mod vector_index;
 mod visits;
 
@@ -46,11 +52,13 @@ pub use filing::{Filed, FilingJob};
 pub use points::Points;
 pub use sealed::Sealed;
 pub use search::Scratch;
-pub use spec::{FilterPlan, Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchStats};
+pub use spec::{
+    FilterPlan, Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchPlan, SearchStats,
+};
 pub use train::{Built, RowSource, RowVisitor, SourceError, TrainError, train};
 pub use vector_index::{InstallError, Installed, VectorIndex};
 
-/// The name of the kernels in use: `scalar`, `avx2` or `avx512`.
+/// The name of the kernels in use: `scalar`, `avx2`, `avx512` or `neon`.
 pub fn active_simd() -> &'static str {
     kernels::active().name
 }

@@ -20,8 +20,8 @@ const QUERIES: usize = 64;
 const NEIGHBOURS: usize = 10;
 /// One sample row in so many, nearest to one of them, is what a correlated filter allows.
 const CORNER_SHARE: usize = 16;
-/// Of the neighbours, how many must be reached: a little more than the recall wanted, since codes lose some too.
-const REACHED: f32 = 0.99;
+/// Of the neighbours that a recall allows to be missed, the share that may be out of reach; the codes lose some, too.
+const MISSED_SHARE: f32 = 0.2;
 
 /// An exact distance in the measure by which lists are ranked: squared L2 or the negative inner product. Of an L1 distance what it
 /// is on average over directions.
@@ -33,10 +33,13 @@ pub(crate) fn scanned_distance(metric: Metric, dimension: usize, distance: f32) 
     }
 }
 
-/// See the module.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// The κ that neighbours needed, ascending.
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Reach {
-    kappa: f32,
+    /// Of filters that have nothing to do with the vectors.
+    even: Vec<f32>,
+    /// Of filters that leave one corner.
+    corners: Vec<f32>,
 }
 
 impl Reach {
@@ -53,14 +56,22 @@ impl Reach {
             let corner = sample.corner((query * 7 + sample.len() / 3) % sample.len());
             sample.needs(query, &corner, &mut corners);
         }
-        Reach { kappa: quantile(even).max(quantile(corners)) }
+        even.sort_unstable_by(f32::total_cmp);
+        corners.sort_unstable_by(f32::total_cmp);
+        Reach { even, corners }
     }
 
-    /// How much farther than the k-th nearest row, found at `kth`, lists may rank that are still to be visited. `residual` is the root
-    /// mean square of the rows' residuals.
-    pub(crate) fn margin(&self, kth: f32, residual: f32, is_dot: bool) -> f32 {
-        if is_dot { self.kappa * residual } else { residual * residual + self.kappa * scale(kth, residual) }
+    /// The κ that reaches enough of the neighbours for this recall.
+    pub(crate) fn kappa(&self, recall: f32) -> f32 {
+        let reached = 1.0 - MISSED_SHARE * (1.0 - recall).clamp(0.0, 1.0);
+        quantile(&self.even, reached).max(quantile(&self.corners, reached))
     }
+}
+
+/// How much farther than the k-th nearest row, found at `kth`, lists may rank that are still to be visited. `residual` is the root
+/// mean square of the rows' residuals.
+pub(crate) fn margin(kappa: f32, kth: f32, residual: f32, is_dot: bool) -> f32 {
+    if is_dot { kappa * residual } else { residual * residual + kappa * scale(kth, residual) }
 }
 
 /// What κ counts: a standard deviation of `|q−c|²`, but for the dimensions.
@@ -68,13 +79,10 @@ fn scale(kth: f32, residual: f32) -> f32 {
     2.0 * kth.max(0.0).sqrt() * residual
 }
 
-/// The κ that all but a few needed; 0 for none.
-fn quantile(mut needed: Vec<f32>) -> f32 {
-    if needed.is_empty() {
-        return 0.0;
-    }
-    needed.sort_unstable_by(f32::total_cmp);
-    needed[((needed.len() - 1) as f32 * REACHED) as usize]
+/// The value that this share does not exceed; 0 of none.
+fn quantile(ascending: &[f32], share: f32) -> f32 {
+    let last = ascending.len().saturating_sub(1);
+    ascending.get((last as f32 * share).ceil() as usize).copied().unwrap_or(0.0)
 }
 
 /// Some rows, as their int8 forms have them, and their lists.

@@ -8,6 +8,7 @@ pub(crate) use filtered::FilteredPlan;
 use super::distance;
 use super::kernels::{self, BLOCK_ROWS, Kernels, ScanInput, candidate_estimate, order_bits, pack_candidate, prefetch};
 use super::list::{CodedRows, LiveList, Rows};
+use super::plan::{Plan, StopRule, later_half};
 use super::points::Points;
 use super::product::LookupTable;
 use super::quantizer::{Quantizer, quantise_query};
@@ -58,21 +59,6 @@ pub(crate) struct Lists<'a> {
     pub(crate) lists: &'a [LiveList],
 }
 
-/// How much of the lists to visit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Plan {
-    pub(crate) k: usize,
-    pub(crate) nprobe: usize,
-    pub(crate) candidates: usize,
-}
-
-impl Plan {
-    /// Int8-ranked hits that are returned for `k`, where they are then scored again in f32.
-    pub(crate) fn hits_returned(k: usize) -> usize {
-        (2 * k).max(16)
-    }
-}
-
 impl Default for Scratch {
     fn default() -> Self {
         Scratch::new()
@@ -100,6 +86,11 @@ impl Scratch {
         }
     }
 
+    /// The lists to visit, nearest first, each with the position of its first row among all rows to visit.
+    pub(crate) fn visits(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
+        self.probes.iter().map(|probe| (probe.list, probe.position))
+    }
+
     fn project(&mut self, quantizer: &Quantizer, query: &[f32]) {
         self.projected.resize(quantizer.dimension, 0.0);
         quantizer.project_query(query, &mut self.projected, self.kernels);
@@ -123,12 +114,13 @@ impl Lists<'_> {
             Rerank::F32 => Plan::hits_returned(plan.k),
             Rerank::Int8 => plan.k,
         };
-        stats.codes_scanned = if self.quantizer.codebook.is_some() {
+        if self.quantizer.codebook.is_some() {
             self.quantizer.look_up(&scratch.projected, &mut scratch.table, scratch.kernels);
-            self.collect_candidates(plan.candidates.max(returned), scratch)
+            (stats.lists_probed, stats.codes_scanned) =
+                self.collect_candidates(plan.candidates.max(returned), plan.stop, scratch);
         } else {
-            self.scan_bytes(returned, scratch)
-        };
+            stats.codes_scanned = self.scan_bytes(returned, scratch);
+        }
         self.rerank_candidates(scratch);
         stats.reranked = scratch.reranked.len();
         self.nearest_reranked(returned, &mut scratch.reranked, hits);
@@ -172,6 +164,27 @@ impl Lists<'_> {
     pub(crate) fn visit_order(self, query: &[f32], scratch: &mut Scratch) -> Vec<usize> {
         self.choose_probes(query, self.lists.len(), scratch);
         scratch.probes.iter().map(|probe| probe.list).collect()
+    }
+
+    /// Makes ready to visit the `nprobe` nearest lists one by one: for `trace`. Returns how many there are.
+    pub(crate) fn prepare(self, query: &[f32], nprobe: usize, scratch: &mut Scratch) -> usize {
+        self.choose_probes(query, nprobe, scratch);
+        if self.quantizer.codebook.is_some() {
+            self.quantizer.look_up(&scratch.projected, &mut scratch.table, scratch.kernels);
+        }
+        scratch.probes.len()
+    }
+
+    /// Appends the candidates of the list visited as number `at` that are not above `threshold`, in order of position.
+    pub(crate) fn collect_list(self, at: usize, threshold: f32, scratch: &Scratch, out: &mut Vec<u64>) {
+        let probe = scratch.probes[at];
+        let live = &self.lists[probe.list];
+        let Rows::Coded(rows) = &live.list.rows else { return };
+        let start = out.len();
+        out.resize(start + (live.live.len() + 1) * BLOCK_ROWS, 0);
+        let input = scan_input(rows, &live.live, &scratch.table, &probe, &[]);
+        let progress = (scratch.kernels.scan)(&input, 0, threshold, &mut out[start..]);
+        out.truncate(start + progress.written);
     }
 
     /// The `nprobe` lists nearest to the query that have live rows, nearest first.
@@ -233,12 +246,15 @@ impl Lists<'_> {
         }
     }
 
-    /// Leaves the `wanted` candidates of least (estimate, position) in `scratch.candidates`; returns the rows scanned.
-    fn collect_candidates(self, wanted: usize, scratch: &mut Scratch) -> usize {
+    /// Leaves the `wanted` candidates of least (estimate, position) in `scratch.candidates`; returns the lists visited and the
+    /// rows scanned.
+    fn collect_candidates(self, wanted: usize, stop: StopRule, scratch: &mut Scratch) -> (usize, usize) {
         let Scratch { kernels, probes, table, candidates, .. } = scratch;
         let mut held = 0;
         let mut threshold = f32::INFINITY;
         let mut scanned = 0;
+        let mut visited = 0;
+        let mut next_check = if stop.is_never() { usize::MAX } else { StopRule::next_check(0) };
         candidates.resize((2 * wanted).max(wanted + 256) + BLOCK_ROWS, 0);
         self.prefetch_headers(probes);
         for (at, probe) in probes.iter().enumerate() {
@@ -249,7 +265,7 @@ impl Lists<'_> {
                 _ => &[],
             };
             scanned += live.live_rows;
-            let input = scan_input(rows, &live.live, ahead, table, *probe);
+            let input = scan_input(rows, &live.live, table, probe, ahead);
             let mut block = 0;
             while block < live.live.len() {
                 let progress = (kernels.scan)(&input, block, threshold, &mut candidates[held..]);
@@ -259,10 +275,20 @@ impl Lists<'_> {
                     held = cut(&mut candidates[..held], wanted, &mut threshold);
                 }
             }
+            visited = at + 1;
+            if visited == next_check {
+                next_check = StopRule::next_check(visited);
+                held = cut(&mut candidates[..held], wanted, &mut threshold);
+                let later = probes[visited - later_half(visited)].position;
+                let recent = candidates[..held].iter().filter(|&&candidate| candidate as u32 >= later).count();
+                if stop.ends(visited, recent, wanted) {
+                    break;
+                }
+            }
         }
         held = cut(&mut candidates[..held], wanted, &mut threshold);
         candidates.truncate(held);
-        scanned
+        (visited, scanned)
     }
 
     /// Leaves the `wanted` rows of least (int8 distance, position) in `scratch.candidates`; returns the rows scanned.
@@ -350,13 +376,14 @@ impl Lists<'_> {
     }
 }
 
-fn scan_input<'s>(
-    rows: &'s CodedRows,
-    live: &'s [u32],
-    ahead: &'s [u8],
-    table: &'s LookupTable,
-    probe: Probe,
-) -> ScanInput<'s> {
+/// One list's rows for the scan, which prefetches `ahead`.
+fn scan_input<'a>(
+    rows: &'a CodedRows,
+    live: &'a [u32],
+    table: &'a LookupTable,
+    probe: &Probe,
+    ahead: &'a [u8],
+) -> ScanInput<'a> {
     ScanInput {
         blocks: &rows.blocks,
         ahead,

@@ -68,9 +68,9 @@ pub struct IndexSpec {
     pub rerank: Rerank,
     /// Rows looked at by training: a sample of at most this many.
     pub sample_rows_max: usize,
-    /// The recall@k that the settings chosen at build time must reach on held-out rows, less two standard errors.
+    /// The recall@k of a search that names no target: reached on held-out rows, less two standard errors.
     pub recall_target: f32,
-    /// Held-out rows used as queries to choose those settings.
+    /// Held-out rows used as queries when the plans of searches are chosen.
     pub calibration_queries: usize,
 }
 
@@ -87,7 +87,7 @@ impl IndexSpec {
             subspace_width: 2,
             rerank: Rerank::F32,
             sample_rows_max: 200_000,
-            recall_target: 0.955,
+            recall_target: 0.95,
             calibration_queries: 256,
         }
     }
@@ -101,11 +101,14 @@ impl IndexSpec {
 }
 
 /// What a search asks for. `None` means: as calibrated when the index was built.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SearchParams {
     /// Nearest points wanted.
     pub k: usize,
-    /// Posting lists visited.
+    /// The share of the true `k` nearest to be found on average, over 0 to 1: answered by the cheapest plan that reached it when
+    /// the index was built, and exactly if none did. None: [`IndexSpec::recall_target`].
+    pub recall_target: Option<f32>,
+    /// Posting lists visited, neither more nor fewer, whatever the target.
     pub nprobe: Option<usize>,
     /// Approximate hits re-ranked in int8 (never fewer than the hits returned).
     pub candidates: Option<usize>,
@@ -114,9 +117,9 @@ pub struct SearchParams {
 }
 
 impl SearchParams {
-    /// The `k` nearest at the calibrated settings.
+    /// The `k` nearest at the default recall.
     pub fn new(k: usize) -> Self {
-        SearchParams { k, nprobe: None, candidates: None, exact: false }
+        SearchParams { k, recall_target: None, nprobe: None, candidates: None, exact: false }
     }
 }
 
@@ -160,11 +163,35 @@ pub struct SearchStats {
     pub tail_scanned: usize,
 }
 
-/// The answer: hits ordered by (distance, id), and the work done.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// How a search was answered.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SearchPlan {
+    /// Every row was compared: as asked, because there are no lists, or because no plan reaches the target.
+    pub exact: bool,
+    /// The recall aimed at; 1 if exact, none if `nprobe` was given.
+    pub recall_target: Option<f32>,
+    /// Posting lists visited at most (how many were: [`SearchStats::lists_probed`]).
+    pub nprobe: usize,
+    /// Approximate hits re-ranked in int8 at most.
+    pub candidates: usize,
+    /// The recall to be counted on for queries like the rows: what the plan had on held-out rows when the lists were built, less
+    /// two standard errors. 0 where nothing was measured.
+    pub estimated_recall: f32,
+}
+
+impl SearchPlan {
+    /// Compares every row.
+    pub const EXACT: SearchPlan =
+        SearchPlan { exact: true, recall_target: Some(1.0), nprobe: 0, candidates: 0, estimated_recall: 1.0 };
+}
+
+/// The answer: hits ordered by (distance, id), the plan, and the work done.
+#[derive(Clone, Debug, PartialEq)]
 pub struct SearchOutcome {
     /// More than `k` where some are not exact: score those again in f32 (unless `settled`), sort, cut to `k`.
     pub hits: Vec<Hit>,
+    /// How they were found.
+    pub plan: SearchPlan,
     /// Whether the distances are to be taken as they are, exact or not: the specification says so ([`Rerank::Int8`]).
     pub settled: bool,
     /// The work done.
@@ -199,10 +226,6 @@ pub struct IndexState {
     pub dead_rows: usize,
     /// Mean squared residual of rows filed since training, relative to training; 1.0 = no drift.
     pub drift: f32,
-    /// Lists visited by a default search for 10.
-    pub nprobe: usize,
-    /// Candidates re-ranked by a default search for 10.
-    pub candidates: usize,
-    /// Recall@10 measured on held-out rows when the lists were built.
-    pub calibrated_recall: f32,
+    /// The plan of a default search for 10.
+    pub plan: SearchPlan,
 }

@@ -3,11 +3,11 @@
 //! Memory: the sealed lists, the sample, no more. Called by `shard`, off any lock.
 
 use super::batch::Batch;
-use super::calibrate::{Calibration, GroundTruth};
 use super::kernels::{self, Kernels};
 use super::kmeans::{Clustering, ListBounds};
 use super::lift::Lift;
 use super::list::{LiveList, PostingList};
+use super::plan::Calibration;
 use super::points::Points;
 use super::product::Codebook;
 use super::quantizer::{FactorUnits, Quantizer, QuantizerParts};
@@ -16,6 +16,7 @@ use super::rotation::Rotation;
 use super::sealed::Sealed;
 use super::search::Lists;
 use super::spec::{IndexKind, IndexSpec};
+use super::truth::GroundTruth;
 use super::visits::{self, VisitOrder};
 use crate::types::{Metric, PointId};
 use std::sync::Arc;
@@ -105,7 +106,7 @@ pub(crate) fn train_with(
     quantizer.learn_residuals(&residuals);
     visits::choose(&mut quantizer, (&points, &lists), &truth, spec.recall_target, kernels);
     let view = Lists { points: &points, quantizer: &quantizer, lists: &lists };
-    let calibration = Calibration::choose(view, &truth, spec.recall_target, kernels);
+    let calibration = Calibration::choose(view, &truth, kernels);
     Ok(Built { sealed: Sealed { quantizer: Arc::new(quantizer), lists, calibration }, points })
 }
 

@@ -1,13 +1,14 @@
 //! The trained part of an index: its lists, and when they no longer fit their rows. Called by `vector_index`.
 
-use super::calibrate::Calibration;
 use super::kernels::Kernels;
 use super::list::LiveList;
+use super::plan::{CANDIDATES_MAX, Calibration, Plan};
 use super::points::Points;
 use super::quantizer::Quantizer;
 use super::reach::Reach;
 use super::sealed::Sealed;
 use super::search::Lists;
+use super::spec::{IndexSpec, SearchParams, SearchPlan};
 use std::sync::{Arc, OnceLock};
 
 /// Filed rows below which drift is not judged.
@@ -65,8 +66,34 @@ impl Trained {
     }
 
     /// How far a filtered search goes. Cost: a measurement the first time.
-    pub(crate) fn reach(&self, points: &Points, kernels: &Kernels) -> Reach {
-        *self.reach.get_or_init(|| Reach::measure(self.view(points), kernels))
+    pub(crate) fn reach(&self, points: &Points, kernels: &Kernels) -> &Reach {
+        self.reach.get_or_init(|| Reach::measure(self.view(points), kernels))
+    }
+
+    /// How to answer a search: `None` means exactly.
+    pub(crate) fn plan(&self, spec: &IndexSpec, params: &SearchParams) -> (Option<Plan>, SearchPlan) {
+        let target = params.recall_target.unwrap_or(spec.recall_target);
+        let found = match params.nprobe {
+            _ if params.exact => None,
+            // Without a calibration (too few rows to hold any out) a guess, and no promise.
+            Some(nprobe) => self.calibration.at(params.k, nprobe).or(Some((Plan::unmeasured(params.k, nprobe), 0.0))),
+            None => self.calibration.reaching(params.k, target),
+        };
+        let Some((mut plan, mut recall)) = found else { return (None, SearchPlan::EXACT) };
+        plan.nprobe = plan.nprobe.min(self.lists.len());
+        if let Some(candidates) = params.candidates {
+            // Recall rises ever more slowly with the candidates: with a share of them it has at least that share.
+            recall *= (candidates as f32 / plan.candidates as f32).min(1.0);
+            plan.candidates = candidates.min(CANDIDATES_MAX);
+        }
+        let chosen = SearchPlan {
+            exact: false,
+            recall_target: params.nprobe.is_none().then_some(target),
+            nprobe: plan.nprobe,
+            candidates: plan.candidates,
+            estimated_recall: recall,
+        };
+        (Some(plan), chosen)
     }
 
     /// Mean squared residual of filed rows, relative to training; 1 while too few to judge.

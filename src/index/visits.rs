@@ -5,12 +5,13 @@
 //! deviations better than the mean has; how many is found by trial on the held-out rows (`train`). Costs a search nothing: it is a
 //! constant of each list. Called by `quantizer`, `train` and `file`.
 
-use super::calibrate::GroundTruth;
 use super::kernels::{Kernels, Panels};
 use super::list::LiveList;
 use super::points::Points;
 use super::quantizer::Quantizer;
 use super::search::{Lists, Scratch};
+use super::trace::homes;
+use super::truth::GroundTruth;
 use crate::types::Metric;
 
 /// How lists are ordered.
@@ -32,7 +33,7 @@ impl VisitOrder {
     pub(crate) fn choices(metric: Metric) -> &'static [Option<f32>] {
         match metric {
             Metric::Dot => &[None, Some(1.0), Some(2.0), Some(3.0), Some(4.0)],
-            _ => &[None, Some(3.0), Some(5.0), Some(7.0)],
+            _ => &[None, Some(3.0), Some(4.0), Some(5.0), Some(6.0), Some(7.0)],
         }
     }
 
@@ -69,7 +70,7 @@ pub(crate) fn choose(
     kernels: &'static Kernels,
 ) {
     let mut scratch = Scratch::with_kernels(kernels);
-    let homes = truth.homes(points, lists);
+    let homes = homes(Lists { points, quantizer, lists }, truth);
     let mut best = (None, usize::MAX);
     for &deviations in VisitOrder::choices(quantizer.metric) {
         quantizer.visit_by(deviations);
@@ -81,8 +82,8 @@ pub(crate) fn choose(
                 place[list] = rank;
                 rows_at[rank] += lists[list].live_rows + VISIT_COST;
             }
-            for home in query.true_ids(NEIGHBOURS).iter().filter_map(|id| homes.get(id)) {
-                found_at[place[*home as usize]] += 1;
+            for home in query.true_ids(NEIGHBOURS).filter_map(|id| homes.get(&id)) {
+                found_at[place[home.0 as usize]] += 1;
             }
         }
         let wanted = found_at.iter().sum::<usize>() as f64 * f64::from(target);

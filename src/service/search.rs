@@ -171,6 +171,10 @@ fn union(a: Vec<String>, b: Vec<String>) -> Vec<String> {
 fn add(a: Explain, b: Explain) -> Explain {
     Explain {
         plan: if a.plan == b.plan { a.plan } else { "mixed" },
+        recall_target: a.recall_target.zip(b.recall_target).map(|(a, b)| a.min(b)),
+        estimated_recall: a.estimated_recall.min(b.estimated_recall),
+        nprobe: a.nprobe + b.nprobe,
+        candidates: a.candidates + b.candidates,
         lists_total: a.lists_total + b.lists_total,
         lists_probed: a.lists_probed + b.lists_probed,
         codes_scanned: a.codes_scanned + b.codes_scanned,
@@ -180,7 +184,6 @@ fn add(a: Explain, b: Explain) -> Explain {
         not_indexed: union(a.not_indexed, b.not_indexed),
         building: union(a.building, b.building),
         filter_matches: a.filter_matches.zip(b.filter_matches).map(|(a, b)| a + b),
-        estimated_recall: a.estimated_recall.min(b.estimated_recall),
         scan_us: a.scan_us + b.scan_us,
         rerank_us: a.rerank_us + b.rerank_us,
     }

@@ -8,14 +8,15 @@
 //!
 //! Promise: where k or more rows are allowed, k are found. Called by `vector_index`.
 
-use super::{ByteQuery, Lists, Plan, Probe, Reranked, Scratch, cut, scan_input};
+use super::{ByteQuery, Lists, Probe, Reranked, Scratch, cut, scan_input};
 use crate::index::allowed::Allowed;
 use crate::index::distance;
 use crate::index::kernels::{BLOCK_ROWS, Kernels, candidate_estimate, order_bits, pack_candidate, prefetch};
 use crate::index::list::{CodedRows, LiveList, Rows};
+use crate::index::plan::Plan;
 use crate::index::product::LookupTable;
 use crate::index::quantizer::quantise_query;
-use crate::index::reach::{self, Reach};
+use crate::index::reach;
 use crate::index::spec::{Hit, IndexKind, SearchStats};
 use crate::index::top::TopHits;
 use crate::types::{Metric, Rerank};
@@ -35,7 +36,8 @@ pub(crate) struct FilteredPlan {
     pub(crate) candidates: usize,
     /// Lists to visit, where the caller said so; else as far as neighbours may lie.
     pub(crate) nprobe: Option<usize>,
-    pub(crate) reach: Reach,
+    /// How much farther than the k-th nearest lists may rank: see `reach`.
+    pub(crate) kappa: f32,
 }
 
 impl Lists<'_> {
@@ -323,7 +325,7 @@ impl ListScan<'_> {
             false => (live.live.as_slice(), live.live_rows),
         };
         if count > 0 {
-            let input = scan_input(rows, bits, &[], table, probe);
+            let input = scan_input(rows, bits, table, &probe, &[]);
             let mut block = 0;
             while block < bits.len() {
                 let progress = (kernels.scan)(&input, block, self.threshold, &mut candidates[self.held..]);
@@ -403,7 +405,7 @@ impl Stop {
             true => (kth - self.offset) * self.query,
             false => kth - self.offset - self.query,
         };
-        self.limit = Some(score + self.plan.reach.margin(kth, self.residual, self.is_dot));
+        self.limit = Some(score + reach::margin(self.plan.kappa, kth, self.residual, self.is_dot));
     }
 
     /// Whether to end before a list of this score, `visited` lists having been visited.

@@ -4,7 +4,7 @@
 //! points in doubt, which are read first; they rule out at least half of the points, and the others are read and compared; every
 //! point is read and compared. All but the first two are exact whatever was asked.
 
-use super::{Query, SCRATCH, Scored};
+use super::{Query, SCRATCH, Scored, params};
 use crate::{
     index::{Allowed, FilterPlan, SearchOutcome, VectorIndex},
     rt::{self, time::Instant},
@@ -107,7 +107,7 @@ impl Query<'_> {
     ) -> Result<Option<SearchAnswer>> {
         let index = indexes.get(&self.search.vector_name).expect("the spec has this vector");
         let (outcome, plan) = SCRATCH.with_borrow_mut(|scratch| {
-            index.search_allowed(indexes.points(), self.vector, &self.params(), allowed, scratch)
+            index.search_allowed(indexes.points(), self.vector, &params(self.search), allowed, scratch)
         });
         let explain = explain_allowed(index, &outcome, plan, allowed, explain);
         self.finish(started, &outcome.hits, &view, explain)
@@ -169,6 +169,7 @@ impl Query<'_> {
             plan: "filter_scan",
             records_read: read,
             filter_matches: Some(matches),
+            recall_target: Some(1.0),
             estimated_recall: 1.0,
             scan_us: started.elapsed().as_micros() as u64,
             ..explain
@@ -227,21 +228,24 @@ fn explain_allowed(
     allowed: &Allowed,
     explain: Explain,
 ) -> Explain {
-    let (state, stats) = (index.state(), &outcome.stats);
-    let (plan, estimated_recall) = match plan {
-        FilterPlan::Gather => ("filter_gather", 1.0),
-        FilterPlan::Flat => ("filter_flat", 1.0),
-        FilterPlan::Probe => ("filter_ivf", state.calibrated_recall),
+    let (stats, chosen) = (&outcome.stats, &outcome.plan);
+    let plan = match plan {
+        FilterPlan::Gather => "filter_gather",
+        FilterPlan::Flat => "filter_flat",
+        FilterPlan::Probe => "filter_ivf",
     };
     Explain {
         plan,
-        lists_total: state.lists as u64,
+        recall_target: chosen.recall_target,
+        estimated_recall: chosen.estimated_recall,
+        nprobe: chosen.nprobe as u64,
+        candidates: chosen.candidates as u64,
+        lists_total: index.state().lists as u64,
         lists_probed: stats.lists_probed as u64,
         codes_scanned: stats.codes_scanned as u64,
         tail_scanned: stats.tail_scanned as u64,
         reranked: stats.reranked as u64,
         filter_matches: Some(allowed.count() as u64),
-        estimated_recall,
         ..explain
     }
 }
