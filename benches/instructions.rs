@@ -4,7 +4,8 @@
 //! `instructions` lists the cases, `instructions NAME` runs one with the kernels of VECTORSPHERE_SIMD.
 
 use vectorsphere::index::{
-    IndexSpec, RowSource, RowVisitor, Scratch, SearchParams, SourceError, VectorIndex, bench_doors, kernels, train,
+    IndexSpec, RowSource, RowVisitor, Scratch, SearchParams, SourceError, TrainOptions, VectorIndex, bench_doors,
+    kernels, train,
 };
 use vectorsphere::types::{Metric, PointId};
 
@@ -60,12 +61,15 @@ fn kernel(name: &str, table: &str) {
 fn build() {
     let rows = Rows(numbers(1, ROWS));
     let mut built = None;
-    measured(&mut || built = Some(train(&spec(), &mut Rows(rows.0.clone()), 1).expect("rows that can be indexed")));
+    measured(&mut || {
+        built =
+            Some(train(&spec(), &mut Rows(rows.0.clone()), &TrainOptions::new(1)).expect("rows that can be indexed"))
+    });
     assert_eq!(built.map(|built| built.points.len()), Some(ROWS));
 }
 
 fn query() {
-    let built = train(&spec(), &mut Rows(numbers(1, ROWS)), 1).expect("rows that can be indexed");
+    let built = train(&spec(), &mut Rows(numbers(1, ROWS)), &TrainOptions::new(1)).expect("rows that can be indexed");
     let points = built.points;
     let index = VectorIndex::restore(spec(), &points, built.sealed).expect("lists that fit");
     let (queries, mut scratch) = (numbers(2, QUERIES), Scratch::new());

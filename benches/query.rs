@@ -6,8 +6,8 @@
 use criterion::{Criterion, Throughput};
 use std::time::Duration;
 use vectorsphere::index::{
-    Hit, IndexSpec, Points, RowSource, RowVisitor, Scratch, SearchParams, SourceError, VectorIndex, distance, kernels,
-    normalize, train,
+    Hit, IndexSpec, Points, RowSource, RowVisitor, Scratch, SearchParams, SourceError, TrainOptions, VectorIndex,
+    distance, kernels, normalize, train,
 };
 use vectorsphere::types::{Metric, PointId};
 
@@ -59,7 +59,8 @@ impl Bench {
             });
         }
         let spec = IndexSpec::new(metric, dimension);
-        let built = train(&spec, &mut Rows { values: &base, dimension }, 1).expect("rows that can be indexed");
+        let built = train(&spec, &mut Rows { values: &base, dimension }, &TrainOptions::new(1))
+            .expect("rows that can be indexed");
         let points = built.points;
         let index = VectorIndex::restore(spec, &points, built.sealed).expect("lists that fit");
         Bench { name, metric, dimension, base, queries, points, index }

@@ -24,7 +24,8 @@ fn spec() -> CollectionSpec {
 
 /// Points on a line, every third red.
 fn fill(collection: &Collection<'_>, ids: std::ops::Range<u64>) {
-    let point = |i: u64| Point {
+    let point = |i: u64| {
+        Point {
         id: DocumentId::Num(i),
         vectors: vec![(VectorName::default(), Vector::new(vec![i as f32, 0.0]).unwrap())],
         payload: Payload::new(
@@ -35,6 +36,7 @@ fn fill(collection: &Collection<'_>, ids: std::ops::Range<u64>) {
         )
         .unwrap(),
         if_version: None,
+    }
     };
     collection.upsert_points(ids.map(point).collect()).expect("written");
 }
@@ -60,10 +62,19 @@ fn filters() -> Vec<(Value, &'static str)> {
     vec![
         (json!({"must": [{"key": "colour", "match": {"value": "red"}}]}), "filter_flat"),
         (json!({"must": [{"key": "n", "range": {"gte": 500, "lt": 510}}]}), "filter_gather"),
-        (json!({"must": [{"key": "tags", "match": {"any": [3, "none"]}}], "must_not": [{"key": "n", "range": {"lt": 900}}]}), "filter_gather"),
-        (json!({"must": [{"key": "n", "range": {"gt": 950}}, {"key": "free", "match": {"value": 2}}]}), "filter_gather"),
+        (
+            json!({"must": [{"key": "tags", "match": {"any": [3, "none"]}}], "must_not": [{"key": "n", "range": {"lt": 900}}]}),
+            "filter_gather",
+        ),
+        (
+            json!({"must": [{"key": "n", "range": {"gt": 950}}, {"key": "free", "match": {"value": 2}}]}),
+            "filter_gather",
+        ),
         (json!({"must": [{"key": "free", "match": {"value": 2}}]}), "filter_scan"),
-        (json!({"must_not": [{"is_empty": {"key": "n"}}, {"key": "colour", "match": {"except": ["red"]}}]}), "filter_flat"),
+        (
+            json!({"must_not": [{"is_empty": {"key": "n"}}, {"key": "colour", "match": {"except": ["red"]}}]}),
+            "filter_flat",
+        ),
         (json!({"must": [{"has_id": [3, 5000]}]}), "filter_gather"),
     ]
 }
@@ -73,7 +84,8 @@ fn answers(collection: &Collection<'_>) -> Vec<(Vec<DocumentId>, Vec<DocumentId>
         let condition = filter(condition);
         let found = search(collection, &condition).hits.into_iter().map(|hit| hit.point.id).collect();
         let mut listed = Vec::new();
-        let mut request = ListRequest { limit: 40, cursor: None, filter: Some(condition), with_vector: false, with_payload: false };
+        let mut request =
+            ListRequest { limit: 40, cursor: None, filter: Some(condition), with_vector: false, with_payload: false };
         loop {
             let page = collection.list(request.clone()).unwrap();
             listed.extend(page.points.into_iter().map(|point| point.id));
@@ -111,7 +123,15 @@ fn indexes_change_the_plan_and_not_the_answer() {
         let gone = DeleteRequest::Filter(filter(json!({"must": [{"key": "tags", "match": {"value": 4}}]})));
         assert_eq!(collection.delete(gone).unwrap().deleted, 171);
         expected = answers(&collection);
-        assert!(collection.stats().unwrap().info.payload_indexes.iter().all(|index| index.points == 1_029 && index.memory_bytes > 0));
+        assert!(
+            collection
+                .stats()
+                .unwrap()
+                .info
+                .payload_indexes
+                .iter()
+                .all(|index| index.points == 1_029 && index.memory_bytes > 0)
+        );
         collection.drop_field_index("tags").unwrap();
         assert_eq!(collection.drop_field_index("tags").unwrap_err().code(), "payload_index_not_found");
         assert_eq!(answers(&collection), expected, "without the index it is slower and the same");
@@ -134,6 +154,9 @@ fn fields_indexed_from_the_start_are_ready_at_once_and_bounded() {
     assert_eq!(spec().with_indexed_fields(fields(65)).unwrap_err().code(), "too_many_indexed_fields");
     let collection = database.create_collection_with("t", spec().with_indexed_fields(fields(64)).unwrap()).unwrap();
     assert!(collection.field_indexes().unwrap().iter().all(|index| index.state == "ready"));
-    assert_eq!(collection.index_field("one.more", PayloadIndexKind::Text).unwrap_err().code(), "too_many_indexed_fields");
+    assert_eq!(
+        collection.index_field("one.more", PayloadIndexKind::Text).unwrap_err().code(),
+        "too_many_indexed_fields"
+    );
     assert!(collection.index_field("f1", PayloadIndexKind::Text).is_ok(), "changing one adds none");
 }

@@ -119,6 +119,8 @@ pub struct Storage {
 pub struct Index {
     /// Collections up to this many points are searched exactly.
     pub flat_points_max: u64,
+    /// Threads that compute while an index is built; 0: as many as there are cores.
+    pub build_threads_max: u64,
 }
 
 /// The replicated log.
@@ -174,7 +176,7 @@ impl Default for Config {
             cluster: Cluster { name: Name::known("vectorsphere"), node_id: None, zone: None, peers: Vec::new() },
             etcd: Etcd::default(),
             storage: Storage { cache: ByteSize::mib(64), journal_max: ByteSize::mib(64) },
-            index: Index { flat_points_max: 20_000 },
+            index: Index { flat_points_max: 20_000, build_threads_max: 0 },
             raft: Raft { log_bytes_max: ByteSize::mib(16) },
             limits: Limits::default(),
             security: Security::default(),

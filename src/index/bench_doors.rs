@@ -91,21 +91,17 @@ fn columns(table: &'static Kernels, d: usize, cases: &mut Vec<Case>) {
     cases.push(Case::new("scores", size(1), COLUMNS, 4 * d * COLUMNS, move || {
         (table.scores)(&panels, black_box(&query), &panels.norms, -2.0, &mut out);
     }));
-    let (panels, mut nearest) = (Panels::new(&centroids, d, table), vec![0u32; ROWS]);
     let byte_rows = ByteRows::new(&rows, d, table);
-    cases.push(Case::new("assign", size(ROWS), ROWS * COLUMNS, 4 * d * COLUMNS, move || {
-        (table.assign)(&panels, black_box(&rows), &mut nearest);
-    }));
     let panels = BytePanels::new(&centroids, d, table);
     let query = ByteRows::new(&centroids[..d], d, table);
     let (byte_panels, mut out) = (panels.clone(), vec![0f32; COLUMNS]);
     cases.push(Case::new("scores_i8", size(1), COLUMNS, d * COLUMNS, move || {
-        (table.scores_i8)(&byte_panels, black_box(&query), -2.0, &mut out);
+        (table.scores_i8)(&byte_panels, black_box(query.all()), -2.0, &mut out);
     }));
     let picked: Vec<u32> = (0..ROWS as u32).collect();
     cases.push(Case::new("nearest_i8", size(ROWS), ROWS * COLUMNS, d * COLUMNS, move || {
         let mut nearest = [Nearest::NONE; ROWS];
-        (table.nearest_i8)(&panels, 0..panels.panels(), black_box(&byte_rows), &picked, &mut nearest);
+        (table.nearest_i8)(&panels, 0..panels.panels(), black_box(byte_rows.all()), &picked, &mut nearest);
         black_box(&nearest);
     }));
 }

@@ -3,11 +3,14 @@
 //! moment the cheapest plan is read off for every recall target. Costs are counted, not timed, so the choice is the same on
 //! every machine. Called by `train`.
 
-use super::kernels::Kernels;
-use super::plan::{CALIBRATED_K, Calibration, Ladder, Plan, RECALL_TARGETS, Rung, StopRule};
+use super::plan::{CALIBRATED_K, Calibration, Ladder, Plan, RECALL_TARGETS, Rung, StopRule, recall_required};
 use super::search::{Lists, Scratch};
-use super::trace::{Trace, homes};
+use super::spec::IndexKind;
+use super::trace::{Homes, Trace, homes};
 use super::truth::{GroundTruth, RecallCounts};
+use super::work::Work;
+use crate::types::{PointId, Rerank};
+use std::collections::BTreeSet;
 
 /// Numbers of candidates tried, fewest first.
 const CANDIDATE_STEPS: [usize; 19] =
@@ -16,8 +19,13 @@ const CANDIDATE_STEPS: [usize; 19] =
 const FIRST_STEPS: usize = 13;
 /// Of a rule's patience: the least tried, the factor to the next, and how many.
 const PATIENCE: (f32, f32, usize) = (2.0, 1.15, 96);
+/// Held-out rows searched for in one piece.
+const PART_QUERIES: usize = 4;
 /// Held-out rows below which nothing is learnt: searches are exact, of so few rows.
 const QUERIES_MIN: usize = 16;
+/// Lists and candidates of the searches that tell what int8 loses: enough to meet nearly all neighbours.
+const SHARE_LISTS: usize = 64;
+const SHARE_CANDIDATES: usize = 1024;
 /// What an int8 re-rank costs, in codes scanned.
 const RERANK_COST: usize = 40;
 /// What visiting a list costs beyond its codes, in codes scanned.
@@ -25,30 +33,59 @@ const PROBE_COST: usize = 100;
 
 impl Calibration {
     /// Chooses by trial on the lists. Cost: a scan of all codes for each held-out row.
-    pub(crate) fn choose(lists: Lists<'_>, truth: &GroundTruth, kernels: &'static Kernels) -> Calibration {
+    pub(crate) fn choose(lists: Lists<'_>, truth: &GroundTruth, work: Work<'_>) -> Calibration {
         if truth.queries.len() < QUERIES_MIN || truth.neighbours(1) == 0 {
             return Calibration::default();
         }
         let exact = lists.quantizer.codebook.is_none();
         let homes = homes(lists, truth);
-        let mut scratch = Scratch::with_kernels(kernels);
-        let mut try_steps = |steps: &[usize]| {
-            let trace = |query| Trace::of(lists, query, &homes, steps, &mut scratch);
-            let trial = Trial { traces: truth.queries.iter().map(trace).collect(), steps, exact };
+        let try_steps = |steps: &[usize]| {
+            let traces = work.parallel(truth.queries.chunks(PART_QUERIES), |queries| {
+                let mut scratch = Scratch::with_kernels(work.kernels);
+                let wanted = queries.iter().filter(|_| !work.is_cancelled());
+                wanted.map(|query| Trace::of(lists, query, &homes, steps, &mut scratch)).collect::<Vec<_>>()
+            });
+            let trial = Trial { traces: traces.into_iter().flatten().collect(), steps, exact };
             Calibration { ladders: std::array::from_fn(|k| trial.ladder(k)) }
         };
-        let calibration = try_steps(&CANDIDATE_STEPS[..FIRST_STEPS]);
-        if exact || calibration.ladders.iter().all(Ladder::is_complete) {
-            return calibration;
+        let mut calibration = try_steps(&CANDIDATE_STEPS[..FIRST_STEPS]);
+        if !exact && !calibration.ladders.iter().all(Ladder::is_complete) {
+            calibration = try_steps(&CANDIDATE_STEPS);
         }
-        try_steps(&CANDIDATE_STEPS)
+        if lists.quantizer.rerank == Rerank::Int8 || lists.quantizer.kind == IndexKind::IvfInt8 {
+            for (ladder, k) in calibration.ladders.iter_mut().zip(CALIBRATED_K) {
+                let share = int8_share(lists, truth, &homes, k, &mut Scratch::with_kernels(work.kernels));
+                ladder.rungs.iter_mut().chain(&mut ladder.fixed).for_each(|rung| rung.recall *= share);
+            }
+        }
+        calibration
     }
+}
+
+/// The share of the neighbours met that int8 distances keep: a trace counts who is among the candidates, not who int8 puts first.
+fn int8_share(lists: Lists<'_>, truth: &GroundTruth, homes: &Homes, k: usize, scratch: &mut Scratch) -> f32 {
+    // One more than k: the query is a row itself, and is its own nearest.
+    let plan = Plan { k: k + 1, nprobe: SHARE_LISTS, candidates: SHARE_CANDIDATES, stop: StopRule::NEVER };
+    let (mut met, mut kept) = (0, 0);
+    let mut hits = Vec::new();
+    for query in &truth.queries {
+        hits.clear();
+        lists.search(&query.vector, plan, scratch, &mut hits);
+        let visited: BTreeSet<usize> = scratch.visits().map(|(list, _)| list).collect();
+        let is_met = |id: &PointId| homes.get(id).is_some_and(|&(list, _)| visited.contains(&(list as usize)));
+        // Of several as near as the k-th any will do.
+        for id in query.true_ids(k).filter(is_met).take(k) {
+            met += 1;
+            kept += usize::from(hits.iter().any(|hit| hit.id == id));
+        }
+    }
+    if met == 0 { 1.0 } else { kept as f32 / met as f32 }
 }
 
 impl Ladder {
     /// Whether every target is reached.
     fn is_complete(&self) -> bool {
-        self.rungs.last().is_some_and(|last| last.recall >= RECALL_TARGETS[RECALL_TARGETS.len() - 1])
+        self.rungs.last().is_some_and(|last| last.recall >= recall_required(RECALL_TARGETS[RECALL_TARGETS.len() - 1]))
     }
 }
 
@@ -82,7 +119,7 @@ impl Trial<'_> {
         let mut rungs: Vec<Rung> = Vec::new();
         for target in RECALL_TARGETS {
             let higher = |rung: &Rung| rungs.last().is_none_or(|last| rung.recall > last.recall);
-            rungs.extend(self.cheapest(k, target).filter(higher));
+            rungs.extend(self.cheapest(k, recall_required(target)).filter(higher));
         }
         Ladder { rungs, fixed }
     }
@@ -93,11 +130,11 @@ impl Trial<'_> {
         self.steps.partition_point(|&step| step < least)..self.steps.len()
     }
 
-    /// The cheapest plan that reaches the target.
-    fn cheapest(&self, k: usize, target: f32) -> Option<Rung> {
+    /// The cheapest plan that has this recall.
+    fn cheapest(&self, k: usize, recall: f32) -> Option<Rung> {
         let mut best: Option<(Tried, Rung)> = None;
         for step in self.steps(k) {
-            let Some((rule, tried)) = self.least_patience(k, step, target) else { continue };
+            let Some((rule, tried)) = self.least_patience(k, step, recall) else { continue };
             if best.is_none_or(|(held, _)| tried.cost < held.cost) {
                 let rung = Rung {
                     recall: tried.recall as f32,
@@ -111,14 +148,14 @@ impl Trial<'_> {
         best.map(|(_, rung)| rung)
     }
 
-    /// The least patience that reaches the target with so many candidates.
-    fn least_patience(&self, k: usize, step: usize, target: f32) -> Option<(StopRule, Tried)> {
+    /// The least patience that has this recall with so many candidates.
+    fn least_patience(&self, k: usize, step: usize, recall: f32) -> Option<(StopRule, Tried)> {
         let (least, factor, count) = PATIENCE;
         let rules: Vec<StopRule> = std::iter::successors(Some(least), |p| Some(p * factor))
             .take(count)
             .map(|patience| StopRule { patience })
             .collect();
-        let reaches = |rule: StopRule| Some(self.run(k, step, rule)).filter(|tried| tried.recall >= f64::from(target));
+        let reaches = |rule: StopRule| Some(self.run(k, step, rule)).filter(|tried| tried.recall >= f64::from(recall));
         let mut reached = (count - 1, reaches(rules[count - 1])?);
         let mut below = 0;
         while below < reached.0 {

@@ -2,12 +2,14 @@
 //! lock, run off it, installed under it. Rows keep their slots, so installing costs the rows moved, not the rows held.
 //! Called by `vector_index` and `shard`.
 
+use super::assigner::Assigner;
 use super::batch::Batch;
 use super::kernels::Kernels;
 use super::list::{LiveList, PostingList};
 use super::locations::Location;
 use super::quantizer::Quantizer;
 use super::tail::{Chunk, TailSlot};
+use super::work::Work;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -56,6 +58,9 @@ impl FilingJob {
             open.insert(i, self.open(i, list));
         }
         let mut filed = Filed { epoch: self.epoch, changed: Vec::new(), residual_sum: 0.0, rows: 0 };
+        let work = Work::alone(self.kernels);
+        let rows = self.tail_rows();
+        let assigner = Assigner::new(&self.quantizer.centroids, self.quantizer.space(), rows, work);
         let mut batch = Batch::default();
         let mut origins: Vec<Location> = Vec::new();
         for (number, chunk) in &self.chunks {
@@ -65,30 +70,32 @@ impl FilingJob {
                 batch.add(chunk.rows.ordinals[slot], vector);
                 origins.push(Location::Tail(TailSlot { chunk: *number, slot: slot as u32 }));
                 if batch.is_full() {
-                    self.flush(&mut batch, &mut origins, &mut open, &mut filed);
+                    self.flush(&assigner, &mut batch, &mut origins, &mut open, &mut filed);
                 }
             }
         }
-        self.flush(&mut batch, &mut origins, &mut open, &mut filed);
+        self.flush(&assigner, &mut batch, &mut origins, &mut open, &mut filed);
         filed.changed = open.into_iter().map(|(list, open)| open.close(list)).collect();
         filed
     }
 
     fn flush(
         &self,
+        assigner: &Assigner,
         batch: &mut Batch,
         origins: &mut Vec<Location>,
         open: &mut BTreeMap<usize, OpenList>,
         filed: &mut Filed,
     ) {
-        let mut origin = origins.drain(..);
+        let encoded = batch.encode(&self.quantizer, assigner, None, Work::alone(self.kernels));
+        for (row, origin) in encoded.rows().zip(origins.drain(..)) {
+            let target = open.entry(row.list).or_insert_with(|| self.open(row.list, &self.lists[row.list]));
+            target.origins.push(origin);
+            row.push(&mut target.rows);
+            filed.residual_sum += f64::from(row.residual_square);
+        }
         filed.rows += batch.len();
-        batch.encode(&self.quantizer, self.kernels, &mut |row| {
-            let list = row.list;
-            let target = open.entry(list).or_insert_with(|| self.open(list, &self.lists[list]));
-            target.origins.extend(origin.next());
-            filed.residual_sum += f64::from(row.push(&mut target.rows));
-        });
+        batch.clear();
     }
 
     /// A list to append to: a copy, or its live rows alone.

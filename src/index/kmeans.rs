@@ -1,23 +1,29 @@
 //! Centroids of the posting lists: two-level k-means (√k first, then seats by mass), then one balancing pass. Deterministic: rows
 //! are summed in order, ties go to the lowest centroid. Called by `train`.
 
-use super::kernels::{Kernels, Panels};
+use super::assigner::{AssignScratch, Assigner};
+use super::kernels::{BytePanels, ByteSlice, Nearest};
 use super::random::SplitMix64;
+use super::work::Work;
+use std::ops::Range;
 
 const ITERATIONS: usize = 8;
 /// Rows a centroid is trained on at most, at the first level.
 const COARSE_ROWS_PER_CENTROID: usize = 256;
+/// Rows assigned in one piece.
+const PART_ROWS: usize = 1024;
 
-/// Rows and what works on them.
+/// Rows, in f32 and in int8, and what works on them.
 #[derive(Clone, Copy)]
 pub(crate) struct Clustering<'a> {
     pub(crate) rows: &'a [f32],
+    pub(crate) bytes: ByteSlice<'a>,
     pub(crate) dimension: usize,
-    pub(crate) kernels: &'static Kernels,
+    pub(crate) work: Work<'a>,
 }
 
 impl<'a> Clustering<'a> {
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.rows.len() / self.dimension
     }
 
@@ -26,23 +32,28 @@ impl<'a> Clustering<'a> {
     }
 
     /// The first `count` rows.
-    fn head(&self, count: usize) -> Clustering<'a> {
-        Clustering { rows: &self.rows[..count.min(self.len()) * self.dimension], ..*self }
+    pub(crate) fn head(&self, count: usize) -> Clustering<'a> {
+        let count = count.min(self.len());
+        Clustering { rows: &self.rows[..count * self.dimension], bytes: self.bytes.slice(0..count), ..*self }
     }
 
-    fn gather(&self, members: &[u32]) -> Vec<f32> {
-        members.iter().flat_map(|&i| self.row(i as usize)).copied().collect()
+    /// Pieces of a fixed size.
+    fn parts(&self) -> impl Iterator<Item = Range<usize>> + Send + use<> {
+        let count = self.len();
+        (0..count).step_by(PART_ROWS).map(move |start| start..count.min(start + PART_ROWS))
     }
 
     /// The nearest centroid of each row.
     pub(crate) fn assign(&self, centroids: &[f32]) -> Vec<u32> {
-        let mut nearest = vec![0; self.len()];
-        (self.kernels.assign)(&Panels::new(centroids, self.dimension, self.kernels), self.rows, &mut nearest);
-        nearest
+        let assigner = Assigner::new(centroids, self.dimension, self.len(), self.work);
+        let assigned = self.work.parallel(self.parts(), |part| {
+            assigner.nearest(self.bytes.slice(part), &mut AssignScratch::default(), self.work.kernels)
+        });
+        assigned.concat()
     }
 
-    /// The rows of each of `k` centroids.
-    fn members(&self, centroids: &[f32]) -> Vec<Vec<u32>> {
+    /// The rows of each centroid.
+    pub(crate) fn members(&self, centroids: &[f32]) -> Vec<Vec<u32>> {
         let mut members = vec![Vec::new(); centroids.len() / self.dimension];
         for (i, &c) in self.assign(centroids).iter().enumerate() {
             members[c as usize].push(i as u32);
@@ -50,7 +61,7 @@ impl<'a> Clustering<'a> {
         members
     }
 
-    /// Lloyd's algorithm from `k` random rows; `min(k, rows)` centroids. Cost: 8 · rows · k · d.
+    /// Lloyd's algorithm from `k` random rows; `min(k, rows)` centroids. Cost: 8 · rows · k · d products of int8.
     pub(crate) fn lloyd(&self, k: usize, rng: &mut SplitMix64) -> Vec<f32> {
         let picked = rng.sample(self.len(), k);
         let mut centroids: Vec<f32> = picked.iter().flat_map(|&i| self.row(i)).copied().collect();
@@ -58,11 +69,27 @@ impl<'a> Clustering<'a> {
             return self.mean().unwrap_or_default();
         }
         for _ in 0..ITERATIONS {
-            let nearest = self.assign(&centroids);
+            if self.work.is_cancelled() {
+                break;
+            }
+            let nearest = self.nearest_of_few(&centroids);
             let counts = self.update(&mut centroids, &nearest);
             self.reseed_empty(&mut centroids, counts);
         }
         centroids
+    }
+
+    /// The nearest centroid of each row, by comparing every row with every centroid.
+    fn nearest_of_few(&self, centroids: &[f32]) -> Vec<u32> {
+        let kernels = self.work.kernels;
+        let panels = BytePanels::new(centroids, self.dimension, kernels);
+        let assigned = self.work.parallel(self.parts(), |part| {
+            let picked: Vec<u32> = (0..part.len() as u32).collect();
+            let mut nearest = vec![Nearest::NONE; part.len()];
+            (kernels.nearest_i8)(&panels, 0..panels.panels(), self.bytes.slice(part), &picked, &mut nearest);
+            nearest.iter().map(|nearest| nearest.least()).collect::<Vec<_>>()
+        });
+        assigned.concat()
     }
 
     fn mean(&self) -> Option<Vec<f32>> {
@@ -74,14 +101,24 @@ impl<'a> Clustering<'a> {
         Some(centroid)
     }
 
-    /// Moves each centroid to the mean of its rows; returns their counts. One without rows stays.
+    /// Moves each centroid to the mean of its rows; returns their counts. One without rows stays. Each sum runs over its rows in
+    /// order, so that it does not matter which thread has which centroids.
     fn update(&self, centroids: &mut [f32], nearest: &[u32]) -> Vec<usize> {
+        let d = self.dimension;
+        let share = (centroids.len() / d).div_ceil(self.work.threads());
+        let parts = centroids.chunks_mut(share * d).zip((0..).step_by(share));
+        self.work.parallel(parts, |(centroids, first)| self.update_span(centroids, first, nearest)).concat()
+    }
+
+    /// The same for the centroids from number `first` on.
+    fn update_span(&self, centroids: &mut [f32], first: usize, nearest: &[u32]) -> Vec<usize> {
         let d = self.dimension;
         let mut sums = vec![0f32; centroids.len()];
         let mut counts = vec![0usize; centroids.len() / d];
         for (i, &c) in nearest.iter().enumerate() {
-            counts[c as usize] += 1;
-            let sum = &mut sums[c as usize * d..(c as usize + 1) * d];
+            let Some(c) = (c as usize).checked_sub(first).filter(|&c| c < counts.len()) else { continue };
+            counts[c] += 1;
+            let sum = &mut sums[c * d..(c + 1) * d];
             sum.iter_mut().zip(self.row(i)).for_each(|(s, x)| *s += x);
         }
         for ((centroid, sum), &count) in centroids.chunks_exact_mut(d).zip(sums.chunks_exact(d)).zip(&counts) {
@@ -118,32 +155,32 @@ impl<'a> Clustering<'a> {
         if coarse < 2 {
             return self.lloyd(k.max(1), rng);
         }
-        let parts = self.members(&self.head(coarse * COARSE_ROWS_PER_CENTROID).lloyd(coarse, rng));
-        let seats = seats_by_mass(&parts.iter().map(Vec::len).collect::<Vec<_>>(), k);
-        let mut centroids = Vec::with_capacity(k * self.dimension);
-        for (part, &seats) in parts.iter().zip(&seats) {
-            centroids.extend(self.part(&self.gather(part)).lloyd(seats, rng));
-        }
-        centroids
+        let members = self.members(&self.head(coarse * COARSE_ROWS_PER_CENTROID).lloyd(coarse, rng));
+        let seats = seats_by_mass(&members.iter().map(Vec::len).collect::<Vec<_>>(), k);
+        let parts: Vec<_> = members.iter().zip(seats).map(|(rows, seats)| (rows, seats, rng.fork())).collect();
+        self.work.parallel(parts, |(rows, seats, mut rng)| self.split(rows, seats, &mut rng)).concat()
     }
 
-    fn part<'b>(&self, rows: &'b [f32]) -> Clustering<'b> {
-        Clustering { rows, dimension: self.dimension, kernels: self.kernels }
+    /// The rows of `members` as `k` centroids, on one thread.
+    fn split(&self, members: &[u32], k: usize, rng: &mut SplitMix64) -> Vec<f32> {
+        let rows: Vec<f32> = members.iter().flat_map(|&i| self.row(i as usize)).copied().collect();
+        let bytes = self.bytes.gather(members);
+        let part = Clustering { rows: &rows, bytes: bytes.all(), work: self.work.on_one_thread(), ..*self };
+        part.lloyd(k, rng)
     }
 
     /// Splits centroids with more than `rows_max` of these rows into as many as bring them to `rows_aim`, and drops those with
     /// fewer than `rows_min` (their rows go to neighbours at the next assignment). Never drops the last.
     pub(crate) fn balance(&self, centroids: &[f32], bounds: ListBounds, rng: &mut SplitMix64) -> Vec<f32> {
         let members = self.members(centroids);
-        let mut balanced = Vec::with_capacity(centroids.len());
-        for (centroid, rows) in centroids.chunks_exact(self.dimension).zip(&members) {
-            if rows.len() > bounds.rows_max {
-                let parts = rows.len().div_ceil(bounds.rows_aim.max(1));
-                balanced.extend(self.part(&self.gather(rows)).lloyd(parts, rng));
-            } else if rows.len() >= bounds.rows_min {
-                balanced.extend(centroid);
-            }
-        }
+        let lists = centroids.chunks_exact(self.dimension).zip(&members);
+        let lists: Vec<_> = lists.map(|(centroid, rows)| (centroid, rows, rng.fork())).collect();
+        let balanced = self.work.parallel(lists, |(centroid, rows, mut rng)| match rows.len() {
+            n if n > bounds.rows_max => self.split(rows, n.div_ceil(bounds.rows_aim.max(1)), &mut rng),
+            n if n >= bounds.rows_min => centroid.to_vec(),
+            _ => Vec::new(),
+        });
+        let balanced = balanced.concat();
         if balanced.is_empty() { centroids.to_vec() } else { balanced }
     }
 }
@@ -180,7 +217,7 @@ fn seats_by_mass(masses: &[usize], total: usize) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::kernels;
+    use crate::index::kernels::{self, ByteRows};
 
     fn blobs(count: usize) -> Vec<f32> {
         let mut rng = SplitMix64::new(3);
@@ -190,7 +227,9 @@ mod tests {
     #[test]
     fn separated_blobs_get_a_centroid_each() {
         let rows = blobs(2000);
-        let clustering = Clustering { rows: &rows, dimension: 2, kernels: kernels::active() };
+        let work = Work::alone(kernels::active());
+        let bytes = ByteRows::new(&rows, 2, work.kernels);
+        let clustering = Clustering { rows: &rows, bytes: bytes.all(), dimension: 2, work };
         let centroids = clustering.two_level(40, &mut SplitMix64::new(1));
         assert!(centroids.len() / 2 >= 36, "{}", centroids.len() / 2);
         for blob in 0..10 {
@@ -202,7 +241,9 @@ mod tests {
     #[test]
     fn identical_rows_do_not_break_it() {
         let rows = vec![0.25f32; 3 * 500];
-        let clustering = Clustering { rows: &rows, dimension: 3, kernels: kernels::active() };
+        let work = Work::alone(kernels::active());
+        let bytes = ByteRows::new(&rows, 3, work.kernels);
+        let clustering = Clustering { rows: &rows, bytes: bytes.all(), dimension: 3, work };
         let centroids = clustering.two_level(16, &mut SplitMix64::new(1));
         assert!(!centroids.is_empty() && centroids.iter().all(|c| c.is_finite()));
     }
@@ -214,7 +255,9 @@ mod tests {
             rows.extend([i as f32 / 1000.0, 0.0]);
         }
         rows.extend([500.0, 0.0]);
-        let clustering = Clustering { rows: &rows, dimension: 2, kernels: kernels::active() };
+        let work = Work::alone(kernels::active());
+        let bytes = ByteRows::new(&rows, 2, work.kernels);
+        let clustering = Clustering { rows: &rows, bytes: bytes.all(), dimension: 2, work };
         let bounds = ListBounds { rows_min: 5, rows_aim: 100, rows_max: 300 };
         let balanced = clustering.balance(&[0.5, 0.0, 500.0, 0.0], bounds, &mut SplitMix64::new(2));
         assert!(balanced.len() / 2 >= 8, "{balanced:?}");

@@ -9,12 +9,14 @@
 //! Called by `shard`. [`distance`] is the one exact distance of the system.
 
 mod allowed;
+mod assigner;
 mod batch;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench_doors;
 mod calibrate;
 mod distance;
+mod encoder;
 mod file;
 mod filing;
 mod filtered;
@@ -32,6 +34,7 @@ mod reach;
 mod rotation;
 mod sealed;
 mod search;
+mod sieve;
 mod spec;
 mod tail;
 mod top;
@@ -41,6 +44,7 @@ mod trained;
 mod truth;
 mod vector_index;
 mod visits;
+mod work;
 
 #[cfg(test)]
 mod tests;
@@ -55,7 +59,7 @@ pub use search::Scratch;
 pub use spec::{
     FilterPlan, Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchPlan, SearchStats,
 };
-pub use train::{Built, RowSource, RowVisitor, SourceError, TrainError, train};
+pub use train::{Built, RowSource, RowVisitor, SourceError, TrainError, TrainOptions, train};
 pub use vector_index::{InstallError, Installed, VectorIndex};
 
 /// The name of the kernels in use: `scalar`, `avx2`, `avx512` or `neon`.

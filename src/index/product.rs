@@ -3,6 +3,8 @@
 
 use super::kernels::{GROUP_PAIRS, Kernels, PAIR_BYTES, SUBSPACE_CODES};
 use super::random::SplitMix64;
+use super::work::Work;
+use crate::types::limits::BINARY_DIMENSION_MAX;
 
 /// More, or more rows, gain less than 0.5 points of recall at 20 candidates and cost seconds.
 const ITERATIONS: usize = 16;
@@ -12,6 +14,8 @@ const SIGN_WIDTH: usize = 4;
 const GROUP_SUM_MAX: f32 = 252.0;
 /// Adding it to a number of [0, 2^22] rounds half to even and leaves the integer in the low mantissa bits.
 const ROUND_UNSIGNED: f32 = 8_388_608.0;
+
+const _: () = assert!(BINARY_DIMENSION_MAX.div_ceil(SIGN_WIDTH) <= Codebook::SUBSPACES_MAX, "signs fit the sums");
 
 /// Codewords: `words[(s · width + t) · 16 + code]` is component `t` of a codeword of subspace `s`.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,14 +39,11 @@ impl Codebook {
     /// Subspaces beyond which u16 sums could overflow.
     pub(crate) const SUBSPACES_MAX: usize = 1024;
 
-    /// Dimensions beyond which [`Codebook::signs`] would have too many subspaces.
-    pub(crate) const SIGN_DIMENSION_MAX: usize = Self::SUBSPACES_MAX * SIGN_WIDTH;
-
     /// The codebook of signs: each code's four bits say on which side of 0 four dimensions lie. What it stands for has length 1.
-    /// `dimension` is at most [`Codebook::SIGN_DIMENSION_MAX`].
+    /// `dimension` is at most [`BINARY_DIMENSION_MAX`].
     pub(crate) fn signs(dimension: usize) -> Codebook {
         let subspaces = dimension.div_ceil(SIGN_WIDTH);
-        assert!(subspaces <= Self::SUBSPACES_MAX, "invariant: the dimension was checked when the table was created");
+        assert!(dimension <= BINARY_DIMENSION_MAX, "invariant: the dimension was checked when the table was created");
         let size = 1.0 / (dimension as f32).sqrt();
         let sign = |t: usize, code: usize| if code >> t & 1 == 1 { size } else { -size };
         let book = (0..SIGN_WIDTH).flat_map(|t| (0..SUBSPACE_CODES).map(move |code| sign(t, code)));
@@ -73,13 +74,19 @@ impl Codebook {
         rows: &[f32],
         dimension: usize,
         width: usize,
-        kernels: &Kernels,
+        work: Work<'_>,
         rng: &mut SplitMix64,
     ) -> Codebook {
         let mut words = vec![0f32; dimension.div_ceil(width) * width * SUBSPACE_CODES];
-        for (s, book) in words.chunks_exact_mut(width * SUBSPACE_CODES).enumerate() {
-            train_subspace(rows, dimension, s * width..((s + 1) * width).min(dimension), book, kernels, rng);
-        }
+        let books: Vec<_> = words.chunks_exact_mut(width * SUBSPACE_CODES).map(|book| (book, rng.fork())).collect();
+        work.parallel(books.into_iter().enumerate(), |(s, (book, mut rng))| {
+            let span = s * width..((s + 1) * width).min(dimension);
+            // The subspace alone, side by side: its rows are gone through many times.
+            let parts: Vec<f32> = rows.chunks_exact(dimension).flat_map(|row| &row[span.clone()]).copied().collect();
+            if !work.is_cancelled() {
+                train_subspace(&parts, span.len(), book, work.kernels, &mut rng);
+            }
+        });
         Codebook { dimension, width, words }
     }
 
@@ -146,17 +153,10 @@ impl LookupTable {
     }
 }
 
-/// Lloyd's algorithm for 16 codewords on components `span` of the rows; a codeword without rows takes a random row's.
-fn train_subspace(
-    rows: &[f32],
-    dimension: usize,
-    span: std::ops::Range<usize>,
-    book: &mut [f32],
-    kernels: &Kernels,
-    rng: &mut SplitMix64,
-) {
-    let count = rows.len() / dimension;
-    let part = |i: usize| &rows[i * dimension + span.start..i * dimension + span.end];
+/// Lloyd's algorithm for 16 codewords on `parts`, `width` numbers each; a codeword without any takes a random one's.
+fn train_subspace(parts: &[f32], width: usize, book: &mut [f32], kernels: &Kernels, rng: &mut SplitMix64) {
+    let count = parts.len() / width;
+    let part = |i: usize| &parts[i * width..(i + 1) * width];
     let set = |book: &mut [f32], code: usize, x: &[f32]| {
         x.iter().enumerate().for_each(|(t, &v)| book[t * SUBSPACE_CODES + code] = v);
     };
@@ -169,17 +169,17 @@ fn train_subspace(
     for _ in 0..ITERATIONS {
         let mut sums = vec![0f32; book.len()];
         let mut counts = [0u32; SUBSPACE_CODES];
-        for i in 0..count {
-            let code = usize::from((kernels.nearest_code)(book, part(i)));
+        for part in parts.chunks_exact(width) {
+            let code = usize::from((kernels.nearest_code)(book, part));
             counts[code] += 1;
-            part(i).iter().enumerate().for_each(|(t, v)| sums[t * SUBSPACE_CODES + code] += v);
+            part.iter().enumerate().for_each(|(t, v)| sums[t * SUBSPACE_CODES + code] += v);
         }
         for code in 0..SUBSPACE_CODES {
             if counts[code] == 0 {
                 set(book, code, part(rng.below(count)));
                 continue;
             }
-            for t in 0..span.len() {
+            for t in 0..width {
                 book[t * SUBSPACE_CODES + code] = sums[t * SUBSPACE_CODES + code] / counts[code] as f32;
             }
         }
@@ -197,7 +197,7 @@ mod tests {
         let (d, width) = (18, 4);
         let mut rng = SplitMix64::new(5);
         let rows: Vec<f32> = (0..d * 500).map(|_| rng.below(2000) as f32 / 1000.0 - 1.0).collect();
-        let book = Codebook::train(&rows, d, width, kernels, &mut rng);
+        let book = Codebook::train(&rows, d, width, Work::alone(kernels), &mut rng);
         assert_eq!((book.subspaces(), book.pairs()), (5, 3));
         let query = &rows[..d];
         let mut table = LookupTable::default();

@@ -92,7 +92,7 @@ pub(crate) struct EncodeScratch {
     residual: Vec<f32>,
     unit: Vec<f32>,
     decoded: Vec<f32>,
-    row: EncodedRow,
+    pub(crate) row: EncodedRow,
 }
 
 impl Quantizer {
@@ -249,12 +249,13 @@ impl Quantizer {
         }
     }
 
-    /// Appends a row to its list; returns its squared residual. `projected` as [`Quantizer::project_row`] gave it.
-    pub(crate) fn push(
+    /// Encodes a row of the list into `scratch.row` (nothing in IVF-Flat); returns its squared residual. `projected` as
+    /// [`Quantizer::project_row`] gave it.
+    pub(crate) fn encode(
         &self,
-        (ordinal, raw): (u32, &[f32]),
+        raw: &[f32],
         projected: &[f32],
-        (list, rows): (usize, &mut PostingList),
+        list: usize,
         scratch: &mut EncodeScratch,
         kernels: &Kernels,
     ) -> f32 {
@@ -263,21 +264,19 @@ impl Quantizer {
         residual.extend(projected.iter().zip(self.centroid(list)).map(|(x, c)| x - c));
         let square = (kernels.dot)(residual, residual);
         if self.kind == IndexKind::IvfFlat {
-            rows.push_exact(ordinal, raw);
             return square;
         }
         // A cosine is the L2 form of unit vectors; what a vector lacks to unit length (a zero vector: 1) is added back.
         let lack = if self.metric == Metric::Cosine { 1.0 - (kernels.dot)(raw, raw) } else { 0.0 };
         if let Some(codebook) = &self.codebook {
-            self.encode(codebook, list, (square, lack), scratch, kernels);
+            self.encode_codes(codebook, list, (square, lack), scratch, kernels);
         }
         self.encode_bytes(list, lack, scratch, kernels);
-        rows.push_coded(ordinal, &scratch.row);
         square
     }
 
     /// Encodes `scratch.residual`, of this squared length, into the codes and factors of `scratch.row`.
-    fn encode(
+    fn encode_codes(
         &self,
         codebook: &Codebook,
         list: usize,

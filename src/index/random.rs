@@ -19,6 +19,11 @@ impl SplitMix64 {
         z ^ (z >> 31)
     }
 
+    /// Another stream, decided by this one: for work that is done in parallel.
+    pub(crate) fn fork(&mut self) -> SplitMix64 {
+        SplitMix64(self.next())
+    }
+
     /// A number below `bound` (the high half of a 128-bit product; the bias of at most `bound / 2^64` does not matter here).
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         ((u128::from(self.next()) * bound as u128) >> 64) as usize

@@ -2,7 +2,10 @@
 //! Filled by `train`, read by `calibrate` and `trace`.
 
 use super::distance;
-use super::kernels::{Kernels, Panels};
+use super::kernels::{ByteSlice, Kernels};
+use super::kmeans::Clustering;
+use super::quantizer::Quantizer;
+use super::sieve::Sieve;
 use crate::types::{Metric, PointId};
 
 /// True neighbours kept of each query: beyond the largest k, so that ties at the k-th distance are known.
@@ -24,16 +27,11 @@ pub(crate) struct TruthQuery {
     nearest: Vec<(f32, PointId)>,
 }
 
-/// Tells with one pass of the matrix kernel which queries a row may be near to: a third of the cost of exact distances.
-struct Sieve {
-    panels: Panels,
-    base: Vec<f32>,
-    factor: f32,
-    scores: Vec<f32>,
-    /// Of each query what a distance must not exceed.
-    limits: Vec<f32>,
-    /// The longest query's square.
-    square_max: f32,
+/// A row and a query it may be a neighbour of.
+pub(crate) struct Sighting {
+    pub(crate) row: usize,
+    query: usize,
+    distance: f32,
 }
 
 impl GroundTruth {
@@ -51,67 +49,46 @@ impl GroundTruth {
             vector: rows[i * dimension..(i + 1) * dimension].to_vec(),
             nearest: Vec::with_capacity(NEIGHBOURS + 1),
         };
-        let queries: Vec<TruthQuery> = places.iter().map(query).collect();
-        let sieve = Sieve::new(kernels, metric, dimension, &queries);
-        GroundTruth { kernels, metric, queries, sieve }
+        GroundTruth { kernels, metric, queries: places.iter().map(query).collect(), sieve: None }
     }
 
-    /// Compares a row with every query.
-    pub(crate) fn see(&mut self, id: PointId, row: &[f32]) {
-        let GroundTruth { kernels, metric, queries, sieve } = self;
-        let exact = |query: &TruthQuery| distance::exact(kernels, *metric, &query.vector, row);
-        let Some(sieve) = sieve else {
-            queries.iter_mut().for_each(|query| query.see(id, exact(query)));
-            return;
-        };
-        let slack = sieve.score(kernels, *metric, row);
-        for (j, query) in queries.iter_mut().enumerate() {
-            let beyond = sieve.scores[j] > sieve.limits[j] + slack;
-            if !beyond {
-                query.see(id, exact(query));
-                sieve.limits[j] = query.limit();
+    /// Makes the search for neighbours fast, given how rows are projected and a sample of them.
+    pub(crate) fn prepare(&mut self, quantizer: &Quantizer, sample: Clustering<'_>) {
+        let vectors: Vec<f32> = self.queries.iter().flat_map(|query| &query.vector).copied().collect();
+        self.sieve = Sieve::new(&vectors, quantizer, sample, NEIGHBOURS);
+    }
+
+    /// The rows that may be among the neighbours kept, by their exact distance: `raw` as stored, the same rows `projected`, and
+    /// those in int8. Cost: an int8 product a row and query, and some hundred exact distances a query in all.
+    pub(crate) fn look(&self, raw: &[f32], projected: &[f32], bytes: ByteSlice<'_>) -> Vec<Sighting> {
+        let mut sightings = Vec::new();
+        let Some(d) = self.queries.first().map(|query| query.vector.len()) else { return sightings };
+        let mut look = |row: usize, number: usize| {
+            let query = &self.queries[number];
+            let distance = distance::exact(self.kernels, self.metric, &query.vector, &raw[row * d..(row + 1) * d]);
+            if distance < query.limit() {
+                sightings.push(Sighting { row, query: number, distance });
             }
+        };
+        match &self.sieve {
+            Some(sieve) => sieve.sift(projected, bytes, self.kernels, look),
+            None => (0..bytes.len()).for_each(|row| (0..self.queries.len()).for_each(|query| look(row, query))),
+        }
+        sightings
+    }
+
+    /// Keeps the row if it is among the nearest so far.
+    pub(crate) fn see(&mut self, sighting: &Sighting, id: PointId) {
+        let query = &mut self.queries[sighting.query];
+        query.see(id, sighting.distance);
+        if let Some(sieve) = &mut self.sieve {
+            sieve.lower(sighting.query, query.limit());
         }
     }
 
     /// The most neighbours of k that any query has.
     pub(crate) fn neighbours(&self, k: usize) -> usize {
         self.queries.iter().map(|query| query.neighbours(k)).max().unwrap_or(0)
-    }
-}
-
-impl Sieve {
-    /// None where there is nothing to gain: L1 is no product.
-    fn new(kernels: &Kernels, metric: Metric, dimension: usize, queries: &[TruthQuery]) -> Option<Sieve> {
-        if metric == Metric::Manhattan || queries.is_empty() {
-            return None;
-        }
-        let vectors: Vec<f32> = queries.iter().flat_map(|query| &query.vector).copied().collect();
-        let panels = Panels::new(&vectors, dimension, kernels);
-        let square_max = panels.norms[..queries.len()].iter().fold(0f32, |most, &norm| most.max(norm));
-        let l2 = metric == Metric::Euclidean;
-        Some(Sieve {
-            base: if l2 { panels.norms.clone() } else { vec![0.0; panels.columns_padded()] },
-            factor: if l2 { -2.0 } else { -1.0 },
-            scores: vec![0.0; panels.columns_padded()],
-            limits: vec![f32::INFINITY; queries.len()],
-            square_max,
-            panels,
-        })
-    }
-
-    /// Computes `scores`, distances but for rounding; returns by how much they may be off.
-    fn score(&mut self, kernels: &Kernels, metric: Metric, row: &[f32]) -> f32 {
-        const ROUNDING: f32 = 1e-4;
-        (kernels.scores)(&self.panels, row, &self.base, self.factor, &mut self.scores);
-        let square = (kernels.dot)(row, row);
-        let shift = match metric {
-            Metric::Euclidean => square,
-            Metric::Cosine => 1.0,
-            Metric::Dot | Metric::Manhattan => 0.0,
-        };
-        self.scores.iter_mut().for_each(|score| *score += shift);
-        (square + self.square_max + 1.0) * ROUNDING
     }
 }
 
@@ -177,19 +154,75 @@ impl RecallCounts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::{kernels, random::SplitMix64};
+    use crate::index::IndexKind;
+    use crate::index::kernels::{self, ByteRows};
+    use crate::index::quantizer::{FactorUnits, QuantizerParts};
+    use crate::index::random::SplitMix64;
+    use crate::index::rotation::Rotation;
+    use crate::index::visits::VisitOrder;
+    use crate::index::work::Work;
+    use crate::types::Rerank;
+
+    /// Rows far from the origin and of unequal lengths, some of them twice.
+    fn rows(metric: Metric, d: usize, count: usize, rng: &mut SplitMix64) -> Vec<f32> {
+        let mut rows = Vec::with_capacity(d * count);
+        for i in 0..count {
+            let scale = 1.0 + rng.below(3) as f32;
+            let mut row: Vec<f32> = (0..d).map(|_| scale * (rng.below(1000) as f32 / 500.0) + 3.0).collect();
+            if metric == Metric::Cosine {
+                crate::index::normalize(&mut row);
+            }
+            if i % 7 == 6 {
+                row.copy_from_slice(&rows[(i - 1) * d..]);
+            }
+            rows.extend(row);
+        }
+        rows
+    }
 
     #[test]
     fn the_sieve_loses_no_neighbour() {
         let kernels = kernels::active();
         let (d, count) = (21, 3000);
-        let mut rng = SplitMix64::new(11);
-        let rows: Vec<f32> = (0..d * count).map(|_| rng.below(1000) as f32 / 500.0 + 3.0).collect();
-        let ids: Vec<PointId> = (0..count as u64).map(PointId::Num).collect();
-        let places: Vec<usize> = (0..count).step_by(97).collect();
         for metric in Metric::ALL {
+            let mut rng = SplitMix64::new(11);
+            let rows = rows(metric, d, count, &mut rng);
+            let ids: Vec<PointId> = (0..count as u64).map(PointId::Num).collect();
+            let places: Vec<usize> = (0..count).step_by(97).collect();
+            let parts = QuantizerParts {
+                kind: IndexKind::IvfPq,
+                rerank: Rerank::F32,
+                metric,
+                dimension: d,
+                mean: vec![4.0 / 3.0; d],
+                rotation: Rotation::random(d, &mut rng),
+                centroids: vec![0.0; d],
+                codebook: None,
+                units: FactorUnits::new(1.0),
+                residual_mean: 0.0,
+                lift: None,
+                order: VisitOrder::by_centroid(1),
+            };
+            let quantizer = Quantizer::new(parts, kernels);
+            let mut projected = rows.clone();
+            for (row, projected) in rows.chunks(d).zip(projected.chunks_mut(d)) {
+                quantizer.project_row(row, projected, kernels);
+            }
+            let bytes = ByteRows::new(&projected, d, kernels);
+            // The sample: rows between the first two queries.
+            let (sample, sample_bytes) = (&projected[d..97 * d], bytes.all().slice(1..97));
+            let work = Work::alone(kernels);
+            let sample = Clustering { rows: sample, bytes: sample_bytes, dimension: d, work };
             let mut truth = GroundTruth::new(kernels, metric, d, &places, &ids, &rows);
-            rows.chunks(d).zip(&ids).for_each(|(row, &id)| truth.see(id, row));
+            truth.prepare(&quantizer, sample);
+            let mut looked = 0;
+            for start in (0..count).step_by(500) {
+                let (span, part) = (start * d..(start + 500) * d, start..start + 500);
+                let sightings = truth.look(&rows[span.clone()], &projected[span], bytes.all().slice(part));
+                looked += sightings.len();
+                sightings.iter().for_each(|seen| truth.see(seen, ids[start + seen.row]));
+            }
+            assert!(looked < count * places.len() / 2, "{metric:?}: {looked}");
             for (query, &place) in truth.queries.iter().zip(&places) {
                 let mut all: Vec<(f32, PointId)> = (0..count)
                     .filter(|&i| i != place)

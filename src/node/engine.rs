@@ -75,6 +75,7 @@ impl Engine {
             index_directory: Arc::from(index_directory(&directory)?),
             settings: IndexSettings {
                 flat_points_max: config.index.flat_points_max as usize,
+                build_threads_max: config.index.build_threads_max as usize,
                 ..IndexSettings::default()
             },
             trainings: Arc::new(tokio::sync::Semaphore::new(TRAININGS_MAX)),

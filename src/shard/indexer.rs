@@ -155,6 +155,7 @@ struct Training {
     spec: index::IndexSpec,
     rows_hint: usize,
     seed: u64,
+    threads: usize,
     /// A node that stops does not wait for a training.
     stop: Shutdown,
 }
@@ -168,12 +169,14 @@ impl Training {
         let (_, index) = indexes.get_mut(name).expect("the index was just seen");
         index.training_started();
         let (view, spec) = (state.records.view(), index.spec().clone());
-        Training { view, name: name.clone(), spec, rows_hint: state.points() as usize, seed: state.id, stop }
+        let (rows_hint, threads) = (state.points() as usize, state.settings.build_threads());
+        Training { view, name: name.clone(), spec, rows_hint, seed: state.id, threads, stop }
     }
 
     fn run(self) -> Result<Built, TrainError> {
-        let (spec, seed) = (self.spec.clone(), self.seed);
-        index::train(&spec, &mut { self }, seed)
+        let (spec, seed, threads, stop) = (self.spec.clone(), self.seed, self.threads, self.stop.clone());
+        let cancelled = || stop.is_triggered();
+        index::train(&spec, &mut { self }, &index::TrainOptions { seed, threads, cancelled: &cancelled })
     }
 }
 

@@ -284,6 +284,14 @@ fn index_spec(spec: &VectorSpec, settings: &IndexSettings) -> IndexSpec {
         IndexType::Flat => IndexKind::Flat,
         IndexType::IvfFlat => IndexKind::IvfFlat,
         IndexType::IvfPq | IndexType::Hnsw => IndexKind::IvfPq,
+        IndexType::IvfBinary => IndexKind::IvfBinary,
+        IndexType::IvfScalar => IndexKind::IvfInt8,
     };
-    IndexSpec { kind, flat_rows_max: settings.flat_points_max, ..IndexSpec::new(spec.metric, spec.dimension) }
+    IndexSpec {
+        kind,
+        subspace_width: spec.codes.compression.dimensions_per_code(),
+        rerank: spec.codes.rerank,
+        flat_rows_max: settings.flat_points_max,
+        ..IndexSpec::new(spec.metric, spec.dimension)
+    }
 }

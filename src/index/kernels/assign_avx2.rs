@@ -4,7 +4,7 @@
 //! Every function here is reached through the table `avx2` alone, which `available` hands out only after detection: that is the
 //! SAFETY argument of the two calls into `target_feature` functions.
 
-use super::bytes::{BytePanels, ByteRows, Nearest};
+use super::bytes::{BytePanels, ByteSlice, Nearest};
 use std::arch::x86_64::*;
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ const ROWS: usize = 3;
 pub(super) fn nearest_i8(
     panels: &BytePanels,
     span: Range<usize>,
-    rows: &ByteRows,
+    rows: ByteSlice<'_>,
     picked: &[u32],
     nearest: &mut [Nearest],
 ) {
@@ -23,13 +23,13 @@ pub(super) fn nearest_i8(
     unsafe { nearest_wide(panels, span, rows, picked, nearest) }
 }
 
-pub(super) fn scores_i8(panels: &BytePanels, rows: &ByteRows, factor: f32, out: &mut [f32]) {
+pub(super) fn scores_i8(panels: &BytePanels, rows: ByteSlice<'_>, factor: f32, out: &mut [f32]) {
     // SAFETY: the machine has AVX2 (see the head of this file).
     unsafe { scores_wide(panels, rows, factor, out) }
 }
 
 #[target_feature(enable = "avx2")]
-fn nearest_wide(panels: &BytePanels, span: Range<usize>, rows: &ByteRows, picked: &[u32], nearest: &mut [Nearest]) {
+fn nearest_wide(panels: &BytePanels, span: Range<usize>, rows: ByteSlice<'_>, picked: &[u32], nearest: &mut [Nearest]) {
     panels.check(rows);
     let wide = widened(rows, picked);
     for panel in span {
@@ -59,7 +59,7 @@ fn nearest_wide(panels: &BytePanels, span: Range<usize>, rows: &ByteRows, picked
 }
 
 #[target_feature(enable = "avx2")]
-fn scores_wide(panels: &BytePanels, rows: &ByteRows, factor: f32, out: &mut [f32]) {
+fn scores_wide(panels: &BytePanels, rows: ByteSlice<'_>, factor: f32, out: &mut [f32]) {
     panels.check(rows);
     assert_eq!(out.len(), rows.len() * panels.columns_padded(), "a score for each row and column");
     let all: Vec<u32> = (0..rows.len() as u32).collect();
@@ -80,7 +80,7 @@ fn scores_wide(panels: &BytePanels, rows: &ByteRows, factor: f32, out: &mut [f32
 }
 
 /// The rows picked, in i16.
-fn widened(rows: &ByteRows, picked: &[u32]) -> Vec<i16> {
+fn widened(rows: ByteSlice<'_>, picked: &[u32]) -> Vec<i16> {
     let mut wide = Vec::with_capacity(picked.len() * rows.stride());
     picked.iter().for_each(|&i| wide.extend(rows.row(i as usize).iter().map(|&b| i16::from(b as i8))));
     wide
@@ -92,7 +92,7 @@ fn widened(rows: &ByteRows, picked: &[u32]) -> Vec<i16> {
 fn tile_scores(
     panels: &BytePanels,
     panel: usize,
-    rows: &ByteRows,
+    rows: ByteSlice<'_>,
     tile: &[u32],
     wide: &[i16],
     factor: f32,
@@ -130,10 +130,11 @@ fn tile_sums(panels: &BytePanels, panel: usize, stride: usize, wide: &[i16]) -> 
         unsafe {
             let quad: [__m256i; ROWS] =
                 std::array::from_fn(|r| _mm256_set1_epi64x(starts[r].add(q * 4).cast::<i64>().read_unaligned()));
-            for k in 0..4 {
-                let columns = _mm256_cvtepu8_epi16(_mm_load_si128(line.0.as_ptr().add(k * 16).cast()));
-                for r in 0..ROWS {
-                    sums[r][k] = _mm256_add_epi32(sums[r][k], _mm256_madd_epi16(columns, quad[r]));
+            let columns: [__m256i; 4] =
+                std::array::from_fn(|k| _mm256_cvtepu8_epi16(_mm_load_si128(line.0.as_ptr().add(k * 16).cast())));
+            for (sums, &quad) in sums.iter_mut().zip(&quad) {
+                for (sum, &columns) in sums.iter_mut().zip(&columns) {
+                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(columns, quad));
                 }
             }
         }

@@ -4,7 +4,7 @@
 //! Every function here is reached through the table `avx512` alone, which `available` hands out only after detection: that is
 //! the SAFETY argument of the two calls into `target_feature` functions.
 
-use super::bytes::{BytePanels, ByteRows, Line, Nearest};
+use super::bytes::{BytePanels, ByteSlice, Line, Nearest};
 use std::arch::x86_64::*;
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ const PANELS: usize = 4;
 pub(super) fn nearest_i8(
     panels: &BytePanels,
     span: Range<usize>,
-    rows: &ByteRows,
+    rows: ByteSlice<'_>,
     picked: &[u32],
     nearest: &mut [Nearest],
 ) {
@@ -24,13 +24,13 @@ pub(super) fn nearest_i8(
     unsafe { nearest_wide(panels, span, rows, picked, nearest) }
 }
 
-pub(super) fn scores_i8(panels: &BytePanels, rows: &ByteRows, factor: f32, out: &mut [f32]) {
+pub(super) fn scores_i8(panels: &BytePanels, rows: ByteSlice<'_>, factor: f32, out: &mut [f32]) {
     // SAFETY: the machine has AVX-512 VNNI (see the head of this file).
     unsafe { scores_wide(panels, rows, factor, out) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn nearest_wide(panels: &BytePanels, span: Range<usize>, rows: &ByteRows, picked: &[u32], nearest: &mut [Nearest]) {
+fn nearest_wide(panels: &BytePanels, span: Range<usize>, rows: ByteSlice<'_>, picked: &[u32], nearest: &mut [Nearest]) {
     panels.check(rows);
     for first in span.clone().step_by(PANELS) {
         for tile in picked.chunks(ROWS) {
@@ -49,7 +49,7 @@ fn nearest_wide(panels: &BytePanels, span: Range<usize>, rows: &ByteRows, picked
 fn nearest_tile<const P: usize>(
     panels: &BytePanels,
     first: usize,
-    rows: &ByteRows,
+    rows: ByteSlice<'_>,
     tile: &[u32],
     nearest: &mut [Nearest],
 ) {
@@ -77,7 +77,7 @@ fn nearest_tile<const P: usize>(
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn scores_wide(panels: &BytePanels, rows: &ByteRows, factor: f32, out: &mut [f32]) {
+fn scores_wide(panels: &BytePanels, rows: ByteSlice<'_>, factor: f32, out: &mut [f32]) {
     panels.check(rows);
     assert_eq!(out.len(), rows.len() * panels.columns_padded(), "a score for each row and column");
     let all: Vec<u32> = (0..rows.len() as u32).collect();
@@ -98,7 +98,7 @@ fn scores_wide(panels: &BytePanels, rows: &ByteRows, factor: f32, out: &mut [f32
 fn scores_tile<const P: usize>(
     panels: &BytePanels,
     first: usize,
-    rows: &ByteRows,
+    rows: ByteSlice<'_>,
     tile: &[u32],
     factor: f32,
     out: &mut [f32],
@@ -136,7 +136,12 @@ fn columns<const P: usize>(panels: &BytePanels, first: usize) -> [[__m512; P]; 2
 /// The exact products of up to 6 rows (what is missing repeats the last) with the columns of P panels.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
-fn tile_dots<const P: usize>(panels: &BytePanels, first: usize, rows: &ByteRows, tile: &[u32]) -> [[__m512i; P]; ROWS] {
+fn tile_dots<const P: usize>(
+    panels: &BytePanels,
+    first: usize,
+    rows: ByteSlice<'_>,
+    tile: &[u32],
+) -> [[__m512i; P]; ROWS] {
     let quads = panels.quads();
     let lines: &[Line] = &panels.lines[first * quads..(first + P) * quads];
     let names: [usize; ROWS] = std::array::from_fn(|r| tile[r.min(tile.len() - 1)] as usize);

@@ -1,7 +1,7 @@
 //! The definition of the int8 assignment kernels. A column's score for a row is `base + (factor · row step) · column step · dot`,
 //! where `dot` is the sum of products of their int8 numbers, exact, then rounded to f32. Called through the table `scalar`.
 
-use super::bytes::{BytePanels, ByteRows, COLUMN_OFFSET, Nearest};
+use super::bytes::{BytePanels, ByteSlice, COLUMN_OFFSET, Nearest};
 use std::ops::Range;
 
 const W: usize = BytePanels::WIDTH;
@@ -11,7 +11,7 @@ const W: usize = BytePanels::WIDTH;
 pub(super) fn nearest_i8(
     panels: &BytePanels,
     span: Range<usize>,
-    rows: &ByteRows,
+    rows: ByteSlice<'_>,
     picked: &[u32],
     nearest: &mut [Nearest],
 ) {
@@ -31,7 +31,7 @@ pub(super) fn nearest_i8(
 }
 
 /// `out` gets the score of every padded column for every row, row by row.
-pub(super) fn scores_i8(panels: &BytePanels, rows: &ByteRows, factor: f32, out: &mut [f32]) {
+pub(super) fn scores_i8(panels: &BytePanels, rows: ByteSlice<'_>, factor: f32, out: &mut [f32]) {
     panels.check(rows);
     assert_eq!(out.len(), rows.len() * panels.columns_padded(), "a score for each row and column");
     for (i, out) in out.chunks_exact_mut(panels.columns_padded().max(1)).enumerate() {
@@ -41,7 +41,7 @@ pub(super) fn scores_i8(panels: &BytePanels, rows: &ByteRows, factor: f32, out: 
     }
 }
 
-fn panel_scores(panels: &BytePanels, panel: usize, rows: &ByteRows, row: usize, factor: f32) -> [f32; W] {
+fn panel_scores(panels: &BytePanels, panel: usize, rows: ByteSlice<'_>, row: usize, factor: f32) -> [f32; W] {
     let lines = &panels.lines[panel * panels.quads()..(panel + 1) * panels.quads()];
     let mut dots = [0i32; W];
     for (line, quad) in lines.iter().zip(rows.row(row).chunks_exact(4)) {

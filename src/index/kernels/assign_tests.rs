@@ -28,13 +28,13 @@ proptest! {
         let all = 0..panels.panels();
         let nearest = |kernels: &Kernels| {
             let mut nearest = vec![Nearest::NONE; rows];
-            (kernels.nearest_i8)(&panels, span.clone(), &bytes, &picked, &mut nearest);
-            (kernels.nearest_i8)(&panels, all.clone(), &bytes, &picked, &mut nearest);
+            (kernels.nearest_i8)(&panels, span.clone(), bytes.all(), &picked, &mut nearest);
+            (kernels.nearest_i8)(&panels, all.clone(), bytes.all(), &picked, &mut nearest);
             nearest
         };
         let scores = |kernels: &Kernels| {
             let mut scores = vec![0f32; rows * panels.columns_padded()];
-            (kernels.scores_i8)(&panels, &bytes, factor, &mut scores);
+            (kernels.scores_i8)(&panels, bytes.all(), factor, &mut scores);
             scores.into_iter().map(f32::to_bits).collect::<Vec<_>>()
         };
         for other in available().into_iter().skip(1) {
@@ -67,7 +67,7 @@ fn scores_are_near_the_exact_ones() {
     let panels = BytePanels::new(&centroids, d, kernels);
     let bytes = ByteRows::new(&data, d, kernels);
     let mut scores = vec![0f32; rows * panels.columns_padded()];
-    (kernels.scores_i8)(&panels, &bytes, -2.0, &mut scores);
+    (kernels.scores_i8)(&panels, bytes.all(), -2.0, &mut scores);
     for (row, scores) in data.chunks(d).zip(scores.chunks(panels.columns_padded())) {
         for (column, score) in centroids.chunks(d).zip(scores) {
             let exact = (kernels.dot)(column, column) - 2.0 * (kernels.dot)(row, column);
@@ -81,13 +81,23 @@ fn scores_are_near_the_exact_ones() {
 #[test]
 fn the_least_of_all_places_is_the_nearest() {
     let mut nearest = Nearest::NONE;
-    assert_eq!(nearest.least(), (f32::INFINITY, 0));
+    assert_eq!(nearest.least(), 0);
     nearest.scores[3] = 1.0;
     nearest.columns[3] = 35;
     nearest.scores[9] = 1.0;
     nearest.columns[9] = 25;
     nearest.scores[1] = 1.5;
     nearest.columns[1] = 1;
-    assert_eq!(nearest.least(), (1.0, 25));
-    assert_eq!(nearest.within(1.5).collect::<Vec<_>>(), [1, 35, 25]);
+    assert_eq!(nearest.least(), 25);
+}
+
+#[test]
+fn overflowing_scores_choose_column_zero_everywhere() {
+    let columns = vec![f32::MAX; 3 * 20];
+    for kernels in available() {
+        let (panels, rows) = (BytePanels::new(&columns, 3, kernels), ByteRows::new(&[f32::MAX; 24], 3, kernels));
+        let mut nearest = vec![Nearest::NONE; 8];
+        (kernels.nearest_i8)(&panels, 0..panels.panels(), rows.all(), &[0, 1, 2, 3, 4, 5, 6, 7], &mut nearest);
+        assert!(nearest.iter().all(|nearest| nearest.least() == 0), "{}", kernels.name);
+    }
 }

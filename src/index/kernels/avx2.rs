@@ -1,5 +1,5 @@
-//! The kernels with AVX2: the elementwise ones are the same loops compiled with wider registers, the three hottest (block scan,
-//! assignment, int8 product) are written with intrinsics. The same bits as `scalar`, which the tests check.
+//! The kernels with AVX2: the elementwise ones are the same loops compiled with wider registers, the hottest (block scan, int8
+//! product; the int8 assignment is in `assign_avx2`) are written with intrinsics. The same bits as `scalar`, which the tests check.
 //!
 //! Every function here that needs AVX2 or F16C is reached through [`KERNELS`] alone, which `available` hands out only after detection:
 //! that is the SAFETY argument of each call below.
@@ -24,7 +24,6 @@ pub(super) static KERNELS: Kernels = Kernels {
     nearest_code,
     code_dots,
     scores,
-    assign,
     to_bytes,
     nearest_i8: assign_avx2::nearest_i8,
     scores_i8: assign_avx2::scores_i8,
@@ -54,7 +53,6 @@ with_avx2!(nearest_code, body::nearest_code, (book: &[f32], x: &[f32]) -> u8);
 with_avx2!(code_dots, body::code_dots, (book: &[f32], x: &[f32], out: &mut [f32; SUBSPACE_CODES]));
 with_avx2!(dot_i8, dot_i8_wide, (query: &[i16], row: &[u8]) -> i32);
 with_avx2!(scores, scores_wide, (panels: &Panels, query: &[f32], base: &[f32], factor: f32, out: &mut [f32]));
-with_avx2!(assign, assign_wide, (panels: &Panels, rows: &[f32], nearest: &mut [u32]));
 
 /// Defines a reduction over 32 lanes (four registers), `$term` of eight numbers of each side a step.
 macro_rules! reduction {
@@ -203,111 +201,6 @@ fn scores_wide(panels: &Panels, query: &[f32], base: &[f32], factor: f32, out: &
             out[panel * W + j] = base[panel * W + j] + sums[j] * factor;
         }
     }
-}
-
-/// Rows of the assignment's register tile: 6 rows × 16 columns are 12 registers of sums.
-const TILE_ROWS: usize = 6;
-/// Rows that share a panel while it is in cache.
-const BATCH_ROWS: usize = 16 * TILE_ROWS;
-
-#[target_feature(enable = "avx2")]
-#[inline]
-fn assign_wide(panels: &Panels, rows: &[f32], nearest: &mut [u32]) {
-    let d = panels.dimension;
-    assert_eq!(panels.data.len(), panels.norms.len() * d);
-    assert_eq!(rows.len(), nearest.len() * d);
-    let mut padded = vec![0f32; TILE_ROWS * d];
-    for (rows, nearest) in rows.chunks(BATCH_ROWS * d).zip(nearest.chunks_mut(BATCH_ROWS)) {
-        assign_batch(panels, rows, nearest, &mut padded);
-    }
-}
-
-/// The least score so far of each lane of a row, and its column.
-#[derive(Clone, Copy)]
-struct Best {
-    score: [__m256; 2],
-    column: [__m256i; 2],
-}
-
-#[target_feature(enable = "avx2")]
-#[inline]
-fn assign_batch(panels: &Panels, rows: &[f32], nearest: &mut [u32], padded: &mut [f32]) {
-    const W: usize = Panels::WIDTH;
-    let d = panels.dimension;
-    let start = Best { score: [_mm256_set1_ps(f32::INFINITY); 2], column: [_mm256_setzero_si256(); 2] };
-    let mut best = [start; BATCH_ROWS];
-    let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    let minus_two = _mm256_set1_ps(-2.0);
-    for panel in 0..panels.norms.len() / W {
-        let columns = &panels.data[panel * d * W..(panel + 1) * d * W];
-        let norms = &panels.norms[panel * W..(panel + 1) * W];
-        // SAFETY: `norms` has 16 numbers.
-        let norms = unsafe { [_mm256_loadu_ps(norms.as_ptr()), _mm256_loadu_ps(norms.as_ptr().add(8))] };
-        let first = _mm256_add_epi32(lanes, _mm256_set1_epi32((panel * W) as i32));
-        let names = [first, _mm256_add_epi32(first, _mm256_set1_epi32(8))];
-        for (tile, best) in rows.chunks(TILE_ROWS * d).zip(best.chunks_mut(TILE_ROWS)) {
-            let tile = if tile.len() == TILE_ROWS * d {
-                tile
-            } else {
-                padded[..tile.len()].copy_from_slice(tile);
-                &*padded
-            };
-            let sums = tile_dots(columns, tile, d);
-            for (sums, best) in sums.iter().zip(best) {
-                for h in 0..2 {
-                    let score = _mm256_add_ps(norms[h], _mm256_mul_ps(sums[h], minus_two));
-                    let less = _mm256_cmp_ps::<_CMP_LT_OQ>(score, best.score[h]);
-                    best.score[h] = _mm256_blendv_ps(best.score[h], score, less);
-                    best.column[h] = _mm256_blendv_epi8(best.column[h], names[h], _mm256_castps_si256(less));
-                }
-            }
-        }
-    }
-    for (best, nearest) in best.iter().zip(nearest) {
-        *nearest = least(best);
-    }
-}
-
-/// Inner products of 6 rows with the 16 columns of a panel, dimensions in order.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn tile_dots(columns: &[f32], tile: &[f32], d: usize) -> [[__m256; 2]; TILE_ROWS] {
-    assert!(tile.len() == TILE_ROWS * d && columns.len() == d * Panels::WIDTH);
-    let mut sums = [[_mm256_setzero_ps(); 2]; TILE_ROWS];
-    for t in 0..d {
-        // SAFETY: t < d, so both loads lie in `columns` and every `r * d + t` in `tile`, by the assert.
-        unsafe {
-            let low = _mm256_loadu_ps(columns.as_ptr().add(t * Panels::WIDTH));
-            let high = _mm256_loadu_ps(columns.as_ptr().add(t * Panels::WIDTH + 8));
-            for (r, sum) in sums.iter_mut().enumerate() {
-                let x = _mm256_set1_ps(*tile.as_ptr().add(r * d + t));
-                sum[0] = _mm256_add_ps(sum[0], _mm256_mul_ps(x, low));
-                sum[1] = _mm256_add_ps(sum[1], _mm256_mul_ps(x, high));
-            }
-        }
-    }
-    sums
-}
-
-/// The column of the least score over the lanes (ties: the lowest column).
-#[target_feature(enable = "avx2")]
-#[inline]
-fn least(best: &Best) -> u32 {
-    let (mut scores, mut columns) = ([0f32; 16], [0u32; 16]);
-    // SAFETY: both arrays hold 16 numbers of 4 bytes.
-    unsafe {
-        for h in 0..2 {
-            _mm256_storeu_ps(scores.as_mut_ptr().add(h * 8), best.score[h]);
-            _mm256_storeu_si256(columns.as_mut_ptr().add(h * 8).cast(), best.column[h]);
-        }
-    }
-    let (mut score, mut column) = (f32::INFINITY, 0);
-    for (&s, &c) in scores.iter().zip(&columns) {
-        if s < score || (s == score && s < f32::INFINITY && c < column) {
-            (score, column) = (s, c);
-        }
-    }
-    column
 }
 
 fn scan(input: &ScanInput<'_>, first_block: usize, threshold: f32, out: &mut [u64]) -> ScanProgress {

@@ -72,7 +72,7 @@ fn scores_wide(panels: &Panels, query: &[f32], base: &[f32], factor: f32, out: &
     const W: usize = Panels::WIDTH;
     let d = panels.dimension;
     assert!(query.len() == d && base.len() == panels.norms.len() && out.len() == base.len());
-    assert!(panels.data.len() == base.len() * d && base.len() % W == 0);
+    assert!(panels.data.len() == base.len() * d && base.len().is_multiple_of(W));
     let count = base.len() / W;
     let mut panel = 0;
     // SAFETY: panels `panel..panel + N` lie within `data` (d·W numbers each), `base` and `out` (W each), by the asserts and the

@@ -1,8 +1,9 @@
 //! Vectors rounded to int8, each with a step of its own: as rows, and as columns of panels. What the int8 assignment kernels work
 //! on: products are sums of integers, so that every table gives the same bits in whatever order it adds.
-//! Called by `assign_*` and, outside this directory, by `kmeans`, `assigner` and `truth`.
+//! Called by `assign_*` and, outside this directory, by `kmeans`, `assigner`, `batch` and `sieve`.
 
 use super::Kernels;
+use std::ops::Range;
 
 /// Adding it to a number of [−2^21, 2^21] rounds half to even and leaves the integer, in two's complement, in the low bits.
 pub(crate) const ROUND_SIGNED: f32 = 12_582_912.0;
@@ -12,7 +13,7 @@ const QUAD: usize = 4;
 pub(super) const COLUMN_OFFSET: i32 = 128;
 
 /// Rows of int8 numbers: row `i` is about `bytes(i) · step(i)`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct ByteRows {
     dimension: usize,
     /// The bits of int8 numbers, each row padded with zeros to whole quads.
@@ -20,34 +21,54 @@ pub(crate) struct ByteRows {
     steps: Vec<f32>,
     /// `−128 · Σ bytes`: takes the columns' offset back.
     biases: Vec<i32>,
-    ones: Vec<i16>,
 }
 
 impl ByteRows {
     /// Rounds the rows of `rows`, `dimension` numbers each.
     pub(crate) fn new(rows: &[f32], dimension: usize, kernels: &Kernels) -> ByteRows {
-        let mut bytes = ByteRows::default();
-        bytes.refill(rows, dimension, kernels);
-        bytes
+        let (stride, count) = (stride(dimension), rows.len() / dimension);
+        let ones = vec![1i16; dimension];
+        let mut bytes = vec![0u8; count * stride];
+        let (mut steps, mut biases) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for (row, bytes) in rows.chunks_exact(dimension).zip(bytes.chunks_exact_mut(stride)) {
+            steps.push((kernels.to_bytes)(row, &mut bytes[..dimension]));
+            biases.push(-COLUMN_OFFSET * (kernels.dot_i8)(&ones, &bytes[..dimension]));
+        }
+        ByteRows { dimension, bytes, steps, biases }
     }
 
-    /// The same in place of what there was.
-    pub(crate) fn refill(&mut self, rows: &[f32], dimension: usize, kernels: &Kernels) {
-        let stride = stride(dimension);
-        let count = rows.len() / dimension;
-        self.dimension = dimension;
-        self.ones.resize(dimension, 1);
-        self.bytes.clear();
-        self.bytes.resize(count * stride, 0);
-        self.steps.clear();
-        self.biases.clear();
-        for (row, bytes) in rows.chunks_exact(dimension).zip(self.bytes.chunks_exact_mut(stride)) {
-            self.steps.push((kernels.to_bytes)(row, &mut bytes[..dimension]));
-            self.biases.push(-COLUMN_OFFSET * (kernels.dot_i8)(&self.ones, &bytes[..dimension]));
+    /// All of them.
+    pub(crate) fn all(&self) -> ByteSlice<'_> {
+        ByteSlice { dimension: self.dimension, bytes: &self.bytes, steps: &self.steps, biases: &self.biases }
+    }
+}
+
+/// Consecutive rows of [`ByteRows`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ByteSlice<'a> {
+    dimension: usize,
+    bytes: &'a [u8],
+    steps: &'a [f32],
+    biases: &'a [i32],
+}
+
+impl<'a> ByteSlice<'a> {
+    pub(crate) fn len(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Those of `span`, numbered from 0.
+    pub(crate) fn slice(&self, span: Range<usize>) -> ByteSlice<'a> {
+        let stride = self.stride();
+        ByteSlice {
+            dimension: self.dimension,
+            bytes: &self.bytes[span.start * stride..span.end * stride],
+            steps: &self.steps[span.clone()],
+            biases: &self.biases[span],
         }
     }
 
-    /// Some of the rows, in the order of `members`.
+    /// A copy of some, in the order of `members`.
     pub(crate) fn gather(&self, members: &[u32]) -> ByteRows {
         let mut bytes = Vec::with_capacity(members.len() * self.stride());
         members.iter().for_each(|&i| bytes.extend_from_slice(self.row(i as usize)));
@@ -56,12 +77,7 @@ impl ByteRows {
             bytes,
             steps: members.iter().map(|&i| self.steps[i as usize]).collect(),
             biases: members.iter().map(|&i| self.biases[i as usize]).collect(),
-            ones: self.ones.clone(),
         }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.steps.len()
     }
 
     pub(super) fn stride(&self) -> usize {
@@ -69,7 +85,7 @@ impl ByteRows {
     }
 
     /// The padded bytes of a row.
-    pub(crate) fn row(&self, i: usize) -> &[u8] {
+    pub(super) fn row(&self, i: usize) -> &'a [u8] {
         &self.bytes[i * self.stride()..(i + 1) * self.stride()]
     }
 
@@ -143,7 +159,7 @@ impl BytePanels {
     }
 
     /// The lengths agree with each other and with the rows'; every kernel relies on it.
-    pub(super) fn check(&self, rows: &ByteRows) {
+    pub(super) fn check(&self, rows: ByteSlice<'_>) {
         assert!(rows.len() == 0 || rows.dimension == self.dimension, "rows and columns of one dimension");
         assert_eq!(rows.bytes.len(), rows.len() * rows.stride(), "whole rows");
         assert_eq!(self.lines.len(), self.panels() * self.quads(), "whole panels");
@@ -156,10 +172,6 @@ impl BytePanels {
     /// Lines of a panel.
     pub(super) fn quads(&self) -> usize {
         stride(self.dimension) / QUAD
-    }
-
-    pub(crate) fn memory_bytes(&self) -> usize {
-        size_of_val(self.lines.as_slice()) + 4 * (self.steps.len() + self.bases.len())
     }
 }
 
@@ -176,20 +188,15 @@ impl Nearest {
     pub(crate) const NONE: Nearest =
         Nearest { scores: [f32::INFINITY; BytePanels::WIDTH], columns: [0; BytePanels::WIDTH] };
 
-    /// The least score and its column (ties: the lowest column).
-    pub(crate) fn least(&self) -> (f32, u32) {
+    /// The column of the least score (ties: the lowest column).
+    pub(crate) fn least(&self) -> u32 {
         let mut best = (f32::INFINITY, 0);
         for (&score, &column) in self.scores.iter().zip(&self.columns) {
             if score < best.0 || (score == best.0 && score < f32::INFINITY && column < best.1) {
                 best = (score, column);
             }
         }
-        best
-    }
-
-    /// Columns whose score is at most `limit`, one of each place at most.
-    pub(crate) fn within(&self, limit: f32) -> impl Iterator<Item = u32> + '_ {
-        self.scores.iter().zip(&self.columns).filter(move |&(&score, _)| score <= limit).map(|(_, &column)| column)
+        best.1
     }
 }
 

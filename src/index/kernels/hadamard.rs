@@ -65,7 +65,7 @@ macro_rules! define_hadamard {
         #[inline]
         fn stages_between_blocks(values: &mut [f32], mut half: usize, scale: f32) {
             let n = values.len();
-            assert!(n % (2 * half) == 0 && half % $width == 0);
+            assert!(n.is_multiple_of(2 * half) && half.is_multiple_of($width));
             let start = values.as_mut_ptr();
             while 2 * half < n {
                 let factor = $splat(if 4 * half == n { scale } else { 1.0 });

@@ -35,7 +35,7 @@ mod neon_scan;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use bytes::{BytePanels, ByteRows, Nearest, ROUND_SIGNED};
+pub(crate) use bytes::{BytePanels, ByteRows, ByteSlice, Nearest, ROUND_SIGNED};
 use std::ops::Range;
 use std::sync::OnceLock;
 
@@ -81,14 +81,12 @@ pub(crate) struct Kernels {
     pub(crate) code_dots: fn(&[f32], &[f32], &mut [f32; SUBSPACE_CODES]),
     /// One query against all columns: `base + factor · dot`.
     pub(crate) scores: fn(&Panels, &[f32], &[f32], f32, &mut [f32]),
-    /// For each row the column with the least `norm − 2 · dot` (ties: the lowest column).
-    pub(crate) assign: fn(&Panels, &[f32], &mut [u32]),
     /// Rounds to the bits of int8 numbers, the largest to ±127; the step they count (0 for zeros).
     pub(crate) to_bytes: fn(&[f32], &mut [u8]) -> f32,
     /// Nearest columns of some panels for some rows, in int8 (see `assign_scalar`).
-    pub(crate) nearest_i8: fn(&BytePanels, Range<usize>, &ByteRows, &[u32], &mut [Nearest]),
+    pub(crate) nearest_i8: fn(&BytePanels, Range<usize>, ByteSlice<'_>, &[u32], &mut [Nearest]),
     /// All rows against all columns in int8: `base + factor · dot`.
-    pub(crate) scores_i8: fn(&BytePanels, &ByteRows, f32, &mut [f32]),
+    pub(crate) scores_i8: fn(&BytePanels, ByteSlice<'_>, f32, &mut [f32]),
     /// Scores code blocks and collects candidates.
     pub(crate) scan: fn(&ScanInput<'_>, usize, f32, &mut [u64]) -> ScanProgress,
 }

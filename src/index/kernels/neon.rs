@@ -17,7 +17,6 @@ pub(super) static KERNELS: Kernels = Kernels {
     dot_i8,
     hadamard: neon_columns::hadamard,
     scores: neon_columns::scores,
-    assign: neon_columns::assign,
     scan: neon_scan::scan,
     ..scalar::KERNELS
 };

@@ -14,7 +14,6 @@ pub(super) static KERNELS: Kernels = Kernels {
     nearest_code,
     code_dots,
     scores,
-    assign,
     to_bytes,
     nearest_i8: assign_scalar::nearest_i8,
     scores_i8: assign_scalar::scores_i8,
@@ -59,22 +58,6 @@ fn code_dots(book: &[f32], x: &[f32], out: &mut [f32; SUBSPACE_CODES]) {
 
 fn scores(panels: &Panels, query: &[f32], base: &[f32], factor: f32, out: &mut [f32]) {
     body::scores(panels, query, base, factor, out);
-}
-
-/// Rows one by one: all scores, then the first least one. A score that is no number never wins; if none wins, column 0.
-fn assign(panels: &Panels, rows: &[f32], nearest: &mut [u32]) {
-    let mut row_scores = vec![0f32; panels.columns_padded()];
-    for (row, nearest) in rows.chunks_exact(panels.dimension).zip(nearest) {
-        body::scores(panels, row, &panels.norms, -2.0, &mut row_scores);
-        let mut best = f32::INFINITY;
-        *nearest = 0;
-        for (j, &score) in row_scores.iter().enumerate() {
-            if score < best {
-                best = score;
-                *nearest = j as u32;
-            }
-        }
-    }
 }
 
 fn scan(input: &ScanInput<'_>, first_block: usize, threshold: f32, out: &mut [u64]) -> ScanProgress {

@@ -82,22 +82,15 @@ proptest! {
     }
 
     #[test]
-    fn panels_are_bit_equal((d, columns, rows) in (1usize..40, 1usize..200, sizes(1, 210)), factor in -3f32..3.0, seed: u64) {
+    fn panels_are_bit_equal((d, columns) in (1usize..40, 1usize..200), factor in -3f32..3.0, seed: u64) {
         let mut rng = SplitMix64::new(seed);
-        // Products of a row and a panel, as many as an interpreter can do.
-        let rows = if cfg!(miri) { (20_000 / d / columns).clamp(1, rows) } else { rows };
-        let (columns, rows) = (floats(&mut rng, d * columns), floats(&mut rng, d * rows));
+        let (columns, row) = (floats(&mut rng, d * columns), floats(&mut rng, d));
         let panels = Panels::new(&columns, d, &scalar::KERNELS);
-        let mut expected = vec![0u32; rows.len() / d];
-        (scalar::KERNELS.assign)(&panels, &rows, &mut expected);
         let mut expected_scores = vec![0f32; panels.columns_padded()];
-        (scalar::KERNELS.scores)(&panels, &rows[..d], &panels.norms, factor, &mut expected_scores);
+        (scalar::KERNELS.scores)(&panels, &row, &panels.norms, factor, &mut expected_scores);
         for other in others() {
-            let mut got = vec![9u32; rows.len() / d];
-            (other.assign)(&panels, &rows, &mut got);
-            prop_assert_eq!(&expected, &got);
             let mut scores = vec![0f32; panels.columns_padded()];
-            (other.scores)(&panels, &rows[..d], &panels.norms, factor, &mut scores);
+            (other.scores)(&panels, &row, &panels.norms, factor, &mut scores);
             prop_assert!(expected_scores.iter().zip(&scores).all(|(x, y)| x.to_bits() == y.to_bits()));
         }
     }
@@ -136,17 +129,6 @@ proptest! {
         let (x, y) = (pack_candidate(a, i), pack_candidate(b, j));
         prop_assert_eq!(x.cmp(&y), a.total_cmp(&b).then(i.cmp(&j)));
         prop_assert_eq!(candidate_estimate(x).to_bits(), a.to_bits());
-    }
-}
-
-#[test]
-fn overflowing_scores_choose_column_zero_everywhere() {
-    let columns = vec![f32::MAX; 3 * 20];
-    for kernels in available() {
-        let panels = Panels::new(&columns, 3, kernels);
-        let mut nearest = vec![7u32; 8];
-        (kernels.assign)(&panels, &[f32::MAX; 24], &mut nearest);
-        assert_eq!(nearest, [0; 8], "{}", kernels.name);
     }
 }
 

@@ -2,10 +2,12 @@
 
 use super::*;
 use proptest::prelude::*;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn built(kernels: &'static Kernels, metric: Metric, kind: IndexKind, dimension: usize, seed: u64) -> Built {
     let model = Generator::new(metric, dimension, 10, 77).model(900);
-    train_with(kernels, &small(metric, kind, dimension), &mut ModelSource(&model), seed).expect("rows to train on")
+    train_with(kernels, &small(metric, kind, dimension), &mut ModelSource(&model), &TrainOptions::new(seed))
+        .expect("rows to train on")
 }
 
 #[test]
@@ -33,6 +35,46 @@ fn every_cpu_builds_the_same_bytes_and_finds_the_same() {
                 assert!(of(kernels) == expected, "{} {metric:?} {kind:?}", kernels.name);
             }
         }
+    }
+}
+
+/// Enough lists for two levels of assignment, and rows for several parts and more than one batch.
+#[test]
+fn threads_do_not_matter() {
+    let dimension = 20;
+    let spec = IndexSpec { list_rows: 18, calibration_queries: 8, ..small(Metric::Dot, IndexKind::IvfPq, dimension) };
+    let model = Generator::new(Metric::Dot, dimension, 200, 79).model(14_000);
+    let of = |kernels: &'static Kernels, threads: usize| {
+        let options = TrainOptions { threads, ..TrainOptions::new(4) };
+        let built = train_with(kernels, &spec, &mut ModelSource(&model), &options).expect("rows to train on");
+        assert!(built.sealed.lists.len() > 512, "{} lists are one group", built.sealed.lists.len());
+        (built.sealed.encode(), built.points.encode())
+    };
+    let expected = of(kernels::active(), 1);
+    for threads in [2, 3, 7] {
+        assert!(of(kernels::active(), threads) == expected, "{threads} threads");
+    }
+    for kernels in kernels::available() {
+        assert!(of(kernels, 2) == expected, "{}", kernels.name);
+    }
+}
+
+#[test]
+fn a_build_is_cancelled_wherever_it_is() {
+    let model = Generator::new(Metric::Euclidean, 12, 10, 77).model(3000);
+    let spec = small(Metric::Euclidean, IndexKind::IvfPq, 12);
+    let asked = AtomicUsize::new(0);
+    let count = |stop_at: usize| {
+        asked.store(0, Ordering::Relaxed);
+        let cancelled = || asked.fetch_add(1, Ordering::Relaxed) + 1 >= stop_at;
+        let options = TrainOptions { cancelled: &cancelled, ..TrainOptions::new(4) };
+        train(&spec, &mut ModelSource(&model), &options)
+    };
+    assert!(count(usize::MAX).is_ok());
+    let questions = asked.load(Ordering::Relaxed);
+    assert!(questions > 20, "asked {questions} times only");
+    for stop_at in (1..=questions).step_by(questions / 20) {
+        assert!(matches!(count(stop_at), Err(TrainError::Cancelled)), "cancelled at {stop_at} of {questions}");
     }
 }
 

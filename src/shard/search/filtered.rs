@@ -110,7 +110,7 @@ impl Query<'_> {
             index.search_allowed(indexes.points(), self.vector, &params(self.search), allowed, scratch)
         });
         let explain = explain_allowed(index, &outcome, plan, allowed, explain);
-        self.finish(started, &outcome.hits, &view, explain)
+        self.finish(started, &outcome, &view, explain)
     }
 
     /// Reads the points in doubt, then searches among those that pass.
