@@ -8,6 +8,7 @@
 //!
 //! Called by `shard`. [`distance`] is the one exact distance of the system.
 
+mod allowed;
 mod assigner;
 mod batch;
 #[cfg(feature = "bench")]
@@ -19,6 +20,7 @@ mod distance;
 mod encoder;
 mod file;
 mod filing;
+mod filtered;
 mod image;
 pub mod kernels;
 mod kmeans;
@@ -32,6 +34,7 @@ mod points;
 mod product;
 mod quantizer;
 mod random;
+mod reach;
 mod region;
 mod rotation;
 mod sealed;
@@ -51,6 +54,7 @@ mod work;
 #[cfg(test)]
 mod tests;
 
+pub use allowed::Allowed;
 pub use damage::Damage;
 pub use distance::{distance, normalize};
 pub use file::IndexFileError;
@@ -61,7 +65,9 @@ pub use points::Points;
 pub use region::Block;
 pub use sealed::Sealed;
 pub use search::Scratch;
-pub use spec::{Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchPlan, SearchStats};
+pub use spec::{
+    FilterPlan, Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchPlan, SearchStats,
+};
 pub use train::{Built, RowSource, RowVisitor, SourceError, TrainError, TrainOptions, train};
 pub use vector_index::{InstallError, Installed, VectorIndex, Verification};
 
