@@ -102,8 +102,8 @@ impl<'a> Sample<'a> {
         let quantizer = lists.quantizer;
         let live: usize = lists.lists.iter().map(|list| list.live_rows).sum();
         let step = live.div_ceil(SAMPLE_ROWS).max(1);
-        let slots =
-            lists.lists.iter().enumerate().flat_map(|(home, list)| list.live_slots().map(move |slot| (home, slot)));
+        let sound = lists.lists.iter().enumerate().filter(|(_, list)| list.list.is_sound());
+        let slots = sound.flat_map(|(home, list)| list.live_slots().map(move |slot| (home, slot)));
         let (mut rows, mut homes) = (Vec::new(), Vec::new());
         for (home, slot) in slots.step_by(step) {
             lists.reconstruct(home, slot, &mut rows, kernels);

@@ -38,7 +38,7 @@ pub async fn put_index(
     let kind = if body.is_empty() {
         dto::FieldIndexBody::default()
     } else {
-        parse(body, |bytes| json::read::<dto::FieldIndexBody>(bytes)).await?
+        parse(body, json::read::<dto::FieldIndexBody>).await?
     };
     let info = app.service.put_payload_index(&name, field, kind.kind()).await?;
     Ok(answer::ok(&dto::FieldIndexAnswer::from(&info)))

@@ -87,7 +87,11 @@ impl Lists<'_> {
 
     /// The next list, in the order of visits.
     fn next_probe(self, visits: &mut Visits, scratch: &Scratch) -> Option<Probe> {
-        let list = visits.next()?;
+        let mut list = visits.next()?;
+        // The caller learns of the damage and answers in another way.
+        while !self.lists[list].list.is_sound() {
+            list = visits.next()?;
+        }
         let base = self.quantizer.list_base(&scratch.projected, list, scratch.kernels) + visits.offset;
         let position = visits.position;
         visits.position += (self.lists[list].live.len() * BLOCK_ROWS) as u32;
@@ -223,6 +227,9 @@ impl Lists<'_> {
         let (mut top, mut scanned) = (TopHits::new(k), 0);
         for (list, slot) in rows {
             let list = &self.lists[list].list;
+            if !list.is_sound() {
+                continue;
+            }
             let Rows::Exact(vectors) = &list.rows else { continue };
             let vector = &vectors[slot * d..(slot + 1) * d];
             let distance = distance::exact(scratch.kernels, self.quantizer.metric, query, vector);
@@ -248,7 +255,7 @@ impl Lists<'_> {
         reranked.clear();
         loop {
             ahead.clear();
-            ahead.extend(rows.take(ROWS_AHEAD));
+            ahead.extend(rows.filter(|&(list, _)| self.lists[list].list.is_sound()).take(ROWS_AHEAD));
             if ahead.is_empty() {
                 return;
             }
