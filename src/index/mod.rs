@@ -8,6 +8,7 @@
 //!
 //! Called by `shard`. [`distance`] is the one exact distance of the system.
 
+mod allowed;
 mod assigner;
 mod batch;
 #[cfg(feature = "bench")]
@@ -20,6 +21,7 @@ mod distance;
 mod encoder;
 mod file;
 mod filing;
+mod filtered;
 mod image;
 pub mod kernels;
 mod kmeans;
@@ -35,6 +37,7 @@ mod probes;
 mod product;
 mod quantizer;
 mod random;
+mod reach;
 mod region;
 mod rerank;
 mod rotation;
@@ -56,6 +59,7 @@ mod work;
 #[cfg(test)]
 mod tests;
 
+pub use allowed::Allowed;
 pub use damage::Damage;
 pub use distance::{distance, normalize};
 pub use file::IndexFileError;
@@ -66,7 +70,9 @@ pub use points::Points;
 pub use region::Block;
 pub use sealed::Sealed;
 pub use search::Scratch;
-pub use spec::{Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchPlan, SearchStats};
+pub use spec::{
+    FilterPlan, Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchPlan, SearchStats,
+};
 pub use train::{Built, RowSource, RowVisitor, SourceError, TrainError, TrainOptions, train};
 pub use vector_index::{InstallError, Installed, VectorIndex, Verification};
 

@@ -1,7 +1,7 @@
 //! Which lists a search visits: all centroids are ranked in int8, the best few more than asked for again in f32, which is also what
 //! the estimates start from. Called by `search` and `many`.
 
-use super::kernels::{BLOCK_ROWS, ByteRows, Kernels, order_bits, prefetch};
+use super::kernels::{BLOCK_ROWS, ByteRows, Kernels, key_estimate, order_bits, prefetch};
 use super::list::LiveList;
 use super::quantizer::Quantizer;
 use super::select;
@@ -31,10 +31,20 @@ pub(crate) struct Ranking {
 
 /// A list with its place in the order of visits and its part of the distance.
 #[derive(Clone, Copy, Debug)]
-struct Ranked {
+pub(crate) struct Ranked {
     /// The rank's bits, then the list's number.
-    key: u64,
-    base: f32,
+    pub(crate) key: u64,
+    pub(crate) base: f32,
+}
+
+impl Ranked {
+    pub(crate) fn list(&self) -> usize {
+        self.key as u32 as usize
+    }
+
+    pub(crate) fn rank(&self) -> f32 {
+        key_estimate((self.key >> 32) as u32)
+    }
 }
 
 /// Lists ranked again in f32 for `nprobe`: int8 scores misplace a list by a few places, so only the last ones are in doubt.
@@ -59,6 +69,7 @@ impl Ranking {
         loop {
             self.take_best(wanted, kernels);
             self.recheck(quantizer, lists, projected, kernels);
+            self.order.sort_unstable_by_key(|ranked| ranked.key);
             // Lists without live rows took places: look at more.
             if self.order.len() >= nprobe || self.lists.len() >= lists.len() {
                 break;
@@ -71,13 +82,13 @@ impl Ranking {
         let (_, base_factor) = quantizer.estimate_factors(projected, kernels);
         let mut position = 0u32;
         probes.clear();
-        for &Ranked { key, base } in &self.order {
-            let list = key as u32 as usize;
+        for ranked in &self.order {
+            let list = ranked.list();
             if !lists[list].list.is_sound() {
                 // The caller learns of the damage and answers in another way.
                 continue;
             }
-            let base = base + offset;
+            let base = ranked.base + offset;
             probes.push(Probe { list, base, estimate_base: base * base_factor, position });
             position += (lists[list].live.len() * BLOCK_ROWS) as u32;
         }
@@ -86,10 +97,24 @@ impl Ranking {
     /// Asks for what is read of each list before its rows, all lists' at once: one wait for all instead of one for each.
     fn prefetch_headers(&self, lists: &[LiveList]) {
         for ranked in &self.order {
-            let live = &lists[ranked.key as u32 as usize];
+            let live = &lists[ranked.list()];
             prefetch(std::slice::from_ref(&*live.list));
             prefetch(&live.live);
         }
+    }
+
+    /// All lists with live rows, ranked in f32, in no order.
+    pub(crate) fn all(
+        &mut self,
+        quantizer: &Quantizer,
+        lists: &[LiveList],
+        projected: &[f32],
+        kernels: &Kernels,
+    ) -> &[Ranked] {
+        self.lists.clear();
+        self.lists.extend(0..lists.len() as u32);
+        self.recheck(quantizer, lists, projected, kernels);
+        &self.order
     }
 
     /// Int8 scores of all centroids.
@@ -113,7 +138,7 @@ impl Ranking {
         self.lists.truncate(kept);
     }
 
-    /// Those with live rows, by (rank in f32, number).
+    /// Those with live rows, ranked in f32.
     fn recheck(&mut self, quantizer: &Quantizer, lists: &[LiveList], projected: &[f32], kernels: &Kernels) {
         // The padding of the last panel is no list.
         self.lists.retain(|&list| (list as usize) < lists.len());
@@ -133,6 +158,5 @@ impl Ranking {
             let rank = quantizer.rank(list as usize, base, scale);
             self.order.push(Ranked { key: u64::from(order_bits(rank)) << 32 | u64::from(list), base });
         }
-        self.order.sort_unstable_by_key(|ranked| ranked.key);
     }
 }

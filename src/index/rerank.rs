@@ -25,6 +25,8 @@ pub(crate) struct Reranked {
 #[derive(Debug, Default)]
 pub(crate) struct Reranking {
     query_wide: Vec<i16>,
+    /// Of `query_wide`, while lists are scanned.
+    step: f32,
     pub(crate) rows: Vec<Reranked>,
     keys: Vec<u32>,
     places: Vec<u32>,
@@ -65,31 +67,63 @@ impl Reranking {
         }
     }
 
-    /// Collects the candidates of the lists probed by int8 distance: the scan of a kind without codes. Returns the rows scanned.
-    pub(crate) fn scan(&mut self, against: Against<'_>, candidates: &mut Candidates) -> usize {
-        let step = quantise_query(against.projected, &mut self.query_wide);
-        let query = ByteQuery { against, wide: &self.query_wide, step };
-        let mut finder = Finder { against, at: 0 };
-        let mut scanned = 0;
-        for probe in against.probes {
-            let live = &against.lists[probe.list];
-            scanned += live.live_rows;
-            for (block, &word) in live.live.iter().enumerate() {
-                let first = probe.position + (block * BLOCK_ROWS) as u32;
-                let mut positions = [0; BLOCK_ROWS];
-                let mut count = 0;
-                for row in (0..BLOCK_ROWS as u32).filter(|row| word >> row & 1 == 1) {
-                    positions[count] = first + row;
-                    count += 1;
-                }
-                self.rows.clear();
-                query.score(&finder.find(&positions[..count]), &mut self.rows);
-                for (row, &position) in self.rows.iter().zip(&positions) {
-                    candidates.push(row.distance, position, against.kernels);
-                }
+    /// Makes ready to scan lists for a query.
+    pub(crate) fn begin_scan(&mut self, projected: &[f32]) {
+        self.step = quantise_query(projected, &mut self.query_wide);
+    }
+
+    /// Collects candidates by int8 distance: the scan of a kind without codes. Of the list probed as number `at` the rows whose bits
+    /// are set are looked at.
+    pub(crate) fn scan_list(&mut self, against: Against<'_>, at: usize, bits: &[u32], candidates: &mut Candidates) {
+        let query = ByteQuery { against, wide: &self.query_wide, step: self.step };
+        let mut finder = Finder { against, at };
+        for (first, &word) in (against.probes[at].position..).step_by(BLOCK_ROWS).zip(bits) {
+            let (mut positions, mut count) = ([0; BLOCK_ROWS], 0);
+            for row in (0..BLOCK_ROWS as u32).filter(|row| word >> row & 1 == 1) {
+                positions[count] = first + row;
+                count += 1;
+            }
+            self.rows.clear();
+            query.score(&finder.find(&positions[..count]), &mut self.rows);
+            for (row, &position) in self.rows.iter().zip(&positions) {
+                candidates.push(row.distance, position, against.kernels);
             }
         }
-        scanned
+    }
+
+    /// Scores the given rows (list and slot) with their error bounds, into `rows`. `offset` as [`Quantizer::query_offset`] gives it.
+    pub(crate) fn score_given(
+        &mut self,
+        against: Against<'_>,
+        offset: f32,
+        given: &mut dyn Iterator<Item = (usize, usize)>,
+    ) {
+        let Against { quantizer, lists, projected, kernels, .. } = against;
+        let step = quantise_query(projected, &mut self.query_wide);
+        let query = ByteQuery { against, wide: &self.query_wide, step };
+        let length = (kernels.dot)(projected, projected).sqrt();
+        // Lists come in any order and again and again.
+        let mut bases: Vec<Option<f32>> = vec![None; lists.len()];
+        let mut ahead = Vec::with_capacity(CHUNK_ROWS);
+        self.rows.clear();
+        loop {
+            ahead.clear();
+            ahead.extend(given.filter(|&(list, _)| lists[list].list.is_sound()).take(CHUNK_ROWS));
+            if ahead.is_empty() {
+                return;
+            }
+            for &(list, slot) in &ahead {
+                if let Rows::Coded(rows) = &lists[list].list.rows {
+                    prefetch(rows.record(slot, projected.len()));
+                }
+            }
+            for &(list, slot) in &ahead {
+                let Rows::Coded(rows) = &lists[list].list.rows else { continue };
+                let base = *bases[list].get_or_insert_with(|| quantizer.list_base(projected, list, kernels) + offset);
+                let probe = Probe { list, base, estimate_base: 0.0, position: 0 };
+                self.rows.push(query.bounded(rows, slot, probe, length));
+            }
+        }
     }
 
     /// Scores all live rows of the lists probed with their error bounds, into `rows`.
@@ -101,10 +135,7 @@ impl Reranking {
         for &probe in against.probes {
             let Some(rows) = against.rows(probe) else { continue };
             for slot in against.lists[probe.list].live_slots() {
-                let row = ByteRow::of(rows.record(slot, against.projected.len()));
-                let distance = query.distance(&row, (against.kernels.dot_i8)(&self.query_wide, row.bytes), probe);
-                let error = query.error(&row, probe, distance, length);
-                self.rows.push(Reranked { distance, error, list: probe.list as u32, slot: slot as u32 });
+                self.rows.push(query.bounded(rows, slot, probe, length));
             }
         }
     }
@@ -194,6 +225,14 @@ impl ByteQuery<'_> {
             let probe = self.against.probes[at as usize];
             Reranked { distance: self.distance(row, dot, probe), error: 0.0, list: probe.list as u32, slot }
         }));
+    }
+
+    /// The row of a slot with its error bound, for a query of this length.
+    fn bounded(&self, rows: &CodedRows, slot: usize, probe: Probe, query_length: f32) -> Reranked {
+        let row = ByteRow::of(rows.record(slot, self.against.projected.len()));
+        let distance = self.distance(&row, (self.against.kernels.dot_i8)(self.wide, row.bytes), probe);
+        let error = self.error(&row, probe, distance, query_length);
+        Reranked { distance, error, list: probe.list as u32, slot: slot as u32 }
     }
 
     /// The distance of a row from its product with the query (in L1 from the row itself).

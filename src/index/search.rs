@@ -1,6 +1,10 @@
 //! A search over posting lists: rank the lists, one look-up table, scan the codes of the nearest, re-rank candidates in int8.
 //! Called by `vector_index`, `many`, `trace` and `visits`.
 
+mod filtered;
+
+pub(crate) use filtered::FilteredPlan;
+
 use super::candidates::Candidates;
 use super::distance;
 use super::kernels::{self, BLOCK_ROWS, CandidateSlots, Kernels, ScanInput, prefetch};
@@ -135,8 +139,13 @@ impl<'a> Lists<'a> {
         }
         let Scratch { kernels, query: QueryScratch { projected, probes, .. }, reranking, .. } = scratch;
         reranking.score_all(self.against(projected, probes, kernels));
-        let rows = &mut reranking.rows;
-        stats.reranked = rows.len();
+        stats.reranked = reranking.rows.len();
+        self.possible_hits(k, &mut reranking.rows, hits);
+        stats
+    }
+
+    /// Appends those of the re-ranked rows that may be among the k nearest of them.
+    fn possible_hits(self, k: usize, rows: &mut [Reranked], hits: &mut Vec<Hit>) {
         let mut limit = f32::INFINITY;
         if (1..rows.len()).contains(&k) {
             let upper = |r: &Reranked| r.distance + r.error;
@@ -145,7 +154,6 @@ impl<'a> Lists<'a> {
         }
         let beyond = |r: &Reranked| r.distance - r.error > limit;
         hits.extend(rows.iter().filter(|r| k > 0 && !beyond(r)).filter_map(|r| self.hit(r)));
-        stats
     }
 
     /// All lists with live rows in the order in which a search visits them.
@@ -172,7 +180,8 @@ impl<'a> Lists<'a> {
         (keys, positions): (&mut Vec<u32>, &mut Vec<u32>),
     ) {
         let QueryScratch { probes, table, .. } = &scratch.query;
-        let Some(input) = self.scan_input(&probes[at], None, table) else { return };
+        let live = &self.lists[probes[at].list].live;
+        let Some(input) = self.scan_input(&probes[at], live, None, table) else { return };
         let room = (input.live.len() + 1) * BLOCK_ROWS;
         keys.resize(room, 0);
         positions.resize(room, 0);
@@ -194,10 +203,14 @@ impl<'a> Lists<'a> {
         state: &mut QueryScratch,
         kernels: &Kernels,
     ) {
+        self.project(query, state, kernels);
         let QueryScratch { projected, probes, .. } = state;
-        projected.resize(self.quantizer.dimension, 0.0);
-        self.quantizer.project_query(query, projected, kernels);
         ranking.choose(self.quantizer, self.lists, (query, projected), nprobe, probes, kernels);
+    }
+
+    fn project(self, query: &[f32], state: &mut QueryScratch, kernels: &Kernels) {
+        state.projected.resize(self.quantizer.dimension, 0.0);
+        self.quantizer.project_query(query, &mut state.projected, kernels);
     }
 
     /// Exact distances of all live rows probed; returns how many.
@@ -246,7 +259,15 @@ impl<'a> Lists<'a> {
     fn scan_bytes(self, k: usize, scratch: &mut Scratch) -> usize {
         let Scratch { kernels, query: QueryScratch { projected, probes, candidates, .. }, reranking, .. } = scratch;
         candidates.reset(self.returned(k));
-        reranking.scan(self.against(projected, probes, kernels), candidates)
+        reranking.begin_scan(projected);
+        let against = self.against(projected, probes, kernels);
+        let mut scanned = 0;
+        for (at, probe) in probes.iter().enumerate() {
+            let live = &self.lists[probe.list];
+            reranking.scan_list(against, at, &live.live, candidates);
+            scanned += live.live_rows;
+        }
+        scanned
     }
 
     /// Collects the candidates of one list; returns the rows scanned. `ahead` is the list that is scanned next.
@@ -258,18 +279,25 @@ impl<'a> Lists<'a> {
         candidates: &mut Candidates,
         kernels: &Kernels,
     ) -> usize {
-        let Some(input) = self.scan_input(probe, ahead, table) else { return 0 };
+        let live = &self.lists[probe.list];
+        let Some(input) = self.scan_input(probe, &live.live, ahead, table) else { return 0 };
         let mut block = 0;
         while block < input.live.len() {
             let progress = (kernels.scan)(&input, block, candidates.threshold(), candidates.slots());
             block = progress.next_block;
             candidates.appended(progress.written, kernels);
         }
-        self.lists[probe.list].live_rows
+        live.live_rows
     }
 
-    /// The codes of a list, with those of the next one to be in cache in time.
-    fn scan_input<'b>(self, probe: &Probe, ahead: Option<usize>, table: &'b LookupTable) -> Option<ScanInput<'b>>
+    /// The codes of a list and the bits of the rows looked at, with the codes of the next list to be in cache in time.
+    fn scan_input<'b>(
+        self,
+        probe: &Probe,
+        live: &'b [u32],
+        ahead: Option<usize>,
+        table: &'b LookupTable,
+    ) -> Option<ScanInput<'b>>
     where
         'a: 'b,
     {
@@ -280,7 +308,7 @@ impl<'a> Lists<'a> {
         Some(ScanInput {
             blocks: blocks(probe.list)?,
             ahead: ahead.and_then(blocks).unwrap_or_default(),
-            live: &self.lists[probe.list].live,
+            live,
             table: &table.entries,
             table_step: table.step,
             table_bias: table.bias,

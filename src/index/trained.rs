@@ -1,13 +1,15 @@
 //! The trained part of an index: its lists, and when they no longer fit their rows. Called by `vector_index`.
 
+use super::kernels::Kernels;
 use super::list::LiveList;
 use super::plan::{CANDIDATES_MAX, Calibration, Plan};
 use super::points::Points;
 use super::quantizer::Quantizer;
+use super::reach::Reach;
 use super::sealed::Sealed;
 use super::search::Lists;
 use super::spec::{IndexSpec, SearchParams, SearchPlan};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Filed rows below which drift is not judged.
 const DRIFT_ROWS_MIN: usize = 1_000;
@@ -23,6 +25,8 @@ pub(crate) struct Trained {
     pub(crate) filed_residual: f64,
     /// Lists that want compaction.
     pub(crate) sparse_lists: usize,
+    /// Measured when first asked for.
+    reach: OnceLock<Reach>,
 }
 
 impl Trained {
@@ -30,8 +34,16 @@ impl Trained {
         let rows_at_training = sealed.len();
         let Sealed { quantizer, lists, calibration } = sealed;
         let (filed_rows, filed_residual, sparse_lists) = (0, 0.0, 0);
-        let mut trained =
-            Trained { quantizer, lists, calibration, rows_at_training, filed_rows, filed_residual, sparse_lists };
+        let mut trained = Trained {
+            quantizer,
+            lists,
+            calibration,
+            rows_at_training,
+            filed_rows,
+            filed_residual,
+            sparse_lists,
+            reach: OnceLock::new(),
+        };
         trained.count_sparse();
         trained
     }
@@ -52,6 +64,11 @@ impl Trained {
 
     pub(crate) fn view<'a>(&'a self, points: &'a Points) -> Lists<'a> {
         Lists { points, quantizer: &self.quantizer, lists: &self.lists }
+    }
+
+    /// How far a filtered search goes. Cost: a measurement the first time.
+    pub(crate) fn reach(&self, points: &Points, kernels: &Kernels) -> &Reach {
+        self.reach.get_or_init(|| Reach::measure(self.view(points), kernels))
     }
 
     /// How to answer a search: `None` means exactly.

@@ -161,6 +161,18 @@ impl VectorIndex {
         self.locations.get(ordinal).is_some()
     }
 
+    pub(crate) fn trained(&self) -> Option<&Trained> {
+        self.trained.as_ref()
+    }
+
+    pub(crate) fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    pub(crate) fn location(&self, ordinal: u32) -> Option<Location> {
+        self.locations.get(ordinal)
+    }
+
     /// Bytes held, by arithmetic on capacities.
     pub fn memory_bytes(&self) -> usize {
         let lists = self.trained.as_ref().map_or(0, |trained| {

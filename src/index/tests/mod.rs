@@ -4,6 +4,7 @@ mod answers;
 mod bytes;
 mod changes;
 mod codes;
+mod filtered;
 
 use super::kernels::{self, Kernels};
 use super::random::SplitMix64;
