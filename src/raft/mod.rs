@@ -4,21 +4,27 @@
 //! multi-Raft takes its place behind the same handle. Called by `shard` (which brings the state machine) and the roof.
 //! Knows nothing of points or vectors.
 
+mod checkpoint;
 mod error;
 mod group;
 mod log;
 pub mod solo;
 mod stats;
+mod transport;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
+pub use checkpoint::{CHUNK_BYTES, CHUNK_BYTES_MAX, Checkpoint, CheckpointReader};
 pub use error::{AppendError, ApplyError, LogError, ProposeError};
 pub use group::Group;
 pub use log::{LogBounds, LogStore, log_options};
 pub use solo::{SoloOptions, StartError, start_solo};
 pub use stats::{LogStats, LogTotals};
+pub use transport::{
+    CheckpointHead, CheckpointPart, CheckpointStream, FetchError, GroupMessage, NodeId, SendError, Transport,
+};
 pub use writer::{Append, LogWriter, WriterOptions};
 
 use bytes::Bytes;
@@ -54,4 +60,11 @@ pub trait StateMachine: Send + 'static {
     /// Makes the state survive a power loss; answers the applied index it survives with. The log may then be compacted up
     /// to there.
     fn sync(&mut self) -> Result<LogIndex, ApplyError>;
+
+    /// The state as it is now, to be read while applying goes on. Cheap: a view, not a copy.
+    fn checkpoint(&mut self) -> Result<Box<dyn Checkpoint>, ApplyError>;
+
+    /// Puts the state of a checkpoint taken at applied index `at` in place of this one. Power-safe when it returns; torn by a
+    /// crash, the machine opens again as one that has applied nothing, and the same checkpoint is installed again.
+    fn install(&mut self, at: LogIndex, chunks: &mut dyn CheckpointReader) -> Result<(), ApplyError>;
 }
