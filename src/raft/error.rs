@@ -78,6 +78,15 @@ pub enum ProposeError {
         /// The largest length.
         limit: usize,
     },
+    /// This node does not lead the group; nothing happened here.
+    #[error("this node does not lead the group")]
+    NotLeader {
+        /// Who leads it, as far as is known here.
+        leader: Option<u64>,
+    },
+    /// The node that leads the group cannot be reached; nothing happened.
+    #[error("the leader of the group cannot be reached: {0}")]
+    Unreachable(String),
     /// The group no longer takes proposals here; nothing happened.
     #[error("the group has stopped")]
     Stopped,

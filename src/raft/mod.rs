@@ -8,6 +8,7 @@ mod checkpoint;
 mod error;
 mod group;
 mod log;
+mod route;
 pub mod solo;
 mod stats;
 mod transport;
@@ -20,6 +21,7 @@ pub use checkpoint::{CHUNK_BYTES, CHUNK_BYTES_MAX, Checkpoint, CheckpointReader}
 pub use error::{AppendError, ApplyError, LogError, ProposeError};
 pub use group::Group;
 pub use log::{LogBounds, LogStore, log_options};
+pub use route::{DecodeOutcome, Forward, Route};
 pub use solo::{SoloOptions, StartError, start_solo};
 pub use stats::{LogStats, LogTotals};
 pub use transport::{

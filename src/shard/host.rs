@@ -6,6 +6,7 @@ use super::{
     replica::{Parts, Replica},
 };
 use crate::{
+    raft::NodeId,
     rt,
     store::keys::shard_of_space,
     types::{CollectionSpec, Error, ErrorKind, Result},
@@ -27,9 +28,9 @@ impl Host {
         Host { parts, replicas: RwLock::default() }
     }
 
-    /// Opens a shard and makes it found.
-    pub async fn open(&self, id: u64, spec: CollectionSpec) -> Result<()> {
-        let replica = Arc::new(Replica::open(id, spec, &self.parts).await?);
+    /// Opens a shard, of which every node of `voters` has a replica, and makes it found.
+    pub async fn open(&self, id: u64, spec: CollectionSpec, voters: &[NodeId]) -> Result<()> {
+        let replica = Arc::new(Replica::open(id, spec, voters, &self.parts).await?);
         self.replicas.write().expect("no panic while changing").insert(id, replica);
         Ok(())
     }

@@ -181,6 +181,8 @@ fn not_proposed(error: ProposeError) -> Error {
     let (kind, code) = match error {
         ProposeError::Exhausted => (ErrorKind::Exhausted, "queue_full"),
         ProposeError::TooLarge { .. } => (ErrorKind::Invalid, "command_too_large"),
+        ProposeError::NotLeader { .. } => (ErrorKind::Unavailable, "no_leader"),
+        ProposeError::Unreachable(_) => (ErrorKind::Unavailable, "leader_unreachable"),
         ProposeError::Stopped => (ErrorKind::Unavailable, "shard_stopped"),
         ProposeError::Indeterminate => (ErrorKind::Indeterminate, "outcome_unknown"),
         ProposeError::Failed(_) => (ErrorKind::Unavailable, "shard_failed"),
