@@ -4,10 +4,17 @@
 use super::NodeId;
 use crate::types::{Error, ErrorKind, Result};
 use std::sync::{Arc, OnceLock};
+use tokio::sync::Notify;
 
 /// See the module. Clones share what is known.
 #[derive(Clone, Debug, Default)]
-pub struct Members(Arc<OnceLock<Vec<NodeId>>>);
+pub struct Members(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    nodes: OnceLock<Vec<NodeId>>,
+    met: Notify,
+}
 
 impl Members {
     /// Members that have not met yet.
@@ -27,7 +34,18 @@ impl Members {
         nodes.sort_unstable();
         nodes.dedup();
         assert!(!nodes.is_empty(), "a cluster has a member");
-        let _known_already = self.0.set(nodes);
+        let _known_already = self.0.nodes.set(nodes);
+        self.0.met.notify_one();
+    }
+
+    /// Their ids, once they have met. For one waiter.
+    pub async fn wait(&self) -> Vec<NodeId> {
+        loop {
+            if let Some(nodes) = self.0.nodes.get() {
+                return nodes.clone();
+            }
+            self.0.met.notified().await;
+        }
     }
 
     /// Their ids, in order.
@@ -35,7 +53,7 @@ impl Members {
     /// # Errors
     /// `cluster_forming`, `Unavailable`, while they have not met.
     pub fn node_ids(&self) -> Result<Vec<NodeId>> {
-        self.0.get().cloned().ok_or_else(|| {
+        self.0.nodes.get().cloned().ok_or_else(|| {
             let message = "the nodes of the cluster have not all met yet";
             Error::new(ErrorKind::Unavailable, "cluster_forming", message)
         })

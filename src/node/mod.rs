@@ -3,9 +3,11 @@
 //! simulation.
 
 mod engine;
+mod network;
 mod servers;
 
 pub use engine::Engine;
+pub use network::Network;
 pub use servers::Addresses;
 
 use crate::{

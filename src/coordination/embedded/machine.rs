@@ -81,7 +81,10 @@ impl Machine {
             Outcome::Transaction(ran.map_err(|error| failed(error.to_string()))?)
         };
         self.map.put_applied(&mut batch, entry.index);
-        batch.commit(Durability::Buffered)?;
+        // Synced, though the log has it too: shards are opened by what is read here, and after a power loss nothing of a shard may
+        // be found that the map does not know.
+        let effects = !entry.data.is_empty();
+        batch.commit(if effects { Durability::Synced } else { Durability::Buffered })?;
         self.applied.store(entry.index, SeqCst);
         Ok(outcome)
     }
