@@ -11,6 +11,7 @@ use super::{BoxFuture, Committed, CoordinationError, Coordinator, KeyValue, Tran
 use crate::{
     raft::{GroupId, ProposeError, Route},
     store::{Store, StoreError},
+    types::Ack,
 };
 use map::Map;
 use std::sync::{Arc, OnceLock};
@@ -61,13 +62,13 @@ impl Embedded {
     async fn run(&self, transaction: &Transaction) -> Result<Committed, CoordinationError> {
         let forming = || CoordinationError::Unavailable("the cluster is still forming".to_owned());
         let route = self.0.route.get().ok_or_else(forming)?;
-        let (index, outcome) = route.propose(machine::encode(transaction)).await.map_err(not_proposed)?;
+        let (index, outcome) = route.propose(machine::encode(transaction), Ack::Quorum).await.map_err(not_proposed)?;
         // Whoever changes something reads it back here.
         let here = route.group().wait_applied(index).await;
         here.map_err(|error| CoordinationError::Indeterminate(error.to_string()))?;
         match outcome {
-            Outcome::Transaction(committed) => Ok(committed),
-            Outcome::Nothing => Err(CoordinationError::Corrupt("a transaction was applied as nothing".to_owned())),
+            Some(Outcome::Transaction(committed)) => Ok(committed),
+            Some(Outcome::Nothing) | None => Err(CoordinationError::Corrupt("a transaction was applied as nothing".to_owned())),
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::{
         CheckpointStream, FetchError, Forward, GroupId, GroupMessage, LogIndex, NodeId, ProposeError, SendError,
         Transport,
     },
+    types::Ack,
 };
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -50,6 +51,7 @@ impl Forward for Nobody {
         to: NodeId,
         _group: GroupId,
         _data: Bytes,
+        _ack: Ack,
     ) -> BoxFuture<'static, Result<(LogIndex, Bytes), ProposeError>> {
         Box::pin(async move { Err(ProposeError::Unreachable(format!("there is no node {to:016x} beside this one"))) })
     }

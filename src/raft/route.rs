@@ -3,7 +3,7 @@
 //! go elsewhere.
 
 use super::{Group, GroupId, LogIndex, NodeId, ProposeError};
-use crate::rt::time;
+use crate::{rt::time, types::Ack};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::{sync::Arc, time::Duration};
@@ -16,7 +16,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(80);
 
 /// What carries proposals to other nodes.
 pub trait Forward: Send + Sync + 'static {
-    /// Proposes `data` to `group` on node `to`; its index and the encoded outcome.
+    /// Proposes `data` to `group` on node `to`; its index and the encoded outcome (nothing with [`Ack::Async`]).
     ///
     /// # Errors
     /// Those of [`Group::propose`] there; `Unreachable` if it was never sent, `Indeterminate` if the answer was lost.
@@ -25,6 +25,7 @@ pub trait Forward: Send + Sync + 'static {
         to: NodeId,
         group: GroupId,
         data: Bytes,
+        ack: Ack,
     ) -> BoxFuture<'static, Result<(LogIndex, Bytes), ProposeError>>;
 }
 
@@ -55,15 +56,16 @@ impl<O: Send + 'static> Route<O> {
         &self.group
     }
 
-    /// Commits `data` through the leader; its index and outcome. Waits up to five seconds for a leader.
+    /// Commits `data` through the leader; its index, and its outcome unless `ack` does not wait for that. Waits up to five
+    /// seconds for a leader.
     ///
     /// # Errors
     /// `NotLeader` if none was found: nothing happened. `Indeterminate` if a leader was lost under it.
-    pub async fn propose(&self, data: Bytes) -> Result<(LogIndex, O), ProposeError> {
+    pub async fn propose(&self, data: Bytes, ack: Ack) -> Result<(LogIndex, Option<O>), ProposeError> {
         let started = time::now();
         let mut pause = PAUSE_FIRST;
         loop {
-            let error = match self.attempt(data.clone()).await {
+            let error = match self.attempt(data.clone(), ack).await {
                 Err(error @ (ProposeError::NotLeader { .. } | ProposeError::Unreachable(_))) => error,
                 settled => return settled,
             };
@@ -75,18 +77,34 @@ impl<O: Send + 'static> Route<O> {
         }
     }
 
-    async fn attempt(&self, data: Bytes) -> Result<(LogIndex, O), ProposeError> {
-        match self.group.propose(data.clone()).await {
+    async fn attempt(&self, data: Bytes, ack: Ack) -> Result<(LogIndex, Option<O>), ProposeError> {
+        match self.here(data.clone(), ack).await {
             Err(ProposeError::NotLeader { leader: Some(leader) }) => {
-                let (index, outcome) = self.forward.forward(leader, self.group.id(), data).await?;
+                let (index, outcome) = self.forward.forward(leader, self.group.id(), data, ack).await?;
+                if ack == Ack::Async {
+                    return Ok((index, None));
+                }
                 // It happened; only what it did is not known.
                 let outcome = (self.decode)(&outcome).map_err(|problem| {
                     tracing::error!(group = self.group.id(), leader, problem, "an outcome cannot be read");
                     ProposeError::Indeterminate
                 })?;
-                Ok((index, outcome))
+                Ok((index, Some(outcome)))
             }
             here => here,
+        }
+    }
+
+    /// Proposes to this node's member, whoever leads.
+    ///
+    /// # Errors
+    /// Those of [`Group::propose`].
+    pub async fn here(&self, data: Bytes, ack: Ack) -> Result<(LogIndex, Option<O>), ProposeError> {
+        let whole = |(index, outcome)| (index, Some(outcome));
+        match ack {
+            Ack::Quorum => self.group.propose(data).await.map(whole),
+            Ack::All => self.group.propose_to_all(data).await.map(whole),
+            Ack::Async => self.group.propose_logged(data).await.map(|index| (index, None)),
         }
     }
 }

@@ -90,7 +90,8 @@ impl Service {
         let seen = options.session.as_ref().map_or(0, |session| session.seen(id));
         let index = match options.consistency {
             Consistency::Eventual => replica.applied(),
-            Consistency::Session | Consistency::Linearizable => replica.read_barrier(seen).await?,
+            Consistency::Session => replica.session_barrier(seen).await?,
+            Consistency::Linearizable => replica.read_barrier(seen).await?,
         };
         session.saw(id, index);
         Ok(())

@@ -17,24 +17,26 @@ use super::{
     stats::ReplicaStats,
 };
 use crate::{
-    raft::{Group, LogStore, LogWriter, ProposeError, SoloOptions, start_solo},
+    raft::{Forward, LogStore, MultiRaft, NodeId, ProposeError, Route},
     rt,
     store::Store,
     types::{
         CollectionSpec, DocumentId, Error, ErrorKind, IndexedFields, Point, PointPatch, Result, StoredPoint,
+        Ack, WriteOptions,
         operation::{DeleteRequest, ListAnswer, ListRequest, Search, SearchAnswer},
     },
 };
 use bytes::Bytes;
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 /// What a replica is made of; the same for all replicas of a node.
 #[derive(Clone)]
 pub struct Parts {
     pub store: Store,
     pub log: LogStore,
-    pub writer: LogWriter,
-    pub solo: SoloOptions,
+    pub raft: MultiRaft,
+    /// The way to leaders on other nodes.
+    pub forward: Arc<dyn Forward>,
     pub index_directory: Arc<Path>,
     pub settings: IndexSettings,
     /// Trainings that may run at once on the node.
@@ -44,9 +46,12 @@ pub struct Parts {
 /// See the module.
 pub struct Replica {
     live: Arc<Live>,
-    group: Group<Outcome>,
+    route: Route<Outcome>,
     indexer: std::sync::Mutex<Option<rt::Task<()>>>,
 }
+
+/// How long a read waits for what its session has seen.
+const SESSION_WAIT: Duration = Duration::from_secs(3);
 
 /// A write's place in the log and what it did.
 pub struct Written {
@@ -65,22 +70,15 @@ impl Written {
             Outcome::Refused(error) => Err(error),
         }
     }
-
-    /// The same of an outcome as [`Replica::propose_encoded`] gives it.
-    ///
-    /// # Errors
-    /// The refusal; `bad_outcome`.
-    pub fn decode(log_index: u64, outcome: &[u8]) -> Result<Written> {
-        Written::of(log_index, Outcome::decode(outcome)?)
-    }
 }
 
 impl Replica {
-    /// Opens shard `id`: reads what is stored, replays the log behind it, starts the indexer.
+    /// Opens shard `id`, of which every node of `voters` has a replica: reads what is stored, replays the log behind it, starts
+    /// the indexer.
     ///
     /// # Errors
     /// `Corrupt` if stored data cannot be trusted.
-    pub async fn open(id: u64, spec: CollectionSpec, parts: &Parts) -> Result<Replica> {
+    pub async fn open(id: u64, spec: CollectionSpec, voters: &[NodeId], parts: &Parts) -> Result<Replica> {
         let files = IndexFiles::new(&parts.index_directory, id);
         let (store, settings, found_files) = (parts.store.clone(), parts.settings, files.clone());
         let live = rt::compute::io(move || {
@@ -90,17 +88,19 @@ impl Replica {
         })
         .await?;
         let machine = Machine::new(live.clone());
-        let group = start_solo(id, parts.log.clone(), parts.writer.clone(), machine, parts.solo)
-            .await
+        let opened = parts.raft.open(id, voters, machine).await;
+        let group = opened
             .map_err(|error| Error::new(ErrorKind::Corrupt, "log_unusable", error.to_string()))?;
+        let decode = |bytes: &[u8]| Outcome::decode(bytes).map_err(|error| error.to_string());
+        let route = Route::new(group, parts.forward.clone(), decode);
         let task = rt::spawn("indexer", live.clone().keep_up(files, parts.trainings.clone()));
-        Ok(Replica { live, group, indexer: std::sync::Mutex::new(Some(task)) })
+        Ok(Replica { live, route, indexer: std::sync::Mutex::new(Some(task)) })
     }
 
     /// Stops taking operations, finishes what is under way.
     pub async fn close(&self) {
         self.live.close();
-        self.group.stop().await;
+        self.route.group().stop().await;
         let task = self.indexer.lock().expect("no panic while closing").take();
         if let Some(task) = task {
             let _ended = task.await;
@@ -108,48 +108,45 @@ impl Replica {
     }
 
     /// Writes points, all or none.
-    pub async fn upsert(&self, points: Vec<Point>) -> Result<Written> {
-        self.write(commands::upsert(points, None)?).await
+    pub async fn upsert(&self, points: Vec<Point>, options: &WriteOptions) -> Result<Written> {
+        self.write(commands::upsert(points, options.request_id)?, options.ack).await
     }
 
     /// Changes one point.
-    pub async fn patch(&self, patch: PointPatch) -> Result<Written> {
-        self.write(commands::patch(patch, None)?).await
+    pub async fn patch(&self, patch: PointPatch, options: &WriteOptions) -> Result<Written> {
+        self.write(commands::patch(patch, options.request_id)?, options.ack).await
     }
 
-    /// Removes points.
-    pub async fn delete(&self, request: &DeleteRequest) -> Result<Written> {
-        self.write(commands::delete(request, None)?).await
+    /// Removes points. Its answer counts them, so that [`Ack::Async`] is taken for [`Ack::Quorum`].
+    pub async fn delete(&self, request: &DeleteRequest, options: &WriteOptions) -> Result<Written> {
+        let ack = if options.ack == Ack::Async { Ack::Quorum } else { options.ack };
+        self.write(commands::delete(request, options.request_id)?, ack).await
     }
 
-    /// Carries out an encoded command (see [`commands`]).
+    /// Carries out an encoded command through the shard's leader, wherever it is.
+    async fn write(&self, command: Bytes, ack: Ack) -> Result<Written> {
+        let (log_index, outcome) = self.route.propose(command, ack).await.map_err(not_proposed)?;
+        match outcome {
+            Some(outcome) => Written::of(log_index, outcome),
+            None => Ok(Written { log_index, applied: Applied::Written { version: log_index } }),
+        }
+    }
+
+    /// Carries out an encoded command that another node has sent because this one leads; the outcome, which may be a refusal, goes
+    /// back as bytes (none with [`Ack::Async`]).
     ///
     /// # Errors
-    /// The refusal, or why it is not known to have happened.
-    pub async fn write(&self, command: Bytes) -> Result<Written> {
-        let (log_index, outcome) = self.propose(command).await?;
-        Written::of(log_index, outcome)
-    }
-
-    /// Carries out an encoded command that another node has sent; the outcome, which may be a refusal, goes back as bytes
-    /// for [`Written::decode`].
-    ///
-    /// # Errors
-    /// Why it is not known to have happened; `bad_command` if it is none, with nothing proposed.
-    pub async fn propose_encoded(&self, command: Bytes) -> Result<(u64, Bytes)> {
-        // An entry that cannot be applied would stop every replica.
+    /// `bad_command` if it is none: nothing was proposed, since an entry that cannot be applied would stop every replica.
+    /// Otherwise those of [`Route::here`].
+    pub async fn propose_forwarded(&self, command: Bytes, ack: Ack) -> Result<Result<(u64, Bytes), ProposeError>> {
         Command::decode(&command)?;
-        let (log_index, outcome) = self.propose(command).await?;
-        Ok((log_index, outcome.encode().into()))
-    }
-
-    async fn propose(&self, command: Bytes) -> Result<(u64, Outcome)> {
-        self.group.propose(command).await.map_err(not_proposed)
+        let proposed = self.route.here(command, ack).await;
+        Ok(proposed.map(|(index, outcome)| (index, outcome.map_or_else(Bytes::new, |outcome| outcome.encode().into()))))
     }
 
     /// Waits until a read sees every write acknowledged before now, and at least log index `seen`; says how far it sees.
     pub async fn read_barrier(&self, seen: u64) -> Result<u64> {
-        let index = self.group.read_index().await.map_err(not_proposed)?;
+        let index = self.route.group().read_index().await.map_err(not_proposed)?;
         if seen > index {
             return Err(Error::invalid("session_ahead", "the session token has seen more than this shard ever held")
                 .at("session")
@@ -157,6 +154,26 @@ impl Replica {
                 .got(seen));
         }
         Ok(index)
+    }
+
+    /// Waits until a read here sees what a session has seen; says how far it sees.
+    pub async fn session_barrier(&self, seen: u64) -> Result<u64> {
+        let group = self.route.group();
+        match rt::time::timeout(SESSION_WAIT, group.wait_applied(seen)).await {
+            Ok(applied) => applied.map(|()| group.applied()).map_err(not_proposed),
+            // Either this replica is far behind, or nobody has ever got that far.
+            Err(_) => self.read_barrier(seen).await,
+        }
+    }
+
+    /// The node that leads the shard, as far as is known here.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.route.group().leader()
+    }
+
+    /// Whether this replica leads the shard, as far as it knows.
+    pub fn is_leader(&self) -> bool {
+        self.route.group().is_leader()
     }
 
     /// One point, as of now.
@@ -202,7 +219,7 @@ impl Replica {
 
     /// Why the replica can no longer follow its log, if it cannot.
     pub fn failure(&self) -> Option<String> {
-        self.group.failure()
+        self.route.group().failure()
     }
 
     /// Sizes and states, as of now.
@@ -217,6 +234,7 @@ fn not_proposed(error: ProposeError) -> Error {
         ProposeError::TooLarge { .. } => (ErrorKind::Invalid, "command_too_large"),
         ProposeError::NotLeader { .. } => (ErrorKind::Unavailable, "no_leader"),
         ProposeError::Unreachable(_) => (ErrorKind::Unavailable, "leader_unreachable"),
+        ProposeError::Unavailable => (ErrorKind::Unavailable, "no_quorum"),
         ProposeError::Stopped => (ErrorKind::Unavailable, "shard_stopped"),
         ProposeError::Indeterminate => (ErrorKind::Indeterminate, "outcome_unknown"),
         ProposeError::Failed(_) => (ErrorKind::Unavailable, "shard_failed"),
