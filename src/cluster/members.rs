@@ -38,6 +38,17 @@ impl Members {
         self.0.met.notify_one();
     }
 
+    /// One number for this set of nodes; none while they have not met.
+    pub fn cluster_id(&self) -> Option<u64> {
+        let bytes: Vec<u8> = self.0.nodes.get()?.iter().flat_map(|id| id.to_le_bytes()).collect();
+        Some(xxhash_rust::xxh3::xxh3_64(&bytes))
+    }
+
+    /// Whether `node` belongs to them, or may yet.
+    pub fn may_contain(&self, node: NodeId) -> bool {
+        self.0.nodes.get().is_none_or(|nodes| nodes.contains(&node))
+    }
+
     /// Their ids, once they have met. For one waiter.
     pub async fn wait(&self) -> Vec<NodeId> {
         loop {
@@ -68,8 +79,10 @@ mod tests {
     fn members_are_fixed_by_their_first_meeting() {
         let members = Members::forming();
         assert_eq!(members.node_ids().unwrap_err().code(), "cluster_forming");
+        assert!(members.may_contain(9) && members.cluster_id().is_none());
         members.met(vec![3, 1, 3]);
         members.met(vec![9]);
+        assert!(!members.may_contain(9) && members.cluster_id() == Members::of(vec![1, 3]).cluster_id());
         assert_eq!(members.clone().node_ids().unwrap(), [1, 3]);
     }
 }

@@ -9,10 +9,11 @@ pub use machine::{Machine, Outcome, decode_outcome, encode_outcome};
 
 use super::{BoxFuture, Committed, CoordinationError, Coordinator, KeyValue, Transaction};
 use crate::{
-    raft::{GroupId, ProposeError, Route},
+    raft::{GroupId, LogIndex, ProposeError, Route},
     store::{Store, StoreError},
     types::Ack,
 };
+use bytes::Bytes;
 use map::Map;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::Notify;
@@ -57,6 +58,18 @@ impl Embedded {
     /// Resolves after the map has changed since the last time this resolved. For one waiter.
     pub async fn changed(&self) {
         self.0.changed.notified().await;
+    }
+
+    /// Proposes an encoded transaction that another node has sent because this one leads; its index and encoded outcome.
+    ///
+    /// # Errors
+    /// Those of [`Route::here`]; `Unreachable` while the cluster is forming.
+    pub async fn propose_forwarded(&self, transaction: Bytes) -> Result<(LogIndex, Bytes), ProposeError> {
+        let forming = || ProposeError::Unreachable("the cluster is still forming".to_owned());
+        let route = self.0.route.get().ok_or_else(forming)?;
+        machine::check(&transaction).map_err(ProposeError::Unreachable)?;
+        let (index, outcome) = route.here(transaction, Ack::Quorum).await?;
+        Ok((index, outcome.map_or_else(Bytes::new, |outcome| encode_outcome(&outcome))))
     }
 
     async fn run(&self, transaction: &Transaction) -> Result<Committed, CoordinationError> {

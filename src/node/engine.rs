@@ -34,17 +34,26 @@ const LOCAL_CATALOG: &str = "local";
 pub struct Engine {
     service: Service,
     raft: MultiRaft,
+    coordinator: Embedded,
     store: Store,
     log: LogStore,
     stop: Shutdown,
     failed: Shutdown,
     // Last, so that the lock is given back after everything else is closed.
-    directory: DataDir,
+    directory: Arc<DataDir>,
+}
+
+/// The parts of an engine that peers' calls reach.
+#[derive(Clone)]
+pub(super) struct Inside {
+    pub(super) raft: MultiRaft,
+    pub(super) coordinator: Embedded,
+    pub(super) service: Service,
 }
 
 /// The opened data directory and the stores in it.
 pub struct Stores {
-    directory: DataDir,
+    directory: Arc<DataDir>,
     node_id: u64,
     store: Store,
     log: LogStore,
@@ -128,10 +137,10 @@ impl Engine {
         let service = Service::new(catalog, host, members.clone(), identity, metrics.clone());
         service.follow_catalog().await?;
         tracing::debug!(ms = started.elapsed().as_secs_f64() * 1e3, "data opened");
-        let engine = Engine { service, raft, store, log, stop, failed, directory };
+        let engine = Engine { service, raft, coordinator, store, log, stop, failed, directory };
         engine.watch();
         engine.maintain();
-        engine.follow(coordinator);
+        engine.follow();
         forming.into_iter().for_each(|control| engine.form(control, members.clone()));
         Ok(engine)
     }
@@ -139,6 +148,11 @@ impl Engine {
     /// The operations.
     pub fn service(&self) -> &Service {
         &self.service
+    }
+
+    /// What peers' calls are answered with.
+    pub(super) fn inside(&self) -> Inside {
+        Inside { raft: self.raft.clone(), coordinator: self.coordinator.clone(), service: self.service.clone() }
     }
 
     /// Where the data is.
@@ -183,8 +197,8 @@ impl Engine {
     }
 
     /// Makes on this node what others have changed in the catalog.
-    fn follow(&self, coordinator: Embedded) {
-        let (service, stop) = (self.service.clone(), self.stop.clone());
+    fn follow(&self) {
+        let (coordinator, service, stop) = (self.coordinator.clone(), self.service.clone(), self.stop.clone());
         rt::spawn("catalog-follow", async move {
             let mut behind = false;
             while !stop.is_triggered() {
@@ -206,13 +220,20 @@ impl Engine {
     /// Waits for the members to meet, then opens the coordinator's group.
     fn form(&self, control: Control, members: Members) {
         let (service, stop, failed) = (self.service.clone(), self.stop.clone(), self.failed.clone());
+        let directory = self.directory.clone();
         rt::spawn("cluster-form", async move {
             let voters = tokio::select! {
                 biased;
                 () = stop.wait() => return,
                 voters = members.wait() => voters,
             };
-            if let Err(error) = control.open(&voters).await {
+            let (kept, ids) = (directory, voters.clone());
+            let kept = rt::compute::io(move || kept.set_members(&ids)).await.map_err(StartError::from);
+            let opened = match kept {
+                Ok(()) => control.open(&voters).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = opened {
                 tracing::error!(%error, "the cluster's own group cannot be opened; the node stops");
                 failed.trigger();
                 return;
@@ -271,7 +292,16 @@ impl Stores {
         let log = rt::compute::io(move || LogStore::open(log_path, log_options()));
         let store = rt::compute::io(move || Store::open(store_path, options));
         let (log, store) = futures_util::future::join(log, store).await;
-        Ok(Stores { directory, node_id, store: store?, log: log? })
+        Ok(Stores { directory: Arc::new(directory), node_id, store: store?, log: log? })
+    }
+
+    /// Counts this start; its number, and the members of the cluster if they have met.
+    ///
+    /// # Errors
+    /// Those of the data directory.
+    pub async fn begin_boot(&self) -> Result<(u64, Option<Vec<NodeId>>), StartError> {
+        let directory = self.directory.clone();
+        rt::compute::io(move || Ok((directory.next_boot()?, directory.members()?))).await
     }
 
     /// The node's identity.

@@ -4,7 +4,9 @@
 
 mod engine;
 mod network;
+mod peers;
 mod servers;
+mod verify;
 
 pub use engine::Engine;
 pub use network::Network;
@@ -30,6 +32,9 @@ pub enum StartError {
     /// A listener could not be bound.
     #[error("cannot listen for {listener} on {address}: {source}")]
     Listen { listener: &'static str, address: String, source: std::io::Error },
+    /// The address of a peer.
+    #[error("cluster.peers: {0}")]
+    Peer(String),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -45,7 +50,7 @@ impl StartError {
     /// The exit code that says so (API.md, "Exit codes").
     pub fn exit_code(&self) -> u8 {
         match self {
-            StartError::Mode { .. } | StartError::Listen { .. } => 2,
+            StartError::Mode { .. } | StartError::Listen { .. } | StartError::Peer(_) => 2,
             StartError::Store(StoreError::InUse { .. }) => 3,
             StartError::Store(_) | StartError::Log(_) | StartError::Data(_) => 4,
         }

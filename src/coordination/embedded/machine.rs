@@ -23,6 +23,11 @@ pub(super) fn encode(transaction: &Transaction) -> Bytes {
     encoded(transaction)
 }
 
+/// Whether bytes are a transaction: an entry that cannot be applied would stop every node.
+pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
+    decoded::<Transaction>(bytes).map(drop)
+}
+
 /// The bytes of an outcome between nodes.
 pub fn encode_outcome(outcome: &Outcome) -> Bytes {
     encoded(outcome)
