@@ -27,6 +27,7 @@ mod state;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 pub use crate::index::IndexState;
 pub use host::Host;
@@ -34,3 +35,4 @@ pub use outcome::{Applied, Outcome};
 pub use replica::{Parts, Replica, Written};
 pub use settings::IndexSettings;
 pub use stats::ReplicaStats;
+pub use verify::{BUCKETS, Bucket, Damaged, Difference, Recomputed, RecordName};

@@ -70,6 +70,14 @@ impl Records {
         Records::open(self.store.clone(), id)
     }
 
+    /// Leaves no content hash, as versions that kept none did.
+    #[cfg(test)]
+    pub fn forget_hash(&self) {
+        let mut batch = self.store.batch();
+        batch.delete(&self.space, &MetaKey::ContentHash.key());
+        batch.commit(Durability::Buffered).unwrap();
+    }
+
     /// What is there now, all of one moment.
     pub fn view(&self) -> View {
         View { view: self.store.view(), space: self.space.clone() }

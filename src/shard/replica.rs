@@ -15,6 +15,7 @@ use super::{
     settings::IndexSettings,
     state::State,
     stats::ReplicaStats,
+    verify::{self, Bucket, Recomputed},
 };
 use crate::{
     raft::{Forward, LogStore, MultiRaft, NodeId, ProposeError, Route},
@@ -215,6 +216,30 @@ impl Replica {
     /// How far the replica has applied its log.
     pub fn applied(&self) -> u64 {
         self.state().applied()
+    }
+
+    /// Log index and content hash of one moment: replicas at the same index hold the same if the hashes are equal.
+    pub fn content_hash(&self) -> Result<(u64, u64)> {
+        let counters = self.state().records.view().counters()?;
+        Ok((counters.applied, counters.hash.0))
+    }
+
+    /// The same after each of the latest rounds of applying, oldest first.
+    pub fn recent_hashes(&self) -> Vec<(u64, u64)> {
+        self.state().recent_hashes()
+    }
+
+    /// Computes the content hash again from all records. Cost: a pass over the shard's data.
+    pub async fn recompute_hash(&self) -> Result<Recomputed> {
+        let state = self.state();
+        rt::compute::io(move || verify::recompute(&state.records.view())).await
+    }
+
+    /// The records of one bucket of [`Recomputed::buckets`], to find the one in which two replicas differ. Cost: as
+    /// [`Replica::recompute_hash`].
+    pub async fn bucket(&self, bucket: u8) -> Result<Bucket> {
+        let state = self.state();
+        rt::compute::io(move || verify::bucket(&state.records.view(), bucket)).await
     }
 
     /// Why the replica can no longer follow its log, if it cannot.

@@ -20,11 +20,15 @@ use crate::{
 };
 use std::{
     borrow::Cow,
+    collections::VecDeque,
     sync::{
         Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
 };
+
+/// Rounds whose content hash is remembered: some seconds of writing.
+const RECENT_HASHES_MAX: usize = 1_024;
 
 /// See the module.
 pub struct State {
@@ -39,6 +43,8 @@ pub struct State {
     points: AtomicU64,
     requests: AtomicU64,
     content_hash: AtomicU64,
+    /// Applied index and content hash after each of the latest rounds.
+    recent_hashes: Mutex<VecDeque<(u64, u64)>>,
     /// How many requests are remembered: the same on every replica.
     pub request_ids_max: u64,
     training: AtomicBool,
@@ -69,6 +75,7 @@ impl State {
             points: AtomicU64::new(counters.points),
             requests: AtomicU64::new(counters.requests),
             content_hash: AtomicU64::new(counters.hash.0),
+            recent_hashes: Mutex::default(),
             request_ids_max: REQUEST_IDS_MAX as u64,
             training: AtomicBool::new(false),
             keeps_deltas: AtomicBool::new(found.keeps_deltas),
@@ -140,11 +147,26 @@ impl State {
         if self.keeps_deltas() {
             self.unsaved_rows.fetch_add(rows, SeqCst);
         }
+        self.remember_hash(counters);
         self.requests.store(counters.requests, SeqCst);
         self.content_hash.store(counters.hash.0, SeqCst);
         self.points.store(counters.points, SeqCst);
         self.applied.store(counters.applied, SeqCst);
         self.changed.notify_one();
+    }
+
+    fn remember_hash(&self, counters: &Counters) {
+        let mut recent = self.recent_hashes.lock().expect("no panic while remembering");
+        if recent.len() == RECENT_HASHES_MAX {
+            recent.pop_front();
+        }
+        recent.push_back((counters.applied, counters.hash.0));
+    }
+
+    /// Applied index and content hash after each of the latest rounds, oldest first: replicas whose rounds ended at a common
+    /// index can be compared while writes go on.
+    pub fn recent_hashes(&self) -> Vec<(u64, u64)> {
+        self.recent_hashes.lock().expect("no panic while remembering").iter().copied().collect()
     }
 
     /// Whether writes have to leave deltas behind.

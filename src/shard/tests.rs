@@ -4,3 +4,4 @@
 mod checkpoints;
 mod requests;
 mod rig;
+mod verify;
