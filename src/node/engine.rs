@@ -141,7 +141,10 @@ impl Engine {
         engine.watch();
         engine.maintain();
         engine.follow();
-        forming.into_iter().for_each(|control| engine.form(control, members.clone()));
+        match forming {
+            Some(control) => engine.form(control, members),
+            None => engine.service.identity().enter(Phase::Up),
+        }
         Ok(engine)
     }
 

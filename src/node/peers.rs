@@ -11,7 +11,7 @@ use crate::{
         Proposal, Proposed, Refusal, peer_set_hash,
     },
     raft::{CheckpointStream, FetchError, Forward, GroupId, GroupMessage, LogIndex, NodeId, ProposeError},
-    rt::{self, time},
+    rt::{rpc::RpcOptions, time},
     telemetry::metrics::PeersMetrics,
     types::{Ack, Error, ErrorKind},
 };
@@ -19,7 +19,6 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::{
     collections::BTreeSet,
-    net::SocketAddr,
     sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
@@ -41,9 +40,10 @@ impl Wire {
     pub async fn new(
         config: &Config,
         stores: &Stores,
-        addresses: Addresses,
+        bound: &super::Addresses,
         metrics: PeersMetrics,
     ) -> Result<Wire, StartError> {
+        let addresses = advertised(config, bound);
         let others: Vec<String> = config.cluster.peers.iter().map(ToString::to_string).collect();
         let (boot, known) = stores.begin_boot().await?;
         let own = addresses.peer.clone();
@@ -78,6 +78,11 @@ impl Wire {
         let attached = self.gate.engine.set(engine.inside());
         assert!(attached.is_ok(), "a wire serves one engine");
         self.peers.start(self.gate.clone());
+    }
+
+    /// Bounds of the connections of peers.
+    pub fn rpc_options(&self) -> RpcOptions {
+        PeerOptions::default().rpc
     }
 
     /// The links.
@@ -227,8 +232,9 @@ impl Forward for Peers {
 }
 
 /// The addresses this node gives to its peers.
-pub fn addresses(config: &Config, bound: &super::Addresses, peer: SocketAddr) -> Addresses {
+fn advertised(config: &Config, bound: &super::Addresses) -> Addresses {
     let advertised = &config.advertise;
+    let peer = bound.peer.unwrap_or(config.listen.peer);
     let http = match &advertised.http {
         Some(one) => vec![one.to_string()],
         None => bound.http.iter().map(ToString::to_string).collect(),
