@@ -5,6 +5,7 @@
 //! Knows nothing of points or vectors.
 
 mod checkpoint;
+pub mod checkpoints;
 mod error;
 mod group;
 mod log;
