@@ -146,9 +146,9 @@ pub(super) async fn install<M: StateMachine>(mut machine: M, index: LogIndex, pa
     .await
 }
 
-fn install_now<M: StateMachine>(machine: &mut M, index: LogIndex, path: &Path) -> Result<(), String> {
+pub(super) fn install_now<M: StateMachine>(machine: &mut M, index: LogIndex, path: &Path) -> Result<(), String> {
     let mut opened = checkpoints::open(path).map_err(|e| format!("cannot open a checkpoint: {e}"))?;
-    machine.install(index, &mut opened.chunks).map_err(|e| format!("cannot install a checkpoint: {e}"))?;
+    machine.install(index, &mut opened).map_err(|e| format!("cannot install a checkpoint: {e}"))?;
     if machine.applied() != index {
         let applied = machine.applied();
         return Err(format!("the state machine broke its contract: installed {index}, applied {applied}"));

@@ -141,6 +141,10 @@ impl Replica {
         self.mirror().group()
     }
 
+    pub(super) fn node(&self) -> NodeId {
+        self.node
+    }
+
     pub(super) fn mirror(&self) -> &Mirror {
         self.raw.store()
     }

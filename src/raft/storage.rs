@@ -159,9 +159,10 @@ impl Mirror {
     }
 
     /// Takes in what is at the end of the log on the disk, from `from` on.
-    pub(super) fn load(&mut self, from: LogIndex) -> Result<(), LogError> {
+    pub(super) fn load(&mut self, from: LogIndex) -> std::result::Result<(), LogError> {
         let entries = self.log.read(self.group, from.max(self.compacted.0 + 1), usize::MAX)?;
-        self.recent = entries.into_iter().map(convert::entry_out).collect();
+        let last = self.last.0;
+        self.recent = entries.into_iter().filter(|entry| entry.index <= last).map(convert::entry_out).collect();
         self.recent_bytes = self.recent.iter().map(cost).sum();
         Ok(())
     }

@@ -16,7 +16,7 @@ use super::{
     stats::ReplicaStats,
 };
 use crate::{
-    raft::{Group, LogStore, LogWriter, ProposeError, SoloOptions, start_solo},
+    raft::{Group, MultiRaft, NodeId, ProposeError},
     rt::{self, shutdown::Shutdown},
     store::Store,
     types::{
@@ -31,9 +31,9 @@ use std::{path::Path, sync::Arc};
 #[derive(Clone)]
 pub struct Parts {
     pub store: Store,
-    pub log: LogStore,
-    pub writer: LogWriter,
-    pub solo: SoloOptions,
+    pub raft: MultiRaft,
+    /// Who votes in the group of a new shard.
+    pub voters: Arc<[NodeId]>,
     pub index_directory: Arc<Path>,
     pub settings: IndexSettings,
     /// Trainings that may run at once on the node.
@@ -69,8 +69,8 @@ impl Replica {
         })
         .await?;
         let machine = Machine::new(state.clone());
-        let group = start_solo(id, parts.log.clone(), parts.writer.clone(), machine, parts.solo)
-            .await
+        let opened = parts.raft.open(id, &parts.voters, machine).await;
+        let group = opened
             .map_err(|error| Error::new(ErrorKind::Corrupt, "log_unusable", error.to_string()))?;
         let stop = Shutdown::new();
         let indexer = indexer::Indexer::new(state.clone(), files, parts.trainings.clone());
@@ -181,6 +181,8 @@ fn not_proposed(error: ProposeError) -> Error {
     let (kind, code) = match error {
         ProposeError::Exhausted => (ErrorKind::Exhausted, "queue_full"),
         ProposeError::TooLarge { .. } => (ErrorKind::Invalid, "command_too_large"),
+        ProposeError::NotLeader { .. } => (ErrorKind::Unavailable, "not_leader"),
+        ProposeError::Unavailable => (ErrorKind::Unavailable, "no_leader"),
         ProposeError::Stopped => (ErrorKind::Unavailable, "shard_stopped"),
         ProposeError::Indeterminate => (ErrorKind::Indeterminate, "outcome_unknown"),
         ProposeError::Failed(_) => (ErrorKind::Unavailable, "shard_failed"),
