@@ -6,7 +6,7 @@ use crate::{
     cluster::{Catalog, Members},
     config::{Config, Name},
     coordination::{Embedded, embedded},
-    raft::{Forward, LogStore, MultiRaft, NodeId, RaftOptions, Route, Transport, log_options},
+    raft::{Forward, LogStore, MultiRaft, NodeId, RaftOptions, Route, log_options},
     rt::{self, shutdown::Shutdown},
     service::{Identity, Phase, Service},
     shard::{Host, IndexSettings, Parts},
@@ -107,7 +107,14 @@ impl Engine {
         let mut identity = Identity::new(node_id, config.cluster.name.as_str().to_owned(), zone(config), mode);
         identity.can_write = can_write(&store, &log);
         let identity = describe(identity);
-        let raft = MultiRaft::start(node_id, log.clone(), transport, raft_options(config, metrics, &directory)?);
+        let raft = MultiRaft::start(
+            node_id,
+            log.clone(),
+            Some(metrics.log.clone()),
+            transport,
+            Arc::from(make_directory(&directory, "checkpoint")?),
+            raft_options(config),
+        );
         let coordinator = Embedded::open(store.clone())?;
         let control = Control { raft: raft.clone(), coordinator: coordinator.clone(), forward: forward.clone() };
         let forming = match members.node_ids() {
@@ -123,7 +130,7 @@ impl Engine {
             log: log.clone(),
             raft: raft.clone(),
             forward,
-            index_directory: Arc::from(index_directory(&directory)?),
+            index_directory: Arc::from(make_directory(&directory, "index")?),
             settings: IndexSettings {
                 flat_points_max: config.index.flat_points_max as usize,
                 build_threads_max: config.index.build_threads_max as usize,
@@ -318,23 +325,19 @@ impl Stores {
     }
 }
 
-fn index_directory(directory: &DataDir) -> Result<std::path::PathBuf, StartError> {
-    let path = directory.join("index");
+fn make_directory(directory: &DataDir, name: &str) -> Result<std::path::PathBuf, StartError> {
+    let path = directory.join(name);
     crate::store::directory::make_directory(&path)?;
     Ok(path)
 }
 
-fn raft_options(config: &Config, metrics: &Metrics, directory: &DataDir) -> Result<RaftOptions, StartError> {
-    let checkpoints = directory.join("checkpoint");
-    crate::store::directory::make_directory(&checkpoints)?;
-    Ok(RaftOptions {
+fn raft_options(config: &Config) -> RaftOptions {
+    RaftOptions {
         entry_bytes_max: limits::COMMAND_BYTES_MAX,
         bytes_max: limits::COMMAND_BYTES_MAX * 2,
         compact_after_bytes: config.raft.log_bytes_max.bytes() as usize,
-        checkpoints,
-        metrics: Some(metrics.log.clone()),
         ..RaftOptions::default()
-    })
+    }
 }
 
 fn zone(config: &Config) -> String {

@@ -60,6 +60,12 @@ pub enum FetchError {
     /// The node has no such group, or cannot give its state now.
     #[error("the node gives no checkpoint: {0}")]
     Refused(String),
+    /// What came is not a whole checkpoint.
+    #[error("the checkpoint did not come whole: {0}")]
+    Damaged(String),
+    /// The disk here did not take it.
+    #[error("the checkpoint cannot be kept: {0}")]
+    Disk(String),
 }
 
 /// The parts of a checkpoint as they come. Slow reading slows the sender.
