@@ -59,6 +59,14 @@ pub enum ApplyError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A checkpoint that could not be given out whole, or not be taken in.
+    #[error("checkpoint of index {at}: {problem}")]
+    Checkpoint {
+        /// The applied index it is of.
+        at: LogIndex,
+        /// What is wrong.
+        problem: String,
+    },
 }
 
 /// Why a group could not be opened.
