@@ -6,7 +6,10 @@ use crate::{
     cluster::Catalog,
     config::{Config, Name},
     coordination::Embedded,
-    raft::{LogStore, LogWriter, SoloOptions, WriterOptions, log_options},
+    raft::{
+        CheckpointStream, FetchError, GroupId, GroupMessage, LogIndex, LogStore, MultiRaft, NodeId, RaftOptions, SendError,
+        Transport, log_options,
+    },
     rt::{self, shutdown::Shutdown},
     service::{Identity, Phase, Service},
     shard::{Host, IndexSettings, Parts},
@@ -14,6 +17,7 @@ use crate::{
     telemetry::metrics::Metrics,
     types::limits,
 };
+use futures_util::future::BoxFuture;
 use rand::RngCore;
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
@@ -28,11 +32,31 @@ const TRAININGS_MAX: usize = 1;
 /// and the data must be found again whatever it is.
 const LOCAL_CATALOG: &str = "local";
 
+/// The network of a node that stands alone.
+struct Nobody;
+
+impl Transport for Nobody {
+    fn send(&self, _to: NodeId, _messages: Vec<GroupMessage>) -> Result<(), SendError> {
+        Err(SendError::Unknown)
+    }
+
+    fn fetch_checkpoint(
+        &self,
+        _from: NodeId,
+        _group: GroupId,
+        _at_least: LogIndex,
+    ) -> BoxFuture<'static, Result<Box<dyn CheckpointStream>, FetchError>> {
+        let nobody = FetchError::Unreachable("there is no such node".to_owned());
+        Box::pin(std::future::ready(Err(nobody)))
+    }
+}
+
 /// See the module.
 pub struct Engine {
     service: Service,
     store: Store,
     log: LogStore,
+    raft: MultiRaft,
     stop: Shutdown,
     failed: Shutdown,
     // Last, so that the lock is given back after everything else is closed.
@@ -60,8 +84,14 @@ impl Engine {
         let opened = open_stores(config).await?;
         let stores_ms = started.elapsed().as_secs_f64() * 1e3;
         let Opened { directory, node_id, store, log } = opened;
-        let writer_options = WriterOptions { metrics: Some(metrics.log.clone()), ..WriterOptions::default() };
-        let writer = LogWriter::start(log.clone(), writer_options);
+        let raft = MultiRaft::start(
+            node_id,
+            log.clone(),
+            Some(metrics.log.clone()),
+            Arc::new(Nobody),
+            Arc::from(make_directory(&directory, "checkpoint")?),
+            raft_options(config),
+        );
         let mut identity = Identity::new(node_id, config.cluster.name.as_str().to_owned(), zone(config), "standalone");
         identity.can_write = can_write(&store, &log);
         let identity = describe(identity);
@@ -69,10 +99,9 @@ impl Engine {
         let catalog = Catalog::load(coordinator, LOCAL_CATALOG, node_id).await?;
         let host = Host::new(Parts {
             store: store.clone(),
-            log: log.clone(),
-            writer,
-            solo: solo_options(config),
-            index_directory: Arc::from(index_directory(&directory)?),
+            raft: raft.clone(),
+            voters: Arc::from([node_id]),
+            index_directory: Arc::from(make_directory(&directory, "index")?),
             settings: IndexSettings {
                 flat_points_max: config.index.flat_points_max as usize,
                 build_threads_max: config.index.build_threads_max as usize,
@@ -85,7 +114,7 @@ impl Engine {
         tracing::debug!(stores_ms, all_ms = started.elapsed().as_secs_f64() * 1e3, "data opened");
         let (stop, failed) = (Shutdown::new(), Shutdown::new());
         let service = Service::new(catalog, host, identity, metrics.clone());
-        let engine = Engine { service, store, log, stop, failed, directory };
+        let engine = Engine { service, store, log, raft, stop, failed, directory };
         engine.watch();
         engine.maintain();
         Ok(engine)
@@ -110,6 +139,7 @@ impl Engine {
     pub async fn close(self) {
         self.service.identity().enter(Phase::Stopping);
         self.service.host().close().await;
+        self.raft.stop().await;
         self.stop.trigger();
         let store = self.store.clone();
         if let Err(error) = rt::compute::io(move || store.sync()).await {
@@ -184,18 +214,18 @@ async fn open_stores(config: &Config) -> Result<Opened, StartError> {
     Ok(Opened { directory, node_id, store: store?, log: log? })
 }
 
-fn index_directory(directory: &DataDir) -> Result<std::path::PathBuf, StartError> {
-    let path = directory.join("index");
+fn make_directory(directory: &DataDir, name: &str) -> Result<std::path::PathBuf, StartError> {
+    let path = directory.join(name);
     crate::store::directory::make_directory(&path)?;
     Ok(path)
 }
 
-fn solo_options(config: &Config) -> SoloOptions {
-    SoloOptions {
+fn raft_options(config: &Config) -> RaftOptions {
+    RaftOptions {
         entry_bytes_max: limits::COMMAND_BYTES_MAX,
         bytes_max: limits::COMMAND_BYTES_MAX * 2,
         compact_after_bytes: config.raft.log_bytes_max.bytes() as usize,
-        ..SoloOptions::default()
+        ..RaftOptions::default()
     }
 }
 

@@ -95,7 +95,7 @@ impl Service {
         let written = self.write_parts(parts, |replica, part| async move { replica.delete(&part).await }).await?;
         let count = |(_, written): &(u64, Written)| match written.applied {
             Applied::Deleted { count } => count,
-            Applied::Written { .. } => 0,
+            Applied::Written { .. } | Applied::Nothing => 0,
         };
         let deleted = written.iter().map(count).sum();
         self.0.metrics.collections.changed(0, deleted);

@@ -2,9 +2,10 @@
 //! Called by `host` (life cycle) and `service` (operations).
 
 use super::{
-    command::{Command, WriteBuffers},
+    command::Command,
+    commands,
     files::IndexFiles,
-    indexer,
+    live::Live,
     machine::Machine,
     open,
     outcome::{Applied, Outcome},
@@ -14,10 +15,11 @@ use super::{
     settings::IndexSettings,
     state::State,
     stats::ReplicaStats,
+    verify::{self, Bucket, Recomputed},
 };
 use crate::{
-    raft::{Group, LogStore, LogWriter, ProposeError, SoloOptions, start_solo},
-    rt::{self, shutdown::Shutdown},
+    raft::{Group, MultiRaft, NodeId, ProposeError},
+    rt,
     store::Store,
     types::{
         CollectionSpec, DocumentId, Error, ErrorKind, IndexedFields, Point, PointPatch, Result, StoredPoint,
@@ -31,9 +33,9 @@ use std::{path::Path, sync::Arc};
 #[derive(Clone)]
 pub struct Parts {
     pub store: Store,
-    pub log: LogStore,
-    pub writer: LogWriter,
-    pub solo: SoloOptions,
+    pub raft: MultiRaft,
+    /// Who votes in the group of a new shard.
+    pub voters: Arc<[NodeId]>,
     pub index_directory: Arc<Path>,
     pub settings: IndexSettings,
     /// Trainings that may run at once on the node.
@@ -42,9 +44,8 @@ pub struct Parts {
 
 /// See the module.
 pub struct Replica {
-    state: Arc<State>,
+    live: Arc<Live>,
     group: Group<Outcome>,
-    stop: Shutdown,
     indexer: std::sync::Mutex<Option<rt::Task<()>>>,
 }
 
@@ -52,6 +53,27 @@ pub struct Replica {
 pub struct Written {
     pub log_index: u64,
     pub applied: Applied,
+}
+
+impl Written {
+    /// What became of the entry at `log_index`.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn of(log_index: u64, outcome: Outcome) -> Result<Written> {
+        match outcome {
+            Outcome::Applied(applied) => Ok(Written { log_index, applied }),
+            Outcome::Refused(error) => Err(error),
+        }
+    }
+
+    /// The same of an outcome as [`Replica::propose_encoded`] gives it.
+    ///
+    /// # Errors
+    /// The refusal; `bad_outcome`.
+    pub fn decode(log_index: u64, outcome: &[u8]) -> Result<Written> {
+        Written::of(log_index, Outcome::decode(outcome)?)
+    }
 }
 
 impl Replica {
@@ -62,25 +84,23 @@ impl Replica {
     pub async fn open(id: u64, spec: CollectionSpec, parts: &Parts) -> Result<Replica> {
         let files = IndexFiles::new(&parts.index_directory, id);
         let (store, settings, found_files) = (parts.store.clone(), parts.settings, files.clone());
-        let state = rt::compute::io(move || {
+        let live = rt::compute::io(move || {
             let records = Records::open(store, id)?;
             let found = open::find(&records, &spec, &settings, &found_files)?;
-            Ok::<_, Error>(Arc::new(State::new(id, spec, records, settings, found)))
+            Ok::<_, Error>(Arc::new(Live::new(State::new(id, spec, records, settings, found))))
         })
         .await?;
-        let machine = Machine::new(state.clone());
-        let group = start_solo(id, parts.log.clone(), parts.writer.clone(), machine, parts.solo)
-            .await
+        let machine = Machine::new(live.clone());
+        let opened = parts.raft.open(id, &parts.voters, machine).await;
+        let group = opened
             .map_err(|error| Error::new(ErrorKind::Corrupt, "log_unusable", error.to_string()))?;
-        let stop = Shutdown::new();
-        let indexer = indexer::Indexer::new(state.clone(), files, parts.trainings.clone());
-        let task = rt::spawn("indexer", indexer.run(stop.clone()));
-        Ok(Replica { state, group, stop, indexer: std::sync::Mutex::new(Some(task)) })
+        let task = rt::spawn("indexer", live.clone().keep_up(files, parts.trainings.clone()));
+        Ok(Replica { live, group, indexer: std::sync::Mutex::new(Some(task)) })
     }
 
     /// Stops taking operations, finishes what is under way.
     pub async fn close(&self) {
-        self.stop.trigger();
+        self.live.close();
         self.group.stop().await;
         let task = self.indexer.lock().expect("no panic while closing").take();
         if let Some(task) = task {
@@ -90,31 +110,42 @@ impl Replica {
 
     /// Writes points, all or none.
     pub async fn upsert(&self, points: Vec<Point>) -> Result<Written> {
-        let command = rt::compute::short(|| Command::Upsert(WriteBuffers::of_points(points).writes()).encode())?;
-        self.propose(command).await
+        self.write(commands::upsert(points, None)?).await
     }
 
     /// Changes one point.
     pub async fn patch(&self, patch: PointPatch) -> Result<Written> {
-        let buffers = WriteBuffers::of_patch(patch);
-        self.propose(Command::Patch(buffers.writes().remove(0)).encode()?).await
+        self.write(commands::patch(patch, None)?).await
     }
 
     /// Removes points.
     pub async fn delete(&self, request: &DeleteRequest) -> Result<Written> {
-        let command = match request {
-            DeleteRequest::Ids(ids) => Command::Delete(ids.iter().map(DocumentId::point_id).collect()).encode()?,
-            DeleteRequest::Filter(filter) => Command::DeleteWhere(&filter.source().to_string()).encode()?,
-        };
-        self.propose(command).await
+        self.write(commands::delete(request, None)?).await
     }
 
-    async fn propose(&self, command: Vec<u8>) -> Result<Written> {
-        match self.group.propose(Bytes::from(command)).await {
-            Ok((log_index, Outcome::Applied(applied))) => Ok(Written { log_index, applied }),
-            Ok((_, Outcome::Refused(error))) => Err(error),
-            Err(error) => Err(not_proposed(error)),
-        }
+    /// Carries out an encoded command (see [`commands`]).
+    ///
+    /// # Errors
+    /// The refusal, or why it is not known to have happened.
+    pub async fn write(&self, command: Bytes) -> Result<Written> {
+        let (log_index, outcome) = self.propose(command).await?;
+        Written::of(log_index, outcome)
+    }
+
+    /// Carries out an encoded command that another node has sent; the outcome, which may be a refusal, goes back as bytes
+    /// for [`Written::decode`].
+    ///
+    /// # Errors
+    /// Why it is not known to have happened; `bad_command` if it is none, with nothing proposed.
+    pub async fn propose_encoded(&self, command: Bytes) -> Result<(u64, Bytes)> {
+        // An entry that cannot be applied would stop every replica.
+        Command::decode(&command)?;
+        let (log_index, outcome) = self.propose(command).await?;
+        Ok((log_index, outcome.encode().into()))
+    }
+
+    async fn propose(&self, command: Bytes) -> Result<(u64, Outcome)> {
+        self.group.propose(command).await.map_err(not_proposed)
     }
 
     /// Waits until a read sees every write acknowledged before now, and at least log index `seen`; says how far it sees.
@@ -131,39 +162,67 @@ impl Replica {
 
     /// One point, as of now.
     pub fn get(&self, id: &DocumentId) -> Result<StoredPoint> {
-        read::get(&self.state, id)
+        read::get(&self.state(), id)
     }
 
     /// A page of points. Runs on a compute thread.
     pub async fn list(&self, request: ListRequest) -> Result<ListAnswer> {
-        let state = self.state.clone();
+        let state = self.state();
         rt::compute::cpu(move || read::list(&state, &request)).await
     }
 
     /// Runs one search. Blocks the calling thread for the time of the search.
     pub fn search(&self, request: &Search) -> Result<SearchAnswer> {
-        search::search(&self.state, request)
+        search::search(&self.state(), request)
     }
 
     /// Whether a search is over so soon that handing it to another thread would cost more.
     pub fn is_short(&self, request: &Search) -> bool {
-        search::is_short(&self.state, request)
+        search::is_short(&self.state(), request)
     }
 
     /// Makes these the indexed fields of payloads; new ones are filled in the background.
     pub async fn set_indexed_fields(&self, fields: IndexedFields) {
-        let state = self.state.clone();
-        rt::compute::io(move || state.set_indexed_fields(&fields)).await;
+        let live = self.live.clone();
+        rt::compute::io(move || live.set_indexed_fields(&fields)).await;
+    }
+
+    fn state(&self) -> Arc<State> {
+        self.live.state()
     }
 
     /// Number of points.
     pub fn points(&self) -> u64 {
-        self.state.points()
+        self.state().points()
     }
 
     /// How far the replica has applied its log.
     pub fn applied(&self) -> u64 {
-        self.state.applied()
+        self.state().applied()
+    }
+
+    /// Log index and content hash of one moment: replicas at the same index hold the same if the hashes are equal.
+    pub fn content_hash(&self) -> Result<(u64, u64)> {
+        let counters = self.state().records.view().counters()?;
+        Ok((counters.applied, counters.hash.0))
+    }
+
+    /// The same after each of the latest rounds of applying, oldest first.
+    pub fn recent_hashes(&self) -> Vec<(u64, u64)> {
+        self.state().recent_hashes()
+    }
+
+    /// Computes the content hash again from all records. Cost: a pass over the shard's data.
+    pub async fn recompute_hash(&self) -> Result<Recomputed> {
+        let state = self.state();
+        rt::compute::io(move || verify::recompute(&state.records.view())).await
+    }
+
+    /// The records of one bucket of [`Recomputed::buckets`], to find the one in which two replicas differ. Cost: as
+    /// [`Replica::recompute_hash`].
+    pub async fn bucket(&self, bucket: u8) -> Result<Bucket> {
+        let state = self.state();
+        rt::compute::io(move || verify::bucket(&state.records.view(), bucket)).await
     }
 
     /// Why the replica can no longer follow its log, if it cannot.
@@ -173,7 +232,7 @@ impl Replica {
 
     /// Sizes and states, as of now.
     pub fn stats(&self) -> ReplicaStats {
-        ReplicaStats::of(&self.state)
+        ReplicaStats::of(&self.state())
     }
 }
 
@@ -181,6 +240,8 @@ fn not_proposed(error: ProposeError) -> Error {
     let (kind, code) = match error {
         ProposeError::Exhausted => (ErrorKind::Exhausted, "queue_full"),
         ProposeError::TooLarge { .. } => (ErrorKind::Invalid, "command_too_large"),
+        ProposeError::NotLeader { .. } => (ErrorKind::Unavailable, "not_leader"),
+        ProposeError::Unavailable => (ErrorKind::Unavailable, "no_leader"),
         ProposeError::Stopped => (ErrorKind::Unavailable, "shard_stopped"),
         ProposeError::Indeterminate => (ErrorKind::Indeterminate, "outcome_unknown"),
         ProposeError::Failed(_) => (ErrorKind::Unavailable, "shard_failed"),

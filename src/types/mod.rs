@@ -14,7 +14,7 @@ pub mod point;
 pub mod quantization;
 pub mod session;
 pub mod vector;
-mod write;
+pub mod write;
 
 pub use collection::{
     CollectionName, CollectionSpec, IndexType, IndexedFields, PayloadIndexKind, VectorName, VectorSpec,
@@ -29,4 +29,4 @@ pub use point::{DocumentId, Point, PointPatch, StoredPoint};
 pub use quantization::{CodeSettings, Compression, Rerank};
 pub use session::Session;
 pub use vector::Vector;
-pub use write::Ack;
+pub use write::{Ack, RequestId, WriteOptions};
