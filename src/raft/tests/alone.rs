@@ -70,7 +70,11 @@ fn what_was_logged_and_not_applied_is_applied_once_at_start() {
             begin(&log, GROUP, &[NODE]);
             append(&log, GROUP, 2, 19, 1).unwrap();
             // The state went as far as 8 before the crash.
-            let applied = (1..=8).map(|index| Entry { index, term: 1, data: if index == 1 { Bytes::new() } else { text(index, 1) } });
+            let applied = (1..=8).map(|index| Entry {
+                index,
+                term: 1,
+                data: if index == 1 { Bytes::new() } else { text(index, 1) },
+            });
             Ledger::open(directory.path()).apply(&applied.collect::<Vec<_>>()).unwrap();
         }
         for starts in 1..=2 {
@@ -124,7 +128,8 @@ fn the_log_is_compacted_up_to_what_the_state_has_synced() {
         let directory = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(directory.path());
         let synced = ledger.synced.clone();
-        let (raft, group) = open_with(directory.path(), RaftOptions { compact_after_bytes: 10_000, ..options() }, ledger).await;
+        let (raft, group) =
+            open_with(directory.path(), RaftOptions { compact_after_bytes: 10_000, ..options() }, ledger).await;
         for _ in 0..25 {
             group.propose(Bytes::from(vec![b'x'; 1000])).await.unwrap();
         }

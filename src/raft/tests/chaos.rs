@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 async fn storm(seed: u64, nodes: u64, rounds: usize) {
     let mut rng = StdRng::seed_from_u64(seed);
     let short = RaftOptions { compact_after_bytes: 2 << 10, keep_bytes_max: 4 << 10, ..options() };
-    let mut cluster = Cluster::start(nodes, seed, if seed.is_multiple_of(2) { short } else { options() }, Faults::default()).await;
+    let mut cluster =
+        Cluster::start(nodes, seed, if seed.is_multiple_of(2) { short } else { options() }, Faults::default()).await;
     let mut acknowledged = Vec::new();
     let mut sequence = 0;
     for _ in 0..rounds {

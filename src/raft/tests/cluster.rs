@@ -82,7 +82,9 @@ fn nothing_acknowledged_is_lost_with_the_leader() {
 #[test]
 fn a_leader_whose_process_ends_is_succeeded_within_a_second() {
     run(async {
-        let mut cluster = Cluster::start(3, 5, RaftOptions { tick: Duration::from_millis(100), ..options() }, Faults::default()).await;
+        let mut cluster =
+            Cluster::start(3, 5, RaftOptions { tick: Duration::from_millis(100), ..options() }, Faults::default())
+                .await;
         cluster.write("before").await;
         let leader = cluster.leader().await;
         cluster.kill(leader, true);

@@ -83,7 +83,8 @@ fn compaction_moves_the_first_index_and_keeps_the_term() {
 /// Opens the database of the log below `LogStore` and changes a record.
 fn tamper(path: &Path, key: &[u8], value: Option<&[u8]>) {
     let store =
-        Store::open(path.join("log"), StoreOptions { discipline: Discipline::EveryCommitSynced, ..store_options() }).unwrap();
+        Store::open(path.join("log"), StoreOptions { discipline: Discipline::EveryCommitSynced, ..store_options() })
+            .unwrap();
     let space = store.space(LOG_SPACE).unwrap();
     let mut batch = store.batch();
     match value {
@@ -124,7 +125,6 @@ fn gaps_and_damaged_records_are_refused() {
     }
 }
 
-
 #[test]
 fn term_vote_commit_and_members_are_kept() {
     let directory = tempfile::tempdir().unwrap();
@@ -133,14 +133,25 @@ fn term_vote_commit_and_members_are_kept() {
     {
         let log = open_log(directory.path());
         begin(&log, GROUP, &[1, 2]);
-        let write = LogWrite { entries: entries(2, 3, 4), hard: Some(hard), members: Some(members.clone()), group: GROUP, reset: None };
+        let write = LogWrite {
+            entries: entries(2, 3, 4),
+            hard: Some(hard),
+            members: Some(members.clone()),
+            group: GROUP,
+            reset: None,
+        };
         log.write([&write]).unwrap();
     }
     let log = open_log(directory.path());
     let found = log.group(GROUP).unwrap();
     assert_eq!((found.hard, &found.members), (hard, &members));
     assert_eq!(found.bounds, LogBounds { last_index: 4, last_term: 4, ..LogBounds::empty_behind(1, 1) });
-    let reset = LogWrite { group: GROUP, reset: Some((50, 6)), hard: Some(HardState { term: 6, vote: 0, commit: 50 }), ..LogWrite::default() };
+    let reset = LogWrite {
+        group: GROUP,
+        reset: Some((50, 6)),
+        hard: Some(HardState { term: 6, vote: 0, commit: 50 }),
+        ..LogWrite::default()
+    };
     let behind = LogWrite { group: GROUP, entries: entries(51, 2, 6), ..LogWrite::default() };
     log.write([&reset, &behind]).unwrap();
     drop(log);
@@ -159,7 +170,8 @@ fn what_would_break_a_promise_is_refused() {
     let log = open_log(directory.path());
     begin(&log, GROUP, &[1]);
     let hard = HardState { term: 3, vote: 1, commit: 5 };
-    log.write([&LogWrite { group: GROUP, entries: entries(2, 9, 3), hard: Some(hard), ..LogWrite::default() }]).unwrap();
+    log.write([&LogWrite { group: GROUP, entries: entries(2, 9, 3), hard: Some(hard), ..LogWrite::default() }])
+        .unwrap();
     let write = LogWrite { group: GROUP, ..LogWrite::default() };
     let before = log.group(GROUP);
     for broken in [
@@ -204,7 +216,10 @@ fn one_sync_carries_many_groups() {
             assert_eq!(log.read(group, 1, usize::MAX).unwrap(), entries(1, 2, 1));
         }
         // The first failure is final.
-        writer.write(vec![Write { number: 1, what: LogWrite { group: 3, entries: entries(9, 1, 1), ..LogWrite::default() } }]);
+        writer.write(vec![Write {
+            number: 1,
+            what: LogWrite { group: 3, entries: entries(9, 1, 1), ..LogWrite::default() },
+        }]);
         assert!(matches!(reports.recv().await, Some(Input::LogFailed(_))));
     });
 }

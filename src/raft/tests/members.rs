@@ -12,7 +12,10 @@ async fn change(cluster: &Cluster, voters: &[NodeId]) {
             Ok(()) => true,
             Err(error) => {
                 assert!(
-                    matches!(error, ProposeError::NotLeader { .. } | ProposeError::Indeterminate | ProposeError::Unavailable),
+                    matches!(
+                        error,
+                        ProposeError::NotLeader { .. } | ProposeError::Indeterminate | ProposeError::Unavailable
+                    ),
                     "{error}"
                 );
                 false

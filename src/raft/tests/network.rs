@@ -154,6 +154,20 @@ impl Transport for Port {
     }
 }
 
+/// Starts a node's driver on the network.
+pub fn join(
+    network: &Arc<Network>,
+    node: NodeId,
+    log: LogStore,
+    checkpoints: &Path,
+    options: RaftOptions,
+) -> MultiRaft {
+    let port = Arc::new(Port { network: network.clone(), node });
+    let raft = MultiRaft::start(node, log, None, port, Arc::from(checkpoints), options);
+    network.state().nodes.insert(node, raft.clone());
+    raft
+}
+
 /// Nodes 1 to n, each with one group.
 pub struct Cluster {
     pub network: Arc<Network>,
@@ -187,9 +201,7 @@ impl Cluster {
             rt::time::sleep(Duration::from_millis(5)).await;
             log = LogStore::open(directory.join("log"), store_options());
         }
-        let port = Arc::new(Port { network: self.network.clone(), node });
-        let raft = MultiRaft::start(node, log.unwrap(), None, port, Arc::from(checkpoints), self.options);
-        self.network.state().nodes.insert(node, raft.clone());
+        let raft = join(&self.network, node, log.unwrap(), &checkpoints, self.options);
         let memo = self.memos.entry(node).or_default().clone();
         let voters = if self.voters.contains(&node) { self.voters.clone() } else { Vec::new() };
         let group = raft.open(GROUP, &voters, memo).await.unwrap();
