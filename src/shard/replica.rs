@@ -7,7 +7,7 @@ use super::{
     files::IndexFiles,
     live::Live,
     machine::Machine,
-    open,
+    mutated, open,
     outcome::{Applied, Outcome},
     read,
     records::Records,
@@ -18,6 +18,7 @@ use super::{
     verify::{self, Bucket, Recomputed},
 };
 use crate::{
+    mutants::mutant,
     raft::{Group, LogStore, LogWriter, ProposeError, SoloOptions, start_solo},
     rt,
     store::Store,
@@ -144,7 +145,16 @@ impl Replica {
         Ok((log_index, outcome.encode().into()))
     }
 
-    async fn propose(&self, command: Bytes) -> Result<(u64, Outcome)> {
+    async fn propose(&self, mut command: Bytes) -> Result<(u64, Outcome)> {
+        if mutant!(15)
+            && let Some((first, rest)) = mutated::halves(&command)
+        {
+            self.group.propose(first).await.map_err(not_proposed)?;
+            command = rest;
+        }
+        if mutant!(26) {
+            command = mutated::unguarded(&self.state(), &command)?;
+        }
         self.group.propose(command).await.map_err(not_proposed)
     }
 
