@@ -12,6 +12,7 @@ mod indexer;
 mod install;
 mod live;
 mod machine;
+mod mutated;
 mod open;
 mod outcome;
 mod payload;

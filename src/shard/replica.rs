@@ -7,7 +7,7 @@ use super::{
     files::IndexFiles,
     live::Live,
     machine::Machine,
-    open,
+    mutated, open,
     outcome::{Applied, Outcome},
     read,
     records::Records,
