@@ -2,7 +2,7 @@
 //! more than the bytes it was given announce. Called by `shard`, which writes and reads the file.
 //!
 //! Layout: `VSIX`, version; metric, subspace width (0: IVF-Flat), dimension, lists, whether rotated (u32 each); mean residual (f32);
-//! settings; mean, signs, centroids, words (f32 each); each list: rows u32, live words, ids (17 bytes each), versions (u64 each),
+//! settings; mean, signs, centroids, words (f32 each); each list: rows u32, inherited error (f32), live words, ids (17 bytes each), versions (u64 each),
 //! then codes, factors and int8 records, or f32 rows; CRC-32C of all before.
 
 use super::calibrate::{CALIBRATED_K, Calibration, Setting};
@@ -17,7 +17,7 @@ use crate::types::{Metric, PointId};
 use std::sync::Arc;
 
 const MAGIC: [u8; 4] = *b"VSIX";
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 const CHECKSUM_BYTES: usize = 4;
 
 /// Why bytes are no index. The index can be built again from the vectors.
@@ -113,6 +113,7 @@ impl Writer {
     fn list(&mut self, live: &LiveList) {
         let list = &live.list;
         self.u32(list.len() as u32);
+        self.f32s(&[list.inherited_error]);
         live.live.iter().for_each(|&word| self.u32(word));
         list.ids.iter().for_each(|id| self.0.extend(id.to_key()));
         list.versions.iter().for_each(|v| self.0.extend(v.to_le_bytes()));
@@ -208,6 +209,7 @@ impl<'a> Reader<'a> {
 
     fn list(&mut self, dimension: usize, pairs: Option<usize>) -> Result<LiveList, IndexFileError> {
         let rows = self.u32("rows of a list")? as usize;
+        let inherited_error = self.f32s(1, "inherited error")?[0];
         let blocks = rows.div_ceil(BLOCK_ROWS);
         let live = self.u32s(blocks, "live bits")?;
         let beyond = rows % BLOCK_ROWS;
@@ -229,6 +231,6 @@ impl<'a> Reader<'a> {
             }),
         };
         let live_rows = live.iter().map(|word| word.count_ones() as usize).sum();
-        Ok(LiveList { list: Arc::new(PostingList { ids, versions, rows }), live, live_rows })
+        Ok(LiveList { list: Arc::new(PostingList { ids, versions, rows, inherited_error }), live, live_rows, unparted_rows: 0 })
     }
 }

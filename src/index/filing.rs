@@ -1,22 +1,14 @@
 //! Moving rows from the tail into posting lists, and lists that are a quarter dead into lists that are not: a job taken under the
-//! lock, run off it, installed under it. Rows keep their slots, so installing costs the rows moved, not the rows held.
-//! Called by `vector_index` and `shard`.
+//! lock, run off it, installed under it. Called by `vector_index` and `shard`.
 
 use super::batch::Batch;
 use super::kernels::Kernels;
-use super::list::{LiveList, PostingList};
+use super::list::LiveList;
 use super::quantizer::Quantizer;
+use super::rearrange::{ChangedList, Location, Rearranged};
 use super::tail::{Chunk, TailSlot};
-use crate::types::PointId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// Where a live row is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Location {
-    Tail(TailSlot),
-    List { list: u32, slot: u32 },
-}
 
 /// A consistent copy of what filing needs. Pure and `Send`: run it on any thread.
 pub struct FilingJob {
@@ -27,28 +19,6 @@ pub struct FilingJob {
     pub(crate) chunks: Vec<(u32, Chunk)>,
 }
 
-/// The lists a job changed. Valid for the index it was taken from until lists are changed otherwise.
-pub struct Filed {
-    pub(crate) epoch: u64,
-    pub(crate) changed: Vec<ChangedList>,
-    pub(crate) residual_sum: f64,
-    pub(crate) rows: usize,
-}
-
-/// A list's new rows: the first `kept` slots are as they were; the others came from `origins`.
-pub(crate) struct ChangedList {
-    pub(crate) list: usize,
-    pub(crate) rows: Arc<PostingList>,
-    pub(crate) kept: usize,
-    pub(crate) origins: Vec<Location>,
-}
-
-struct OpenList {
-    rows: PostingList,
-    kept: usize,
-    origins: Vec<Location>,
-}
-
 impl FilingJob {
     /// Rows of the tail that the job files.
     pub fn tail_rows(&self) -> usize {
@@ -57,12 +27,11 @@ impl FilingJob {
 
     /// Encodes the tail's rows into copies of their lists and rewrites lists that are more than a quarter dead.
     /// Cost: rows · lists · d for the assignment, and a copy of every list touched.
-    pub fn run(self) -> Filed {
-        let mut open: BTreeMap<usize, OpenList> = BTreeMap::new();
-        for (i, list) in self.lists.iter().enumerate().filter(|(_, list)| list.wants_compaction()) {
-            open.insert(i, self.open(i, list));
+    pub fn run(self) -> Rearranged {
+        let mut filing = Filing { open: BTreeMap::new(), residual_sum: 0.0, rows: 0 };
+        for (i, _) in self.lists.iter().enumerate().filter(|(_, list)| list.wants_compaction()) {
+            filing.open.insert(i, self.open(i));
         }
-        let mut filed = Filed { epoch: self.epoch, changed: Vec::new(), residual_sum: 0.0, rows: 0 };
         let mut batch = Batch::default();
         let mut origins: Vec<Location> = Vec::new();
         for (number, chunk) in &self.chunks {
@@ -72,59 +41,44 @@ impl FilingJob {
                 batch.add(chunk.rows.ids[slot], chunk.rows.versions[slot], vector);
                 origins.push(Location::Tail(TailSlot { chunk: *number, slot: slot as u32 }));
                 if batch.is_full() {
-                    self.flush(&mut batch, &mut origins, &mut open, &mut filed);
+                    self.flush(&mut batch, &mut origins, &mut filing);
                 }
             }
         }
-        self.flush(&mut batch, &mut origins, &mut open, &mut filed);
-        filed.changed = open.into_iter().map(|(list, open)| open.close(list)).collect();
-        filed
+        self.flush(&mut batch, &mut origins, &mut filing);
+        let mut changed: Vec<ChangedList> = filing.open.into_values().collect();
+        changed.iter_mut().for_each(ChangedList::close);
+        Rearranged {
+            epoch: self.epoch,
+            lists: self.lists.len(),
+            quantizer: self.quantizer,
+            changed,
+            refused: Vec::new(),
+            residual_sum: filing.residual_sum,
+            filed_rows: filing.rows,
+        }
     }
 
-    fn flush(
-        &self,
-        batch: &mut Batch,
-        origins: &mut Vec<Location>,
-        open: &mut BTreeMap<usize, OpenList>,
-        filed: &mut Filed,
-    ) {
+    fn flush(&self, batch: &mut Batch, origins: &mut Vec<Location>, filing: &mut Filing) {
         let mut origin = origins.drain(..);
-        filed.rows += batch.len();
+        filing.rows += batch.len();
         batch.encode(&self.quantizer, self.kernels, &mut |row| {
             let list = row.list;
-            let target = open.entry(list).or_insert_with(|| self.open(list, &self.lists[list]));
+            let target = filing.open.entry(list).or_insert_with(|| self.open(list));
             target.origins.extend(origin.next());
-            filed.residual_sum += f64::from(row.push(&mut target.rows));
+            filing.residual_sum += f64::from(row.push(target.rows_mut()));
         });
     }
 
-    /// A list to append to: a copy, or its live rows alone.
-    fn open(&self, number: usize, live: &LiveList) -> OpenList {
-        if !live.wants_compaction() {
-            let rows = PostingList::clone(&live.list);
-            return OpenList { kept: rows.len(), rows, origins: Vec::new() };
-        }
-        let mut rows = live.list.empty_like();
-        let mut origins = Vec::with_capacity(live.live_rows);
-        for slot in live.live_slots() {
-            rows.push_from(&live.list, slot, self.quantizer.dimension);
-            origins.push(Location::List { list: number as u32, slot: slot as u32 });
-        }
-        OpenList { rows, kept: 0, origins }
+    /// A list to append to.
+    fn open(&self, number: usize) -> ChangedList {
+        ChangedList::reopened(number, number, &self.lists[number], &BTreeSet::new(), self.quantizer.dimension)
     }
 }
 
-impl OpenList {
-    fn close(mut self, list: usize) -> ChangedList {
-        self.rows.shrink();
-        ChangedList { list, rows: Arc::new(self.rows), kept: self.kept, origins: self.origins }
-    }
-}
-
-impl ChangedList {
-    /// Slots, ids and origins of the rows that are not where they were.
-    pub(crate) fn moved(&self) -> impl Iterator<Item = (usize, PointId, Location)> + '_ {
-        let slots = self.kept..self.rows.len();
-        slots.zip(&self.origins).map(|(slot, &origin)| (slot, self.rows.ids[slot], origin))
-    }
+/// What has been filed so far.
+struct Filing {
+    open: BTreeMap<usize, ChangedList>,
+    residual_sum: f64,
+    rows: usize,
 }

@@ -12,6 +12,9 @@ pub(crate) struct PostingList {
     pub(crate) ids: Vec<PointId>,
     pub(crate) versions: Vec<u64>,
     pub(crate) rows: Rows,
+    /// The most by which a number of a row may be off beyond the rounding of its own record: what rows that came from other lists
+    /// brought along. 0 where every row was encoded from f32.
+    pub(crate) inherited_error: f32,
 }
 
 /// The rows' content.
@@ -63,11 +66,11 @@ pub(crate) struct EncodedRow {
 impl PostingList {
     pub(crate) fn coded(pairs: usize) -> PostingList {
         let rows = Rows::Coded(CodedRows { pairs, ..CodedRows::default() });
-        PostingList { ids: Vec::new(), versions: Vec::new(), rows }
+        PostingList { ids: Vec::new(), versions: Vec::new(), rows, inherited_error: 0.0 }
     }
 
     pub(crate) fn exact() -> PostingList {
-        PostingList { ids: Vec::new(), versions: Vec::new(), rows: Rows::Exact(Vec::new()) }
+        PostingList { ids: Vec::new(), versions: Vec::new(), rows: Rows::Exact(Vec::new()), inherited_error: 0.0 }
     }
 
     /// A list of the same form without rows.
@@ -99,6 +102,7 @@ impl PostingList {
 
     /// Appends a row of another list of the same form and centroid.
     pub(crate) fn push_from(&mut self, other: &PostingList, slot: usize, dimension: usize) {
+        self.inherited_error = self.inherited_error.max(other.inherited_error);
         match &other.rows {
             Rows::Coded(rows) => self.push_coded(other.ids[slot], other.versions[slot], &rows.row(slot, dimension)),
             Rows::Exact(vectors) => {
@@ -194,6 +198,8 @@ pub(crate) struct LiveList {
     /// One word a block of 32 rows.
     pub(crate) live: Vec<u32>,
     pub(crate) live_rows: usize,
+    /// How many rows there were when they last could not be parted.
+    pub(crate) unparted_rows: usize,
 }
 
 impl LiveList {
@@ -207,7 +213,7 @@ impl LiveList {
     /// Every row dead.
     pub(crate) fn none_live(list: Arc<PostingList>) -> LiveList {
         let live = vec![0; list.len().div_ceil(BLOCK_ROWS)];
-        LiveList { list, live, live_rows: 0 }
+        LiveList { list, live, live_rows: 0, unparted_rows: 0 }
     }
 
     pub(crate) fn is_live(&self, slot: usize) -> bool {

@@ -3,7 +3,7 @@
 //!
 //! A [`VectorIndex`] is a flat tail of f32 rows and, once trained, immutable posting lists with live bits. An upsert lands in the
 //! tail and is found by the next search. [`train`] builds lists from a consistent view, [`FilingJob::run`] moves the tail's rows
-//! into them; both run off the caller's lock and are then installed. A search ranks the lists, scans 4-bit codes with one look-up
+//! into them, [`ReshapeJob::run`] keeps them of a size; all run off the caller's lock and are then installed. A search ranks the lists, scans 4-bit codes with one look-up
 //! table, re-ranks candidates in int8, and leaves the f32 re-score to the caller, who has the vectors.
 //!
 //! Called by `shard`. [`distance`] is the one exact distance of the system.
@@ -19,6 +19,8 @@ mod list;
 mod product;
 mod quantizer;
 mod random;
+mod rearrange;
+mod reshape;
 mod rotation;
 mod sealed;
 mod search;
@@ -34,7 +36,9 @@ mod tests;
 
 pub use distance::{distance, normalize};
 pub use file::IndexFileError;
-pub use filing::{Filed, FilingJob};
+pub use filing::FilingJob;
+pub use rearrange::Rearranged;
+pub use reshape::ReshapeJob;
 pub use sealed::Sealed;
 pub use search::Scratch;
 pub use spec::{Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchStats};

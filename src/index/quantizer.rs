@@ -4,7 +4,7 @@
 //! Called by `train`, `filing`, `search` and `file`.
 
 use super::kernels::{Kernels, Panels};
-use super::list::{EncodedRow, PostingList};
+use super::list::{EncodedRow, PostingList, Rows};
 use super::product::Codebook;
 use super::rotation::Rotation;
 use super::spec::{IndexKind, IndexSpec};
@@ -12,6 +12,9 @@ use crate::types::{Metric, PointId};
 
 /// Adding it to a number of [−2^21, 2^21] rounds half to even and leaves the integer, in two's complement, in the low bits.
 pub(crate) const ROUND_SIGNED: f32 = 12_582_912.0;
+
+/// The most by which rounding to int8 moves a number, in steps: a half, and what f32 adds to it.
+pub(crate) const HALF_STEP: f32 = 0.5001;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Quantizer {
@@ -131,6 +134,52 @@ impl Quantizer {
         }
     }
 
+    /// The same but for the centroids. Cost: a copy of everything.
+    pub(crate) fn with_centroids(&self, centroids: Vec<f32>, kernels: &Kernels) -> Quantizer {
+        let parts = QuantizerParts {
+            metric: self.metric,
+            dimension: self.dimension,
+            mean: self.mean.clone(),
+            rotation: self.rotation.clone(),
+            centroids,
+            codebook: self.codebook.clone(),
+            residual_mean: self.residual_mean,
+        };
+        Quantizer::new(parts, kernels)
+    }
+
+    /// What a row lacks to unit length: a cosine is the L2 form of unit vectors, and this is added back (a zero vector: 1).
+    fn lack(&self, raw: &[f32], kernels: &Kernels) -> f32 {
+        if self.metric == Metric::Cosine { 1.0 - (kernels.dot)(raw, raw) } else { 0.0 }
+    }
+
+    /// A row of a list as well as the list knows it, in the space of the centroids; returns what it lacks.
+    pub(crate) fn stored_row(
+        &self,
+        list: usize,
+        rows: &PostingList,
+        slot: usize,
+        out: &mut [f32],
+        kernels: &Kernels,
+    ) -> f32 {
+        let d = self.dimension;
+        match &rows.rows {
+            Rows::Exact(vectors) => {
+                self.project_row(&vectors[slot * d..(slot + 1) * d], out, kernels);
+                0.0
+            }
+            Rows::Coded(rows) => {
+                let row = rows.byte_row(slot, d);
+                out.iter_mut().zip(row.bytes).for_each(|(o, &b)| *o = f32::from(b as i8) * row.step);
+                let centroid = self.centroid(list);
+                let known = (kernels.dot)(out, out) + 2.0 * (kernels.dot)(centroid, out);
+                out.iter_mut().zip(centroid).for_each(|(o, c)| *o += c);
+                // Vectors of a cosine are of unit length, or zero.
+                if self.metric == Metric::Cosine { (row.add - known).round_ties_even() } else { 0.0 }
+            }
+        }
+    }
+
     /// Appends a row to its list; returns its squared residual. `projected` as [`Quantizer::project_row`] gave it.
     pub(crate) fn push(
         &self,
@@ -140,25 +189,52 @@ impl Quantizer {
         scratch: &mut EncodeScratch,
         kernels: &Kernels,
     ) -> f32 {
-        let residual = &mut scratch.residual;
-        residual.clear();
-        residual.extend(projected.iter().zip(self.centroid(list)).map(|(x, c)| x - c));
-        let square = (kernels.dot)(residual, residual);
+        let square = self.residual(projected, list, scratch, kernels);
         match &self.codebook {
             None => rows.push_exact(id, version, raw),
             Some(codebook) => {
-                self.encode(codebook, raw, list, square, scratch, kernels);
+                self.encode(codebook, self.lack(raw, kernels), list, square, scratch, kernels);
                 rows.push_coded(id, version, &scratch.row);
             }
         }
         square
     }
 
+    /// Appends a row of another list, `projected` and its lack as [`Quantizer::stored_row`] gave them.
+    pub(crate) fn push_again(
+        &self,
+        (old, slot): (&PostingList, usize),
+        (projected, lack): (&[f32], f32),
+        (list, rows): (usize, &mut PostingList),
+        scratch: &mut EncodeScratch,
+        kernels: &Kernels,
+    ) {
+        let (id, version) = (old.ids[slot], old.versions[slot]);
+        match (&old.rows, &self.codebook) {
+            (Rows::Coded(coded), Some(codebook)) => {
+                let square = self.residual(projected, list, scratch, kernels);
+                self.encode(codebook, lack, list, square, scratch, kernels);
+                rows.push_coded(id, version, &scratch.row);
+                let rounding = coded.byte_row(slot, self.dimension).step * HALF_STEP;
+                rows.inherited_error = rows.inherited_error.max(old.inherited_error + rounding);
+            }
+            _ => rows.push_from(old, slot, self.dimension),
+        }
+    }
+
+    /// Leaves the row's residual in `scratch`; returns its square.
+    fn residual(&self, projected: &[f32], list: usize, scratch: &mut EncodeScratch, kernels: &Kernels) -> f32 {
+        let residual = &mut scratch.residual;
+        residual.clear();
+        residual.extend(projected.iter().zip(self.centroid(list)).map(|(x, c)| x - c));
+        (kernels.dot)(residual, residual)
+    }
+
     /// Encodes `scratch.residual` into `scratch.row`.
     fn encode(
         &self,
         codebook: &Codebook,
-        raw: &[f32],
+        lack: f32,
         list: usize,
         square: f32,
         scratch: &mut EncodeScratch,
@@ -173,8 +249,6 @@ impl Quantizer {
         codebook.decode(&row.codes, decoded);
         let aligned = (kernels.dot)(residual, decoded);
         let gain = if aligned > 0.0 { square / aligned } else { 0.0 };
-        // A cosine is the L2 form of unit vectors; what a vector lacks to unit length (a zero vector: 1) is added back.
-        let lack = if self.metric == Metric::Cosine { 1.0 - (kernels.dot)(raw, raw) } else { 0.0 };
         let centroid = self.centroid(list);
         row.scale = self.product_factor() * gain;
         row.byte_step = to_bytes(residual, &mut row.bytes);

@@ -1,6 +1,7 @@
 //! What an index is told and what it answers: its specification, a search's parameters, hits and statistics.
 //! Plain data; called by `shard` and by every file of this room.
 
+use super::kmeans::ListBounds;
 use crate::types::{Metric, PointId};
 
 /// How the vectors are organised.
@@ -66,6 +67,14 @@ impl IndexSpec {
             recall_target: 0.955,
             calibration_queries: 256,
         }
+    }
+}
+
+impl IndexSpec {
+    /// Live rows of a posting list: above the most it is split, below the least dissolved, into as many parts as come to the aim.
+    pub(crate) fn list_bounds(&self) -> ListBounds {
+        let rows_aim = self.list_rows.max(1);
+        ListBounds { rows_min: rows_aim / 6, rows_aim, rows_max: rows_aim * 8 / 3 }
     }
 }
 

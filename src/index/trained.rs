@@ -1,10 +1,13 @@
 //! The trained part of an index: its lists, and when they no longer fit their rows. Called by `vector_index`.
 
 use super::calibrate::Calibration;
+use super::kmeans::ListBounds;
 use super::list::LiveList;
 use super::quantizer::Quantizer;
+use super::rearrange::Rearranged;
 use super::sealed::Sealed;
 use super::search::Lists;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Filed rows below which drift is not judged.
@@ -21,17 +24,48 @@ pub(crate) struct Trained {
     pub(crate) filed_residual: f64,
     /// Lists that want compaction.
     pub(crate) sparse_lists: usize,
+    /// Lists there were when the settings were chosen.
+    pub(crate) calibrated_lists: usize,
 }
 
 impl Trained {
     pub(crate) fn new(sealed: Sealed) -> Trained {
         let rows_at_training = sealed.len();
         let Sealed { quantizer, lists, calibration } = sealed;
-        let (filed_rows, filed_residual, sparse_lists) = (0, 0.0, 0);
-        let mut trained =
-            Trained { quantizer, lists, calibration, rows_at_training, filed_rows, filed_residual, sparse_lists };
+        let mut trained = Trained {
+            calibrated_lists: lists.len(),
+            quantizer,
+            lists,
+            calibration,
+            rows_at_training,
+            filed_rows: 0,
+            filed_residual: 0.0,
+            sparse_lists: 0,
+        };
         trained.count_sparse();
         trained
+    }
+
+    /// Takes a job's lists, whose moved rows are still dead; returns the lists of before whose rows are all elsewhere now.
+    pub(crate) fn adopt(&mut self, rearranged: &Rearranged) -> BTreeSet<u32> {
+        let mut dissolved: BTreeSet<u32> = (rearranged.lists..self.lists.len()).map(|list| list as u32).collect();
+        self.quantizer = Arc::clone(&rearranged.quantizer);
+        for changed in &rearranged.changed {
+            let rows = Arc::clone(&changed.rows);
+            match self.lists.get_mut(changed.list) {
+                Some(live) => live.replace(rows, changed.kept),
+                None => self.lists.push(LiveList::none_live(rows)),
+            }
+            if changed.kept == 0 {
+                dissolved.insert(changed.list as u32);
+            }
+        }
+        for &list in &rearranged.refused {
+            self.lists[list].unparted_rows = self.lists[list].live_rows;
+        }
+        self.filed_rows += rearranged.filed_rows;
+        self.filed_residual += rearranged.residual_sum;
+        dissolved
     }
 
     /// Counts the lists that want compaction anew.
@@ -56,6 +90,12 @@ impl Trained {
         let mean = (self.filed_residual / self.filed_rows.max(1) as f64) as f32;
         let drift = mean / self.quantizer.residual_mean;
         if self.filed_rows >= DRIFT_ROWS_MIN && drift.is_finite() { drift } else { 1.0 }
+    }
+
+    /// Whether a list should be split or dissolved.
+    pub(crate) fn wants_reshaping(&self, bounds: ListBounds) -> bool {
+        let small = |list: &LiveList| list.live_rows < bounds.rows_min && self.lists.len() > 1;
+        self.lists.iter().any(|list| list.wants_split(bounds) || small(list))
     }
 
     pub(crate) fn version(&self, list: u32, slot: u32) -> u64 {

@@ -2,9 +2,11 @@
 //! search. Heavy work (training, filing) happens on values taken from it, off the lock that the shard keeps it behind.
 //! Called by `shard`.
 
-use super::filing::{Filed, FilingJob, Location};
+use super::filing::FilingJob;
 use super::kernels::{self, Kernels};
 use super::list::LiveList;
+use super::rearrange::{Location, Rearranged};
+use super::reshape::ReshapeJob;
 use super::sealed::Sealed;
 use super::search::{Plan, Scratch};
 use super::spec::{Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchStats};
@@ -153,6 +155,12 @@ impl VectorIndex {
             calibrated_recall: setting.recall,
             ..flat
         }
+    }
+
+    /// Live rows of the smallest and the largest posting list.
+    pub fn list_sizes(&self) -> Option<(usize, usize)> {
+        let sizes = || self.trained.iter().flat_map(|trained| trained.lists.iter().map(|list| list.live_rows));
+        sizes().min().zip(sizes().max())
     }
 
     /// Adds a point, or replaces it. `vector` has the spec's dimension, is finite, and for cosine of unit length. Cost: the copy
@@ -355,27 +363,48 @@ impl VectorIndex {
         })
     }
 
+    /// Whether splitting and dissolving lists would pay: one of them is out of bounds. False until trained and while a training
+    /// runs. Cost: a look at every list.
+    pub fn wants_reshaping(&self) -> bool {
+        !self.training && self.trained.as_ref().is_some_and(|t| t.wants_reshaping(self.spec.list_bounds()))
+    }
+
+    /// The work of splitting lists that grew too large and dissolving those that shrank; none if not trained, or while a training
+    /// runs. Cost: a copy of the lists' handles and live bits.
+    pub fn reshape_job(&self) -> Option<ReshapeJob> {
+        let trained = self.trained.as_ref().filter(|_| !self.training)?;
+        Some(ReshapeJob {
+            epoch: self.epoch,
+            kernels: self.kernels,
+            bounds: self.spec.list_bounds(),
+            quantizer: Arc::clone(&trained.quantizer),
+            lists: trained.lists.clone(),
+        })
+    }
+
     /// Puts a job's lists in place: rows that were replaced or removed meanwhile are dead in them. Whether it was done: not if
-    /// lists were installed since the job was taken. Cost: a look-up a row moved.
-    pub fn install_filed(&mut self, filed: Filed) -> bool {
-        let Some(trained) = self.trained.as_mut().filter(|_| filed.epoch == self.epoch) else { return false };
+    /// lists were changed otherwise since the job was taken. Cost: a look-up a row moved.
+    pub fn install_rearranged(&mut self, rearranged: Rearranged) -> bool {
+        let Some(trained) = self.trained.as_mut().filter(|_| rearranged.epoch == self.epoch) else { return false };
         self.epoch += 1;
-        for changed in &filed.changed {
-            let live = &mut trained.lists[changed.list];
-            live.replace(Arc::clone(&changed.rows), changed.kept);
+        let dissolved = trained.adopt(&rearranged);
+        for changed in &rearranged.changed {
             for (slot, id, origin) in changed.moved() {
                 let Some(location) = self.locations.get_mut(&id).filter(|location| **location == origin) else {
                     continue;
                 };
                 *location = Location::List { list: changed.list as u32, slot: slot as u32 };
-                live.set(slot);
-                if let Location::Tail(at) = origin {
-                    self.tail.clear(at);
+                trained.lists[changed.list].set(slot);
+                match origin {
+                    Location::Tail(at) => self.tail.clear(at),
+                    Location::List { list, slot } if !dissolved.contains(&list) => {
+                        trained.lists[list as usize].clear(slot as usize);
+                    }
+                    Location::List { .. } => {}
                 }
             }
         }
-        trained.filed_rows += filed.rows;
-        trained.filed_residual += filed.residual_sum;
+        trained.lists.truncate(rearranged.lists);
         trained.count_sparse();
         self.sweep_tail();
         true

@@ -127,7 +127,7 @@ impl Indexer {
     async fn file(&self, name: &VectorName) {
         let Some(job) = self.state.indexes().get(name).and_then(VectorIndex::filing_job) else { return };
         let filed = rt::compute::io(move || job.run()).await;
-        self.state.indexes_mut().get_mut(name).expect("indexes do not go away").install_filed(filed);
+        self.state.indexes_mut().get_mut(name).expect("indexes do not go away").install_rearranged(filed);
     }
 
     /// Writes the sealed parts of all indexes to the next index file and forgets the deltas it covers.

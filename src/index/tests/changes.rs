@@ -86,7 +86,7 @@ fn changes_before_during_and_after_training_and_filing() {
                 let tail_before = pair.index.state().tail_rows;
                 let moved = job.tail_rows();
                 pair.change(120, 1500, 5);
-                assert!(pair.index.install_filed(job.run()), "{metric:?} {kind:?} {round}");
+                assert!(pair.index.install_rearranged(job.run()), "{metric:?} {kind:?} {round}");
                 assert!(moved == 0 || pair.index.state().tail_rows < tail_before);
                 pair.check();
             }
@@ -131,7 +131,7 @@ fn dead_rows_are_compacted() {
     assert!(pair.index.wants_filing());
     assert!(pair.index.state().dead_rows > 400);
     let job = pair.index.filing_job().expect("trained");
-    assert!(pair.index.install_filed(job.run()));
+    assert!(pair.index.install_rearranged(job.run()));
     assert!(!pair.index.wants_filing());
     assert!(pair.index.state().dead_rows < 100, "{:?}", pair.index.state());
     pair.check();
@@ -144,8 +144,8 @@ fn a_job_of_another_epoch_is_not_installed() {
     pair.train(0, 2000);
     pair.change(600, 2000, 0);
     let (first, second) = (pair.index.filing_job().expect("trained"), pair.index.filing_job().expect("trained"));
-    assert!(pair.index.install_filed(first.run()));
-    assert!(!pair.index.install_filed(second.run()));
+    assert!(pair.index.install_rearranged(first.run()));
+    assert!(!pair.index.install_rearranged(second.run()));
     pair.check();
 }
 
@@ -158,7 +158,7 @@ fn lists_that_lack_filed_rows_are_refused() {
     pair.change(900, 50_000, 0);
     let job = pair.index.filing_job().expect("trained");
     let filed = job.tail_rows();
-    assert!(pair.index.install_filed(job.run()) && filed > 0);
+    assert!(pair.index.install_rearranged(job.run()) && filed > 0);
     assert!(matches!(pair.index.install(stale), Err(InstallError::NotCovered { rows }) if rows >= filed));
     pair.check();
     let other = small(Metric::Euclidean, IndexKind::IvfPq, 10);
@@ -176,7 +176,7 @@ fn a_restored_index_is_the_saved_one_and_what_came_after() {
     pair.train(0, 2000);
     pair.change(500, 2000, 3);
     let job = pair.index.filing_job().expect("trained");
-    assert!(pair.index.install_filed(job.run()));
+    assert!(pair.index.install_rearranged(job.run()));
     let bytes = pair.index.sealed().expect("trained").encode();
     pair.change(300, 2000, 3);
     let sealed = Sealed::decode(&bytes).expect("its own bytes");
@@ -209,6 +209,6 @@ fn growth_and_drift_want_training() {
     pair.change(1500, 1_000_000, 0);
     assert!(!pair.index.wants_training() && pair.index.wants_filing());
     let job = pair.index.filing_job().expect("trained");
-    assert!(pair.index.install_filed(job.run()));
+    assert!(pair.index.install_rearranged(job.run()));
     assert!(pair.index.state().drift > 1.2 && pair.index.wants_training(), "{:?}", pair.index.state());
 }

@@ -1,0 +1,97 @@
+//! What a background job hands back: the lists it changed and where their rows come from, so that installing it costs the rows
+//! moved, not the rows held. Made by `filing` and `reshape`, installed by `vector_index`.
+
+use super::list::{LiveList, PostingList};
+use super::quantizer::Quantizer;
+use super::tail::TailSlot;
+use crate::types::PointId;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Where a live row is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Location {
+    Tail(TailSlot),
+    List { list: u32, slot: u32 },
+}
+
+/// The outcome of a [`super::FilingJob`] or [`super::ReshapeJob`]. Valid for the index it was taken from until lists are changed
+/// otherwise.
+pub struct Rearranged {
+    pub(crate) epoch: u64,
+    /// Lists there are from now on.
+    pub(crate) lists: usize,
+    /// With a centroid for each of them.
+    pub(crate) quantizer: Arc<Quantizer>,
+    pub(crate) changed: Vec<ChangedList>,
+    /// Lists found too large but impossible to part.
+    pub(crate) refused: Vec<usize>,
+    /// Of rows that came from the tail: the sum of their squared residuals, and how many.
+    pub(crate) residual_sum: f64,
+    pub(crate) filed_rows: usize,
+}
+
+impl Rearranged {
+    /// Rows that are elsewhere than they were: what installing it costs.
+    pub fn moved_rows(&self) -> usize {
+        self.changed.iter().map(|changed| changed.origins.len()).sum()
+    }
+
+    /// Bytes of the lists that were written to do it.
+    pub fn written_bytes(&self) -> usize {
+        self.changed.iter().map(|changed| changed.rows.memory_bytes()).sum()
+    }
+}
+
+/// A list's new rows: the first `kept` slots are as they were under the same number; the others came from `origins`.
+pub(crate) struct ChangedList {
+    pub(crate) list: usize,
+    pub(crate) rows: Arc<PostingList>,
+    pub(crate) kept: usize,
+    pub(crate) origins: Vec<Location>,
+}
+
+impl ChangedList {
+    /// Rows that have nothing to do with what was at this number.
+    pub(crate) fn rewritten(list: usize, rows: PostingList) -> ChangedList {
+        ChangedList { list, rows: Arc::new(rows), kept: 0, origins: Vec::new() }
+    }
+
+    /// List `old` to be appended to under the number `list`: a copy, or, if it gets another number or many of its rows are dead,
+    /// its live rows alone without those that `left`.
+    pub(crate) fn reopened(
+        list: usize,
+        old: usize,
+        live: &LiveList,
+        left: &BTreeSet<(usize, usize)>,
+        dimension: usize,
+    ) -> ChangedList {
+        if list == old && !live.wants_compaction() {
+            let rows = Arc::new(PostingList::clone(&live.list));
+            return ChangedList { list, kept: rows.len(), rows, origins: Vec::new() };
+        }
+        let mut rows = live.list.empty_like();
+        let mut origins = Vec::with_capacity(live.live_rows);
+        for slot in live.live_slots().filter(|&slot| !left.contains(&(old, slot))) {
+            rows.push_from(&live.list, slot, dimension);
+            origins.push(Location::List { list: old as u32, slot: slot as u32 });
+        }
+        ChangedList { list, rows: Arc::new(rows), kept: 0, origins }
+    }
+
+    /// The rows, to append to. Does not copy: nobody else has them yet.
+    pub(crate) fn rows_mut(&mut self) -> &mut PostingList {
+        Arc::make_mut(&mut self.rows)
+    }
+
+    /// Nothing will be appended any more.
+    pub(crate) fn close(&mut self) {
+        self.rows_mut().shrink();
+    }
+
+    /// Slots, ids and origins of the rows that are not where they were.
+    pub(crate) fn moved(&self) -> impl Iterator<Item = (usize, PointId, Location)> + '_ {
+        let slots = self.kept..self.rows.len();
+        slots.zip(&self.origins).map(|(slot, &origin)| (slot, self.rows.ids[slot], origin))
+    }
+}
