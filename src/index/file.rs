@@ -2,7 +2,7 @@
 //! more than the bytes it was given announce. Called by `shard`, which writes and reads the file.
 //!
 //! Layout: `VSIX`, version; metric, subspace width (0: IVF-Flat), dimension, lists, whether rotated (u32 each); mean residual (f32);
-//! settings; mean, signs, centroids, words (f32 each); each list: rows u32, inherited error (f32), live words, ids (17 bytes each), versions (u64 each),
+//! settings; mean, signs, centroids, words (f32 each); each list: rows u32, inherited error (f32), sum of squared residuals (f64), live words, ids (17 bytes each), versions (u64 each),
 //! then codes, factors and int8 records, or f32 rows; CRC-32C of all before.
 
 use super::calibrate::{CALIBRATED_K, Calibration, Setting};
@@ -114,6 +114,7 @@ impl Writer {
         let list = &live.list;
         self.u32(list.len() as u32);
         self.f32s(&[list.inherited_error]);
+        self.0.extend(list.residual_sum.to_le_bytes());
         live.live.iter().for_each(|&word| self.u32(word));
         list.ids.iter().for_each(|id| self.0.extend(id.to_key()));
         list.versions.iter().for_each(|v| self.0.extend(v.to_le_bytes()));
@@ -210,6 +211,7 @@ impl<'a> Reader<'a> {
     fn list(&mut self, dimension: usize, pairs: Option<usize>) -> Result<LiveList, IndexFileError> {
         let rows = self.u32("rows of a list")? as usize;
         let inherited_error = self.f32s(1, "inherited error")?[0];
+        let residual_sum = f64::from_le_bytes(self.take(1, 8, "residuals")?.try_into().unwrap_or_default());
         let blocks = rows.div_ceil(BLOCK_ROWS);
         let live = self.u32s(blocks, "live bits")?;
         let beyond = rows % BLOCK_ROWS;
@@ -231,6 +233,6 @@ impl<'a> Reader<'a> {
             }),
         };
         let live_rows = live.iter().map(|word| word.count_ones() as usize).sum();
-        Ok(LiveList { list: Arc::new(PostingList { ids, versions, rows, inherited_error }), live, live_rows, unparted_rows: 0 })
+        Ok(LiveList { list: Arc::new(PostingList { ids, versions, rows, inherited_error, residual_sum }), live, live_rows, unparted_rows: 0, changed_rows: live_rows })
     }
 }

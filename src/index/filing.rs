@@ -28,9 +28,9 @@ impl FilingJob {
     /// Encodes the tail's rows into copies of their lists and rewrites lists that are more than a quarter dead.
     /// Cost: rows · lists · d for the assignment, and a copy of every list touched.
     pub fn run(self) -> Rearranged {
-        let mut filing = Filing { open: BTreeMap::new(), residual_sum: 0.0, rows: 0 };
+        let mut open = BTreeMap::new();
         for (i, _) in self.lists.iter().enumerate().filter(|(_, list)| list.wants_compaction()) {
-            filing.open.insert(i, self.open(i));
+            open.insert(i, self.open(i));
         }
         let mut batch = Batch::default();
         let mut origins: Vec<Location> = Vec::new();
@@ -41,32 +41,29 @@ impl FilingJob {
                 batch.add(chunk.rows.ids[slot], chunk.rows.versions[slot], vector);
                 origins.push(Location::Tail(TailSlot { chunk: *number, slot: slot as u32 }));
                 if batch.is_full() {
-                    self.flush(&mut batch, &mut origins, &mut filing);
+                    self.flush(&mut batch, &mut origins, &mut open);
                 }
             }
         }
-        self.flush(&mut batch, &mut origins, &mut filing);
-        let mut changed: Vec<ChangedList> = filing.open.into_values().collect();
+        self.flush(&mut batch, &mut origins, &mut open);
+        let mut changed: Vec<ChangedList> = open.into_values().collect();
         changed.iter_mut().for_each(ChangedList::close);
         Rearranged {
             epoch: self.epoch,
             lists: self.lists.len(),
             quantizer: self.quantizer,
             changed,
-            refused: Vec::new(),
-            residual_sum: filing.residual_sum,
-            filed_rows: filing.rows,
+            sound: Vec::new(),
         }
     }
 
-    fn flush(&self, batch: &mut Batch, origins: &mut Vec<Location>, filing: &mut Filing) {
+    fn flush(&self, batch: &mut Batch, origins: &mut Vec<Location>, open: &mut BTreeMap<usize, ChangedList>) {
         let mut origin = origins.drain(..);
-        filing.rows += batch.len();
         batch.encode(&self.quantizer, self.kernels, &mut |row| {
             let list = row.list;
-            let target = filing.open.entry(list).or_insert_with(|| self.open(list));
-            target.origins.extend(origin.next());
-            filing.residual_sum += f64::from(row.push(target.rows_mut()));
+            let target = open.entry(list).or_insert_with(|| self.open(list));
+            let origin = origin.next().expect("invariant: one origin a row of the batch");
+            row.push(target.arrive(origin));
         });
     }
 
@@ -74,11 +71,4 @@ impl FilingJob {
     fn open(&self, number: usize) -> ChangedList {
         ChangedList::reopened(number, number, &self.lists[number], &BTreeSet::new(), self.quantizer.dimension)
     }
-}
-
-/// What has been filed so far.
-struct Filing {
-    open: BTreeMap<usize, ChangedList>,
-    residual_sum: f64,
-    rows: usize,
 }

@@ -15,6 +15,8 @@ pub(crate) struct PostingList {
     /// The most by which a number of a row may be off beyond the rounding of its own record: what rows that came from other lists
     /// brought along. 0 where every row was encoded from f32.
     pub(crate) inherited_error: f32,
+    /// Sum of the rows' squared residuals, those of dead rows included.
+    pub(crate) residual_sum: f64,
 }
 
 /// The rows' content.
@@ -66,11 +68,11 @@ pub(crate) struct EncodedRow {
 impl PostingList {
     pub(crate) fn coded(pairs: usize) -> PostingList {
         let rows = Rows::Coded(CodedRows { pairs, ..CodedRows::default() });
-        PostingList { ids: Vec::new(), versions: Vec::new(), rows, inherited_error: 0.0 }
+        PostingList { ids: Vec::new(), versions: Vec::new(), rows, inherited_error: 0.0, residual_sum: 0.0 }
     }
 
     pub(crate) fn exact() -> PostingList {
-        PostingList { ids: Vec::new(), versions: Vec::new(), rows: Rows::Exact(Vec::new()), inherited_error: 0.0 }
+        PostingList { ids: Vec::new(), versions: Vec::new(), rows: Rows::Exact(Vec::new()), inherited_error: 0.0, residual_sum: 0.0 }
     }
 
     /// A list of the same form without rows.
@@ -103,6 +105,7 @@ impl PostingList {
     /// Appends a row of another list of the same form and centroid.
     pub(crate) fn push_from(&mut self, other: &PostingList, slot: usize, dimension: usize) {
         self.inherited_error = self.inherited_error.max(other.inherited_error);
+        self.residual_sum += other.residual_mean();
         match &other.rows {
             Rows::Coded(rows) => self.push_coded(other.ids[slot], other.versions[slot], &rows.row(slot, dimension)),
             Rows::Exact(vectors) => {
@@ -110,6 +113,11 @@ impl PostingList {
                 self.push_exact(other.ids[slot], other.versions[slot], vector);
             }
         }
+    }
+
+    /// Mean squared residual of the rows; 0 without any.
+    pub(crate) fn residual_mean(&self) -> f64 {
+        self.residual_sum / self.len().max(1) as f64
     }
 
     /// Gives back the room that appending left over.
@@ -200,6 +208,8 @@ pub(crate) struct LiveList {
     pub(crate) live_rows: usize,
     /// How many rows there were when they last could not be parted.
     pub(crate) unparted_rows: usize,
+    /// Rows that came and went since its centroid was last compared with its rows.
+    pub(crate) changed_rows: usize,
 }
 
 impl LiveList {
@@ -213,7 +223,7 @@ impl LiveList {
     /// Every row dead.
     pub(crate) fn none_live(list: Arc<PostingList>) -> LiveList {
         let live = vec![0; list.len().div_ceil(BLOCK_ROWS)];
-        LiveList { list, live, live_rows: 0, unparted_rows: 0 }
+        LiveList { list, live, live_rows: 0, unparted_rows: 0, changed_rows: 0 }
     }
 
     pub(crate) fn is_live(&self, slot: usize) -> bool {
@@ -247,6 +257,7 @@ impl LiveList {
         debug_assert!(self.is_live(slot));
         self.live[slot / BLOCK_ROWS] &= !(1 << (slot % BLOCK_ROWS));
         self.live_rows -= 1;
+        self.changed_rows += 1;
     }
 
     pub(crate) fn dead_rows(&self) -> usize {

@@ -197,6 +197,7 @@ impl Quantizer {
                 rows.push_coded(id, version, &scratch.row);
             }
         }
+        rows.residual_sum += f64::from(square);
         square
     }
 
@@ -210,15 +211,19 @@ impl Quantizer {
         kernels: &Kernels,
     ) {
         let (id, version) = (old.ids[slot], old.versions[slot]);
+        let square = self.residual(projected, list, scratch, kernels);
+        rows.residual_sum += f64::from(square);
         match (&old.rows, &self.codebook) {
             (Rows::Coded(coded), Some(codebook)) => {
-                let square = self.residual(projected, list, scratch, kernels);
                 self.encode(codebook, lack, list, square, scratch, kernels);
                 rows.push_coded(id, version, &scratch.row);
                 let rounding = coded.byte_row(slot, self.dimension).step * HALF_STEP;
                 rows.inherited_error = rows.inherited_error.max(old.inherited_error + rounding);
             }
-            _ => rows.push_from(old, slot, self.dimension),
+            (Rows::Exact(vectors), _) => {
+                rows.push_exact(id, version, &vectors[slot * self.dimension..(slot + 1) * self.dimension]);
+            }
+            (Rows::Coded(_), None) => unreachable!("a coded row has a codebook"),
         }
     }
 

@@ -24,11 +24,8 @@ pub struct Rearranged {
     /// With a centroid for each of them.
     pub(crate) quantizer: Arc<Quantizer>,
     pub(crate) changed: Vec<ChangedList>,
-    /// Lists found too large but impossible to part.
-    pub(crate) refused: Vec<usize>,
-    /// Of rows that came from the tail: the sum of their squared residuals, and how many.
-    pub(crate) residual_sum: f64,
-    pub(crate) filed_rows: usize,
+    /// Lists that were due to be looked at, and are as they should be.
+    pub(crate) sound: Vec<usize>,
 }
 
 impl Rearranged {
@@ -49,12 +46,16 @@ pub(crate) struct ChangedList {
     pub(crate) rows: Arc<PostingList>,
     pub(crate) kept: usize,
     pub(crate) origins: Vec<Location>,
+    /// Rows that came and went since its centroid was last compared with its rows, those included that the job brings.
+    pub(crate) changed_rows: usize,
+    /// As [`LiveList::unparted_rows`].
+    pub(crate) unparted_rows: usize,
 }
 
 impl ChangedList {
     /// Rows that have nothing to do with what was at this number.
     pub(crate) fn rewritten(list: usize, rows: PostingList) -> ChangedList {
-        ChangedList { list, rows: Arc::new(rows), kept: 0, origins: Vec::new() }
+        ChangedList { list, rows: Arc::new(rows), kept: 0, origins: Vec::new(), changed_rows: 0, unparted_rows: 0 }
     }
 
     /// List `old` to be appended to under the number `list`: a copy, or, if it gets another number or many of its rows are dead,
@@ -66,9 +67,10 @@ impl ChangedList {
         left: &BTreeSet<(usize, usize)>,
         dimension: usize,
     ) -> ChangedList {
+        let LiveList { changed_rows, unparted_rows, .. } = *live;
         if list == old && !live.wants_compaction() {
             let rows = Arc::new(PostingList::clone(&live.list));
-            return ChangedList { list, kept: rows.len(), rows, origins: Vec::new() };
+            return ChangedList { list, kept: rows.len(), rows, origins: Vec::new(), changed_rows, unparted_rows };
         }
         let mut rows = live.list.empty_like();
         let mut origins = Vec::with_capacity(live.live_rows);
@@ -76,12 +78,19 @@ impl ChangedList {
             rows.push_from(&live.list, slot, dimension);
             origins.push(Location::List { list: old as u32, slot: slot as u32 });
         }
-        ChangedList { list, rows: Arc::new(rows), kept: 0, origins }
+        ChangedList { list, rows: Arc::new(rows), kept: 0, origins, changed_rows, unparted_rows }
     }
 
-    /// The rows, to append to. Does not copy: nobody else has them yet.
-    pub(crate) fn rows_mut(&mut self) -> &mut PostingList {
+    /// Does not copy: nobody else has the rows yet.
+    fn rows_mut(&mut self) -> &mut PostingList {
         Arc::make_mut(&mut self.rows)
+    }
+
+    /// A row from `origin` is about to be appended.
+    pub(crate) fn arrive(&mut self, origin: Location) -> &mut PostingList {
+        self.origins.push(origin);
+        self.changed_rows += 1;
+        self.rows_mut()
     }
 
     /// Nothing will be appended any more.

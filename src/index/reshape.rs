@@ -1,8 +1,10 @@
-//! Keeping posting lists of a size: lists that grew too large are split by local k-means, lists that shrank are dissolved into
-//! their neighbours, and rows near a new centroid move to it. After LIRE (SPFresh: Xu et al., SOSP 2023, section 3): only rows
-//! for which the nearest centroid may have changed are looked at, so a job costs the lists it touches, not the index.
+//! Keeping posting lists in shape while rows come and go: lists that grew too large are split by local k-means, lists that shrank
+//! are dissolved into their neighbours, lists whose centroid is no longer where their rows are get new ones together with
+//! their like around them, and rows near a new centroid move to it. After LIRE (SPFresh: Xu et al., SOSP 2023, section 3): only
+//! rows for which the nearest centroid may have changed are looked at, so a job costs the lists it touches, not the index.
 //! A job is taken under the lock, run off it, installed under it, as [`super::FilingJob`]. Rows are taken from the lists themselves:
-//! from int8, they carry their old rounding error into their new list, which remembers a bound of it. Called by `vector_index` and `shard`.
+//! from int8, they carry their old rounding error into their new list, which remembers a bound of it.
+//! Called by `vector_index` and `shard`.
 
 use super::kernels::{Kernels, Panels};
 use super::kmeans::{Clustering, ListBounds};
@@ -13,11 +15,19 @@ use super::rearrange::{ChangedList, Location, Rearranged};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Rows of the lists that one job splits or dissolves, but for the first: bounds what installing it costs.
-const JOB_ROWS_MAX: usize = 16_384;
-/// Lists around a split or dissolved one whose rows may be concerned (SPFresh found 64 enough; the rows that moved from farther away
-/// were too few to see in the recall).
+/// Rows of the lists that one job gives other centroids or dissolves, but for the first region: bounds what installing it costs.
+const MOVED_ROWS_MAX: usize = 16_384;
+/// Rows of the lists that one job looks at.
+const LOOKED_AT_ROWS_MAX: usize = 1 << 18;
+/// Lists around one that gets other centroids whose rows may be concerned (SPFresh looks at 64).
 const NEIGHBOURS: usize = 32;
+/// Of them, those that join it in its k-means, and those that do if they are worn, too. (A new cluster far from every old centroid
+/// lies in pieces in several lists; with none joining, 60k rows of wholly new clusters were searched at a recall .07 lower.)
+const JOINING_NEIGHBOURS: usize = 8;
+const JOINING_WORN_NEIGHBOURS: usize = 16;
+/// A list is worn when its rows' mean lies this far from its centroid: the square, as a share of their mean squared residual.
+/// (A list just trained is off by about 1/64, the sample having had that many rows of it.)
+const WORN: f32 = 0.1;
 
 /// A consistent copy of what splitting and merging need. Pure and `Send`: run it on any thread.
 pub struct ReshapeJob {
@@ -41,15 +51,32 @@ enum Seat {
 type Origin = (usize, usize);
 
 /// The new arrangement before any row is encoded.
+#[derive(Default)]
 struct Plan {
     seats: Vec<Seat>,
     /// Centroids of the parts.
-    parts: Vec<f32>,
-    /// Of each split list, the seats of its parts.
-    split: BTreeMap<usize, Vec<usize>>,
+    parts: Parts,
+    regions: Vec<Region>,
     dissolved: Vec<usize>,
-    /// Lists that are too large but cannot be parted.
-    refused: Vec<usize>,
+    /// Lists that were looked at and stay as they are.
+    sound: Vec<usize>,
+}
+
+/// Centroids made by k-means.
+#[derive(Default)]
+struct Parts {
+    centroids: Vec<f32>,
+    /// Of each, how many rows it was made for if they are too many but cannot be parted; else 0.
+    unparted_rows: Vec<usize>,
+}
+
+/// Lists whose rows get new centroids together.
+#[derive(Default)]
+struct Region {
+    lists: Vec<usize>,
+    /// Places of the new centroids among all parts, and the seats they got.
+    parts: Vec<usize>,
+    seats: Vec<usize>,
 }
 
 impl ReshapeJob {
@@ -65,68 +92,106 @@ impl ReshapeJob {
             lists: plan.seats.len(),
             quantizer,
             changed,
-            refused: plan.refused,
-            residual_sum: 0.0,
-            filed_rows: 0,
+            sound: plan.sound,
         }
     }
 
     fn plan(&self) -> Plan {
-        let mut plan = Plan {
-            seats: (0..self.lists.len()).map(Seat::Kept).collect(),
-            parts: Vec::new(),
-            split: BTreeMap::new(),
-            dissolved: Vec::new(),
-            refused: Vec::new(),
-        };
-        let d = self.quantizer.dimension;
-        let mut parted: Vec<(usize, Vec<usize>)> = Vec::new();
-        let mut rows = 0;
+        let mut plan = Plan { seats: (0..self.lists.len()).map(Seat::Kept).collect(), ..Plan::default() };
+        let mut worn = BTreeSet::new();
+        let (mut looked_at_rows, mut moved_rows) = (0, 0);
         for (number, list) in self.lists.iter().enumerate() {
-            if rows > 0 && rows + list.live_rows > JOB_ROWS_MAX {
-                continue;
-            }
-            if list.wants_split(self.bounds) {
-                rows += list.live_rows;
-                let centroids = self.part(number);
-                let first = plan.parts.len() / d;
-                let count = centroids.len() / d;
-                if count < 2 {
-                    plan.refused.push(number);
-                    continue;
+            if list.live_rows < self.bounds.rows_min {
+                if moved_rows < MOVED_ROWS_MAX {
+                    moved_rows += list.live_rows;
+                    plan.dissolved.push(number);
                 }
-                plan.parts.extend(centroids);
-                parted.push((number, (first..first + count).collect()));
-            } else if list.live_rows < self.bounds.rows_min {
-                rows += list.live_rows;
-                plan.dissolved.push(number);
+            } else if list.is_due() && looked_at_rows < LOOKED_AT_ROWS_MAX {
+                looked_at_rows += list.live_rows;
+                if self.is_worn(number) {
+                    worn.insert(number);
+                } else {
+                    plan.sound.push(number);
+                }
             }
+        }
+        let too_large = (0..self.lists.len()).filter(|&number| self.lists[number].wants_split(self.bounds));
+        let first: Vec<usize> = too_large.chain(worn.iter().copied()).collect();
+        for number in first {
+            let Some(lists) = self.region(number, &mut worn, &plan, moved_rows) else { continue };
+            moved_rows += lists.iter().map(|&list| self.lists[list].live_rows).sum::<usize>();
+            plan.renew(lists, self);
         }
         // Somebody has to take the rows.
-        if parted.is_empty() && plan.dissolved.len() == self.lists.len() {
+        if plan.regions.is_empty() && plan.dissolved.len() == self.lists.len() {
             plan.dissolved.pop();
         }
-        plan.take_seats(&parted);
+        plan.take_seats();
         plan
     }
 
-    /// Centroids of the parts of a list, by k-means over its rows: as many as bring them to the size aimed at, but for those that
-    /// would be about to be dissolved. One or none: the rows cannot be parted (they may all be the same).
-    fn part(&self, number: usize) -> Vec<f32> {
-        let d = self.quantizer.dimension;
-        let rows = self.gather(number);
-        let clustering = Clustering { rows: &rows, dimension: d, kernels: self.kernels };
-        let count = rows.len() / d;
-        let mut rng = SplitMix64::new((number as u64) << 32 | count as u64);
-        let mut centroids = clustering.lloyd(count.div_ceil(self.bounds.rows_aim.max(1)).max(2), &mut rng);
-        loop {
-            let mut sizes = vec![0usize; centroids.len() / d];
-            clustering.assign(&centroids).iter().for_each(|&c| sizes[c as usize] += 1);
-            let Some((least, &size)) = sizes.iter().enumerate().min_by_key(|&(_, size)| size) else { return centroids };
-            if size >= 2 * self.bounds.rows_min || sizes.len() == 1 {
-                return centroids;
+    /// The list and those near it that join it, as long as rows may be moved; none if it is in another region already.
+    fn region(&self, number: usize, worn: &mut BTreeSet<usize>, plan: &Plan, moved: usize) -> Option<Vec<usize>> {
+        let mut rows = moved + self.lists[number].live_rows;
+        if plan.is_taken(number) || (moved > 0 && rows > MOVED_ROWS_MAX) {
+            return None;
+        }
+        let is_worn = worn.remove(&number);
+        let mut lists = vec![number];
+        let centroid = self.quantizer.centroid(number);
+        let nearest = nearest_columns(&self.quantizer, centroid, JOINING_WORN_NEIGHBOURS, self.kernels);
+        for (rank, near) in nearest.into_iter().enumerate() {
+            let joins = near != number && (worn.contains(&near) || is_worn && rank <= JOINING_NEIGHBOURS);
+            if joins && !plan.is_taken(near) && rows + self.lists[near].live_rows <= MOVED_ROWS_MAX {
+                rows += self.lists[near].live_rows;
+                worn.remove(&near);
+                lists.push(near);
             }
-            centroids.drain(least * d..(least + 1) * d);
+        }
+        Some(lists)
+    }
+
+    /// Whether the mean of the list's rows is not where its centroid is.
+    fn is_worn(&self, number: usize) -> bool {
+        let d = self.quantizer.dimension;
+        let centroid = self.quantizer.centroid(number);
+        let mut sums = vec![0f32; d];
+        let mut squares = 0f32;
+        let rows = self.gather(number);
+        for row in rows.chunks_exact(d) {
+            squares += (self.kernels.l2)(row, centroid);
+            sums.iter_mut().zip(row).for_each(|(s, x)| *s += x);
+        }
+        let count = self.lists[number].live_rows as f32;
+        sums.iter_mut().for_each(|s| *s /= count);
+        (self.kernels.l2)(&sums, centroid) > WORN * squares / count
+    }
+
+    /// Centroids for the rows of lists, by k-means: as many as bring lists to the size aimed at, but for those that would be about to
+    /// be dissolved; parts that are still too large are parted again, if they can be (the rows may all be the same).
+    fn part(&self, rows: &[f32], rng: &mut SplitMix64, out: &mut Parts) {
+        let d = self.quantizer.dimension;
+        let clustering = Clustering { rows, dimension: d, kernels: self.kernels };
+        let mut parts = clustering.lloyd((rows.len() / d).div_ceil(self.bounds.rows_aim), rng);
+        let members = loop {
+            let mut members = vec![Vec::new(); parts.len() / d];
+            for (row, &part) in rows.chunks_exact(d).zip(&clustering.assign(&parts)) {
+                members[part as usize].extend(row);
+            }
+            let least = (0..members.len()).min_by_key(|&part| members[part].len());
+            match least.filter(|&part| members[part].len() < self.bounds.rows_min * d && members.len() > 1) {
+                Some(least) => drop(parts.drain(least * d..(least + 1) * d)),
+                None => break members,
+            }
+        };
+        for (part, rows) in parts.chunks_exact(d).zip(&members) {
+            let is_too_large = rows.len() > self.bounds.rows_max * d;
+            if is_too_large && members.len() > 1 {
+                self.part(rows, rng, out);
+            } else {
+                out.centroids.extend(part);
+                out.unparted_rows.push(if is_too_large { rows.len() / d } else { 0 });
+            }
         }
     }
 
@@ -145,7 +210,7 @@ impl ReshapeJob {
         let d = self.quantizer.dimension;
         let centroid = |seat: &Seat| match *seat {
             Seat::Kept(number) => self.quantizer.centroid(number),
-            Seat::Part(part) => &plan.parts[part * d..(part + 1) * d],
+            Seat::Part(part) => &plan.parts.centroids[part * d..(part + 1) * d],
         };
         plan.seats.iter().flat_map(centroid).copied().collect()
     }
@@ -170,6 +235,9 @@ impl ReshapeJob {
             for &origin in arriving {
                 self.move_row(quantizer, origin, number, &mut list, &mut scratch);
             }
+            if let Seat::Part(part) = seat {
+                (list.changed_rows, list.unparted_rows) = (0, plan.parts.unparted_rows[part]);
+            }
             changed.push(list);
         }
         changed.iter_mut().for_each(ChangedList::close);
@@ -187,9 +255,8 @@ impl ReshapeJob {
     ) {
         let old = &self.lists[from].list;
         let lack = self.quantizer.stored_row(from, old, slot, &mut scratch.row, self.kernels);
-        let rows = list.rows_mut();
+        let rows = list.arrive(Location::List { list: from as u32, slot: slot as u32 });
         quantizer.push_again((old, slot), (&scratch.row, lack), (number, rows), &mut scratch.encode, self.kernels);
-        list.origins.push(Location::List { list: from as u32, slot: slot as u32 });
     }
 }
 
@@ -199,28 +266,59 @@ struct Reencode {
 }
 
 impl Plan {
-    /// Gives the parts of each split list their seats: its own, those of dissolved lists, new ones. Seats left over are taken by
-    /// the last lists, so that numbers stay dense.
-    fn take_seats(&mut self, parted: &[(usize, Vec<usize>)]) {
-        let mut free: BTreeSet<usize> = self.dissolved.iter().copied().collect();
-        for (number, parts) in parted {
-            for (i, &part) in parts.iter().enumerate() {
-                match if i == 0 { Some(*number) } else { free.pop_first() } {
-                    Some(seat) => self.seats[seat] = Seat::Part(part),
-                    None => self.seats.push(Seat::Part(part)),
-                }
+    fn is_taken(&self, number: usize) -> bool {
+        self.dissolved.contains(&number) || self.regions.iter().any(|region| region.lists.contains(&number))
+    }
+
+    /// Gives the rows of lists new centroids.
+    fn renew(&mut self, lists: Vec<usize>, job: &ReshapeJob) {
+        let rows: Vec<f32> = lists.iter().flat_map(|&number| job.gather(number)).collect();
+        let first = self.parts.unparted_rows.len();
+        job.part(&rows, &mut SplitMix64::new((lists[0] as u64) << 32 | rows.len() as u64), &mut self.parts);
+        let parts = (first..self.parts.unparted_rows.len()).collect();
+        self.regions.push(Region { lists, parts, seats: Vec::new() });
+    }
+
+    /// Gives the new centroids their seats: those of the lists they come from and of dissolved lists, then new ones. Seats left
+    /// over are taken by the last lists, so that numbers stay dense.
+    fn take_seats(&mut self) {
+        let renewed = self.regions.iter().flat_map(|region| &region.lists);
+        let mut free: BTreeSet<usize> = renewed.chain(&self.dissolved).copied().collect();
+        for &part in self.regions.iter().flat_map(|region| &region.parts) {
+            match free.pop_first() {
+                Some(seat) => self.seats[seat] = Seat::Part(part),
+                None => self.seats.push(Seat::Part(part)),
             }
         }
         while let Some(last) = free.pop_last() {
             // Whatever is behind the last free seat is taken: the last list of all moves there.
             self.seats.swap_remove(last);
         }
-        let taken = self.seats.iter().enumerate();
-        let seat_of: BTreeMap<usize, usize> = taken
-            .filter_map(|(seat, held)| if let Seat::Part(part) = *held { Some((part, seat)) } else { None })
-            .collect();
-        self.split = parted.iter().map(|(number, parts)| (*number, parts.iter().map(|p| seat_of[p]).collect())).collect();
+        let mut seat_of = vec![0; self.regions.iter().map(|region| region.parts.len()).sum()];
+        for (seat, held) in self.seats.iter().enumerate() {
+            if let Seat::Part(part) = *held {
+                seat_of[part] = seat;
+            }
+        }
+        for region in &mut self.regions {
+            region.seats = region.parts.iter().map(|&part| seat_of[part]).collect();
+        }
     }
+}
+
+/// The lists whose centroids are nearest to a point, nearest first.
+fn nearest_columns(quantizer: &Quantizer, point: &[f32], count: usize, kernels: &Kernels) -> Vec<usize> {
+    let panels = &quantizer.panels;
+    let mut scores = vec![0f32; panels.columns_padded()];
+    (kernels.scores)(panels, point, &panels.norms, -2.0, &mut scores);
+    let mut order: Vec<usize> = (0..panels.columns).collect();
+    let nearer = |a: &usize, b: &usize| scores[*a].total_cmp(&scores[*b]).then(a.cmp(b));
+    if count < order.len() {
+        order.select_nth_unstable_by(count, nearer);
+        order.truncate(count);
+    }
+    order.sort_unstable_by(nearer);
+    order
 }
 
 /// Decides which rows go where.
@@ -232,22 +330,18 @@ struct Moves<'a> {
 }
 
 impl Moves<'_> {
-    /// For each seat the rows that come to it: all rows of split and dissolved lists, and those rows of lists around a split one
-    /// that are nearer to a part of it than to their own centroid.
+    /// For each seat the rows that come to it: all rows of renewed and dissolved lists, and those rows of lists around a renewed one
+    /// that are nearer to a new centroid than to their own.
     fn arrivals(&self) -> BTreeMap<usize, Vec<Origin>> {
         let mut arrivals = BTreeMap::new();
         let mut visitors: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
-        let own = [].as_slice();
-        let split = self.plan.split.iter().map(|(&number, parts)| (number, parts.as_slice()));
-        for (number, parts) in split.chain(self.plan.dissolved.iter().map(|&number| (number, own))) {
-            let mut near: BTreeSet<usize> = self.neighbours(number).into_iter().collect();
-            for &seat in &near {
-                if let Seat::Kept(_) = self.plan.seats[seat] {
-                    visitors.entry(seat).or_default().extend(parts);
-                }
+        for region in &self.plan.regions {
+            for &number in &region.lists {
+                self.scatter(number, &region.seats, &mut visitors, &mut arrivals);
             }
-            near.extend(parts);
-            self.assign(number, &near.into_iter().collect::<Vec<_>>(), None, &mut arrivals);
+        }
+        for &number in &self.plan.dissolved {
+            self.scatter(number, &[], &mut visitors, &mut arrivals);
         }
         for (seat, parts) in visitors {
             let Seat::Kept(number) = self.plan.seats[seat] else { continue };
@@ -260,20 +354,23 @@ impl Moves<'_> {
         arrivals
     }
 
-    /// The seats nearest to a list of before.
-    fn neighbours(&self, number: usize) -> Vec<usize> {
-        let panels = &self.quantizer.panels;
-        let mut scores = vec![0f32; panels.columns_padded()];
+    /// Sends the rows of a list to the nearest of the lists around it and of the parts that took its place, which visit the
+    /// lists around.
+    fn scatter(
+        &self,
+        number: usize,
+        parts: &[usize],
+        visitors: &mut BTreeMap<usize, BTreeSet<usize>>,
+        arrivals: &mut BTreeMap<usize, Vec<Origin>>,
+    ) {
         let centroid = self.job.quantizer.centroid(number);
-        (self.job.kernels.scores)(panels, centroid, &panels.norms, -2.0, &mut scores);
-        let mut order: Vec<usize> = (0..panels.columns).collect();
-        let count = NEIGHBOURS.min(order.len());
-        let nearer = |a: &usize, b: &usize| scores[*a].total_cmp(&scores[*b]).then(a.cmp(b));
-        if count < order.len() {
-            order.select_nth_unstable_by(count, nearer);
-            order.truncate(count);
+        let mut near: BTreeSet<usize> =
+            nearest_columns(self.quantizer, centroid, NEIGHBOURS, self.job.kernels).into_iter().collect();
+        for &seat in &near {
+            visitors.entry(seat).or_default().extend(parts);
         }
-        order
+        near.extend(parts);
+        self.assign(number, &near.into_iter().collect::<Vec<_>>(), None, arrivals);
     }
 
     /// Assigns the live rows of a list to the nearest of `seats`; those of `stay` do not move.
@@ -296,6 +393,11 @@ impl Moves<'_> {
 impl LiveList {
     /// Too large, and not found to be impossible to part at about this size.
     pub(crate) fn wants_split(&self, bounds: ListBounds) -> bool {
-        self.live_rows > bounds.rows_max && self.live_rows > self.unparted_rows * 2
+        self.live_rows > bounds.rows_max.max(self.unparted_rows * 2)
+    }
+
+    /// So many rows came and went since it was looked at that its centroid may be elsewhere.
+    pub(crate) fn is_due(&self) -> bool {
+        self.changed_rows * 4 > self.live_rows
     }
 }

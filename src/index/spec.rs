@@ -74,7 +74,7 @@ impl IndexSpec {
     /// Live rows of a posting list: above the most it is split, below the least dissolved, into as many parts as come to the aim.
     pub(crate) fn list_bounds(&self) -> ListBounds {
         let rows_aim = self.list_rows.max(1);
-        ListBounds { rows_min: rows_aim / 6, rows_aim, rows_max: rows_aim * 8 / 3 }
+        ListBounds { rows_min: (rows_aim / 6).max(1), rows_aim, rows_max: rows_aim * 8 / 3 }
     }
 }
 
@@ -155,7 +155,7 @@ pub struct IndexState {
     pub tail_rows: usize,
     /// Dead rows still held in posting lists.
     pub dead_rows: usize,
-    /// Mean squared residual of rows filed since training, relative to training; 1.0 = no drift.
+    /// Mean squared residual of the lists' rows, relative to training; 1.0 = no drift.
     pub drift: f32,
     /// Lists visited by a default search for 10.
     pub nprobe: usize,

@@ -10,18 +10,15 @@ use super::search::Lists;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Filed rows below which drift is not judged.
-const DRIFT_ROWS_MIN: usize = 1_000;
-/// Retrain when filed rows lie this many times farther from their centroids than the rows of training did.
+/// Retrain when rows lie this many times farther (squared) from their centroids than the rows of training did.
 const DRIFT_MAX: f32 = 1.2;
+
 /// Posting lists and what has happened to them since training.
 pub(crate) struct Trained {
     pub(crate) quantizer: Arc<Quantizer>,
     pub(crate) lists: Vec<LiveList>,
     pub(crate) calibration: Calibration,
     pub(crate) rows_at_training: usize,
-    pub(crate) filed_rows: usize,
-    pub(crate) filed_residual: f64,
     /// Lists that want compaction.
     pub(crate) sparse_lists: usize,
     /// Lists there were when the settings were chosen.
@@ -38,8 +35,6 @@ impl Trained {
             lists,
             calibration,
             rows_at_training,
-            filed_rows: 0,
-            filed_residual: 0.0,
             sparse_lists: 0,
         };
         trained.count_sparse();
@@ -56,15 +51,15 @@ impl Trained {
                 Some(live) => live.replace(rows, changed.kept),
                 None => self.lists.push(LiveList::none_live(rows)),
             }
+            self.lists[changed.list].changed_rows = changed.changed_rows;
+            self.lists[changed.list].unparted_rows = changed.unparted_rows;
             if changed.kept == 0 {
                 dissolved.insert(changed.list as u32);
             }
         }
-        for &list in &rearranged.refused {
-            self.lists[list].unparted_rows = self.lists[list].live_rows;
+        for &list in &rearranged.sound {
+            self.lists[list].changed_rows = 0;
         }
-        self.filed_rows += rearranged.filed_rows;
-        self.filed_residual += rearranged.residual_sum;
         dissolved
     }
 
@@ -85,25 +80,34 @@ impl Trained {
         Lists { quantizer: &self.quantizer, lists: &self.lists }
     }
 
-    /// Mean squared residual of filed rows, relative to training; 1 while too few to judge.
+    /// Mean squared residual of the lists' rows, relative to training. (Rows of one list are taken to die evenly.)
     pub(crate) fn drift(&self) -> f32 {
-        let mean = (self.filed_residual / self.filed_rows.max(1) as f64) as f32;
-        let drift = mean / self.quantizer.residual_mean;
-        if self.filed_rows >= DRIFT_ROWS_MIN && drift.is_finite() { drift } else { 1.0 }
+        let rows: usize = self.lists.iter().map(|list| list.live_rows).sum();
+        let sum: f64 = self.lists.iter().map(|list| list.list.residual_mean() * list.live_rows as f64).sum();
+        let drift = (sum / rows as f64) as f32 / self.quantizer.residual_mean;
+        if drift.is_finite() { drift } else { 1.0 }
     }
 
-    /// Whether a list should be split or dissolved.
+    /// A calibrated number of lists, as the same share of the lists there are now: splits leave smaller ones.
+    pub(crate) fn scaled(&self, nprobe: usize) -> usize {
+        nprobe.saturating_mul(self.lists.len()).div_ceil(self.calibrated_lists.max(1))
+    }
+
+    /// Whether a list should be looked at, split or dissolved.
     pub(crate) fn wants_reshaping(&self, bounds: ListBounds) -> bool {
-        let small = |list: &LiveList| list.live_rows < bounds.rows_min && self.lists.len() > 1;
-        self.lists.iter().any(|list| list.wants_split(bounds) || small(list))
+        self.lists.iter().any(|list| match list.live_rows < bounds.rows_min {
+            true => self.lists.len() > 1,
+            false => list.is_due() || list.wants_split(bounds),
+        })
     }
 
     pub(crate) fn version(&self, list: u32, slot: u32) -> u64 {
         self.lists[list as usize].list.versions[slot as usize]
     }
 
-    /// Filed rows, at least a tenth as many as were trained on, lie much farther from their centroids than those did.
-    pub(crate) fn has_drifted(&self) -> bool {
-        self.drift() > DRIFT_MAX && self.filed_rows * 10 >= self.rows_at_training
+    /// The lists are in shape, and yet rows lie much farther from their centroids than those of training did: what is common to
+    /// all lists, the codebook first of all, is not made for such rows.
+    pub(crate) fn has_drifted(&self, bounds: ListBounds) -> bool {
+        !self.wants_reshaping(bounds) && self.drift() > DRIFT_MAX
     }
 }

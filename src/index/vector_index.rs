@@ -150,7 +150,7 @@ impl VectorIndex {
             lists: trained.lists.len(),
             dead_rows: trained.lists.iter().map(LiveList::dead_rows).sum(),
             drift: trained.drift(),
-            nprobe: setting.nprobe as usize,
+            nprobe: trained.scaled(setting.nprobe as usize),
             candidates: setting.candidates as usize,
             calibrated_recall: setting.recall,
             ..flat
@@ -243,12 +243,12 @@ impl VectorIndex {
         }
         let calibrated = trained.calibration.plan(params.k);
         let candidates = params.candidates.unwrap_or(calibrated.candidates).min(self.len().max(1));
-        let nprobe = params.nprobe.unwrap_or(calibrated.nprobe);
+        let nprobe = params.nprobe.unwrap_or(trained.scaled(calibrated.nprobe));
         trained.view().search(query, Plan { k: params.k, nprobe, candidates }, scratch, hits)
     }
 
-    /// Whether building posting lists would pay: too many rows for a flat index, twice the rows of the last training, or filed
-    /// rows that lie a fifth farther from their centroids. False while a training runs.
+    /// Whether building posting lists would pay: too many rows for a flat index, twice the rows of the last training, or
+    /// rows that lie a fifth farther from their centroids though the lists are in shape. False while a training runs.
     pub fn wants_training(&self) -> bool {
         if self.spec.kind == IndexKind::Flat || self.training {
             return false;
@@ -257,7 +257,7 @@ impl VectorIndex {
             None => self.len() > self.spec.flat_rows_max,
             Some(trained) => {
                 self.len() > GROWTH_MAX * trained.rows_at_training.max(self.spec.flat_rows_max / 2)
-                    || trained.has_drifted()
+                    || trained.has_drifted(self.spec.list_bounds())
             }
         }
     }

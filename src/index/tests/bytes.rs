@@ -78,8 +78,8 @@ fn what_is_no_index_is_refused_by_name() {
     assert_eq!(Sealed::decode(b"").err(), Some(IndexFileError::Magic));
     assert_eq!(Sealed::decode(b"VSIX").err(), Some(IndexFileError::Field { field: "length" }));
     let mut newer = bytes.clone();
-    newer[4] = 2;
-    assert_eq!(Sealed::decode(&newer).err(), Some(IndexFileError::Version { got: 2 }));
+    newer[4] = 3;
+    assert_eq!(Sealed::decode(&newer).err(), Some(IndexFileError::Version { got: 3 }));
     let mut torn = bytes.clone();
     torn[bytes.len() / 2] ^= 1;
     assert!(matches!(Sealed::decode(&torn), Err(IndexFileError::Checksum { .. })));
@@ -94,7 +94,7 @@ proptest! {
     #[test]
     fn garbage_never_panics(garbage in prop::collection::vec(any::<u8>(), 0..400)) {
         prop_assert!(Sealed::decode(&garbage).is_err());
-        let headed: Vec<u8> = b"VSIX\x01\0\0\0".iter().copied().chain(garbage).chain([0; 4]).collect();
+        let headed: Vec<u8> = b"VSIX\x02\0\0\0".iter().copied().chain(garbage).chain([0; 4]).collect();
         let _ = Sealed::decode(&signed(headed));
     }
 

@@ -3,6 +3,7 @@
 mod answers;
 mod bytes;
 mod changes;
+mod reshape;
 
 use super::kernels::{self, Kernels};
 use super::random::SplitMix64;
@@ -38,19 +39,21 @@ struct Generator {
     rng: SplitMix64,
     centres: Vec<Vec<f32>>,
     metric: Metric,
+    /// Of the vectors around their centre.
+    spread: f32,
 }
 
 impl Generator {
     fn new(metric: Metric, dimension: usize, centres: usize, seed: u64) -> Generator {
         let mut rng = SplitMix64::new(seed);
         let centres = (0..centres).map(|_| (0..dimension).map(|_| noise(&mut rng)).collect()).collect();
-        Generator { rng, centres, metric }
+        Generator { rng, centres, metric, spread: 0.6 }
     }
 
     fn vector(&mut self) -> Vec<f32> {
         let centre = self.rng.below(self.centres.len());
         let mut vector: Vec<f32> = self.centres[centre].clone();
-        vector.iter_mut().for_each(|x| *x += 0.6 * noise(&mut self.rng));
+        vector.iter_mut().for_each(|x| *x += self.spread * noise(&mut self.rng));
         if self.metric == Metric::Cosine {
             normalize(&mut vector);
         }
