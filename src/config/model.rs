@@ -119,6 +119,10 @@ pub struct Storage {
 pub struct Index {
     /// Collections up to this many points are searched exactly.
     pub flat_points_max: u64,
+    /// Fresh points compared one by one before they are filed into lists.
+    pub tail_points_max: u64,
+    /// Points a list aims at.
+    pub list_points: u64,
 }
 
 /// The replicated log.
@@ -174,7 +178,7 @@ impl Default for Config {
             cluster: Cluster { name: Name::known("vectorsphere"), node_id: None, zone: None, peers: Vec::new() },
             etcd: Etcd::default(),
             storage: Storage { cache: ByteSize::mib(64), journal_max: ByteSize::mib(64) },
-            index: Index { flat_points_max: 20_000 },
+            index: Index { flat_points_max: 20_000, tail_points_max: 2_048, list_points: 384 },
             raft: Raft { log_bytes_max: ByteSize::mib(16) },
             limits: Limits::default(),
             security: Security::default(),

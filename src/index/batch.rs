@@ -3,7 +3,6 @@
 use super::kernels::Kernels;
 use super::list::PostingList;
 use super::quantizer::{EncodeScratch, Quantizer};
-use crate::types::PointId;
 
 /// Rows a batch holds.
 const BATCH_ROWS: usize = 192;
@@ -11,7 +10,7 @@ const BATCH_ROWS: usize = 192;
 /// Rows waiting to be assigned.
 #[derive(Default)]
 pub(crate) struct Batch {
-    ids: Vec<(PointId, u64)>,
+    ordinals: Vec<u32>,
     raw: Vec<f32>,
     projected: Vec<f32>,
     nearest: Vec<u32>,
@@ -21,7 +20,7 @@ pub(crate) struct Batch {
 /// A row and the list it belongs to.
 pub(crate) struct AssignedRow<'a> {
     pub(crate) list: usize,
-    row: (PointId, u64, &'a [f32]),
+    row: (u32, &'a [f32]),
     projected: &'a [f32],
     quantizer: &'a Quantizer,
     scratch: &'a mut EncodeScratch,
@@ -30,15 +29,15 @@ pub(crate) struct AssignedRow<'a> {
 
 impl Batch {
     pub(crate) fn len(&self) -> usize {
-        self.ids.len()
+        self.ordinals.len()
     }
 
     pub(crate) fn is_full(&self) -> bool {
         self.len() >= BATCH_ROWS
     }
 
-    pub(crate) fn add(&mut self, id: PointId, version: u64, row: &[f32]) {
-        self.ids.push((id, version));
+    pub(crate) fn add(&mut self, ordinal: u32, row: &[f32]) {
+        self.ordinals.push(ordinal);
         self.raw.extend_from_slice(row);
     }
 
@@ -49,14 +48,14 @@ impl Batch {
         for (raw, projected) in self.raw.chunks_exact(d).zip(self.projected.chunks_exact_mut(d)) {
             quantizer.project_row(raw, projected, kernels);
         }
-        self.nearest.resize(self.ids.len(), 0);
+        self.nearest.resize(self.ordinals.len(), 0);
         (kernels.assign)(&quantizer.panels, &self.projected, &mut self.nearest);
         let rows = self.raw.chunks_exact(d).zip(self.projected.chunks_exact(d));
-        for ((&(id, version), &list), (raw, projected)) in self.ids.iter().zip(&self.nearest).zip(rows) {
+        for ((&ordinal, &list), (raw, projected)) in self.ordinals.iter().zip(&self.nearest).zip(rows) {
             let scratch = &mut self.scratch;
-            place(AssignedRow { list: list as usize, row: (id, version, raw), projected, quantizer, scratch, kernels });
+            place(AssignedRow { list: list as usize, row: (ordinal, raw), projected, quantizer, scratch, kernels });
         }
-        self.ids.clear();
+        self.ordinals.clear();
         self.raw.clear();
     }
 }

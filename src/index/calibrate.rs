@@ -5,7 +5,7 @@
 use super::distance;
 use super::kernels::Kernels;
 use super::list::LiveList;
-use super::quantizer::Quantizer;
+use super::points::Points;
 use super::search::{Lists, Plan, Scratch};
 use super::spec::SearchStats;
 use crate::types::{Metric, PointId};
@@ -53,16 +53,10 @@ impl Calibration {
     }
 
     /// Chooses by trial on the lists.
-    pub(crate) fn choose(
-        quantizer: &Quantizer,
-        lists: &[LiveList],
-        truth: &GroundTruth,
-        target: f32,
-        kernels: &'static Kernels,
-    ) -> Calibration {
+    pub(crate) fn choose(lists: Lists<'_>, truth: &GroundTruth, target: f32, kernels: &'static Kernels) -> Calibration {
         let scratch = Scratch::with_kernels(kernels);
-        let home = truth.homes(lists);
-        let mut trial = Trial { lists: Lists { quantizer, lists }, truth, home, target, scratch };
+        let home = truth.homes(lists.points, lists.lists);
+        let mut trial = Trial { lists, truth, home, target, scratch };
         Calibration { settings: CALIBRATED_K.map(|k| trial.choose(k)) }
     }
 }
@@ -261,12 +255,12 @@ impl GroundTruth {
     }
 
     /// The list of each true neighbour.
-    fn homes(&self, lists: &[LiveList]) -> BTreeMap<PointId, u32> {
+    fn homes(&self, points: &Points, lists: &[LiveList]) -> BTreeMap<PointId, u32> {
         let mut homes: BTreeMap<PointId, u32> =
             self.queries.iter().flat_map(|q| &q.nearest).map(|(_, id)| (*id, 0)).collect();
         for (i, list) in lists.iter().enumerate() {
-            for id in &list.list.ids {
-                if let Some(home) = homes.get_mut(id) {
+            for id in list.list.ordinals.iter().filter_map(|&ordinal| points.id(ordinal)) {
+                if let Some(home) = homes.get_mut(&id) {
                     *home = i as u32;
                 }
             }

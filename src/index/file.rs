@@ -1,19 +1,19 @@
 //! The bytes of a [`Sealed`]: little-endian, with magic, version and a CRC-32C at the end. Reading never panics and never allocates
 //! more than the bytes it was given announce. Called by `shard`, which writes and reads the file.
 //!
-//! Layout: `VSIX`, version; metric, subspace width (0: IVF-Flat), dimension, lists, whether rotated (u32 each); mean residual (f32);
-//! settings; mean, signs, centroids, words (f32 each); each list: rows u32, inherited error (f32), sum of squared residuals (f64), live words, ids (17 bytes each), versions (u64 each),
-//! then codes, factors and int8 records, or f32 rows; CRC-32C of all before.
+//! Layout: `VSIX`, version; metric, subspace width (0: IVF-Flat), dimension, lists, whether rotated (u32 each); mean residual and
+//! unit of the factors (f32 each); settings; mean, signs, centroids, words (f32 each); each list: rows u32,
+//! inherited error (f32), sum of squared residuals (f64), live words, ordinals (u32 each), then code blocks and int8 records, or f32 rows; CRC-32C of all before.
 
 use super::calibrate::{CALIBRATED_K, Calibration, Setting};
-use super::kernels::{self, BLOCK_ROWS, PAIR_BYTES, SUBSPACE_CODES};
+use super::kernels::{self, BLOCK_ROWS, SUBSPACE_CODES, block_bytes};
 use super::list::{CodedRows, LiveList, PostingList, RECORD_HEAD, Rows};
 use super::product::Codebook;
-use super::quantizer::{Quantizer, QuantizerParts};
+use super::quantizer::{FactorUnits, Quantizer, QuantizerParts};
 use super::rotation::Rotation;
 use super::sealed::Sealed;
 use crate::mutants::mutant;
-use crate::types::{Metric, PointId};
+use crate::types::Metric;
 use std::sync::Arc;
 
 const MAGIC: [u8; 4] = *b"VSIX";
@@ -60,7 +60,7 @@ impl Sealed {
         w.u32(q.dimension as u32);
         w.u32(q.lists() as u32);
         w.u32(u32::from(!q.rotation.signs.is_empty()));
-        w.f32s(&[q.residual_mean]);
+        w.f32s(&[q.residual_mean, q.units.length]);
         for setting in &self.calibration.settings {
             w.u32(setting.nprobe);
             w.u32(setting.candidates);
@@ -95,7 +95,7 @@ impl Sealed {
     }
 }
 
-const fn field(field: &'static str) -> IndexFileError {
+pub(crate) const fn field(field: &'static str) -> IndexFileError {
     IndexFileError::Field { field }
 }
 
@@ -116,13 +116,11 @@ impl Writer {
         self.f32s(&[list.inherited_error]);
         self.0.extend(list.residual_sum.to_le_bytes());
         live.live.iter().for_each(|&word| self.u32(word));
-        list.ids.iter().for_each(|id| self.0.extend(id.to_key()));
-        list.versions.iter().for_each(|v| self.0.extend(v.to_le_bytes()));
+        list.ordinals.iter().for_each(|&ordinal| self.u32(ordinal));
         match &list.rows {
             Rows::Exact(vectors) => self.f32s(vectors),
             Rows::Coded(rows) => {
-                self.0.extend(&rows.codes);
-                self.f32s(&rows.factors);
+                self.0.extend(&rows.blocks);
                 self.0.extend(&rows.records);
             }
         }
@@ -164,6 +162,10 @@ impl<'a> Reader<'a> {
             return Err(field("dimension, lists, rotation or subspace width"));
         }
         let residual_mean = self.f32s(1, "mean residual")?[0];
+        let units = FactorUnits { length: self.f32s(1, "unit of the factors")?[0] };
+        if !units.is_valid() {
+            return Err(field("unit of the factors"));
+        }
         let calibration = self.calibration()?;
         let mean = self.f32s(dimension, "mean")?;
         let signs = self.f32s(2 * dimension * rotated as usize, "signs")?;
@@ -179,7 +181,7 @@ impl<'a> Reader<'a> {
         if !self.0.is_empty() || !rotation.fits(dimension) {
             return Err(field("length"));
         }
-        let parts = QuantizerParts { metric, dimension, mean, rotation, centroids, codebook, residual_mean };
+        let parts = QuantizerParts { metric, dimension, mean, rotation, centroids, codebook, units, residual_mean };
         Ok(Sealed { quantizer: Arc::new(Quantizer::new(parts, kernels::active())), lists, calibration })
     }
 
@@ -218,21 +220,18 @@ impl<'a> Reader<'a> {
         if beyond != 0 && live.last().is_some_and(|word| word >> beyond != 0) {
             return Err(field("live bits"));
         }
-        let keys = self.take(rows, PointId::KEY_LEN, "ids")?.chunks_exact(PointId::KEY_LEN);
-        let ids: Vec<PointId> = keys.map(|key| PointId::from_key(key).ok_or(field("ids"))).collect::<Result<_, _>>()?;
-        let versions = self.take(rows, 8, "versions")?.chunks_exact(8);
-        let versions = versions.map(|c| u64::from_le_bytes(c.try_into().unwrap_or_default())).collect();
+        let ordinals = self.u32s(rows, "ordinals")?;
         let numbers = rows.checked_mul(dimension).ok_or(field("rows of a list"))?;
         let rows = match pairs {
             None => Rows::Exact(self.f32s(numbers, "vectors")?),
             Some(pairs) => Rows::Coded(CodedRows {
                 pairs,
-                codes: self.take(blocks, pairs * PAIR_BYTES, "codes")?.to_vec(),
-                factors: self.f32s(blocks * 2 * BLOCK_ROWS, "factors")?,
+                blocks: self.take(blocks, block_bytes(pairs), "code blocks")?.to_vec(),
                 records: self.take(rows, RECORD_HEAD + dimension, "int8 rows")?.to_vec(),
             }),
         };
         let live_rows = live.iter().map(|word| word.count_ones() as usize).sum();
-        Ok(LiveList { list: Arc::new(PostingList { ids, versions, rows, inherited_error, residual_sum }), live, live_rows, unparted_rows: 0, changed_rows: live_rows })
+        let list = PostingList { ordinals, rows, inherited_error, residual_sum };
+        Ok(LiveList { list: Arc::new(list), live, live_rows, unparted_rows: 0, changed_rows: live_rows })
     }
 }

@@ -4,8 +4,9 @@
 use super::batch::Batch;
 use super::kernels::Kernels;
 use super::list::LiveList;
+use super::locations::Location;
 use super::quantizer::Quantizer;
-use super::rearrange::{ChangedList, Location, Rearranged};
+use super::rearrange::{ChangedList, Rearranged};
 use super::tail::{Chunk, TailSlot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -38,7 +39,7 @@ impl FilingJob {
             for slot in chunk.live_slots() {
                 let d = self.quantizer.dimension;
                 let vector = &chunk.rows.vectors[slot * d..(slot + 1) * d];
-                batch.add(chunk.rows.ids[slot], chunk.rows.versions[slot], vector);
+                batch.add(chunk.rows.ordinals[slot], vector);
                 origins.push(Location::Tail(TailSlot { chunk: *number, slot: slot as u32 }));
                 if batch.is_full() {
                     self.flush(&mut batch, &mut origins, &mut open);
@@ -54,6 +55,8 @@ impl FilingJob {
             quantizer: self.quantizer,
             changed,
             sound: Vec::new(),
+            renewed_lists: 0,
+            dissolved_lists: 0,
         }
     }
 

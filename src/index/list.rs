@@ -2,15 +2,14 @@
 //! one live bit a row. Rows are only ever appended, so a row's slot never changes until a list is compacted.
 //! Called by `train`, `filing`, `search`, `file` and `vector_index`.
 
-use super::kernels::{BLOCK_ROWS, PAIR_BYTES};
-use crate::types::PointId;
+use super::kernels::{BLOCK_ROWS, PAIR_BYTES, block_bytes};
 use std::sync::Arc;
 
 /// The rows of one list, in slot order.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PostingList {
-    pub(crate) ids: Vec<PointId>,
-    pub(crate) versions: Vec<u64>,
+    /// The point of each row, meaningful while the row is live.
+    pub(crate) ordinals: Vec<u32>,
     pub(crate) rows: Rows,
     /// The most by which a number of a row may be off beyond the rounding of its own record: what rows that came from other lists
     /// brought along. 0 where every row was encoded from f32.
@@ -30,11 +29,10 @@ pub(crate) enum Rows {
 /// Rows of IVF-PQ.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct CodedRows {
-    /// Pairs of subspaces; `pairs · 32` bytes a block (layout: `kernels::ScanInput`).
+    /// Pairs of subspaces.
     pub(crate) pairs: usize,
-    pub(crate) codes: Vec<u8>,
-    /// 64 a block: scales of the estimate, then addends.
-    pub(crate) factors: Vec<f32>,
+    /// Blocks of 32 rows: codes, then factors of the estimate (layout: `kernels::ScanInput`).
+    pub(crate) blocks: Vec<u8>,
     /// The residuals in int8, a record of `8 + d` bytes a row: step and addend (f32, little-endian), then the numbers. One
     /// record, so that a re-rank misses the cache once.
     pub(crate) records: Vec<u8>,
@@ -57,8 +55,9 @@ pub(crate) const RECORD_HEAD: usize = 8;
 pub(crate) struct EncodedRow {
     /// One code a byte.
     pub(crate) codes: Vec<u8>,
-    pub(crate) scale: f32,
-    pub(crate) add: f32,
+    /// Factors of the estimate, in half precision (units: `quantizer::FactorUnits`).
+    pub(crate) scale: u16,
+    pub(crate) add: u16,
     /// The bits of int8 numbers.
     pub(crate) bytes: Vec<u8>,
     pub(crate) byte_step: f32,
@@ -68,11 +67,11 @@ pub(crate) struct EncodedRow {
 impl PostingList {
     pub(crate) fn coded(pairs: usize) -> PostingList {
         let rows = Rows::Coded(CodedRows { pairs, ..CodedRows::default() });
-        PostingList { ids: Vec::new(), versions: Vec::new(), rows, inherited_error: 0.0, residual_sum: 0.0 }
+        PostingList { ordinals: Vec::new(), rows, inherited_error: 0.0, residual_sum: 0.0 }
     }
 
     pub(crate) fn exact() -> PostingList {
-        PostingList { ids: Vec::new(), versions: Vec::new(), rows: Rows::Exact(Vec::new()), inherited_error: 0.0, residual_sum: 0.0 }
+        PostingList { ordinals: Vec::new(), rows: Rows::Exact(Vec::new()), inherited_error: 0.0, residual_sum: 0.0 }
     }
 
     /// A list of the same form without rows.
@@ -84,20 +83,18 @@ impl PostingList {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.ids.len()
+        self.ordinals.len()
     }
 
-    pub(crate) fn push_coded(&mut self, id: PointId, version: u64, row: &EncodedRow) {
+    pub(crate) fn push_coded(&mut self, ordinal: u32, row: &EncodedRow) {
         let slot = self.len();
-        self.ids.push(id);
-        self.versions.push(version);
+        self.ordinals.push(ordinal);
         let Rows::Coded(rows) = &mut self.rows else { unreachable!("a coded row goes to a coded list") };
         rows.push(slot, row);
     }
 
-    pub(crate) fn push_exact(&mut self, id: PointId, version: u64, vector: &[f32]) {
-        self.ids.push(id);
-        self.versions.push(version);
+    pub(crate) fn push_exact(&mut self, ordinal: u32, vector: &[f32]) {
+        self.ordinals.push(ordinal);
         let Rows::Exact(vectors) = &mut self.rows else { unreachable!("an f32 row goes to an f32 list") };
         vectors.extend_from_slice(vector);
     }
@@ -107,10 +104,10 @@ impl PostingList {
         self.inherited_error = self.inherited_error.max(other.inherited_error);
         self.residual_sum += other.residual_mean();
         match &other.rows {
-            Rows::Coded(rows) => self.push_coded(other.ids[slot], other.versions[slot], &rows.row(slot, dimension)),
+            Rows::Coded(rows) => self.push_coded(other.ordinals[slot], &rows.row(slot, dimension)),
             Rows::Exact(vectors) => {
                 let vector = &vectors[slot * dimension..(slot + 1) * dimension];
-                self.push_exact(other.ids[slot], other.versions[slot], vector);
+                self.push_exact(other.ordinals[slot], vector);
             }
         }
     }
@@ -122,12 +119,10 @@ impl PostingList {
 
     /// Gives back the room that appending left over.
     pub(crate) fn shrink(&mut self) {
-        self.ids.shrink_to_fit();
-        self.versions.shrink_to_fit();
+        self.ordinals.shrink_to_fit();
         match &mut self.rows {
             Rows::Coded(rows) => {
-                rows.codes.shrink_to_fit();
-                rows.factors.shrink_to_fit();
+                rows.blocks.shrink_to_fit();
                 rows.records.shrink_to_fit();
             }
             Rows::Exact(vectors) => vectors.shrink_to_fit(),
@@ -136,26 +131,26 @@ impl PostingList {
 
     pub(crate) fn memory_bytes(&self) -> usize {
         let content = match &self.rows {
-            Rows::Coded(r) => r.codes.capacity() + r.factors.capacity() * 4 + r.records.capacity(),
+            Rows::Coded(r) => r.blocks.capacity() + r.records.capacity(),
             Rows::Exact(vectors) => vectors.capacity() * 4,
         };
-        content + self.ids.capacity() * size_of::<PointId>() + self.versions.capacity() * 8 + size_of::<PostingList>()
+        content + self.ordinals.capacity() * 4 + size_of::<PostingList>()
     }
 }
 
 impl CodedRows {
     fn push(&mut self, slot: usize, row: &EncodedRow) {
-        let (block, in_block) = (slot / BLOCK_ROWS, slot % BLOCK_ROWS);
-        if in_block == 0 {
-            self.codes.resize((block + 1) * self.pairs * PAIR_BYTES, 0);
-            self.factors.resize((block + 1) * 2 * BLOCK_ROWS, 0.0);
+        if slot.is_multiple_of(BLOCK_ROWS) {
+            let block = slot / BLOCK_ROWS;
+            self.blocks.resize((block + 1) * block_bytes(self.pairs), 0);
         }
         for (subspace, &code) in row.codes.iter().enumerate() {
             let (at, shift) = self.nibble(slot, subspace);
-            self.codes[at] |= code << shift;
+            self.blocks[at] |= code << shift;
         }
-        self.factors[block * 2 * BLOCK_ROWS + in_block] = row.scale;
-        self.factors[block * 2 * BLOCK_ROWS + BLOCK_ROWS + in_block] = row.add;
+        let [scale_at, add_at] = self.factors_at(slot);
+        self.blocks[scale_at..scale_at + 2].copy_from_slice(&row.scale.to_le_bytes());
+        self.blocks[add_at..add_at + 2].copy_from_slice(&row.add.to_le_bytes());
         self.records.extend(row.byte_step.to_le_bytes());
         self.records.extend(row.byte_add.to_le_bytes());
         self.records.extend_from_slice(&row.bytes);
@@ -165,8 +160,14 @@ impl CodedRows {
     fn nibble(&self, slot: usize, subspace: usize) -> (usize, u32) {
         let (block, row) = (slot / BLOCK_ROWS, slot % BLOCK_ROWS);
         let byte = 2 * (row % 8) + row / 8 % 2;
-        let at = (block * self.pairs + subspace / 2) * PAIR_BYTES + subspace % 2 * 16 + byte;
+        let at = block * block_bytes(self.pairs) + subspace / 2 * PAIR_BYTES + subspace % 2 * 16 + byte;
         (at, if row >= 16 { 4 } else { 0 })
+    }
+
+    /// Where a row's scale and addend begin.
+    fn factors_at(&self, slot: usize) -> [usize; 2] {
+        let factors = slot / BLOCK_ROWS * block_bytes(self.pairs) + self.pairs * PAIR_BYTES;
+        [0, BLOCK_ROWS].map(|first| factors + 2 * (first + slot % BLOCK_ROWS))
     }
 
     /// The int8 row of a slot.
@@ -183,15 +184,15 @@ impl CodedRows {
 
     fn row(&self, slot: usize, dimension: usize) -> EncodedRow {
         let byte_row = self.byte_row(slot, dimension);
-        let (block, in_block) = (slot / BLOCK_ROWS, slot % BLOCK_ROWS);
         let code = |subspace| {
             let (at, shift) = self.nibble(slot, subspace);
-            self.codes[at] >> shift & 15
+            self.blocks[at] >> shift & 15
         };
+        let [scale, add] = self.factors_at(slot).map(|at| u16::from_le_bytes([self.blocks[at], self.blocks[at + 1]]));
         EncodedRow {
             codes: (0..2 * self.pairs).map(code).collect(),
-            scale: self.factors[block * 2 * BLOCK_ROWS + in_block],
-            add: self.factors[block * 2 * BLOCK_ROWS + BLOCK_ROWS + in_block],
+            scale,
+            add,
             bytes: byte_row.bytes.to_vec(),
             byte_step: byte_row.step,
             byte_add: byte_row.add,
@@ -228,11 +229,6 @@ impl LiveList {
 
     pub(crate) fn is_live(&self, slot: usize) -> bool {
         self.live[slot / BLOCK_ROWS] >> (slot % BLOCK_ROWS) & 1 == 1
-    }
-
-    /// Whether the slot is live and holds this id.
-    pub(crate) fn holds(&self, slot: usize, id: PointId) -> bool {
-        self.list.ids.get(slot) == Some(&id) && self.is_live(slot)
     }
 
     /// Takes other rows, of which the first `kept` are the present ones; all others are dead.

@@ -2,8 +2,8 @@
 //! clock, thread or I/O; chance comes from a seed. The same rows, seed and queries give the same bytes and answers on every CPU.
 //!
 //! A [`VectorIndex`] is a flat tail of f32 rows and, once trained, immutable posting lists with live bits. An upsert lands in the
-//! tail and is found by the next search. [`train`] builds lists from a consistent view, [`FilingJob::run`] moves the tail's rows
-//! into them, [`ReshapeJob::run`] keeps them of a size; all run off the caller's lock and are then installed. A search ranks the lists, scans 4-bit codes with one look-up
+//! tail and is found by the next search. Rows go by ordinal, which [`Points`] gives to ids. [`train`] builds lists from a consistent view, [`FilingJob::run`] moves the tail's rows
+//! into them, [`ReshapeJob::run`] keeps the lists in shape; all run off the caller's lock and are then installed. A search ranks the lists, scans 4-bit codes with one look-up
 //! table, re-ranks candidates in int8, and leaves the f32 re-score to the caller, who has the vectors.
 //!
 //! Called by `shard`. [`distance`] is the one exact distance of the system.
@@ -16,6 +16,8 @@ mod filing;
 pub mod kernels;
 mod kmeans;
 mod list;
+mod locations;
+mod points;
 mod product;
 mod quantizer;
 mod random;
@@ -37,15 +39,16 @@ mod tests;
 pub use distance::{distance, normalize};
 pub use file::IndexFileError;
 pub use filing::FilingJob;
+pub use points::Points;
 pub use rearrange::Rearranged;
 pub use reshape::ReshapeJob;
 pub use sealed::Sealed;
 pub use search::Scratch;
 pub use spec::{Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchStats};
-pub use train::{RowSource, RowVisitor, SourceError, TrainError, train};
+pub use train::{Built, RowSource, RowVisitor, SourceError, TrainError, train};
 pub use vector_index::{InstallError, Installed, VectorIndex};
 
-/// The name of the kernels in use: `scalar` or `avx2`.
+/// The name of the kernels in use: `scalar`, `avx2` or `avx512`.
 pub fn active_simd() -> &'static str {
     kernels::active().name
 }

@@ -81,8 +81,8 @@ impl Codebook {
         }
     }
 
-    /// Fills the table with the inner products of `query` and every codeword. The step is the finest at which any four
-    /// consecutive pairs' entries of one parity fit a u8 sum.
+    /// Fills the table with the inner products of `query` and every codeword. The step is the finest at which the four entries
+    /// that a scan sums in u8 always fit (see `kernels::ScanInput`).
     pub(crate) fn look_up(&self, query: &[f32], table: &mut LookupTable, kernels: &Kernels) {
         let padded = self.pairs() * 2;
         table.exact.clear();
@@ -110,8 +110,8 @@ impl LookupTable {
     fn quantise(&mut self) {
         let mut largest = 0f32;
         for group in self.ranges.chunks(2 * GROUP_PAIRS) {
-            for parity in 0..2 {
-                let sum: f32 = group.iter().skip(parity).step_by(2).fold(0.0, |sum, range| sum + range);
+            for lane in 0..4 {
+                let sum: f32 = group.iter().skip(lane).step_by(4).fold(0.0, |sum, range| sum + range);
                 largest = if sum > largest { sum } else { largest };
             }
         }
@@ -194,9 +194,9 @@ mod tests {
             assert!((estimate - (kernels.dot)(query, &decoded)).abs() < 3.0 * table.step, "{estimate}");
         }
         for group in table.entries.chunks(GROUP_PAIRS * PAIR_BYTES) {
-            for parity in 0..2 {
-                let most = |pair: &[u8]| u32::from(*pair[parity * 16..parity * 16 + 16].iter().max().unwrap());
-                assert!(group.chunks(PAIR_BYTES).map(most).sum::<u32>() <= 255);
+            for lane in 0..4 {
+                let most = |entries: &[u8]| u32::from(*entries.iter().max().unwrap());
+                assert!(group.chunks(SUBSPACE_CODES).skip(lane).step_by(4).map(most).sum::<u32>() <= 255);
             }
         }
     }

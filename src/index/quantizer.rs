@@ -3,15 +3,12 @@
 //! (the unbiased form of RaBitQ, Gao and Long 2024, on a trained codebook), so that one look-up table serves all lists.
 //! Called by `train`, `filing`, `search` and `file`.
 
-use super::kernels::{Kernels, Panels};
+use super::kernels::{Kernels, Panels, ROUND_SIGNED, half};
 use super::list::{EncodedRow, PostingList, Rows};
 use super::product::Codebook;
 use super::rotation::Rotation;
 use super::spec::{IndexKind, IndexSpec};
-use crate::types::{Metric, PointId};
-
-/// Adding it to a number of [−2^21, 2^21] rounds half to even and leaves the integer, in two's complement, in the low bits.
-pub(crate) const ROUND_SIGNED: f32 = 12_582_912.0;
+use crate::types::Metric;
 
 /// The most by which rounding to int8 moves a number, in steps: a half, and what f32 adds to it.
 pub(crate) const HALF_STEP: f32 = 0.5001;
@@ -30,8 +27,37 @@ pub(crate) struct Quantizer {
     pub(crate) rank_base: Vec<f32>,
     /// None in IVF-Flat.
     pub(crate) codebook: Option<Codebook>,
+    pub(crate) units: FactorUnits,
     /// Mean squared residual of the rows it was built with.
     pub(crate) residual_mean: f32,
+}
+
+/// What the rows' factors are counted in, so that half precision holds them whatever the vectors' lengths are: scales in
+/// `length`, addends in `length²`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct FactorUnits {
+    /// A power of two.
+    pub(crate) length: f32,
+}
+
+impl FactorUnits {
+    /// For rows of this mean squared residual.
+    pub(crate) fn new(residual_mean: f32) -> FactorUnits {
+        const EXPONENT: u32 = 0x7f80_0000;
+        let length = f32::from_bits(residual_mean.sqrt().to_bits() & EXPONENT);
+        let units = FactorUnits { length };
+        if units.is_valid() { units } else { FactorUnits { length: 1.0 } }
+    }
+
+    /// Whether dividing by them is exact (but for sums that overflow anyway).
+    pub(crate) fn is_valid(self) -> bool {
+        let power_of_two = self.length.to_bits() & 0x807f_ffff == 0;
+        power_of_two && (1e-15..=1e15).contains(&self.length)
+    }
+
+    pub(crate) fn square(self) -> f32 {
+        self.length * self.length
+    }
 }
 
 /// The trained parts of a quantizer.
@@ -42,6 +68,7 @@ pub(crate) struct QuantizerParts {
     pub(crate) rotation: Rotation,
     pub(crate) centroids: Vec<f32>,
     pub(crate) codebook: Option<Codebook>,
+    pub(crate) units: FactorUnits,
     pub(crate) residual_mean: f32,
 }
 
@@ -56,13 +83,13 @@ pub(crate) struct EncodeScratch {
 
 impl Quantizer {
     pub(crate) fn new(parts: QuantizerParts, kernels: &Kernels) -> Quantizer {
-        let QuantizerParts { metric, dimension, mean, rotation, centroids, codebook, residual_mean } = parts;
+        let QuantizerParts { metric, dimension, mean, rotation, centroids, codebook, units, residual_mean } = parts;
         let panels = Panels::new(&centroids, dimension, kernels);
         let mut rank_base = panels.norms.clone();
         if metric == Metric::Dot {
             rank_base[..panels.columns].fill(0.0);
         }
-        Quantizer { metric, dimension, mean, rotation, centroids, panels, rank_base, codebook, residual_mean }
+        Quantizer { metric, dimension, mean, rotation, centroids, panels, rank_base, codebook, units, residual_mean }
     }
 
     pub(crate) fn kind(&self) -> IndexKind {
@@ -143,6 +170,7 @@ impl Quantizer {
             rotation: self.rotation.clone(),
             centroids,
             codebook: self.codebook.clone(),
+            units: self.units,
             residual_mean: self.residual_mean,
         };
         Quantizer::new(parts, kernels)
@@ -183,7 +211,7 @@ impl Quantizer {
     /// Appends a row to its list; returns its squared residual. `projected` as [`Quantizer::project_row`] gave it.
     pub(crate) fn push(
         &self,
-        (id, version, raw): (PointId, u64, &[f32]),
+        (ordinal, raw): (u32, &[f32]),
         projected: &[f32],
         (list, rows): (usize, &mut PostingList),
         scratch: &mut EncodeScratch,
@@ -191,10 +219,10 @@ impl Quantizer {
     ) -> f32 {
         let square = self.residual(projected, list, scratch, kernels);
         match &self.codebook {
-            None => rows.push_exact(id, version, raw),
+            None => rows.push_exact(ordinal, raw),
             Some(codebook) => {
                 self.encode(codebook, self.lack(raw, kernels), list, square, scratch, kernels);
-                rows.push_coded(id, version, &scratch.row);
+                rows.push_coded(ordinal, &scratch.row);
             }
         }
         rows.residual_sum += f64::from(square);
@@ -210,18 +238,18 @@ impl Quantizer {
         scratch: &mut EncodeScratch,
         kernels: &Kernels,
     ) {
-        let (id, version) = (old.ids[slot], old.versions[slot]);
+        let ordinal = old.ordinals[slot];
         let square = self.residual(projected, list, scratch, kernels);
         rows.residual_sum += f64::from(square);
         match (&old.rows, &self.codebook) {
             (Rows::Coded(coded), Some(codebook)) => {
                 self.encode(codebook, lack, list, square, scratch, kernels);
-                rows.push_coded(id, version, &scratch.row);
+                rows.push_coded(ordinal, &scratch.row);
                 let rounding = coded.byte_row(slot, self.dimension).step * HALF_STEP;
                 rows.inherited_error = rows.inherited_error.max(old.inherited_error + rounding);
             }
             (Rows::Exact(vectors), _) => {
-                rows.push_exact(id, version, &vectors[slot * self.dimension..(slot + 1) * self.dimension]);
+                rows.push_exact(ordinal, &vectors[slot * self.dimension..(slot + 1) * self.dimension]);
             }
             (Rows::Coded(_), None) => unreachable!("a coded row has a codebook"),
         }
@@ -255,11 +283,13 @@ impl Quantizer {
         let aligned = (kernels.dot)(residual, decoded);
         let gain = if aligned > 0.0 { square / aligned } else { 0.0 };
         let centroid = self.centroid(list);
-        row.scale = self.product_factor() * gain;
-        row.byte_step = to_bytes(residual, &mut row.bytes);
-        (row.add, row.byte_add) = (0.0, 0.0);
+        row.scale = half::from_f32(self.product_factor() * gain / self.units.length);
+        row.bytes.resize(self.dimension, 0);
+        row.byte_step = (kernels.to_bytes)(residual, &mut row.bytes);
+        (row.add, row.byte_add) = (half::from_f32(0.0), 0.0);
         if self.metric != Metric::Dot {
-            row.add = square + 2.0 * gain * (kernels.dot)(centroid, decoded) + lack;
+            let add = square + 2.0 * gain * (kernels.dot)(centroid, decoded) + lack;
+            row.add = half::from_f32(add / self.units.square());
             decoded.iter_mut().zip(&row.bytes).for_each(|(r, &b)| *r = f32::from(b as i8) * row.byte_step);
             row.byte_add = (kernels.dot)(decoded, decoded) + 2.0 * (kernels.dot)(centroid, decoded) + lack;
         }
@@ -275,19 +305,6 @@ impl Quantizer {
         let floats = self.mean.len() + self.rotation.signs.len() + self.centroids.len() + words;
         4 * (floats + self.panels.data.len() + self.panels.norms.len() + self.rank_base.len())
     }
-}
-
-/// Rounds `values / step` to the bits of int8 numbers, `step` such that the largest is ±127; returns `step` (0 for zeros).
-pub(crate) fn to_bytes(values: &[f32], bytes: &mut Vec<u8>) -> f32 {
-    let largest = values.iter().fold(0f32, |m, v| if v.abs() > m { v.abs() } else { m });
-    bytes.clear();
-    if largest == 0.0 || !(127.0 / largest).is_finite() || !largest.is_finite() {
-        bytes.resize(values.len(), 0);
-        return 0.0;
-    }
-    let scale = 127.0 / largest;
-    bytes.extend(values.iter().map(|v| (v * scale + ROUND_SIGNED).to_bits() as u8));
-    largest / 127.0
 }
 
 /// Rounds a query to i16 such that its product with any int8 row fits an i32; returns the step.
@@ -309,15 +326,16 @@ pub(crate) fn quantise_query(query: &[f32], out: &mut Vec<i16>) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::index::kernels;
 
     #[test]
     fn bytes_round_to_nearest() {
-        let mut bytes = Vec::new();
-        let step = to_bytes(&[1.0, -0.5, 0.0, 0.25], &mut bytes);
-        assert_eq!(bytes.iter().map(|&b| b as i8).collect::<Vec<_>>(), [127, -64, 0, 32]);
-        assert_eq!(step, 1.0 / 127.0);
-        assert_eq!(to_bytes(&[0.0; 3], &mut bytes), 0.0);
-        assert_eq!(bytes, [0; 3]);
+        let to_bytes = kernels::active().to_bytes;
+        let mut bytes = [0; 4];
+        assert_eq!(to_bytes(&[1.0, -0.5, 0.0, 0.25], &mut bytes), 1.0 / 127.0);
+        assert_eq!(bytes.map(|b| b as i8), [127, -64, 0, 32]);
+        assert_eq!(to_bytes(&[0.0; 4], &mut bytes), 0.0);
+        assert_eq!(bytes, [0; 4]);
     }
 
     #[test]

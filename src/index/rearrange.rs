@@ -2,18 +2,10 @@
 //! moved, not the rows held. Made by `filing` and `reshape`, installed by `vector_index`.
 
 use super::list::{LiveList, PostingList};
+use super::locations::Location;
 use super::quantizer::Quantizer;
-use super::tail::TailSlot;
-use crate::types::PointId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-
-/// Where a live row is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Location {
-    Tail(TailSlot),
-    List { list: u32, slot: u32 },
-}
 
 /// The outcome of a [`super::FilingJob`] or [`super::ReshapeJob`]. Valid for the index it was taken from until lists are changed
 /// otherwise.
@@ -26,12 +18,26 @@ pub struct Rearranged {
     pub(crate) changed: Vec<ChangedList>,
     /// Lists that were due to be looked at, and are as they should be.
     pub(crate) sound: Vec<usize>,
+    /// Centroids that were made.
+    pub(crate) renewed_lists: usize,
+    /// Lists that are gone because they were too small.
+    pub(crate) dissolved_lists: usize,
 }
 
 impl Rearranged {
     /// Rows that are elsewhere than they were: what installing it costs.
     pub fn moved_rows(&self) -> usize {
         self.changed.iter().map(|changed| changed.origins.len()).sum()
+    }
+
+    /// Centroids that were made.
+    pub fn renewed_lists(&self) -> usize {
+        self.renewed_lists
+    }
+
+    /// Lists that are gone because they were too small.
+    pub fn dissolved_lists(&self) -> usize {
+        self.dissolved_lists
     }
 
     /// Bytes of the lists that were written to do it.
@@ -98,9 +104,10 @@ impl ChangedList {
         self.rows_mut().shrink();
     }
 
-    /// Slots, ids and origins of the rows that are not where they were.
-    pub(crate) fn moved(&self) -> impl Iterator<Item = (usize, PointId, Location)> + '_ {
+    /// Slots, ordinals and origins of the rows that are not where they were. A row is still current if its ordinal is at its
+    /// origin: places in the tail and, within an epoch, in lists are never used twice.
+    pub(crate) fn moved(&self) -> impl Iterator<Item = (usize, u32, Location)> + '_ {
         let slots = self.kept..self.rows.len();
-        slots.zip(&self.origins).map(|(slot, &origin)| (slot, self.rows.ids[slot], origin))
+        slots.zip(&self.origins).map(|(slot, &origin)| (slot, self.rows.ordinals[slot], origin))
     }
 }

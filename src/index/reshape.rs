@@ -9,9 +9,10 @@
 use super::kernels::{Kernels, Panels};
 use super::kmeans::{Clustering, ListBounds};
 use super::list::LiveList;
+use super::locations::Location;
 use super::quantizer::{EncodeScratch, Quantizer};
 use super::random::SplitMix64;
-use super::rearrange::{ChangedList, Location, Rearranged};
+use super::rearrange::{ChangedList, Rearranged};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -93,6 +94,8 @@ impl ReshapeJob {
             quantizer,
             changed,
             sound: plan.sound,
+            renewed_lists: plan.parts.unparted_rows.len(),
+            dissolved_lists: plan.dissolved.len(),
         }
     }
 

@@ -4,7 +4,6 @@
 use super::calibrate::Calibration;
 use super::list::LiveList;
 use super::quantizer::Quantizer;
-use crate::types::PointId;
 use std::sync::Arc;
 
 /// Posting lists with their quantizer and calibrated settings. Cloning shares the rows.
@@ -26,9 +25,9 @@ impl Sealed {
         self.len() == 0
     }
 
-    /// Ids and versions of the live rows, list by list.
-    pub fn rows(&self) -> impl Iterator<Item = (PointId, u64)> + '_ {
-        self.lists.iter().flat_map(|l| l.live_slots().map(|slot| (l.list.ids[slot], l.list.versions[slot])))
+    /// Ordinals of the live rows, list by list.
+    pub fn ordinals(&self) -> impl Iterator<Item = u32> + '_ {
+        self.lists.iter().flat_map(|l| l.live_slots().map(|slot| l.list.ordinals[slot]))
     }
 
     /// Bytes held.

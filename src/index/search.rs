@@ -4,6 +4,7 @@
 use super::distance;
 use super::kernels::{self, BLOCK_ROWS, Kernels, ScanInput, candidate_estimate, order_bits, prefetch};
 use super::list::{CodedRows, LiveList, Rows};
+use super::points::Points;
 use super::product::LookupTable;
 use super::quantizer::{HALF_STEP, Quantizer, quantise_query};
 use super::spec::{Hit, SearchStats};
@@ -46,6 +47,7 @@ struct Reranked {
 /// The lists and what they are encoded against.
 #[derive(Clone, Copy)]
 pub(crate) struct Lists<'a> {
+    pub(crate) points: &'a Points,
     pub(crate) quantizer: &'a Quantizer,
     pub(crate) lists: &'a [LiveList],
 }
@@ -144,7 +146,7 @@ impl Lists<'_> {
             limit = upper(kth);
         }
         let beyond = |r: &Reranked| r.distance - r.error > limit;
-        hits.extend(scratch.reranked.iter().filter(|r| k > 0 && !beyond(r)).map(|r| self.hit(r)));
+        hits.extend(scratch.reranked.iter().filter(|r| k > 0 && !beyond(r)).filter_map(|r| self.hit(r)));
         stats
     }
 
@@ -191,7 +193,7 @@ impl Lists<'_> {
                 let vector = &vectors[slot * d..(slot + 1) * d];
                 let distance = distance::exact(scratch.kernels, self.quantizer.metric, query, vector);
                 if top.accepts(distance) {
-                    top.push(Hit { id: live.list.ids[slot], version: live.list.versions[slot], distance, exact: true });
+                    top.extend(Hit::of(self.points, live.list.ordinals[slot], distance, true));
                 }
             }
             scanned += live.live_rows;
@@ -200,30 +202,44 @@ impl Lists<'_> {
         scanned
     }
 
+    /// Asks for what is read of each list before its blocks, all lists' at once: three misses for all instead of three for each.
+    fn prefetch_headers(self, probes: &[Probe]) {
+        for probe in probes {
+            prefetch(std::slice::from_ref(&self.lists[probe.list]));
+        }
+        for probe in probes {
+            let live = &self.lists[probe.list];
+            prefetch(std::slice::from_ref(&*live.list));
+            prefetch(&live.live);
+        }
+    }
+
     /// Leaves the `wanted` candidates of least (estimate, position) in `scratch.candidates`; returns the rows scanned.
     fn collect_candidates(self, wanted: usize, scratch: &mut Scratch) -> usize {
         let Scratch { kernels, probes, table, candidates, .. } = scratch;
+        let units = self.quantizer.units;
         let mut held = 0;
         let mut threshold = f32::INFINITY;
         let mut scanned = 0;
         candidates.resize((2 * wanted).max(wanted + 256) + BLOCK_ROWS, 0);
+        self.prefetch_headers(probes);
         for (at, probe) in probes.iter().enumerate() {
             let live = &self.lists[probe.list];
             let Rows::Coded(rows) = &live.list.rows else { continue };
-            if let Some(Rows::Coded(next)) = probes.get(at + 1).map(|next| &self.lists[next.list].list.rows) {
-                // The first blocks; the hardware follows once the scan runs.
-                prefetch(&next.codes[..next.codes.len().min(1024)]);
-                prefetch(&next.factors[..next.factors.len().min(128)]);
-            }
+            let ahead: &[u8] = match probes.get(at + 1).map(|next| &self.lists[next.list].list.rows) {
+                Some(Rows::Coded(next)) => &next.blocks,
+                _ => &[],
+            };
             scanned += live.live_rows;
             let input = ScanInput {
-                codes: &rows.codes,
-                factors: &rows.factors,
+                blocks: &rows.blocks,
+                ahead,
                 live: &live.live,
                 table: &table.entries,
-                table_step: table.step,
-                table_bias: table.bias,
-                base: probe.base,
+                // In the units of the addends; all are powers of two.
+                table_step: table.step / units.length,
+                table_bias: table.bias / units.length,
+                base: probe.base / units.square(),
                 position: probe.position,
             };
             let mut block = 0;
@@ -288,19 +304,18 @@ impl Lists<'_> {
     }
 
     fn nearest_reranked(self, wanted: usize, reranked: &mut Vec<Reranked>, hits: &mut Vec<Hit>) {
-        let id = |r: &Reranked| self.lists[r.list].list.ids[r.slot];
+        let id = |r: &Reranked| self.points.id(self.lists[r.list].list.ordinals[r.slot]);
         if wanted < reranked.len() {
             reranked.select_nth_unstable_by(wanted - 1, |a, b| {
                 a.distance.total_cmp(&b.distance).then_with(|| id(a).cmp(&id(b)))
             });
             reranked.truncate(wanted);
         }
-        hits.extend(reranked.iter().map(|r| self.hit(r)));
+        hits.extend(reranked.iter().filter_map(|r| self.hit(r)));
     }
 
-    fn hit(self, r: &Reranked) -> Hit {
-        let list = &self.lists[r.list].list;
-        Hit { id: list.ids[r.slot], version: list.versions[r.slot], distance: r.distance, exact: false }
+    fn hit(self, r: &Reranked) -> Option<Hit> {
+        Hit::of(self.points, self.lists[r.list].list.ordinals[r.slot], r.distance, false)
     }
 }
 
@@ -328,7 +343,15 @@ impl ByteQuery<'_> {
     /// The most by which [`ByteQuery::distance`] can be off, rounding of both sides and of the arithmetic included. A residual
     /// is off by at most half a step a dimension, and what it inherited: `e = step/2 · √d` in length, `step/2 · d` in L1. Then |√D − √D̃| ≤ e for an L2
     /// distance, and |⟨q, e⟩| ≤ |q|·e for a product.
-    fn error(&self, rows: &CodedRows, inherited: f32, slot: usize, probe: Probe, distance: f32, query_length: f32) -> f32 {
+    fn error(
+        &self,
+        rows: &CodedRows,
+        inherited: f32,
+        slot: usize,
+        probe: Probe,
+        distance: f32,
+        query_length: f32,
+    ) -> f32 {
         const ARITHMETIC: f32 = 1e-5;
         let d = self.wide.len() as f32;
         let factors = rows.byte_row(slot, self.wide.len());

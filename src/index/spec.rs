@@ -2,6 +2,7 @@
 //! Plain data; called by `shard` and by every file of this room.
 
 use super::kmeans::ListBounds;
+use super::points::Points;
 use crate::types::{Metric, PointId};
 
 /// How the vectors are organised.
@@ -101,9 +102,11 @@ impl SearchParams {
 /// One point found.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Hit {
+    /// The point's ordinal.
+    pub ordinal: u32,
     /// The point.
     pub id: PointId,
-    /// The version it was indexed at.
+    /// Its version.
     pub version: u64,
     /// Its distance (as [`super::distance`] defines it): computed from the f32 row if `exact`, else from its int8 form.
     pub distance: f32,
@@ -112,6 +115,11 @@ pub struct Hit {
 }
 
 impl Hit {
+    /// A row as a hit; none if its ordinal belongs to no point, which only a damaged file can bring about.
+    pub(crate) fn of(points: &Points, ordinal: u32, distance: f32, exact: bool) -> Option<Hit> {
+        points.get(ordinal).map(|(id, version)| Hit { ordinal, id, version, distance, exact })
+    }
+
     /// The order of answers: by distance, then by id.
     pub fn order(&self, other: &Hit) -> std::cmp::Ordering {
         self.distance.total_cmp(&other.distance).then_with(|| self.id.cmp(&other.id))

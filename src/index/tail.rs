@@ -3,14 +3,17 @@
 
 use super::distance;
 use super::kernels::Kernels;
+use super::points::Points;
 use super::spec::Hit;
 use super::top::TopHits;
-use crate::types::{Metric, PointId};
+use crate::types::Metric;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Rows a chunk holds.
-pub(crate) const CHUNK_ROWS: usize = 256;
+/// Rows a chunk holds at most.
+const CHUNK_ROWS_MAX: usize = 256;
+/// Chunks a tail has when it is to be filed.
+const CHUNKS_FILED: usize = 8;
 
 /// Where a row of the tail is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +25,7 @@ pub(crate) struct TailSlot {
 /// The rows of a chunk, in slot order. Shared with a filing job once full.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ChunkRows {
-    pub(crate) ids: Vec<PointId>,
-    pub(crate) versions: Vec<u64>,
+    pub(crate) ordinals: Vec<u32>,
     /// `d` numbers a row.
     pub(crate) vectors: Vec<f32>,
 }
@@ -31,26 +33,25 @@ pub(crate) struct ChunkRows {
 #[derive(Clone, Debug)]
 pub(crate) struct Chunk {
     pub(crate) rows: Arc<ChunkRows>,
-    live: [u64; CHUNK_ROWS / 64],
+    live: [u64; CHUNK_ROWS_MAX / 64],
     live_rows: usize,
+    /// Rows it holds when full.
+    capacity: usize,
 }
 
 impl Chunk {
-    fn new(dimension: usize) -> Chunk {
-        let rows = ChunkRows {
-            ids: Vec::with_capacity(CHUNK_ROWS),
-            versions: Vec::with_capacity(CHUNK_ROWS),
-            vectors: Vec::with_capacity(CHUNK_ROWS * dimension),
-        };
-        Chunk { rows: Arc::new(rows), live: [0; CHUNK_ROWS / 64], live_rows: 0 }
+    fn new(dimension: usize, capacity: usize) -> Chunk {
+        let rows =
+            ChunkRows { ordinals: Vec::with_capacity(capacity), vectors: Vec::with_capacity(capacity * dimension) };
+        Chunk { rows: Arc::new(rows), live: [0; CHUNK_ROWS_MAX / 64], live_rows: 0, capacity }
     }
 
     fn is_full(&self) -> bool {
-        self.rows.ids.len() == CHUNK_ROWS
+        self.rows.ordinals.len() == self.capacity
     }
 
     fn is_sparse(&self) -> bool {
-        self.live_rows * 2 < CHUNK_ROWS
+        self.live_rows * 2 < self.capacity
     }
 
     fn clear(&mut self, slot: usize) {
@@ -76,6 +77,7 @@ impl Chunk {
 #[derive(Clone, Debug)]
 pub(crate) struct Tail {
     dimension: usize,
+    chunk_rows: usize,
     chunks: BTreeMap<u32, Chunk>,
     next: u32,
     live_rows: usize,
@@ -88,8 +90,10 @@ pub(crate) struct Evicted {
 }
 
 impl Tail {
-    pub(crate) fn new(dimension: usize) -> Tail {
-        Tail { dimension, chunks: BTreeMap::new(), next: 0, live_rows: 0 }
+    /// An empty tail that is filed at `rows_max` rows: its chunks are small enough that most of it can be, then.
+    pub(crate) fn new(dimension: usize, rows_max: usize) -> Tail {
+        let chunk_rows = (rows_max / CHUNKS_FILED).clamp(1, CHUNK_ROWS_MAX);
+        Tail { dimension, chunk_rows, chunks: BTreeMap::new(), next: 0, live_rows: 0 }
     }
 
     pub(crate) fn live_rows(&self) -> usize {
@@ -97,22 +101,21 @@ impl Tail {
     }
 
     /// Appends a row. Cost: the copy.
-    pub(crate) fn push(&mut self, id: PointId, version: u64, vector: &[f32]) -> TailSlot {
+    pub(crate) fn push(&mut self, ordinal: u32, vector: &[f32]) -> TailSlot {
         let chunk_number = match self.chunks.last_key_value() {
             Some((&number, chunk)) if !chunk.is_full() => number,
             _ => {
                 let number = self.next;
                 self.next += 1;
-                self.chunks.insert(number, Chunk::new(self.dimension));
+                self.chunks.insert(number, Chunk::new(self.dimension, self.chunk_rows));
                 number
             }
         };
-        let chunk = self.chunks.entry(chunk_number).or_insert_with(|| Chunk::new(self.dimension));
+        let chunk = self.chunks.entry(chunk_number).or_insert_with(|| Chunk::new(self.dimension, self.chunk_rows));
         // Only full chunks are ever shared, so this does not copy.
         let rows = Arc::make_mut(&mut chunk.rows);
-        let slot = rows.ids.len();
-        rows.ids.push(id);
-        rows.versions.push(version);
+        let slot = rows.ordinals.len();
+        rows.ordinals.push(ordinal);
         rows.vectors.extend_from_slice(vector);
         chunk.live[slot / 64] |= 1 << (slot % 64);
         chunk.live_rows += 1;
@@ -120,14 +123,9 @@ impl Tail {
         TailSlot { chunk: chunk_number, slot: slot as u32 }
     }
 
-    /// Ids of the live rows, oldest chunk first.
-    pub(crate) fn ids(&self) -> impl Iterator<Item = PointId> + '_ {
-        self.chunks.values().flat_map(|chunk| chunk.live_slots().map(|slot| chunk.rows.ids[slot]))
-    }
-
-    /// The version of a live row.
-    pub(crate) fn version(&self, at: TailSlot) -> Option<u64> {
-        self.chunks.get(&at.chunk).map(|chunk| chunk.rows.versions[at.slot as usize])
+    /// Ordinals of the live rows, oldest chunk first.
+    pub(crate) fn ordinals(&self) -> impl Iterator<Item = u32> + '_ {
+        self.chunks.values().flat_map(|chunk| chunk.live_slots().map(|slot| chunk.rows.ordinals[slot]))
     }
 
     /// Makes a live row dead. A full chunk with fewer than half of its rows live leaves the tail; those rows are returned, still
@@ -168,21 +166,20 @@ impl Tail {
     }
 
     /// Scores every live row exactly.
-    pub(crate) fn search(&self, metric: Metric, query: &[f32], top: &mut TopHits, kernels: &Kernels) {
+    pub(crate) fn search(&self, points: &Points, metric: Metric, query: &[f32], top: &mut TopHits, kernels: &Kernels) {
         for chunk in self.chunks.values() {
             for slot in chunk.live_slots() {
                 let vector = &chunk.rows.vectors[slot * self.dimension..(slot + 1) * self.dimension];
                 let distance = distance::exact(kernels, metric, query, vector);
                 if top.accepts(distance) {
-                    let (id, version) = (chunk.rows.ids[slot], chunk.rows.versions[slot]);
-                    top.push(Hit { id, version, distance, exact: true });
+                    top.extend(Hit::of(points, chunk.rows.ordinals[slot], distance, true));
                 }
             }
         }
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
-        let row = 4 * self.dimension + size_of::<PointId>() + 8;
-        self.chunks.len() * (CHUNK_ROWS * row + size_of::<Chunk>() + size_of::<ChunkRows>())
+        let row = 4 * self.dimension + 4;
+        self.chunks.len() * (self.chunk_rows * row + size_of::<Chunk>() + size_of::<ChunkRows>())
     }
 }

@@ -21,8 +21,8 @@ impl TopHits {
         !above
     }
 
-    pub(crate) fn push(&mut self, hit: Hit) {
-        self.hits.push(hit);
+    pub(crate) fn extend(&mut self, hit: Option<Hit>) {
+        self.hits.extend(hit);
         if self.hits.len() >= 2 * self.k + 64 {
             self.cut();
         }

@@ -3,6 +3,7 @@
 use super::calibrate::Calibration;
 use super::kmeans::ListBounds;
 use super::list::LiveList;
+use super::points::Points;
 use super::quantizer::Quantizer;
 use super::rearrange::Rearranged;
 use super::sealed::Sealed;
@@ -29,14 +30,8 @@ impl Trained {
     pub(crate) fn new(sealed: Sealed) -> Trained {
         let rows_at_training = sealed.len();
         let Sealed { quantizer, lists, calibration } = sealed;
-        let mut trained = Trained {
-            calibrated_lists: lists.len(),
-            quantizer,
-            lists,
-            calibration,
-            rows_at_training,
-            sparse_lists: 0,
-        };
+        let mut trained =
+            Trained { calibrated_lists: lists.len(), quantizer, lists, calibration, rows_at_training, sparse_lists: 0 };
         trained.count_sparse();
         trained
     }
@@ -76,8 +71,8 @@ impl Trained {
         self.sparse_lists += usize::from(live.wants_compaction() && !before);
     }
 
-    pub(crate) fn view(&self) -> Lists<'_> {
-        Lists { quantizer: &self.quantizer, lists: &self.lists }
+    pub(crate) fn view<'a>(&'a self, points: &'a Points) -> Lists<'a> {
+        Lists { points, quantizer: &self.quantizer, lists: &self.lists }
     }
 
     /// Mean squared residual of the lists' rows, relative to training. (Rows of one list are taken to die evenly.)
@@ -99,10 +94,6 @@ impl Trained {
             true => self.lists.len() > 1,
             false => list.is_due() || list.wants_split(bounds),
         })
-    }
-
-    pub(crate) fn version(&self, list: u32, slot: u32) -> u64 {
-        self.lists[list as usize].list.versions[slot as usize]
     }
 
     /// The lists are in shape, and yet rows lie much farther from their centroids than those of training did: what is common to

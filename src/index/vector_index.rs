@@ -1,20 +1,22 @@
 //! The mutable whole: a flat tail, posting lists once trained, and where each live point is. Every change is visible to the next
-//! search. Heavy work (training, filing) happens on values taken from it, off the lock that the shard keeps it behind.
+//! search. Rows are known by ordinal; the [`Points`] that give ordinals to ids belong to the shard. Heavy work (training, filing) happens on values taken from it, off the lock that the shard keeps it behind.
 //! Called by `shard`.
 
 use super::filing::FilingJob;
 use super::kernels::{self, Kernels};
 use super::list::LiveList;
-use super::rearrange::{Location, Rearranged};
+use super::locations::{Location, Locations};
+use super::points::Points;
+use super::rearrange::Rearranged;
 use super::reshape::ReshapeJob;
 use super::sealed::Sealed;
 use super::search::{Plan, Scratch};
 use super::spec::{Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchStats};
 use super::tail::{Evicted, Tail, TailSlot};
 use super::top::TopHits;
+use super::train::Built;
 use super::trained::Trained;
 use crate::types::PointId;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Retrain when there are this many times as many rows as at training.
@@ -44,14 +46,13 @@ pub struct Installed {
     pub dead_rows: usize,
 }
 
-/// The index of one named vector of one shard.
+/// The index of one named vector of one shard: a row for each of the shard's points that has such a vector.
 pub struct VectorIndex {
     spec: IndexSpec,
     kernels: &'static Kernels,
     tail: Tail,
     trained: Option<Trained>,
-    /// Looked up, never iterated.
-    locations: HashMap<PointId, Location>,
+    locations: Locations,
     /// Counts changes of the lists other than by deletes: a filing job belongs to one epoch.
     epoch: u64,
     training: bool,
@@ -64,27 +65,23 @@ impl VectorIndex {
     }
 
     pub(crate) fn with_kernels(spec: IndexSpec, kernels: &'static Kernels) -> Self {
-        let tail = Tail::new(spec.dimension);
-        let locations = HashMap::new();
+        let tail = Tail::new(spec.dimension, spec.tail_rows_max);
+        let locations = Locations::default();
         VectorIndex { spec, kernels, tail, trained: None, locations, epoch: 0, training: false }
     }
 
-    /// An index whose rows are those live rows of `sealed` that `keep` says are still current: how a node starts from a file.
-    /// The caller then upserts what [`VectorIndex::version`] does not know.
-    pub fn restore(
-        spec: IndexSpec,
-        mut sealed: Sealed,
-        keep: &mut dyn FnMut(PointId, u64) -> bool,
-    ) -> Result<Self, InstallError> {
+    /// An index whose rows are the live rows of `sealed`, by the ordinals of `points`: how a node starts from a file. The caller
+    /// then brings up to date what has changed since.
+    pub fn restore(spec: IndexSpec, points: &Points, mut sealed: Sealed) -> Result<Self, InstallError> {
         if !sealed.quantizer.fits(&spec) {
             return Err(InstallError::Specification);
         }
         let mut index = VectorIndex::new(spec);
         for (i, list) in sealed.lists.iter_mut().enumerate() {
             for slot in list.live_slots().collect::<Vec<_>>() {
-                let (id, version) = (list.list.ids[slot], list.list.versions[slot]);
-                if keep(id, version) && !index.locations.contains_key(&id) {
-                    index.locations.insert(id, Location::List { list: i as u32, slot: slot as u32 });
+                let ordinal = list.list.ordinals[slot];
+                if points.is_live(ordinal) && !index.contains(ordinal) {
+                    index.locations.set(ordinal, Location::List { list: i as u32, slot: slot as u32 });
                 } else {
                     list.clear(slot);
                 }
@@ -106,15 +103,12 @@ impl VectorIndex {
 
     /// Whether there is no live point.
     pub fn is_empty(&self) -> bool {
-        self.locations.is_empty()
+        self.len() == 0
     }
 
-    /// Whether the point is in the index, and at which version.
-    pub fn version(&self, id: PointId) -> Option<u64> {
-        match *self.locations.get(&id)? {
-            Location::Tail(at) => self.tail.version(at),
-            Location::List { list, slot } => self.trained.as_ref().map(|t| t.version(list, slot)),
-        }
+    /// Whether the point has a row.
+    pub fn contains(&self, ordinal: u32) -> bool {
+        self.locations.get(ordinal).is_some()
     }
 
     /// Bytes held, by arithmetic on capacities.
@@ -123,9 +117,7 @@ impl VectorIndex {
             let lists = trained.lists.iter().map(|l| l.list.memory_bytes() + l.live.capacity() * 4).sum::<usize>();
             lists + trained.quantizer.memory_bytes()
         });
-        let entry = size_of::<(PointId, Location)>() + 1;
-        // A hash table holds 8/7 of its capacity in slots.
-        lists + self.tail.memory_bytes() + self.locations.capacity() * 8 / 7 * entry
+        lists + self.tail.memory_bytes() + self.locations.memory_bytes()
     }
 
     /// What it looks like now. Cost: one pass over the lists' counters.
@@ -163,27 +155,27 @@ impl VectorIndex {
         sizes().min().zip(sizes().max())
     }
 
-    /// Adds a point, or replaces it. `vector` has the spec's dimension, is finite, and for cosine of unit length. Cost: the copy
-    /// and a hash-map entry; once per 128 deletes a chunk's live rows are copied too.
+    /// Gives a point a row, or replaces it. `vector` has the spec's dimension, is finite, and for cosine of unit length. Cost: the
+    /// copy; once per 128 deletes a chunk's live rows are copied too.
     ///
     /// # Panics
     /// If the dimension is not the spec's: the caller validates.
-    pub fn upsert(&mut self, id: PointId, version: u64, vector: &[f32]) {
+    pub fn upsert(&mut self, ordinal: u32, vector: &[f32]) {
         assert_eq!(vector.len(), self.spec.dimension, "invariant: vectors are validated before they are indexed");
-        let at = Location::Tail(self.tail.push(id, version, vector));
-        if let Some(old) = self.locations.insert(id, at) {
+        let at = Location::Tail(self.tail.push(ordinal, vector));
+        if let Some(old) = self.locations.set(ordinal, at) {
             self.retire(old);
         }
     }
 
-    /// Removes a point; whether it was there.
-    pub fn remove(&mut self, id: PointId) -> bool {
-        let Some(old) = self.locations.remove(&id) else { return false };
+    /// Removes a point's row; whether it had one. Comes before its ordinal is given to another.
+    pub fn remove(&mut self, ordinal: u32) -> bool {
+        let Some(old) = self.locations.take(ordinal) else { return false };
         self.retire(old);
         true
     }
 
-    /// Makes the row dead. The caller has already pointed its id elsewhere.
+    /// Makes the row dead. The caller has already pointed its ordinal elsewhere.
     fn retire(&mut self, at: Location) {
         match at {
             Location::Tail(at) => self.retire_tail(at),
@@ -204,26 +196,33 @@ impl VectorIndex {
     fn append_again(&mut self, Evicted { rows, slots }: Evicted) {
         for slot in slots {
             let vector = &rows.vectors[slot * self.spec.dimension..(slot + 1) * self.spec.dimension];
-            let moved = self.tail.push(rows.ids[slot], rows.versions[slot], vector);
-            self.locations.insert(rows.ids[slot], Location::Tail(moved));
+            let moved = self.tail.push(rows.ordinals[slot], vector);
+            self.locations.set(rows.ordinals[slot], Location::Tail(moved));
         }
     }
 
     /// The points nearest to `query` (same rules as a stored vector), ordered by (distance, id). Exact hits: the k nearest of the
     /// tail (and of IVF-Flat lists). Others: from the lists, `max(16, 2k)`, for the caller to score again in f32 and cut to k.
-    /// With `exact`: every row of the lists that may be among the true k nearest, proven by error bounds.
+    /// With `exact`: every row of the lists that may be among the true k nearest, proven by error bounds. `points` are those whose
+    /// ordinals the rows have.
     ///
     /// # Panics
     /// If the dimension is not the spec's: the caller validates.
-    pub fn search(&self, query: &[f32], params: &SearchParams, scratch: &mut Scratch) -> SearchOutcome {
+    pub fn search(
+        &self,
+        points: &Points,
+        query: &[f32],
+        params: &SearchParams,
+        scratch: &mut Scratch,
+    ) -> SearchOutcome {
         assert_eq!(query.len(), self.spec.dimension, "invariant: queries are validated before they are searched");
         let mut hits = Vec::new();
         let mut stats = match &self.trained {
-            Some(trained) if params.k > 0 => self.search_lists(trained, query, params, scratch, &mut hits),
+            Some(trained) if params.k > 0 => self.search_lists(trained, points, query, params, scratch, &mut hits),
             _ => SearchStats::default(),
         };
         let mut top = TopHits::new(params.k);
-        self.tail.search(self.spec.metric, query, &mut top, scratch.kernels);
+        self.tail.search(points, self.spec.metric, query, &mut top, scratch.kernels);
         stats.tail_scanned = self.tail.live_rows();
         hits.extend(top.into_hits());
         hits.sort_unstable_by(Hit::order);
@@ -233,18 +232,20 @@ impl VectorIndex {
     fn search_lists(
         &self,
         trained: &Trained,
+        points: &Points,
         query: &[f32],
         params: &SearchParams,
         scratch: &mut Scratch,
         hits: &mut Vec<Hit>,
     ) -> SearchStats {
+        let lists = trained.view(points);
         if params.exact {
-            return trained.view().search_exact(query, params.k, scratch, hits);
+            return lists.search_exact(query, params.k, scratch, hits);
         }
         let calibrated = trained.calibration.plan(params.k);
         let candidates = params.candidates.unwrap_or(calibrated.candidates).min(self.len().max(1));
         let nprobe = params.nprobe.unwrap_or(trained.scaled(calibrated.nprobe));
-        trained.view().search(query, Plan { k: params.k, nprobe, candidates }, scratch, hits)
+        lists.search(query, Plan { k: params.k, nprobe, candidates }, scratch, hits)
     }
 
     /// Whether building posting lists would pay: too many rows for a flat index, twice the rows of the last training, or
@@ -276,63 +277,56 @@ impl VectorIndex {
 
     /// Puts new posting lists in place of the old. Rows of the tail that they cover (same id and version) leave it; rows replaced
     /// or removed since the lists were built are dead in them. Cost: a look-up a row.
-    pub fn install(&mut self, sealed: Sealed) -> Result<Installed, InstallError> {
-        if !sealed.quantizer.fits(&self.spec) {
+    pub fn install(&mut self, points: &Points, built: Built) -> Result<Installed, InstallError> {
+        if !built.sealed.quantizer.fits(&self.spec) {
             return Err(InstallError::Specification);
         }
-        let rows = self.rows_not_covered(&sealed);
+        let rows = self.rows_not_covered(points, &built.points);
         if rows > 0 {
             return Err(InstallError::NotCovered { rows });
         }
         self.training = false;
         self.epoch += 1;
-        let built_rows = sealed.len();
-        let lists = self.adopt(&sealed.lists);
-        self.trained = Some(Trained::new(Sealed { lists, ..sealed }));
+        let built_rows = built.sealed.len();
+        let sealed = self.adopt(points, built);
+        self.trained = Some(Trained::new(sealed));
         self.sweep_tail();
         let live_rows = self.trained.as_ref().map_or(0, |t| t.lists.iter().map(|l| l.live_rows).sum());
         Ok(Installed { live_rows, dead_rows: built_rows - live_rows })
     }
 
     /// Live rows of the present lists that the new ones do not have.
-    fn rows_not_covered(&self, sealed: &Sealed) -> usize {
+    fn rows_not_covered(&self, points: &Points, built: &Points) -> usize {
         let Some(trained) = &self.trained else { return 0 };
         let filed: usize = trained.lists.iter().map(|l| l.live_rows).sum();
-        let covered = |&(id, version): &(PointId, u64)| match self.locations.get(&id) {
-            Some(&Location::List { list, slot }) => trained.version(list, slot) == version,
-            _ => false,
-        };
-        filed.saturating_sub(sealed.rows().filter(covered).count())
+        let in_lists = |ordinal: &u32| matches!(self.locations.get(*ordinal), Some(Location::List { .. }));
+        let covered = built.iter().filter_map(|(_, id, version)| current(points, id, version)).filter(in_lists).count();
+        filed.saturating_sub(covered)
     }
 
-    /// The built lists, with those rows live that are current; their ids point there from now on.
-    fn adopt(&mut self, built: &[LiveList]) -> Vec<LiveList> {
-        let mut adopted: Vec<LiveList> = built.iter().map(|l| LiveList::none_live(Arc::clone(&l.list))).collect();
-        for (i, source) in built.iter().enumerate() {
-            for slot in source.live_slots() {
-                let (id, version) = (source.list.ids[slot], source.list.versions[slot]);
-                let Some(location) = self.locations.get_mut(&id) else { continue };
-                let current = match *location {
-                    Location::Tail(at) => {
-                        let current = self.tail.version(at) == Some(version);
-                        if current {
+    /// The built lists, with those rows live that are current; their points' rows are there from now on.
+    fn adopt(&mut self, points: &Points, built: Built) -> Sealed {
+        let Built { mut sealed, points: rows } = built;
+        for (i, source) in sealed.lists.iter_mut().enumerate() {
+            // Nobody else has the lists yet, so this copies nothing.
+            let list = Arc::make_mut(&mut source.list);
+            let mut gone = Vec::new();
+            for (slot, ordinal) in list.ordinals.iter_mut().enumerate() {
+                let now = rows.get(*ordinal).and_then(|(id, version)| current(points, id, version));
+                match now.and_then(|now| Some((now, self.locations.get(now)?))) {
+                    None => gone.push(slot),
+                    Some((now, before)) => {
+                        *ordinal = now;
+                        self.locations.set(now, Location::List { list: i as u32, slot: slot as u32 });
+                        if let Location::Tail(at) = before {
                             self.tail.clear(at);
                         }
-                        current
                     }
-                    Location::List { list, slot } => {
-                        // A second row of this id would find its first already adopted.
-                        let again = adopted.get(list as usize).is_some_and(|l| l.holds(slot as usize, id));
-                        !again && self.trained.as_ref().is_some_and(|t| t.version(list, slot) == version)
-                    }
-                };
-                if current {
-                    *location = Location::List { list: i as u32, slot: slot as u32 };
-                    adopted[i].set(slot);
                 }
             }
+            gone.into_iter().for_each(|slot| source.clear(slot));
         }
-        adopted
+        sealed
     }
 
     /// Packs the rows of mostly dead chunks together.
@@ -389,11 +383,11 @@ impl VectorIndex {
         self.epoch += 1;
         let dissolved = trained.adopt(&rearranged);
         for changed in &rearranged.changed {
-            for (slot, id, origin) in changed.moved() {
-                let Some(location) = self.locations.get_mut(&id).filter(|location| **location == origin) else {
+            for (slot, ordinal, origin) in changed.moved() {
+                if self.locations.get(ordinal) != Some(origin) {
                     continue;
-                };
-                *location = Location::List { list: changed.list as u32, slot: slot as u32 };
+                }
+                self.locations.set(ordinal, Location::List { list: changed.list as u32, slot: slot as u32 });
                 trained.lists[changed.list].set(slot);
                 match origin {
                     Location::Tail(at) => self.tail.clear(at),
@@ -410,9 +404,9 @@ impl VectorIndex {
         true
     }
 
-    /// The points whose rows only the tail has: what a file of [`VectorIndex::sealed`] lacks.
-    pub fn tail_ids(&self) -> impl Iterator<Item = PointId> + '_ {
-        self.tail.ids()
+    /// Ordinals of the points whose rows only the tail has: what a file of [`VectorIndex::sealed`] lacks.
+    pub fn tail_ordinals(&self) -> impl Iterator<Item = u32> + '_ {
+        self.tail.ordinals()
     }
 
     /// The posting lists as they are now, to be written to a file. Cost: a copy of handles and live bits. Rows of the tail are
@@ -424,4 +418,9 @@ impl VectorIndex {
             calibration: trained.calibration,
         })
     }
+}
+
+/// The ordinal of a point that still is at this version.
+fn current(points: &Points, id: PointId, version: u64) -> Option<u32> {
+    points.ordinal(id).filter(|&ordinal| points.get(ordinal).is_some_and(|point| point.1 == version))
 }

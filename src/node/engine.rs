@@ -75,6 +75,8 @@ impl Engine {
             index_directory: Arc::from(index_directory(&directory)?),
             settings: IndexSettings {
                 flat_points_max: config.index.flat_points_max as usize,
+                tail_rows_max: config.index.tail_points_max as usize,
+                list_rows: config.index.list_points as usize,
                 ..IndexSettings::default()
             },
             trainings: Arc::new(tokio::sync::Semaphore::new(TRAININGS_MAX)),

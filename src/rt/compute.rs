@@ -7,8 +7,14 @@
 //! * [`io`]: blocking file work (fsync, reads that may miss the page cache). Threads of its own, so that a slow disk
 //!   never takes the processors away.
 //!
-//! In the simulation all three run in place; `cpu` and `io` let other tasks run before and after, because in production
+//! Work that is under way behind one of these doors, and may use several cores, spreads over threads by [`parallel`].
+//!
+//! In the simulation everything runs in place; `cpu` and `io` let other tasks run before and after, because in production
 //! others do. Called by `store`, `shard`, `index` and `raft`.
+
+mod parallel;
+
+pub use parallel::parallel;
 
 /// The most blocking file operations at once: enough to keep a deep device queue busy, few enough to bound memory.
 #[cfg(not(madsim))]

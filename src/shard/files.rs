@@ -5,7 +5,7 @@
 //! (removing).
 
 use crate::{
-    index::Sealed,
+    index::{IndexFileError, Points, Sealed},
     store::{
         StoreError,
         files::{self, FileKind},
@@ -14,7 +14,7 @@ use crate::{
 };
 use std::path::{Path, PathBuf};
 
-const KIND: FileKind = FileKind { tag: *b"VSIX", version: 1 };
+const KIND: FileKind = FileKind { tag: *b"VSIX", version: 2 };
 
 /// The index files of one shard.
 #[derive(Clone, Debug)]
@@ -40,9 +40,12 @@ impl IndexFiles {
         IndexFiles { directory: directory.to_owned(), shard }
     }
 
-    /// Writes the sealed parts as the file of `epoch`. Power-safe when it returns.
-    pub fn write(&self, epoch: u64, parts: &[(VectorName, Sealed)]) -> Result<(), StoreError> {
+    /// Writes the points and the sealed parts, which hold them by ordinal, as the file of `epoch`. Power-safe when it returns.
+    pub fn write(&self, epoch: u64, points: &Points, parts: &[(VectorName, Sealed)]) -> Result<(), StoreError> {
         let mut content = Vec::new();
+        let points = points.encode();
+        content.extend_from_slice(&(points.len() as u64).to_le_bytes());
+        content.extend_from_slice(&points);
         content.extend_from_slice(&(parts.len() as u32).to_le_bytes());
         for (name, sealed) in parts {
             let encoded = sealed.encode();
@@ -55,7 +58,7 @@ impl IndexFiles {
     }
 
     /// Reads the file of `epoch`.
-    pub fn read(&self, epoch: u64) -> Result<Vec<(VectorName, Sealed)>, Unusable> {
+    pub fn read(&self, epoch: u64) -> Result<(Points, Vec<(VectorName, Sealed)>), Unusable> {
         let (_, content) = files::read_file(&self.path(epoch), KIND)?.ok_or(Unusable::Missing(epoch))?;
         decode(&content).ok_or_else(|| Unusable::Nonsense("its parts do not fit together".to_owned()))?
     }
@@ -79,22 +82,33 @@ impl IndexFiles {
 }
 
 /// `None` if the framing is broken; an error if a part is.
-fn decode(content: &[u8]) -> Option<Result<Vec<(VectorName, Sealed)>, Unusable>> {
-    let (count, mut rest) = content.split_first_chunk::<4>()?;
+fn decode(content: &[u8]) -> Option<Result<(Points, Vec<(VectorName, Sealed)>), Unusable>> {
+    let nonsense = |error: IndexFileError| Some(Err(Unusable::Nonsense(error.to_string())));
+    let (points, rest) = sized(content)?;
+    let points = match Points::decode(points) {
+        Ok(points) => points,
+        Err(error) => return nonsense(error),
+    };
+    let (count, mut rest) = rest.split_first_chunk::<4>()?;
     let mut parts = Vec::new();
     for _ in 0..u32::from_le_bytes(*count) {
         let (len, after) = rest.split_first_chunk::<4>()?;
         let (name, after) = after.split_at_checked(u32::from_le_bytes(*len) as usize)?;
-        let (len, after) = after.split_first_chunk::<8>()?;
-        let (encoded, after) = after.split_at_checked(usize::try_from(u64::from_le_bytes(*len)).ok()?)?;
+        let (encoded, after) = sized(after)?;
         let name = VectorName::new(std::str::from_utf8(name).ok()?).ok()?;
         match Sealed::decode(encoded) {
             Ok(sealed) => parts.push((name, sealed)),
-            Err(error) => return Some(Err(Unusable::Nonsense(error.to_string()))),
+            Err(error) => return nonsense(error),
         }
         rest = after;
     }
-    rest.is_empty().then_some(Ok(parts))
+    rest.is_empty().then_some(Ok((points, parts)))
+}
+
+/// A part that says how long it is, and what follows it.
+fn sized(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, after) = bytes.split_first_chunk::<8>()?;
+    after.split_at_checked(usize::try_from(u64::from_le_bytes(*len)).ok()?)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::{
     state::{State, prepared},
 };
 use crate::{
-    index::{self, Installed, Sealed, TrainError, VectorIndex},
+    index::{self, Built, FilingJob, Installed, Points, Rearranged, ReshapeJob, Sealed, TrainError, VectorIndex},
     rt,
     rt::shutdown::Shutdown,
     store::keys::{meta::MetaKey, point::PointRecord},
@@ -32,6 +32,7 @@ pub struct Indexer {
 enum Work {
     Train(VectorName),
     File(VectorName),
+    Reshape(VectorName),
     Save,
 }
 
@@ -83,6 +84,9 @@ impl Indexer {
         if let Some(name) = find(VectorIndex::wants_filing) {
             return Some(Work::File(name));
         }
+        if let Some(name) = find(VectorIndex::wants_reshaping) {
+            return Some(Work::Reshape(name));
+        }
         drop(indexes);
         // A file is written whole, so a large one is written less often.
         let bound = (self.state.settings.unsaved_rows_max as u64).max(self.state.points() / 4);
@@ -102,7 +106,11 @@ impl Indexer {
                 self.save().await
             }
             Work::File(name) => {
-                self.file(name).await;
+                self.rearrange(name, VectorIndex::filing_job, FilingJob::run).await;
+                Ok(())
+            }
+            Work::Reshape(name) => {
+                self.rearrange(name, VectorIndex::reshape_job, ReshapeJob::run).await;
                 Ok(())
             }
             Work::Save => self.save().await,
@@ -115,19 +123,25 @@ impl Indexer {
         let started = rt::time::now();
         let (state, vector, stop) = (self.state.clone(), name.clone(), stop.clone());
         let training = rt::compute::io(move || Training::begin(&state, &vector, stop)).await;
-        let sealed = rt::compute::io(move || training.run()).await;
+        let built = rt::compute::io(move || training.run()).await;
         let (state, vector) = (self.state.clone(), name.clone());
-        let installed = rt::compute::io(move || install(&state, &vector, sealed)).await?;
+        let installed = rt::compute::io(move || install(&state, &vector, built)).await?;
         let seconds = started.elapsed().as_secs_f64();
         tracing::info!(shard = self.state.id, vector = %name, rows = installed.live_rows, seconds, "index trained");
         Ok(())
     }
 
-    /// Moves rows of the tail into their posting lists.
-    async fn file(&self, name: &VectorName) {
-        let Some(job) = self.state.indexes().get(name).and_then(VectorIndex::filing_job) else { return };
-        let filed = rt::compute::io(move || job.run()).await;
-        self.state.indexes_mut().get_mut(name).expect("indexes do not go away").install_rearranged(filed);
+    /// Takes a job from an index, runs it off every lock, and swaps its lists in.
+    async fn rearrange<J: Send + 'static>(
+        &self,
+        name: &VectorName,
+        take: fn(&VectorIndex) -> Option<J>,
+        run: fn(J) -> Rearranged,
+    ) {
+        let Some(job) = self.state.indexes().get(name).and_then(take) else { return };
+        let rearranged = rt::compute::io(move || run(job)).await;
+        note(&rearranged);
+        self.state.indexes_mut().get_mut(name).expect("indexes do not go away").1.install_rearranged(rearranged);
     }
 
     /// Writes the sealed parts of all indexes to the next index file and forgets the deltas it covers.
@@ -136,6 +150,20 @@ impl Indexer {
         let file = rt::compute::io(move || IndexFile::capture(&state)).await?;
         let (state, files) = (self.state.clone(), self.files.clone());
         rt::compute::io(move || file.map_or(Ok(()), |file| file.write(&state, &files))).await
+    }
+}
+
+/// For the simulation's coverage.
+fn note(rearranged: &Rearranged) {
+    let (renewed, dissolved) = (rearranged.renewed_lists() > 0, rearranged.dissolved_lists() > 0);
+    if renewed {
+        rt::mark("lists got new centroids");
+    }
+    if dissolved {
+        rt::mark("small lists were dissolved");
+    }
+    if !renewed && !dissolved && rearranged.moved_rows() > 0 {
+        rt::mark("rows were filed");
     }
 }
 
@@ -156,13 +184,16 @@ impl Training {
         let _standing_still = state.close_gate();
         state.keep_deltas();
         let mut indexes = state.indexes_mut();
-        let index = indexes.get_mut(name).expect("the index was just seen");
+        let (_, index) = indexes.get_mut(name).expect("the index was just seen");
+        if index.state().trained {
+            rt::mark("an index was trained again");
+        }
         index.training_started();
         let (view, spec) = (state.records.view(), index.spec().clone());
         Training { view, name: name.clone(), spec, rows_hint: state.points() as usize, seed: state.id, stop }
     }
 
-    fn run(self) -> Result<Sealed, TrainError> {
+    fn run(self) -> Result<Built, TrainError> {
         let (spec, seed) = (self.spec.clone(), self.seed);
         index::train(&spec, &mut { self }, seed)
     }
@@ -189,11 +220,12 @@ impl index::RowSource for Training {
 }
 
 /// Swaps trained lists in, or says that there are none.
-fn install(state: &State, name: &VectorName, sealed: Result<Sealed, TrainError>) -> Result<Installed> {
+fn install(state: &State, name: &VectorName, built: Result<Built, TrainError>) -> Result<Installed> {
     let mut indexes = state.indexes_mut();
-    let index = indexes.get_mut(name).expect("indexes do not go away");
+    let (points, index) = indexes.get_mut(name).expect("indexes do not go away");
     let does_not_fit = |error| Error::internal(format!("a trained index does not fit: {error}"));
-    let installed = sealed.map_err(Records::corrupt).and_then(|sealed| index.install(sealed).map_err(does_not_fit));
+    let install = |built| index.install(points, built).map_err(does_not_fit);
+    let installed = built.map_err(Records::corrupt).and_then(install);
     if installed.is_err() {
         index.training_abandoned();
     }
@@ -205,6 +237,7 @@ struct IndexFile {
     epoch: u64,
     /// The log index at which it was taken.
     at: u64,
+    points: Points,
     parts: Vec<(VectorName, Sealed)>,
     /// Points that were in a tail then, and so are not in the parts.
     missing: Vec<PointId>,
@@ -223,13 +256,15 @@ impl IndexFile {
             state.keep_no_deltas();
             return Ok(None);
         }
-        let missing: BTreeSet<PointId> = trained().flat_map(|(_, index, _)| index.tail_ids()).collect();
+        let points = indexes.points().clone();
+        let tails = trained().flat_map(|(_, index, _)| index.tail_ordinals());
+        let missing: BTreeSet<PointId> = tails.filter_map(|ordinal| points.id(ordinal)).collect();
         let epoch = state.records.view().number(MetaKey::IndexEpoch)? + 1;
-        Ok(Some(IndexFile { epoch, at: state.applied(), parts, missing: missing.into_iter().collect() }))
+        Ok(Some(IndexFile { epoch, at: state.applied(), points, parts, missing: missing.into_iter().collect() }))
     }
 
     fn write(self, state: &State, files: &IndexFiles) -> Result<()> {
-        files.write(self.epoch, &self.parts).map_err(Records::failed)?;
+        files.write(self.epoch, &self.points, &self.parts).map_err(Records::failed)?;
         state.records.index_saved(self.epoch, self.at, &self.missing)?;
         state.saved_but(self.missing.len() as u64);
         files.keep_only(Some(self.epoch)).map_err(Records::failed)

@@ -56,9 +56,12 @@ pub fn find(records: &Records, spec: &CollectionSpec, settings: &IndexSettings, 
 /// Puts the file's parts in their indexes; returns their names.
 fn load(files: &IndexFiles, epoch: u64, indexes: &mut Indexes) -> Result<BTreeSet<VectorName>, Unusable> {
     let mut names = BTreeSet::new();
-    for (name, sealed) in files.read(epoch)? {
-        let index = indexes.get_mut(&name).ok_or_else(|| Unusable::Nonsense(format!("unknown vector {name}")))?;
-        let restored = VectorIndex::restore(index.spec().clone(), sealed, &mut |_, _| true);
+    let (points, parts) = files.read(epoch)?;
+    indexes.set_points(points);
+    for (name, sealed) in parts {
+        let (points, index) =
+            indexes.get_mut(&name).ok_or_else(|| Unusable::Nonsense(format!("unknown vector {name}")))?;
+        let restored = VectorIndex::restore(index.spec().clone(), points, sealed);
         *index = restored.map_err(|error| Unusable::Nonsense(error.to_string()))?;
         names.insert(name);
     }
@@ -78,8 +81,10 @@ fn refresh(view: &View, id: PointId, names: &BTreeSet<VectorName>, indexes: &mut
 
 fn show(id: PointId, bytes: &[u8], names: &BTreeSet<VectorName>, indexes: &mut Indexes) -> Result<()> {
     let record = PointRecord::decode(bytes).map_err(Records::corrupt)?;
+    let points = indexes.points();
+    let known = points.ordinal(id).filter(|&at| points.get(at).is_some_and(|point| point.1 == record.version));
     for name in names {
-        if indexes.get(name).is_some_and(|index| index.version(id) == Some(record.version)) {
+        if known.is_some_and(|ordinal| indexes.get(name).is_some_and(|index| index.contains(ordinal))) {
             continue;
         }
         let vector = record.vectors.get(name.as_str()).map(components);

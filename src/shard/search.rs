@@ -90,7 +90,8 @@ impl Query<'_> {
             let indexes = self.state.indexes();
             let index = indexes.get(&self.search.vector_name).expect("the spec has this vector");
             let view = self.state.records.view();
-            let outcome = SCRATCH.with_borrow_mut(|scratch| index.search(self.vector, &self.params(), scratch));
+            let outcome =
+                SCRATCH.with_borrow_mut(|scratch| index.search(indexes.points(), self.vector, &self.params(), scratch));
             let explain = explain_index(index, &outcome, self.exact());
             (outcome, view, explain)
         };

@@ -5,7 +5,7 @@
 //! (reading), `indexer` (maintaining).
 
 use crate::{
-    index::{IndexKind, IndexSpec, VectorIndex},
+    index::{IndexKind, IndexSpec, Points, VectorIndex},
     shard::{records::Records, settings::IndexSettings},
     types::{CollectionSpec, IndexType, Metric, PointId, VectorName, VectorSpec},
 };
@@ -145,58 +145,78 @@ pub struct Found {
     pub unsaved_rows: u64,
 }
 
-/// One index for every vector of the collection, by name.
-pub struct Indexes(Vec<(VectorName, VectorIndex)>);
+/// The points of the shard by ordinal, and one index for every vector of the collection, by name. Every row of an index belongs
+/// to a point, and is of the version the point has.
+pub struct Indexes {
+    points: Points,
+    vectors: Vec<(VectorName, VectorIndex)>,
+}
 
 impl Indexes {
     /// Empty indexes.
     pub fn new(spec: &CollectionSpec, settings: &IndexSettings) -> Indexes {
         let index = |spec: &VectorSpec| VectorIndex::new(index_spec(spec, settings));
-        Indexes(spec.vectors.iter().map(|(name, spec)| (name.clone(), index(spec))).collect())
+        let vectors = spec.vectors.iter().map(|(name, spec)| (name.clone(), index(spec))).collect();
+        Indexes { points: Points::new(), vectors }
     }
 
     /// The index of one vector; `None` if the collection has no such vector.
     pub fn get(&self, name: &VectorName) -> Option<&VectorIndex> {
-        self.0.iter().find(|(n, _)| n == name).map(|(_, index)| index)
+        self.vectors.iter().find(|(n, _)| n == name).map(|(_, index)| index)
     }
 
-    /// The same, to change.
-    pub fn get_mut(&mut self, name: &VectorName) -> Option<&mut VectorIndex> {
-        self.0.iter_mut().find(|(n, _)| n == name).map(|(_, index)| index)
+    /// The same, to change, with the points whose ordinals it holds.
+    pub fn get_mut(&mut self, name: &VectorName) -> Option<(&Points, &mut VectorIndex)> {
+        let (_, index) = self.vectors.iter_mut().find(|(n, _)| n == name)?;
+        Some((&self.points, index))
+    }
+
+    /// The points by ordinal.
+    pub fn points(&self) -> &Points {
+        &self.points
+    }
+
+    /// Takes the points that restored indexes hold by ordinal. Comes before any other change.
+    pub fn set_points(&mut self, points: Points) {
+        self.points = points;
     }
 
     /// All of them, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&VectorName, &VectorIndex)> {
-        self.0.iter().map(|(name, index)| (name, index))
+        self.vectors.iter().map(|(name, index)| (name, index))
     }
 
     /// Makes every index show the vector a point now has, or none.
     pub fn put<'v>(&mut self, id: PointId, version: u64, vector: impl Fn(&str) -> Option<Cow<'v, [f32]>>) {
-        for (name, index) in &mut self.0 {
-            show(index, id, version, vector(name.as_str()));
+        let ordinal = self.points.put(id, version);
+        for (name, index) in &mut self.vectors {
+            show(index, ordinal, vector(name.as_str()));
         }
     }
 
     /// The same for the index called `name`.
     pub fn put_one(&mut self, name: &VectorName, id: PointId, version: u64, vector: Option<Cow<'_, [f32]>>) {
-        if let Some(index) = self.get_mut(name) {
-            show(index, id, version, vector);
+        let ordinal = self.points.put(id, version);
+        if let Some((_, index)) = self.get_mut(name) {
+            show(index, ordinal, vector);
         }
     }
 
     /// Makes the indexes forget a point.
     pub fn remove(&mut self, id: PointId) {
-        for (_, index) in &mut self.0 {
-            index.remove(id);
+        let Some(ordinal) = self.points.ordinal(id) else { return };
+        for (_, index) in &mut self.vectors {
+            index.remove(ordinal);
         }
+        self.points.remove(id);
     }
 }
 
-fn show(index: &mut VectorIndex, id: PointId, version: u64, vector: Option<Cow<'_, [f32]>>) {
+fn show(index: &mut VectorIndex, ordinal: u32, vector: Option<Cow<'_, [f32]>>) {
     match vector {
-        Some(components) => index.upsert(id, version, &prepared(index.spec().metric, components)),
+        Some(components) => index.upsert(ordinal, &prepared(index.spec().metric, components)),
         None => {
-            index.remove(id);
+            index.remove(ordinal);
         }
     }
 }
@@ -215,5 +235,11 @@ fn index_spec(spec: &VectorSpec, settings: &IndexSettings) -> IndexSpec {
         IndexType::IvfFlat => IndexKind::IvfFlat,
         IndexType::IvfPq | IndexType::Hnsw => IndexKind::IvfPq,
     };
-    IndexSpec { kind, flat_rows_max: settings.flat_points_max, ..IndexSpec::new(spec.metric, spec.dimension) }
+    IndexSpec {
+        kind,
+        flat_rows_max: settings.flat_points_max,
+        tail_rows_max: settings.tail_rows_max,
+        list_rows: settings.list_rows,
+        ..IndexSpec::new(spec.metric, spec.dimension)
+    }
 }

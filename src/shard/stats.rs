@@ -11,6 +11,8 @@ pub struct ReplicaStats {
     pub disk_bytes: u64,
     /// By vector.
     pub index_memory_bytes: Vec<(VectorName, u64)>,
+    /// What all vectors share: ids and versions by ordinal.
+    pub points_memory_bytes: u64,
     pub training: bool,
     pub indexes: Vec<(VectorName, IndexState)>,
 }
@@ -27,6 +29,7 @@ impl ReplicaStats {
                 .iter()
                 .map(|(name, index)| (name.clone(), index.memory_bytes() as u64))
                 .collect(),
+            points_memory_bytes: indexes.points().memory_bytes() as u64,
             training: state.is_training(),
             indexes: indexes.iter().map(|(name, index)| (name.clone(), index.state())).collect(),
         }
@@ -34,6 +37,6 @@ impl ReplicaStats {
 
     /// Bytes of all indexes.
     pub fn memory_bytes(&self) -> u64 {
-        self.index_memory_bytes.iter().map(|(_, bytes)| bytes).sum()
+        self.points_memory_bytes + self.index_memory_bytes.iter().map(|(_, bytes)| bytes).sum::<u64>()
     }
 }

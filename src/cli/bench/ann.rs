@@ -9,7 +9,7 @@ use crate::{
         import::{fault::ReadError, metric, npy::NpyFile},
     },
     index::{
-        IndexKind, IndexSpec, RowSource, RowVisitor, Scratch, SearchParams, SourceError, VectorIndex, distance,
+        IndexKind, IndexSpec, Points, RowSource, RowVisitor, Scratch, SearchParams, SourceError, VectorIndex, distance,
         normalize, train,
     },
     rt::{self, time},
@@ -105,10 +105,10 @@ fn bench(args: &AnnArgs) -> Result<AnnReport, CliError> {
         return Err(CliError::failed(format!("the vectors have dimension {a}, the queries {b}")));
     }
     let started = time::now();
-    let index = build(args.metric, &base)?;
+    let (points, index) = build(args.metric, &base)?;
     let build_seconds = started.elapsed().as_secs_f64();
     let started = time::now();
-    let found = search(args, &index, &base, &queries);
+    let found = search(args, (&points, &index), &base, &queries);
     let search_seconds = started.elapsed().as_secs_f64();
     let report = AnnReport {
         rows: base.rows() as u64,
@@ -117,7 +117,7 @@ fn bench(args: &AnnArgs) -> Result<AnnReport, CliError> {
         build_seconds,
         search_seconds,
         queries_per_second: queries.rows() as f64 / search_seconds.max(1e-9),
-        index_bytes: index.memory_bytes(),
+        index_bytes: points.memory_bytes() + index.memory_bytes(),
         lists: index.state().lists,
     };
     let failed = |error| CliError::failed(format!("cannot write {}: {error}", args.out.display()));
@@ -126,18 +126,19 @@ fn bench(args: &AnnArgs) -> Result<AnnReport, CliError> {
 }
 
 /// Above the flat limit an index of posting lists, below it the flat one: as a node would.
-fn build(metric: Metric, base: &Matrix) -> Result<VectorIndex, CliError> {
+fn build(metric: Metric, base: &Matrix) -> Result<(Points, VectorIndex), CliError> {
     let spec = IndexSpec::new(metric, base.dimension);
     if base.rows() <= spec.flat_rows_max || spec.kind == IndexKind::Flat {
-        let mut index = VectorIndex::new(spec);
-        (0..).zip(base.iter()).for_each(|(row, vector)| index.upsert(PointId::Num(row), 1, vector));
-        return Ok(index);
+        let (mut points, mut index) = (Points::new(), VectorIndex::new(spec));
+        (0..).zip(base.iter()).for_each(|(row, vector)| index.upsert(points.put(PointId::Num(row), 1), vector));
+        return Ok((points, index));
     }
-    let sealed = train(&spec, &mut Rows(base), SEED).map_err(|error| CliError::failed(error.to_string()))?;
-    VectorIndex::restore(spec, sealed, &mut |_, _| true).map_err(CliError::internal)
+    let built = train(&spec, &mut Rows(base), SEED).map_err(|error| CliError::failed(error.to_string()))?;
+    let index = VectorIndex::restore(spec, &built.points, built.sealed).map_err(CliError::internal)?;
+    Ok((built.points, index))
 }
 
-fn search(args: &AnnArgs, index: &VectorIndex, base: &Matrix, queries: &Matrix) -> Vec<Vec<u64>> {
+fn search(args: &AnnArgs, (points, index): (&Points, &VectorIndex), base: &Matrix, queries: &Matrix) -> Vec<Vec<u64>> {
     let params = SearchParams {
         nprobe: args.nprobe,
         candidates: args.candidates,
@@ -146,7 +147,7 @@ fn search(args: &AnnArgs, index: &VectorIndex, base: &Matrix, queries: &Matrix) 
     };
     let mut scratch = Scratch::new();
     let one = |query: &[f32]| {
-        let mut hits = index.search(query, &params, &mut scratch).hits;
+        let mut hits = index.search(points, query, &params, &mut scratch).hits;
         for hit in hits.iter_mut().filter(|hit| !hit.exact) {
             hit.distance = distance(args.metric, query, base.row(row_of(hit.id)));
         }

@@ -13,7 +13,7 @@ use std::path::Path;
 
 use super::{Finding, Verdict};
 use crate::config::{ByteSize, Config};
-use crate::rt;
+use crate::{index, rt};
 
 /// Below this a node meets its limit under an ordinary load: connections, tables and journals each hold one.
 const OPEN_FILES_LOW: u64 = 1_024;
@@ -26,32 +26,18 @@ const CLOCK_EARLIEST_MS: u64 = 1_767_225_600_000;
 const CLOCK_LATEST_MS: u64 = 4_102_444_800_000;
 
 pub(super) fn cpu() -> Finding {
-    judge_cpu(&cpu_features())
+    judge_cpu(index::active_simd(), &index::kernels::names())
 }
 
-#[cfg(target_arch = "x86_64")]
-fn cpu_features() -> Vec<&'static str> {
-    let known = [
-        ("avx2", std::arch::is_x86_feature_detected!("avx2")),
-        ("fma", std::arch::is_x86_feature_detected!("fma")),
-        ("popcnt", std::arch::is_x86_feature_detected!("popcnt")),
-        ("avx512f", std::arch::is_x86_feature_detected!("avx512f")),
-    ];
-    known.into_iter().filter(|(_, present)| *present).map(|(name, _)| name).collect()
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn cpu_features() -> Vec<&'static str> {
-    Vec::new()
-}
-
-fn judge_cpu(features: &[&'static str]) -> Finding {
+/// `used` are the kernels of the index in use, `known` all this machine has.
+fn judge_cpu(used: &str, known: &[&str]) -> Finding {
     let architecture = std::env::consts::ARCH;
-    if features.contains(&"avx2") {
-        return Finding::good("cpu", format!("{architecture}: {}", features.join(" ")));
+    let seen = format!("{architecture}: {used} (of {})", known.join(", "));
+    match (used, known) {
+        (_, [_]) => Finding::new("cpu", Verdict::Warn, seen, "searches work, several times slower"),
+        ("scalar", _) => Finding::new("cpu", Verdict::Warn, seen, "unset VECTORSPHERE_SIMD"),
+        _ => Finding::good("cpu", seen),
     }
-    let seen = format!("{architecture} without AVX2: {}", features.join(" "));
-    Finding::new("cpu", Verdict::Warn, seen.trim_end_matches([':', ' ']), "searches work, several times slower")
 }
 
 pub(super) fn page_size() -> Finding {
@@ -212,9 +198,12 @@ mod tests {
 
     #[test]
     fn cpus_without_the_fast_path_are_told() {
-        assert_eq!(judge_cpu(&["avx2", "fma"]).verdict, Verdict::Good);
-        assert_eq!(judge_cpu(&["popcnt"]).verdict, Verdict::Warn);
-        assert!(judge_cpu(&[]).seen.ends_with("without AVX2"));
+        assert_eq!(judge_cpu("avx2", &["scalar", "avx2"]).verdict, Verdict::Good);
+        let forced = judge_cpu("scalar", &["scalar", "avx2"]);
+        assert_eq!((forced.verdict, forced.advice.as_str()), (Verdict::Warn, "unset VECTORSPHERE_SIMD"));
+        let slow = judge_cpu("scalar", &["scalar"]);
+        assert_eq!(slow.verdict, Verdict::Warn);
+        assert!(slow.seen.ends_with("scalar (of scalar)"), "{}", slow.seen);
     }
 
     #[test]

@@ -1,14 +1,35 @@
 //! The kernels with AVX2: the elementwise ones are the same loops compiled with wider registers, the three hottest (block scan,
 //! assignment, int8 product) are written with intrinsics. The same bits as `scalar`, which the tests check.
 //!
-//! Every function here that needs AVX2 is reached through [`KERNELS`] alone, which `available` hands out only after detection:
+//! Every function here that needs AVX2 or F16C is reached through [`KERNELS`] alone, which `available` hands out only after detection:
 //! that is the SAFETY argument of each call below.
 
+use super::avx2_hadamard::hadamard;
 use super::*;
 use std::arch::x86_64::*;
 
-pub(super) static KERNELS: Kernels =
-    Kernels { name: "avx2", l2, dot, l1, l1_i8, dot_i8, hadamard, nearest_code, code_dots, scores, assign, scan };
+/// Whether this machine has what [`KERNELS`] needs. (Every CPU with AVX2 has F16C.)
+pub(super) fn is_available() -> bool {
+    std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("f16c")
+}
+
+pub(super) static KERNELS: Kernels = Kernels {
+    name: "avx2",
+    l2,
+    dot,
+    l1,
+    l1_i8,
+    dot_i8,
+    hadamard,
+    nearest_code,
+    code_dots,
+    scores,
+    assign,
+    to_bytes,
+    nearest_i8: assign_avx2::nearest_i8,
+    scores_i8: assign_avx2::scores_i8,
+    scan,
+};
 
 /// Defines `$name` as a call of `$wide`, which is compiled with AVX2.
 macro_rules! with_avx2 {
@@ -28,13 +49,12 @@ with_avx2!(l2, l2_wide, (a: &[f32], b: &[f32]) -> f32);
 with_avx2!(dot, dot_wide, (a: &[f32], b: &[f32]) -> f32);
 with_avx2!(l1, l1_wide, (a: &[f32], b: &[f32]) -> f32);
 with_avx2!(l1_i8, body::l1_i8, (query: &[f32], centroid: &[f32], row: &[u8], scale: f32) -> f32);
-with_avx2!(hadamard, body::hadamard, (values: &mut [f32]));
+with_avx2!(to_bytes, body::to_bytes, (values: &[f32], bytes: &mut [u8]) -> f32);
 with_avx2!(nearest_code, body::nearest_code, (book: &[f32], x: &[f32]) -> u8);
 with_avx2!(code_dots, body::code_dots, (book: &[f32], x: &[f32], out: &mut [f32; SUBSPACE_CODES]));
 with_avx2!(dot_i8, dot_i8_wide, (query: &[i16], row: &[u8]) -> i32);
 with_avx2!(scores, scores_wide, (panels: &Panels, query: &[f32], base: &[f32], factor: f32, out: &mut [f32]));
 with_avx2!(assign, assign_wide, (panels: &Panels, rows: &[f32], nearest: &mut [u32]));
-with_avx2!(scan, scan_wide, (input: &ScanInput<'_>, first_block: usize, threshold: f32, out: &mut [u64]) -> ScanProgress);
 
 /// Defines a reduction over 32 lanes (four registers), `$term` of eight numbers of each side a step.
 macro_rules! reduction {
@@ -290,40 +310,27 @@ fn least(best: &Best) -> u32 {
     column
 }
 
-#[target_feature(enable = "avx2")]
-#[inline]
-fn scan_wide(input: &ScanInput<'_>, first_block: usize, threshold: f32, out: &mut [u64]) -> ScanProgress {
-    input.check();
-    let pairs = input.pairs();
-    let limit = _mm256_set1_ps(threshold);
-    let mut estimates = [0f32; BLOCK_ROWS];
-    let mut progress = ScanProgress { next_block: first_block, written: 0 };
-    while progress.next_block < input.live.len() && out.len() - progress.written >= BLOCK_ROWS {
-        let block = progress.next_block;
-        progress.next_block += 1;
-        if input.live[block] == 0 {
-            continue;
-        }
-        // SAFETY: block < live.len(), so `check` puts `pairs * 32` bytes of codes and 64 factors behind the pointers; the
-        // table has `pairs * 32` bytes.
-        let mut kept = unsafe {
-            let codes = input.codes.as_ptr().add(block * pairs * PAIR_BYTES);
-            let sums = block_sums(codes, input.table.as_ptr(), pairs);
-            estimate(input, block, sums, limit, &mut estimates)
-        } & input.live[block];
-        while kept != 0 {
-            let row = kept.trailing_zeros();
-            kept &= kept - 1;
-            let position = input.position + (block * BLOCK_ROWS) as u32 + row;
-            out[progress.written] = pack_candidate(estimates[row as usize], position);
-            progress.written += 1;
-        }
+fn scan(input: &ScanInput<'_>, first_block: usize, threshold: f32, out: &mut [u64]) -> ScanProgress {
+    #[target_feature(enable = "avx2,f16c")]
+    fn wide(input: &ScanInput<'_>, first_block: usize, threshold: f32, out: &mut [u64]) -> ScanProgress {
+        let (pairs, bytes) = (input.pairs(), input.block_bytes());
+        let limit = _mm256_set1_ps(threshold);
+        body::scan(input, first_block, out, |block, estimates| {
+            // SAFETY: body::scan has checked that `blocks` holds every block it asks for: `pairs * 32` bytes of codes, then 128
+            // of factors. The table has `pairs * 32`.
+            unsafe {
+                let codes = input.blocks.as_ptr().add(block * bytes);
+                let sums = block_sums(codes, input.table.as_ptr(), pairs);
+                estimate(input, codes.add(pairs * PAIR_BYTES), sums, limit, estimates)
+            }
+        })
     }
-    progress
+    // SAFETY: the machine has AVX2 and F16C (see the head of this file).
+    unsafe { wide(input, first_block, threshold, out) }
 }
 
-/// The sums of look-ups of 32 rows, as u16: rows 0..16 and 16..32. Four pairs are summed in u8 (the table is scaled so that
-/// they fit), then even and odd bytes are widened apart.
+/// The sums of look-ups of 32 rows, as u16: rows 0..16 and 16..32. Every second pair of eight is summed in u8 (the table is
+/// scaled so that four fit), then even and odd bytes are widened apart.
 ///
 /// # Safety
 /// `pairs * 32` readable bytes at both pointers.
@@ -334,28 +341,32 @@ unsafe fn block_sums(codes: *const u8, table: *const u8, pairs: usize) -> [__m25
     let zero = _mm256_setzero_si256();
     // mixed = even + 256 · odd (mod 2^16); odd = the odd bytes alone.
     let (mut mixed, mut odd) = ([zero; 2], [zero; 2]);
-    let mut pair = 0;
-    while pair < pairs {
-        let end = (pair + GROUP_PAIRS).min(pairs);
-        let mut bytes = [zero; 2];
-        while pair < end {
-            // SAFETY: pair < pairs.
-            let (code, entries) = unsafe {
-                (
-                    _mm256_loadu_si256(codes.add(pair * PAIR_BYTES).cast()),
-                    _mm256_loadu_si256(table.add(pair * PAIR_BYTES).cast()),
-                )
-            };
-            let low = _mm256_and_si256(code, nibble);
-            let high = _mm256_and_si256(_mm256_srli_epi16::<4>(code), nibble);
-            bytes[0] = _mm256_add_epi8(bytes[0], _mm256_shuffle_epi8(entries, low));
-            bytes[1] = _mm256_add_epi8(bytes[1], _mm256_shuffle_epi8(entries, high));
-            pair += 1;
+    let mut first = 0;
+    while first < pairs {
+        let end = (first + GROUP_PAIRS).min(pairs);
+        for parity in 0..2 {
+            let mut bytes = [zero; 2];
+            let mut pair = first + parity;
+            while pair < end {
+                // SAFETY: pair < pairs.
+                let (code, entries) = unsafe {
+                    (
+                        _mm256_loadu_si256(codes.add(pair * PAIR_BYTES).cast()),
+                        _mm256_loadu_si256(table.add(pair * PAIR_BYTES).cast()),
+                    )
+                };
+                let low = _mm256_and_si256(code, nibble);
+                let high = _mm256_and_si256(_mm256_srli_epi16::<4>(code), nibble);
+                bytes[0] = _mm256_add_epi8(bytes[0], _mm256_shuffle_epi8(entries, low));
+                bytes[1] = _mm256_add_epi8(bytes[1], _mm256_shuffle_epi8(entries, high));
+                pair += 2;
+            }
+            for h in 0..2 {
+                mixed[h] = _mm256_add_epi16(mixed[h], bytes[h]);
+                odd[h] = _mm256_add_epi16(odd[h], _mm256_srli_epi16::<8>(bytes[h]));
+            }
         }
-        for h in 0..2 {
-            mixed[h] = _mm256_add_epi16(mixed[h], bytes[h]);
-            odd[h] = _mm256_add_epi16(odd[h], _mm256_srli_epi16::<8>(bytes[h]));
-        }
+        first = end;
     }
     let mut sums = [zero; 2];
     for h in 0..2 {
@@ -370,12 +381,12 @@ unsafe fn block_sums(codes: *const u8, table: *const u8, pairs: usize) -> [__m25
 /// Writes the estimates of a block's rows; the bits of those not above the limit.
 ///
 /// # Safety
-/// `input.factors` has 64 numbers for `block`.
-#[target_feature(enable = "avx2")]
+/// 128 readable bytes at `factors`.
+#[target_feature(enable = "avx2,f16c")]
 #[inline]
 unsafe fn estimate(
     input: &ScanInput<'_>,
-    block: usize,
+    factors: *const u8,
     sums: [__m256i; 2],
     limit: __m256,
     estimates: &mut [f32; BLOCK_ROWS],
@@ -388,12 +399,11 @@ unsafe fn estimate(
         let eight = if part % 2 == 0 { _mm256_castsi256_si128(half) } else { _mm256_extracti128_si256::<1>(half) };
         let sum = _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(eight));
         let look_ups = _mm256_add_ps(_mm256_mul_ps(sum, step), bias);
-        // SAFETY: the caller's promise; `estimates` has 32 numbers.
+        // SAFETY: the caller's promise: 16 bytes a load, the addends 64 bytes after the scales. `estimates` has 32 numbers.
         unsafe {
-            let factors = input.factors.as_ptr().add(block * 2 * BLOCK_ROWS + part * 8);
-            let scale = _mm256_loadu_ps(factors);
-            let add = _mm256_add_ps(_mm256_loadu_ps(factors.add(BLOCK_ROWS)), base);
-            let value = _mm256_add_ps(add, _mm256_mul_ps(scale, look_ups));
+            let scale = _mm256_cvtph_ps(_mm_loadu_si128(factors.add(part * 16).cast()));
+            let add = _mm256_cvtph_ps(_mm_loadu_si128(factors.add(2 * BLOCK_ROWS + part * 16).cast()));
+            let value = _mm256_add_ps(_mm256_add_ps(add, base), _mm256_mul_ps(scale, look_ups));
             _mm256_storeu_ps(estimates.as_mut_ptr().add(part * 8), value);
             let not_above = _mm256_cmp_ps::<_CMP_NGT_UQ>(value, limit);
             kept |= (_mm256_movemask_ps(not_above) as u32) << (part * 8);

@@ -2,7 +2,7 @@
 //! into the scalar table as it stands and into the AVX2 table under `target_feature`: the compiler may widen the loops but never
 //! reorders or fuses f32 operations, so both give the same bits. Called by `scalar` and `avx2` only.
 
-use super::{LANES, Panels, SUBSPACE_CODES};
+use super::{BLOCK_ROWS, LANES, Panels, ROUND_SIGNED, SUBSPACE_CODES, ScanInput, ScanProgress, pack_candidate};
 
 /// Folds 32 lanes in a fixed tree: 16 + 16, 8 + 8, 4 + 4, 2 + 2, 1 + 1.
 #[inline(always)]
@@ -81,6 +81,39 @@ pub(super) fn dot_i8(query: &[i16], row: &[u8]) -> i32 {
     query.iter().zip(row).map(|(&q, &r)| i32::from(q) * i32::from(r as i8)).sum()
 }
 
+/// Rounds `values / step` to the bits of int8 numbers, `step` such that the largest is ±127; returns `step` (0 for zeros, and where
+/// a step cannot be had in f32).
+#[inline(always)]
+pub(super) fn to_bytes(values: &[f32], bytes: &mut [u8]) -> f32 {
+    let largest = largest(values);
+    if largest == 0.0 || !(127.0 / largest).is_finite() || !largest.is_finite() {
+        bytes.fill(0);
+        return 0.0;
+    }
+    let scale = 127.0 / largest;
+    bytes.iter_mut().zip(values).for_each(|(b, v)| *b = (v * scale + ROUND_SIGNED).to_bits() as u8);
+    largest / 127.0
+}
+
+/// The largest absolute value (0 of none), what is no number left out. Any order gives the same.
+#[inline(always)]
+fn largest(values: &[f32]) -> f32 {
+    let mut lanes = [0f32; LANES];
+    let chunks = values.chunks_exact(LANES);
+    let tail = chunks.remainder();
+    for chunk in chunks {
+        for i in 0..LANES {
+            let size = chunk[i].abs();
+            lanes[i] = if size > lanes[i] { size } else { lanes[i] };
+        }
+    }
+    lanes
+        .iter()
+        .copied()
+        .chain(tail.iter().map(|v| v.abs()))
+        .fold(0.0, |most, size| if size > most { size } else { most })
+}
+
 /// The Walsh–Hadamard transform of `values` (a power of two long), scaled to keep lengths.
 #[inline(always)]
 pub(super) fn hadamard(values: &mut [f32]) {
@@ -147,4 +180,36 @@ pub(super) fn scores(panels: &Panels, query: &[f32], base: &[f32], factor: f32, 
             out[j] = base[j] + sums[j] * factor;
         }
     }
+}
+
+/// The scan's loop over blocks. `estimate` writes the estimates of a block's rows and gives the bits of those not above the
+/// threshold.
+#[inline(always)]
+pub(super) fn scan(
+    input: &ScanInput<'_>,
+    first_block: usize,
+    out: &mut [u64],
+    estimate: impl Fn(usize, &mut [f32; BLOCK_ROWS]) -> u32,
+) -> ScanProgress {
+    input.check();
+    let mut estimates = [0f32; BLOCK_ROWS];
+    let mut progress = ScanProgress { next_block: first_block, written: 0 };
+    while progress.next_block < input.live.len() && out.len() - progress.written >= BLOCK_ROWS {
+        let block = progress.next_block;
+        progress.next_block += 1;
+        input.prefetch_after(block);
+        let live = input.live[block];
+        if live == 0 {
+            continue;
+        }
+        let mut kept = estimate(block, &mut estimates) & live;
+        let position = input.position + (block * BLOCK_ROWS) as u32;
+        while kept != 0 {
+            let row = kept.trailing_zeros();
+            kept &= kept - 1;
+            out[progress.written] = pack_candidate(estimates[row as usize], position + row);
+            progress.written += 1;
+        }
+    }
+    progress
 }

@@ -1,15 +1,42 @@
-//! The hot loops, behind one table of function pointers chosen once: `scalar` defines each kernel, `avx2` computes the same bits
-//! faster. No fused multiply-add on any path. AVX-512 and NEON are further tables of the same shape.
+//! The hot loops, behind one table of function pointers chosen once: `scalar` defines each kernel, `avx2`, `avx512`
+//! and `neon` compute the same bits faster. No fused multiply-add on any path.
 //! Called by every file of this room; the node calls [`choose`] at start.
 
+mod assign_scalar;
 mod body;
+mod bytes;
+pub(crate) mod half;
 mod scalar;
 
 #[cfg(target_arch = "x86_64")]
+mod assign_avx2;
+#[cfg(target_arch = "x86_64")]
+mod assign_avx512;
+#[cfg(test)]
+mod assign_tests;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx2_hadamard;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_columns;
+#[cfg(target_arch = "x86_64")]
+mod avx512_rows;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod hadamard;
+#[cfg(all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"))]
+mod neon;
+#[cfg(all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"))]
+mod neon_columns;
+#[cfg(all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"))]
+mod neon_scan;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use bytes::{BytePanels, ByteRows, Nearest, ROUND_SIGNED};
+use std::ops::Range;
 use std::sync::OnceLock;
 
 /// Virtual lanes of every f32 reduction: sums are the same whatever the width of the machine.
@@ -20,8 +47,18 @@ pub(crate) const BLOCK_ROWS: usize = 32;
 pub(crate) const SUBSPACE_CODES: usize = 16;
 /// Bytes a block spends on a pair of subspaces, and bytes a pair has in the lookup table.
 pub(crate) const PAIR_BYTES: usize = 32;
-/// Pairs of subspaces whose look-ups are summed in u8 before they are widened.
-pub(crate) const GROUP_PAIRS: usize = 4;
+/// Pairs of subspaces after which look-ups summed in u8 are widened: every second pair's are summed together, four in all.
+pub(crate) const GROUP_PAIRS: usize = 8;
+/// Bytes of a block's factors: 32 scales, then 32 addends, in half precision.
+pub(crate) const FACTOR_BYTES: usize = 4 * BLOCK_ROWS;
+
+/// How many blocks before its turn a block is asked for: two to four measured best from the shared cache.
+const PREFETCH_BLOCKS: usize = 4;
+
+/// Bytes of a block of 32 rows.
+pub(crate) const fn block_bytes(pairs: usize) -> usize {
+    pairs * PAIR_BYTES + FACTOR_BYTES
+}
 
 /// One implementation of every kernel.
 pub(crate) struct Kernels {
@@ -46,6 +83,12 @@ pub(crate) struct Kernels {
     pub(crate) scores: fn(&Panels, &[f32], &[f32], f32, &mut [f32]),
     /// For each row the column with the least `norm − 2 · dot` (ties: the lowest column).
     pub(crate) assign: fn(&Panels, &[f32], &mut [u32]),
+    /// Rounds to the bits of int8 numbers, the largest to ±127; the step they count (0 for zeros).
+    pub(crate) to_bytes: fn(&[f32], &mut [u8]) -> f32,
+    /// Nearest columns of some panels for some rows, in int8 (see `assign_scalar`).
+    pub(crate) nearest_i8: fn(&BytePanels, Range<usize>, &ByteRows, &[u32], &mut [Nearest]),
+    /// All rows against all columns in int8: `base + factor · dot`.
+    pub(crate) scores_i8: fn(&BytePanels, &ByteRows, f32, &mut [f32]),
     /// Scores code blocks and collects candidates.
     pub(crate) scan: fn(&ScanInput<'_>, usize, f32, &mut [u64]) -> ScanProgress,
 }
@@ -91,14 +134,16 @@ impl Panels {
 /// `(add + base) + scale · (sum · table_step + table_bias)`, where `sum` adds its look-ups.
 #[derive(Clone, Copy)]
 pub(crate) struct ScanInput<'a> {
-    /// `pairs · 32` bytes a block. In each 32: 16 bytes for the even subspace, 16 for the odd one. Byte `2t` holds rows `t` (low
-    /// nibble) and `16 + t` (high), byte `2t + 1` rows `8 + t` and `24 + t`.
-    pub(crate) codes: &'a [u8],
-    /// 64 a block: 32 scales, then 32 addends.
-    pub(crate) factors: &'a [f32],
+    /// [`block_bytes`] a block, one stream to read: the codes, `pairs · 32` bytes, then 32 scales and 32 addends in half precision
+    /// (little-endian). Of a pair's 32 bytes, 16 are for the even subspace and 16 for the odd one. Byte `2t` of them holds rows
+    /// `t` (low nibble) and `16 + t` (high), byte `2t + 1` rows `8 + t` and `24 + t`.
+    pub(crate) blocks: &'a [u8],
+    /// The blocks that are scanned next, to be in cache by then.
+    pub(crate) ahead: &'a [u8],
     /// One bit a row, one word a block.
     pub(crate) live: &'a [u32],
-    /// 32 bytes a pair; any four consecutive pairs' entries of one parity sum to at most 255.
+    /// 32 bytes a pair. Of any [`GROUP_PAIRS`] pairs from a multiple of that on, those of one parity sum to at most 255, for
+    /// the even subspaces as for the odd ones: four u8 look-ups are summed without overflow.
     pub(crate) table: &'a [u8],
     pub(crate) table_step: f32,
     pub(crate) table_bias: f32,
@@ -112,12 +157,23 @@ impl ScanInput<'_> {
         self.table.len() / PAIR_BYTES
     }
 
+    pub(crate) fn block_bytes(&self) -> usize {
+        block_bytes(self.pairs())
+    }
+
     /// The lengths agree; every kernel relies on it.
     fn check(&self) {
-        let blocks = self.live.len();
-        assert_eq!(self.codes.len(), blocks * self.table.len(), "codes of {blocks} blocks");
-        assert_eq!(self.factors.len(), blocks * 2 * BLOCK_ROWS, "factors of {blocks} blocks");
         assert_eq!(self.table.len() % PAIR_BYTES, 0, "whole pairs in the table");
+        assert_eq!(self.blocks.len(), self.live.len() * self.block_bytes(), "bytes of {} blocks", self.live.len());
+    }
+
+    /// Asks for the block that is scanned some blocks after this one.
+    #[inline(always)]
+    fn prefetch_after(&self, block: usize) {
+        let bytes = self.block_bytes();
+        let (later, own) = (block + PREFETCH_BLOCKS, self.live.len());
+        let (blocks, later) = if later < own { (self.blocks, later) } else { (self.ahead, later - own) };
+        prefetch(blocks.get(later * bytes..(later + 1) * bytes).unwrap_or_default());
     }
 }
 
@@ -154,10 +210,12 @@ pub(crate) fn prefetch<T>(values: &[T]) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        const LINE: usize = 64;
         let start = values.as_ptr().cast::<i8>();
-        for offset in (0..size_of_val(values)).step_by(64) {
-            // SAFETY: SSE is in every x86-64, the address lies in the slice, and a prefetch touches nothing.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.add(offset)) };
+        let in_line = start.addr() % LINE;
+        for offset in (0..size_of_val(values) + in_line).step_by(LINE) {
+            // SAFETY: SSE is in every x86-64, and a prefetch touches nothing, whatever the address (that of a line of the slice).
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_sub(in_line).wrapping_add(offset)) };
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
@@ -166,8 +224,8 @@ pub(crate) fn prefetch<T>(values: &[T]) {
 
 static ACTIVE: OnceLock<&'static Kernels> = OnceLock::new();
 
-/// Chooses the kernels of this process, once: `Some("scalar" | "avx2")` as asked if the machine has it, else the best it has.
-/// The first choice stays; returns the name in use. An unknown or missing wish falls back to the best.
+/// Chooses the kernels of this process, once: those of the name wished, one of [`names`], else the best the machine has. The first
+/// choice stays; returns the name in use.
 pub fn choose(wish: Option<&str>) -> &'static str {
     ACTIVE.get_or_init(|| wish.and_then(named).unwrap_or_else(best)).name
 }
@@ -182,10 +240,20 @@ pub(crate) fn available() -> Vec<&'static Kernels> {
     #[allow(unused_mut)]
     let mut tables = vec![&scalar::KERNELS];
     #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
+    if avx2::is_available() {
         tables.push(&avx2::KERNELS);
+        if avx512::is_available() {
+            tables.push(&avx512::KERNELS);
+        }
     }
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"))]
+    tables.push(&neon::KERNELS);
     tables
+}
+
+/// The names [`choose`] knows on this machine, from the definition to the best.
+pub fn names() -> Vec<&'static str> {
+    available().into_iter().map(|kernels| kernels.name).collect()
 }
 
 fn named(name: &str) -> Option<&'static Kernels> {

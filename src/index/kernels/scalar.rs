@@ -3,8 +3,23 @@
 
 use super::*;
 
-pub(super) static KERNELS: Kernels =
-    Kernels { name: "scalar", l2, dot, l1, l1_i8, dot_i8, hadamard, nearest_code, code_dots, scores, assign, scan };
+pub(super) static KERNELS: Kernels = Kernels {
+    name: "scalar",
+    l2,
+    dot,
+    l1,
+    l1_i8,
+    dot_i8,
+    hadamard,
+    nearest_code,
+    code_dots,
+    scores,
+    assign,
+    to_bytes,
+    nearest_i8: assign_scalar::nearest_i8,
+    scores_i8: assign_scalar::scores_i8,
+    scan,
+};
 
 fn l2(a: &[f32], b: &[f32]) -> f32 {
     body::l2(a, b)
@@ -24,6 +39,10 @@ fn l1_i8(query: &[f32], centroid: &[f32], row: &[u8], scale: f32) -> f32 {
 
 fn dot_i8(query: &[i16], row: &[u8]) -> i32 {
     body::dot_i8(query, row)
+}
+
+fn to_bytes(values: &[f32], bytes: &mut [u8]) -> f32 {
+    body::to_bytes(values, bytes)
 }
 
 fn hadamard(values: &mut [f32]) {
@@ -59,37 +78,27 @@ fn assign(panels: &Panels, rows: &[f32], nearest: &mut [u32]) {
 }
 
 fn scan(input: &ScanInput<'_>, first_block: usize, threshold: f32, out: &mut [u64]) -> ScanProgress {
-    input.check();
-    let mut progress = ScanProgress { next_block: first_block, written: 0 };
-    while progress.next_block < input.live.len() && out.len() - progress.written >= BLOCK_ROWS {
-        let block = progress.next_block;
-        progress.next_block += 1;
-        let live = input.live[block];
-        if live == 0 {
-            continue;
-        }
-        let sums = block_sums(input, block);
-        let (scales, adds) = input.factors[block * 2 * BLOCK_ROWS..][..2 * BLOCK_ROWS].split_at(BLOCK_ROWS);
-        for row in 0..BLOCK_ROWS {
+    let (codes_len, block_len) = (input.table.len(), input.block_bytes());
+    body::scan(input, first_block, out, |block, estimates| {
+        let (codes, factors) = input.blocks[block * block_len..][..block_len].split_at(codes_len);
+        let sums = block_sums(codes, input.table);
+        let half = |at: usize| half::to_f32(u16::from_le_bytes([factors[2 * at], factors[2 * at + 1]]));
+        let mut kept = 0;
+        for (row, estimate) in estimates.iter_mut().enumerate() {
             let look_ups = f32::from(sums[row]) * input.table_step + input.table_bias;
-            let estimate = (adds[row] + input.base) + scales[row] * look_ups;
+            *estimate = (half(BLOCK_ROWS + row) + input.base) + half(row) * look_ups;
             // "Not above" rather than "at most": a row whose estimate overflowed is still a candidate, the last one.
-            let above = estimate > threshold;
-            if live >> row & 1 == 1 && !above {
-                let position = input.position + (block * BLOCK_ROWS + row) as u32;
-                out[progress.written] = pack_candidate(estimate, position);
-                progress.written += 1;
-            }
+            let above = *estimate > threshold;
+            kept |= u32::from(!above) << row;
         }
-    }
-    progress
+        kept
+    })
 }
 
 /// The sum of look-ups of each row of a block.
-fn block_sums(input: &ScanInput<'_>, block: usize) -> [u16; BLOCK_ROWS] {
-    let codes = &input.codes[block * input.table.len()..][..input.table.len()];
+fn block_sums(codes: &[u8], table: &[u8]) -> [u16; BLOCK_ROWS] {
     let mut sums = [0u16; BLOCK_ROWS];
-    for (codes, table) in codes.chunks_exact(SUBSPACE_CODES).zip(input.table.chunks_exact(SUBSPACE_CODES)) {
+    for (codes, table) in codes.chunks_exact(SUBSPACE_CODES).zip(table.chunks_exact(SUBSPACE_CODES)) {
         for t in 0..8 {
             let (even, odd) = (usize::from(codes[2 * t]), usize::from(codes[2 * t + 1]));
             sums[t] += u16::from(table[even & 15]);

@@ -39,7 +39,7 @@ proptest! {
     }
 
     #[test]
-    fn hadamard_is_bit_equal_and_keeps_lengths(log in 0u32..9, seed: u64) {
+    fn hadamard_is_bit_equal_and_keeps_lengths(log in 0u32..13, seed: u64) {
         let mut rng = crate::index::random::SplitMix64::new(seed);
         let values: Vec<f32> = (0..1usize << log).map(|_| rng.below(2001) as f32 / 1000.0 - 1.0).collect();
         let mut expected = values.clone();
@@ -89,12 +89,17 @@ proptest! {
     #[test]
     fn scans_are_bit_equal(pairs in 1usize..20, blocks in 0usize..6, seed: u64, limit in -300f32..300.0, room in 32usize..200) {
         let mut rng = crate::index::random::SplitMix64::new(seed);
-        let codes: Vec<u8> = (0..blocks * pairs * PAIR_BYTES).map(|_| rng.next() as u8).collect();
-        // Four pairs' entries of one parity sum to at most 4 · 63 = 252.
+        let mut bytes: Vec<u8> = (0..blocks * block_bytes(pairs)).map(|_| rng.next() as u8).collect();
+        for block in bytes.chunks_mut(block_bytes(pairs)) {
+            for factor in block[pairs * PAIR_BYTES..].chunks_mut(2) {
+                let value = half::from_f32(rng.below(401) as f32 / 100.0 - 2.0);
+                factor.copy_from_slice(&value.to_le_bytes());
+            }
+        }
+        // Four entries sum to at most 4 · 63 = 252.
         let table: Vec<u8> = (0..pairs * PAIR_BYTES).map(|_| rng.below(64) as u8).collect();
-        let factors: Vec<f32> = (0..blocks * 64).map(|_| rng.below(401) as f32 / 100.0 - 2.0).collect();
         let live: Vec<u32> = (0..blocks).map(|_| if rng.below(5) == 0 { 0 } else { rng.next() as u32 }).collect();
-        let input = ScanInput { codes: &codes, factors: &factors, live: &live, table: &table,
+        let input = ScanInput { blocks: &bytes, ahead: &bytes, live: &live, table: &table,
             table_step: 0.37, table_bias: -3.25, base: 1.5, position: 77 };
         let mut expected = vec![0u64; room];
         let mut first = 0;

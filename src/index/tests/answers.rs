@@ -4,7 +4,7 @@ use super::*;
 
 const KINDS: [IndexKind; 3] = [IndexKind::Flat, IndexKind::IvfFlat, IndexKind::IvfPq];
 
-fn trained_or_flat(spec: &IndexSpec, model: &Model) -> VectorIndex {
+fn trained_or_flat(spec: &IndexSpec, model: &Model) -> Whole {
     if spec.kind == IndexKind::Flat { filled(spec, model) } else { trained(spec, model, 1) }
 }
 
@@ -89,10 +89,10 @@ fn recall_at_the_defaults_is_at_least_095() {
             let model = generator.model(rows);
             let mut index =
                 trained(&IndexSpec { kind, flat_rows_max: rows - 1, ..IndexSpec::new(metric, 32) }, &model, 2);
-            assert!(!index.wants_training());
+            assert!(!index.index.wants_training());
             let queries: Vec<_> = (0..100).map(|_| generator.vector()).collect();
             let got = recall(&index, &model, &queries, SearchParams::new(10));
-            assert!(got >= 0.95, "{metric:?} {kind:?}: {got}, {:?}", index.state());
+            assert!(got >= 0.95, "{metric:?} {kind:?}: {got}, {:?}", index.index.state());
             assert!(index.remove(PointId::Num(0)) && !index.remove(PointId::Num(0)));
         }
     }
@@ -106,7 +106,7 @@ fn rows_without_structure_are_found_too() {
     let index = trained(&IndexSpec::new(Metric::Euclidean, 64), &model, 2);
     let queries: Vec<_> = (0..100).map(|_| generator.vector()).collect();
     let got = recall(&index, &model, &queries, SearchParams::new(10));
-    assert!(got >= 0.95, "{got}, {:?}", index.state());
+    assert!(got >= 0.95, "{got}, {:?}", index.index.state());
 }
 
 #[test]
@@ -145,8 +145,10 @@ fn magnitudes_that_overflow_do_not_panic() {
 #[test]
 fn nothing_is_found_in_nothing() {
     let spec = small(Metric::Euclidean, IndexKind::IvfPq, 4);
-    let empty = VectorIndex::new(spec.clone());
-    assert!(empty.is_empty() && empty.search(&[0.0; 4], &SearchParams::new(5), &mut Scratch::new()).hits.is_empty());
+    let empty = Whole::new(&spec);
+    assert!(
+        empty.index.is_empty() && empty.search(&[0.0; 4], &SearchParams::new(5), &mut Scratch::new()).hits.is_empty()
+    );
     assert!(matches!(train(&spec, &mut ModelSource(&Model::new()), 1), Err(TrainError::NoRows)));
     let wrong = Model::from([(PointId::Num(1), (1, vec![0.0; 3]))]);
     let refused = train(&spec, &mut ModelSource(&wrong), 1);

@@ -3,7 +3,7 @@
 use super::*;
 use proptest::prelude::*;
 
-fn built(kernels: &'static Kernels, metric: Metric, kind: IndexKind, dimension: usize, seed: u64) -> Sealed {
+fn built(kernels: &'static Kernels, metric: Metric, kind: IndexKind, dimension: usize, seed: u64) -> Built {
     let model = Generator::new(metric, dimension, 10, 77).model(900);
     train_with(kernels, &small(metric, kind, dimension), &mut ModelSource(&model), seed).expect("rows to train on")
 }
@@ -16,10 +16,9 @@ fn every_cpu_builds_the_same_bytes_and_finds_the_same() {
             let mut generator = Generator::new(metric, dimension, 10, 78);
             let queries: Vec<_> = (0..10).map(|_| generator.vector()).collect();
             let of = |kernels: &'static Kernels| {
-                let sealed = built(kernels, metric, kind, dimension, 3);
-                let bytes = sealed.encode();
-                let index =
-                    VectorIndex::restore(spec.clone(), sealed, &mut |_, _| true).expect("the same specification");
+                let built = built(kernels, metric, kind, dimension, 3);
+                let bytes = (built.sealed.encode(), built.points.encode());
+                let index = Whole::of(&spec, built);
                 let mut scratch = Scratch::with_kernels(kernels);
                 let answers: Vec<_> =
                     queries.iter().map(|q| index.search(q, &SearchParams::new(10), &mut scratch)).collect();
@@ -36,7 +35,7 @@ fn every_cpu_builds_the_same_bytes_and_finds_the_same() {
 
 #[test]
 fn the_seed_decides_the_bytes() {
-    let of = |seed| built(kernels::active(), Metric::Euclidean, IndexKind::IvfPq, 24, seed).encode();
+    let of = |seed| built(kernels::active(), Metric::Euclidean, IndexKind::IvfPq, 24, seed).sealed.encode();
     assert_eq!(of(1), of(1));
     assert_ne!(of(1), of(2));
 }
@@ -45,14 +44,14 @@ fn the_seed_decides_the_bytes() {
 fn decoding_gives_back_what_was_encoded() {
     for metric in Metric::ALL {
         for kind in [IndexKind::IvfFlat, IndexKind::IvfPq] {
-            let sealed = built(kernels::active(), metric, kind, 30, 1);
-            let bytes = sealed.encode();
-            let decoded = Sealed::decode(&bytes).expect("its own bytes");
-            assert_eq!(decoded.encode(), bytes);
-            assert!(decoded.rows().eq(sealed.rows()) && decoded.len() == 900);
+            let built = built(kernels::active(), metric, kind, 30, 1);
+            let bytes = built.sealed.encode();
+            let sealed = Sealed::decode(&bytes).expect("its own bytes");
+            assert_eq!(sealed.encode(), bytes);
+            assert!(sealed.ordinals().eq(built.sealed.ordinals()) && sealed.len() == 900);
             let spec = small(metric, kind, 30);
-            let index = |sealed| VectorIndex::restore(spec.clone(), sealed, &mut |_, _| true).expect("it fits");
-            let (a, b) = (index(sealed), index(decoded));
+            let decoded = Built { sealed, points: built.points.clone() };
+            let (a, b) = (Whole::of(&spec, built), Whole::of(&spec, decoded));
             let mut generator = Generator::new(metric, 30, 10, 6);
             let mut scratch = Scratch::new();
             for _ in 0..10 {
@@ -74,12 +73,12 @@ fn signed(mut bytes: Vec<u8>) -> Vec<u8> {
 
 #[test]
 fn what_is_no_index_is_refused_by_name() {
-    let bytes = built(kernels::active(), Metric::Dot, IndexKind::IvfPq, 12, 1).encode();
+    let bytes = built(kernels::active(), Metric::Dot, IndexKind::IvfPq, 12, 1).sealed.encode();
     assert_eq!(Sealed::decode(b"").err(), Some(IndexFileError::Magic));
     assert_eq!(Sealed::decode(b"VSIX").err(), Some(IndexFileError::Field { field: "length" }));
     let mut newer = bytes.clone();
-    newer[4] = 3;
-    assert_eq!(Sealed::decode(&newer).err(), Some(IndexFileError::Version { got: 3 }));
+    newer[4] = 99;
+    assert_eq!(Sealed::decode(&newer).err(), Some(IndexFileError::Version { got: 99 }));
     let mut torn = bytes.clone();
     torn[bytes.len() / 2] ^= 1;
     assert!(matches!(Sealed::decode(&torn), Err(IndexFileError::Checksum { .. })));
@@ -102,7 +101,7 @@ proptest! {
     #[test]
     fn changed_bytes_never_panic(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4), head: bool) {
         thread_local!(static BYTES: Vec<u8> =
-            built(kernels::active(), Metric::Euclidean, IndexKind::IvfPq, 6, 1).encode());
+            built(kernels::active(), Metric::Euclidean, IndexKind::IvfPq, 6, 1).sealed.encode());
         let mut bytes = BYTES.with(Clone::clone);
         for (at, value) in changes {
             let span = if head { 60 } else { bytes.len() };
@@ -110,8 +109,10 @@ proptest! {
         }
         if let Ok(sealed) = Sealed::decode(&signed(bytes)) {
             let spec = IndexSpec::new(Metric::Euclidean, 6);
-            if let Ok(index) = VectorIndex::restore(spec, sealed, &mut |_, _| true) {
-                index.search(&[0.5; 6], &SearchParams::new(3), &mut Scratch::new());
+            let mut points = Points::new();
+            (0..900).for_each(|n| _ = points.put(PointId::Num(n), 1));
+            if let Ok(index) = VectorIndex::restore(spec, &points, sealed) {
+                index.search(&points, &[0.5; 6], &SearchParams::new(3), &mut Scratch::new());
             }
         }
     }

@@ -4,7 +4,7 @@ use super::*;
 
 /// An index and what should be in it.
 pub(super) struct Pair {
-    pub(super) index: VectorIndex,
+    pub(super) whole: Whole,
     pub(super) model: Model,
     pub(super) generator: Generator,
     version: u64,
@@ -13,7 +13,11 @@ pub(super) struct Pair {
 impl Pair {
     pub(super) fn new(spec: IndexSpec, seed: u64) -> Pair {
         let generator = Generator::new(spec.metric, spec.dimension, 6, seed);
-        Pair { index: VectorIndex::new(spec), model: Model::new(), generator, version: 0 }
+        Pair { whole: Whole::new(&spec), model: Model::new(), generator, version: 0 }
+    }
+
+    pub(super) fn index(&self) -> &VectorIndex {
+        &self.whole.index
     }
 
     /// Random changes over ids below `ids`, of which `deletes` in ten are deletes.
@@ -22,10 +26,10 @@ impl Pair {
             let id = self.generator.id(ids);
             self.version += 1;
             if self.generator.rng.below(10) < deletes {
-                assert_eq!(self.index.remove(id), self.model.remove(&id).is_some());
+                assert_eq!(self.whole.remove(id), self.model.remove(&id).is_some());
             } else {
                 let vector = self.generator.vector();
-                self.index.upsert(id, self.version, &vector);
+                self.whole.upsert(id, self.version, &vector);
                 self.model.insert(id, (self.version, vector));
             }
         }
@@ -34,13 +38,15 @@ impl Pair {
 
     /// Every point is in the index once, at its version, and exhaustive searches are brute force.
     pub(super) fn check(&mut self) {
-        assert_eq!(self.index.len(), self.model.len());
+        assert_eq!((self.index().len(), self.whole.points.len()), (self.model.len(), self.model.len()));
         for (id, (version, _)) in &self.model {
-            assert_eq!(self.index.version(*id), Some(*version));
+            let ordinal = self.whole.points.ordinal(*id).expect("a point has an ordinal");
+            assert_eq!(self.whole.points.get(ordinal), Some((*id, *version)));
+            assert!(self.index().contains(ordinal));
         }
-        let state = self.index.state();
+        let state = self.index().state();
         assert_eq!(state.rows, self.model.len());
-        let metric = self.index.spec().metric;
+        let metric = self.index().spec().metric;
         let mut scratch = Scratch::new();
         let k = self.model.len() + 5;
         let everything = SearchParams { k, nprobe: Some(usize::MAX), candidates: Some(usize::MAX), exact: false };
@@ -48,7 +54,7 @@ impl Pair {
             [everything, SearchParams { exact: true, ..everything }, SearchParams { k: 7, exact: true, ..everything }]
         {
             let query = self.generator.vector();
-            let outcome = self.index.search(&query, &params, &mut scratch);
+            let outcome = self.whole.search(&query, &params, &mut scratch);
             let answer = finish(metric, &self.model, &query, params.k, &outcome);
             assert_eq!(answer, brute_force(metric, &self.model, &query, params.k));
         }
@@ -56,16 +62,16 @@ impl Pair {
 
     pub(super) fn train(&mut self, changes_meanwhile: usize, ids: usize) {
         let view = self.model.clone();
-        self.index.training_started();
-        assert!(!self.index.wants_training() && !self.index.wants_filing() && self.index.filing_job().is_none());
-        let spec = self.index.spec().clone();
+        self.whole.index.training_started();
+        assert!(!self.index().wants_training() && !self.index().wants_filing() && self.index().filing_job().is_none());
+        let spec = self.index().spec().clone();
         let sealed = train(&spec, &mut ModelSource(&view), 5).expect("rows to train on");
         self.change(changes_meanwhile, ids, 4);
-        let installed = self.index.install(sealed).expect("it fits");
+        let installed = self.whole.install(sealed).expect("it fits");
         assert_eq!(installed.live_rows + installed.dead_rows, view.len());
         let current = view.iter().filter(|(id, row)| self.model.get(id).is_some_and(|r| r.0 == row.0)).count();
         assert_eq!(installed.live_rows, current);
-        assert_eq!(self.index.state().tail_rows, self.model.len() - current);
+        assert_eq!(self.index().state().tail_rows, self.model.len() - current);
         self.check();
     }
 }
@@ -76,18 +82,18 @@ fn changes_before_during_and_after_training_and_filing() {
         for kind in [IndexKind::IvfFlat, IndexKind::IvfPq] {
             let mut pair = Pair::new(small(metric, kind, 10), 21);
             pair.change(900, 1500, 2);
-            assert!(pair.index.wants_training());
+            assert!(pair.index().wants_training());
             pair.train(150, 1500);
-            assert!(!pair.index.wants_training());
+            assert!(!pair.index().wants_training());
             for round in 0..4 {
                 pair.change(700, 1500, [1, 5, 8, 0][round]);
-                let Some(job) = pair.index.filing_job() else { panic!("a trained index can file") };
+                let Some(job) = pair.index().filing_job() else { panic!("a trained index can file") };
                 // Filing while the index changes under it.
-                let tail_before = pair.index.state().tail_rows;
+                let tail_before = pair.index().state().tail_rows;
                 let moved = job.tail_rows();
                 pair.change(120, 1500, 5);
-                assert!(pair.index.install_rearranged(job.run()), "{metric:?} {kind:?} {round}");
-                assert!(moved == 0 || pair.index.state().tail_rows < tail_before);
+                assert!(pair.whole.index.install_rearranged(job.run()), "{metric:?} {kind:?} {round}");
+                assert!(moved == 0 || pair.index().state().tail_rows < tail_before);
                 pair.check();
             }
             pair.train(200, 1500);
@@ -100,19 +106,19 @@ fn changes_before_during_and_after_training_and_filing() {
 fn a_flat_index_gives_memory_back() {
     let mut pair = Pair::new(small(Metric::Euclidean, IndexKind::Flat, 12), 3);
     pair.change(4000, 100_000, 0);
-    let full = pair.index.memory_bytes();
-    assert!(!pair.index.wants_training() && !pair.index.wants_filing());
+    let full = pair.index().memory_bytes();
+    assert!(!pair.index().wants_training() && !pair.index().wants_filing());
     let ids: Vec<PointId> = pair.model.keys().copied().collect();
     for id in ids.iter().filter(|id| id.to_key()[16] % 8 != 0) {
-        pair.index.remove(*id);
+        pair.whole.remove(*id);
         pair.model.remove(id);
     }
     pair.check();
-    let row = 12 * 4 + 32;
-    let (rows, tail) = (pair.model.len(), full - pair.index.memory_bytes());
+    let row = 12 * 4 + 4;
+    let (rows, tail) = (pair.model.len(), full - pair.index().memory_bytes());
     assert!(tail > (4000 - 2 * rows - 600) * row, "{full} bytes, {tail} of them given back, {rows} rows left");
     for (i, id) in ids.iter().enumerate() {
-        pair.index.upsert(*id, 1_000_000 + i as u64, &[0.5; 12]);
+        pair.whole.upsert(*id, 1_000_000 + i as u64, &[0.5; 12]);
         pair.model.insert(*id, (1_000_000 + i as u64, vec![0.5; 12]));
     }
     pair.check();
@@ -125,15 +131,15 @@ fn dead_rows_are_compacted() {
     pair.train(0, 100_000);
     let ids: Vec<PointId> = pair.model.keys().copied().step_by(2).collect();
     for id in ids {
-        assert!(pair.index.remove(id));
+        assert!(pair.whole.remove(id));
         pair.model.remove(&id);
     }
-    assert!(pair.index.wants_filing());
-    assert!(pair.index.state().dead_rows > 400);
-    let job = pair.index.filing_job().expect("trained");
-    assert!(pair.index.install_rearranged(job.run()));
-    assert!(!pair.index.wants_filing());
-    assert!(pair.index.state().dead_rows < 100, "{:?}", pair.index.state());
+    assert!(pair.index().wants_filing());
+    assert!(pair.index().state().dead_rows > 400);
+    let job = pair.index().filing_job().expect("trained");
+    assert!(pair.whole.index.install_rearranged(job.run()));
+    assert!(!pair.index().wants_filing());
+    assert!(pair.index().state().dead_rows < 100, "{:?}", pair.index().state());
     pair.check();
 }
 
@@ -143,9 +149,9 @@ fn a_job_of_another_epoch_is_not_installed() {
     pair.change(1000, 2000, 0);
     pair.train(0, 2000);
     pair.change(600, 2000, 0);
-    let (first, second) = (pair.index.filing_job().expect("trained"), pair.index.filing_job().expect("trained"));
-    assert!(pair.index.install_rearranged(first.run()));
-    assert!(!pair.index.install_rearranged(second.run()));
+    let (first, second) = (pair.index().filing_job().expect("trained"), pair.index().filing_job().expect("trained"));
+    assert!(pair.whole.index.install_rearranged(first.run()));
+    assert!(!pair.whole.index.install_rearranged(second.run()));
     pair.check();
 }
 
@@ -153,19 +159,19 @@ fn a_job_of_another_epoch_is_not_installed() {
 fn lists_that_lack_filed_rows_are_refused() {
     let mut pair = Pair::new(small(Metric::Dot, IndexKind::IvfPq, 10), 3);
     pair.change(1000, 2000, 0);
-    let stale = train(pair.index.spec(), &mut ModelSource(&pair.model), 5).expect("rows to train on");
+    let stale = train(pair.index().spec(), &mut ModelSource(&pair.model), 5).expect("rows to train on");
     pair.train(0, 2000);
     pair.change(900, 50_000, 0);
-    let job = pair.index.filing_job().expect("trained");
+    let job = pair.index().filing_job().expect("trained");
     let filed = job.tail_rows();
-    assert!(pair.index.install_rearranged(job.run()) && filed > 0);
-    assert!(matches!(pair.index.install(stale), Err(InstallError::NotCovered { rows }) if rows >= filed));
+    assert!(pair.whole.index.install_rearranged(job.run()) && filed > 0);
+    assert!(matches!(pair.whole.install(stale), Err(InstallError::NotCovered { rows }) if rows >= filed));
     pair.check();
     let other = small(Metric::Euclidean, IndexKind::IvfPq, 10);
     let other = train(&other, &mut ModelSource(&pair.model), 5).expect("rows to train on");
-    assert_eq!(pair.index.install(other), Err(InstallError::Specification));
-    pair.index.training_started();
-    pair.index.training_abandoned();
+    assert_eq!(pair.whole.install(other), Err(InstallError::Specification));
+    pair.whole.index.training_started();
+    pair.whole.index.training_abandoned();
     pair.check();
 }
 
@@ -175,20 +181,27 @@ fn a_restored_index_is_the_saved_one_and_what_came_after() {
     pair.change(1000, 2000, 0);
     pair.train(0, 2000);
     pair.change(500, 2000, 3);
-    let job = pair.index.filing_job().expect("trained");
-    assert!(pair.index.install_rearranged(job.run()));
-    let bytes = pair.index.sealed().expect("trained").encode();
+    let job = pair.index().filing_job().expect("trained");
+    assert!(pair.whole.index.install_rearranged(job.run()));
+    let (bytes, points) = (pair.index().sealed().expect("trained").encode(), pair.whole.points.encode());
     pair.change(300, 2000, 3);
-    let sealed = Sealed::decode(&bytes).expect("its own bytes");
+    let (sealed, points) = (Sealed::decode(&bytes).expect("its own"), Points::decode(&points).expect("its own"));
+    let index = VectorIndex::restore(pair.index().spec().clone(), &points, sealed).expect("it fits");
+    pair.whole = Whole { points, index };
+    let known: Vec<_> = pair.whole.points.iter().collect();
     let model = pair.model.clone();
-    let mut keep = |id, version| model.get(&id).is_some_and(|row| row.0 == version);
-    pair.index = VectorIndex::restore(pair.index.spec().clone(), sealed, &mut keep).expect("it fits");
-    for (id, (version, vector)) in &model {
-        if pair.index.version(*id) != Some(*version) {
-            pair.index.upsert(*id, *version, vector);
+    for (ordinal, id, version) in known {
+        if model.get(&id).is_none_or(|row| row.0 != version) {
+            pair.whole.index.remove(ordinal);
+            pair.whole.points.remove(id);
         }
     }
-    assert!(pair.index.state().tail_rows < model.len() / 2);
+    for (id, (version, vector)) in &model {
+        if !pair.whole.points.ordinal(*id).is_some_and(|ordinal| pair.index().contains(ordinal)) {
+            pair.whole.upsert(*id, *version, vector);
+        }
+    }
+    assert!(pair.index().state().tail_rows < model.len() / 2);
     pair.check();
     pair.change(300, 2000, 3);
 }
@@ -200,7 +213,7 @@ fn growth_and_drift_want_training() {
     pair.change(400, 1_000_000, 0);
     pair.train(0, 1_000_000);
     pair.change(500, 1_000_000, 0);
-    assert!(pair.index.wants_training(), "{:?}", pair.index.state());
+    assert!(pair.index().wants_training(), "{:?}", pair.index().state());
 
     let mut pair = Pair::new(spec, 3);
     pair.change(3000, 1_000_000, 0);
@@ -209,9 +222,9 @@ fn growth_and_drift_want_training() {
     pair.generator.centres.iter_mut().flatten().for_each(|x| *x += 3.0);
     pair.change(1500, 1_000_000, 0);
     pair.upkeep(0, 1);
-    assert!(pair.index.state().drift < 1.2 && !pair.index.wants_training(), "{:?}", pair.index.state());
+    assert!(pair.index().state().drift < 1.2 && !pair.index().wants_training(), "{:?}", pair.index().state());
     pair.generator.spread *= 2.0;
     pair.change(1400, 1_000_000, 0);
     pair.upkeep(0, 1);
-    assert!(pair.index.state().drift > 1.2 && pair.index.wants_training(), "{:?}", pair.index.state());
+    assert!(pair.index().state().drift > 1.2 && pair.index().wants_training(), "{:?}", pair.index().state());
 }

@@ -84,17 +84,54 @@ fn small(metric: Metric, kind: IndexKind, dimension: usize) -> IndexSpec {
     }
 }
 
-fn filled(spec: &IndexSpec, model: &Model) -> VectorIndex {
-    let mut index = VectorIndex::new(spec.clone());
-    model.iter().for_each(|(id, (version, vector))| index.upsert(*id, *version, vector));
-    index
+/// An index with the points it knows by ordinal: what a shard with one vector has.
+struct Whole {
+    points: Points,
+    index: VectorIndex,
 }
 
-fn trained(spec: &IndexSpec, model: &Model, seed: u64) -> VectorIndex {
-    let mut index = filled(spec, model);
-    let sealed = train(spec, &mut ModelSource(model), seed).expect("rows to train on");
-    index.install(sealed).expect("the same specification");
-    index
+impl Whole {
+    fn new(spec: &IndexSpec) -> Whole {
+        Whole { points: Points::new(), index: VectorIndex::new(spec.clone()) }
+    }
+
+    /// Just built, with every row live.
+    fn of(spec: &IndexSpec, built: Built) -> Whole {
+        let index = VectorIndex::restore(spec.clone(), &built.points, built.sealed).expect("the same specification");
+        Whole { points: built.points, index }
+    }
+
+    fn upsert(&mut self, id: PointId, version: u64, vector: &[f32]) {
+        let ordinal = self.points.put(id, version);
+        self.index.upsert(ordinal, vector);
+    }
+
+    fn remove(&mut self, id: PointId) -> bool {
+        let Some(ordinal) = self.points.ordinal(id) else { return false };
+        assert!(self.index.remove(ordinal) && !self.index.remove(ordinal));
+        self.points.remove(id) == Some(ordinal)
+    }
+
+    fn install(&mut self, built: Built) -> Result<Installed, InstallError> {
+        self.index.install(&self.points, built)
+    }
+
+    fn search(&self, query: &[f32], params: &SearchParams, scratch: &mut Scratch) -> SearchOutcome {
+        self.index.search(&self.points, query, params, scratch)
+    }
+}
+
+fn filled(spec: &IndexSpec, model: &Model) -> Whole {
+    let mut whole = Whole::new(spec);
+    model.iter().for_each(|(id, (version, vector))| whole.upsert(*id, *version, vector));
+    whole
+}
+
+fn trained(spec: &IndexSpec, model: &Model, seed: u64) -> Whole {
+    let mut whole = filled(spec, model);
+    let built = train(spec, &mut ModelSource(model), seed).expect("rows to train on");
+    whole.install(built).expect("the same specification");
+    whole
 }
 
 /// The true k nearest: distances and ids, by brute force.
@@ -126,8 +163,8 @@ fn finish(metric: Metric, model: &Model, query: &[f32], k: usize, outcome: &Sear
 }
 
 /// The share of the true k nearest that searches at these parameters find.
-fn recall(index: &VectorIndex, model: &Model, queries: &[Vec<f32>], params: SearchParams) -> f32 {
-    let metric = index.spec().metric;
+fn recall(index: &Whole, model: &Model, queries: &[Vec<f32>], params: SearchParams) -> f32 {
+    let metric = index.index.spec().metric;
     let mut scratch = Scratch::new();
     let (mut found, mut wanted) = (0, 0);
     for query in queries {

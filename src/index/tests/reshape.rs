@@ -9,12 +9,12 @@ impl Pair {
     pub(super) fn upkeep(&mut self, changes: usize, ids: usize) -> (usize, usize) {
         let (mut filed, mut reshaped) = (0, 0);
         loop {
-            let rearranged = if self.index.wants_filing() {
+            let rearranged = if self.index().wants_filing() {
                 filed += 1;
-                self.index.filing_job().expect("trained").run()
-            } else if self.index.wants_reshaping() {
+                self.index().filing_job().expect("trained").run()
+            } else if self.index().wants_reshaping() {
                 reshaped += 1;
-                self.index.reshape_job().expect("trained").run()
+                self.index().reshape_job().expect("trained").run()
             } else {
                 return (filed, reshaped);
             };
@@ -22,20 +22,20 @@ impl Pair {
             if filed + reshaped < 8 {
                 self.change(changes, ids, 4);
             }
-            assert!(self.index.install_rearranged(rearranged));
-            assert!(filed + reshaped < 100, "upkeep comes to rest: {:?}", self.index.state());
+            assert!(self.whole.index.install_rearranged(rearranged));
+            assert!(filed + reshaped < 100, "upkeep comes to rest: {:?}", self.index().state());
             self.check();
         }
     }
 
     fn assert_in_bounds(&self) {
-        let bounds = self.index.spec().list_bounds();
-        let lists = self.index.state().lists;
-        let (least, most) = self.index.list_sizes().expect("trained");
+        let bounds = self.index().spec().list_bounds();
+        let lists = self.index().state().lists;
+        let (least, most) = self.index().list_sizes().expect("trained");
         assert!(most <= bounds.rows_max, "{most} rows in a list");
         assert!(least >= bounds.rows_min || lists == 1, "{least} rows in one of {lists} lists");
-        let dead = self.index.state().dead_rows;
-        assert!(dead * 3 <= self.index.len() + lists * bounds.rows_aim, "{dead} dead rows");
+        let dead = self.index().state().dead_rows;
+        assert!(dead * 3 <= self.index().len() + lists * bounds.rows_aim, "{dead} dead rows");
     }
 
     fn move_centres(&mut self, by: f32) {
@@ -73,18 +73,18 @@ fn an_index_may_shrink_to_nothing_and_grow_again() {
     pair.train(0, 100_000);
     let ids: Vec<PointId> = pair.model.keys().copied().collect();
     for (i, id) in ids.iter().enumerate() {
-        assert!(pair.index.remove(*id));
+        assert!(pair.whole.remove(*id));
         pair.model.remove(id);
         if i % 100 == 0 {
             pair.upkeep(0, 1);
         }
     }
     pair.upkeep(0, 1);
-    assert_eq!((pair.index.state().lists, pair.index.len()), (1, 0));
+    assert_eq!((pair.index().state().lists, pair.index().len()), (1, 0));
     pair.change(1500, 100_000, 0);
     pair.upkeep(0, 1);
     pair.assert_in_bounds();
-    assert!(pair.index.state().lists > 10);
+    assert!(pair.index().state().lists > 10);
 }
 
 #[test]
@@ -95,11 +95,11 @@ fn rows_that_are_all_the_same_cannot_be_parted_and_are_not_tried_for_ever() {
         pair.train(0, 100_000);
         for i in 0..1000u64 {
             let vector = vec![8f32.sqrt().recip(); 8];
-            pair.index.upsert(PointId::Num(1_000_000 + i), 1_000_000, &vector);
+            pair.whole.upsert(PointId::Num(1_000_000 + i), 1_000_000, &vector);
             pair.model.insert(PointId::Num(1_000_000 + i), (1_000_000, vector));
         }
         pair.upkeep(0, 1);
-        assert!(pair.index.list_sizes().is_some_and(|(_, most)| most > 700), "{:?}", pair.index.list_sizes());
+        assert!(pair.index().list_sizes().is_some_and(|(_, most)| most > 700), "{:?}", pair.index().list_sizes());
     }
 }
 
@@ -109,14 +109,14 @@ fn a_reshaping_of_another_epoch_is_not_installed() {
     pair.change(1000, 2000, 0);
     pair.train(0, 2000);
     pair.change(1500, 20_000, 0);
-    let filing = pair.index.filing_job().expect("trained");
-    let (first, second) = (pair.index.reshape_job().expect("trained"), pair.index.reshape_job().expect("trained"));
-    assert!(pair.index.install_rearranged(first.run()));
-    assert!(!pair.index.install_rearranged(second.run()));
-    assert!(!pair.index.install_rearranged(filing.run()));
-    pair.index.training_started();
-    assert!(!pair.index.wants_reshaping() && pair.index.reshape_job().is_none());
-    pair.index.training_abandoned();
+    let filing = pair.index().filing_job().expect("trained");
+    let (first, second) = (pair.index().reshape_job().expect("trained"), pair.index().reshape_job().expect("trained"));
+    assert!(pair.whole.index.install_rearranged(first.run()));
+    assert!(!pair.whole.index.install_rearranged(second.run()));
+    assert!(!pair.whole.index.install_rearranged(filing.run()));
+    pair.whole.index.training_started();
+    assert!(!pair.index().wants_reshaping() && pair.index().reshape_job().is_none());
+    pair.whole.index.training_abandoned();
     pair.check();
 }
 
@@ -128,26 +128,26 @@ fn every_cpu_reshapes_to_the_same_bytes() {
                 let spec = small(metric, kind, dimension);
                 let mut generator = Generator::new(metric, dimension, 8, 5);
                 let model = generator.model(1000);
-                let sealed = train_with(kernels, &spec, &mut ModelSource(&model), 2).expect("rows to train on");
-                let mut index = VectorIndex::with_kernels(spec, kernels);
-                model.iter().for_each(|(id, (version, vector))| index.upsert(*id, *version, vector));
-                index.install(sealed).expect("it fits");
+                let built = train_with(kernels, &spec, &mut ModelSource(&model), 2).expect("rows to train on");
+                let mut whole = Whole { points: Points::new(), index: VectorIndex::with_kernels(spec, kernels) };
+                model.iter().for_each(|(id, (version, vector))| whole.upsert(*id, *version, vector));
+                whole.install(built).expect("it fits");
                 let mut reshaped = 0;
                 for i in 0..4000u64 {
                     generator.centres.iter_mut().flatten().for_each(|x| *x += 0.001);
-                    index.upsert(PointId::Num(i * 7919 % 1500), i, &generator.vector());
-                    if index.wants_filing() {
-                        let filed = index.filing_job().expect("trained").run();
-                        assert!(index.install_rearranged(filed));
+                    whole.upsert(PointId::Num(i * 7919 % 1500), i, &generator.vector());
+                    if whole.index.wants_filing() {
+                        let filed = whole.index.filing_job().expect("trained").run();
+                        assert!(whole.index.install_rearranged(filed));
                     }
-                    if index.wants_reshaping() {
-                        let job = index.reshape_job().expect("trained").run();
+                    if whole.index.wants_reshaping() {
+                        let job = whole.index.reshape_job().expect("trained").run();
                         reshaped += usize::from(job.moved_rows() > 0);
-                        assert!(index.install_rearranged(job));
+                        assert!(whole.index.install_rearranged(job));
                     }
                 }
                 assert!(reshaped > 3, "{reshaped}");
-                index.sealed().expect("trained").encode()
+                whole.index.sealed().expect("trained").encode()
             };
             let mut tables = kernels::available().into_iter();
             let expected = of(tables.next().expect("the definition"));
@@ -165,27 +165,27 @@ fn after_replacing_every_vector_answers_are_as_good_as_a_fresh_builds() {
         let mut old = Generator::new(Metric::Euclidean, 16, 60, 5);
         let mut new = Generator::new(Metric::Euclidean, 16, 60, if drifts { 6 } else { 5 });
         let mut model = old.model(6000);
-        let mut index = trained(&spec, &model, 1);
+        let mut whole = trained(&spec, &model, 1);
         for i in 0..6000u64 {
             let (id, vector) = (PointId::Num(i * 1009 % 6000), new.vector());
-            index.upsert(id, 2, &vector);
+            whole.upsert(id, 2, &vector);
             model.insert(id, (2, vector));
-            if index.wants_filing() {
-                let filed = index.filing_job().expect("trained").run();
-                assert!(index.install_rearranged(filed));
+            if whole.index.wants_filing() {
+                let filed = whole.index.filing_job().expect("trained").run();
+                assert!(whole.index.install_rearranged(filed));
             }
-            if index.wants_reshaping() {
-                let reshaped = index.reshape_job().expect("trained").run();
-                assert!(index.install_rearranged(reshaped));
+            if whole.index.wants_reshaping() {
+                let reshaped = whole.index.reshape_job().expect("trained").run();
+                assert!(whole.index.install_rearranged(reshaped));
             }
         }
         let fresh = trained(&spec, &model, 2);
         let queries: Vec<_> = (0..200).map(|_| new.vector()).collect();
         let (kept, built) = (
-            recall(&index, &model, &queries, SearchParams::new(10)),
+            recall(&whole, &model, &queries, SearchParams::new(10)),
             recall(&fresh, &model, &queries, SearchParams::new(10)),
         );
         assert!(kept >= built - 0.01, "drifts: {drifts}: {kept} kept, {built} built");
-        assert!(!index.wants_training(), "{:?}", index.state());
+        assert!(!whole.index.wants_training(), "{:?}", whole.index.state());
     }
 }

@@ -1,0 +1,212 @@
+//! The points of a shard by **ordinal**: a dense u32 for each live point, which posting lists, tails and filters hold in place of
+//! ids. Derived state: ordinals never leave the node and mean nothing to another replica. An ordinal is kept while its point
+//! lives, through every new version, and the lowest free one is given to the next new point.
+//!
+//! Memory: 16 bytes a point with a numeric id (id and version; 24 and a bit once there is any UUID), 6 to 11 in the id table.
+//! Called by `shard`, which owns one for all indexes of a shard, and by `train`, which numbers the rows it builds from.
+
+mod bytes;
+mod ids;
+mod table;
+
+use crate::types::PointId;
+use ids::Ids;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use table::Table;
+
+/// Ids and versions by ordinal, and ordinals by id.
+#[derive(Clone, Debug, Default)]
+pub struct Points {
+    ids: Ids,
+    versions: Vec<u64>,
+    /// A bit an ordinal: whether it belongs to a point.
+    live: Vec<u64>,
+    table: Table,
+    /// Ordinals below the end that belong to no point.
+    free: BinaryHeap<Reverse<u32>>,
+}
+
+impl Points {
+    /// No points.
+    pub fn new() -> Points {
+        Points::default()
+    }
+
+    /// Live points.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether there is no live point.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// One more than the greatest ordinal ever given out.
+    pub fn ordinals_end(&self) -> u32 {
+        self.versions.len() as u32
+    }
+
+    /// The ordinal of a point. Cost: a hash and on average two or three looks.
+    pub fn ordinal(&self, id: PointId) -> Option<u32> {
+        self.table.find(id, &self.ids)
+    }
+
+    /// The point of an ordinal and its version.
+    pub fn get(&self, ordinal: u32) -> Option<(PointId, u64)> {
+        let live = self.is_live(ordinal);
+        live.then(|| (self.ids.get(ordinal as usize), self.versions[ordinal as usize]))
+    }
+
+    /// The point of an ordinal.
+    pub fn id(&self, ordinal: u32) -> Option<PointId> {
+        self.is_live(ordinal).then(|| self.ids.get(ordinal as usize))
+    }
+
+    /// Whether the ordinal belongs to a point.
+    pub fn is_live(&self, ordinal: u32) -> bool {
+        let (word, bit) = (ordinal as usize / 64, ordinal % 64);
+        self.live.get(word).is_some_and(|word| word >> bit & 1 == 1)
+    }
+
+    /// Notes a point's version. A known point keeps its ordinal, a new one gets the lowest that is free.
+    ///
+    /// # Panics
+    /// If there are more than 4,294,967,294 points: a shard is split long before.
+    pub fn put(&mut self, id: PointId, version: u64) -> u32 {
+        if let Some(ordinal) = self.ordinal(id) {
+            self.versions[ordinal as usize] = version;
+            return ordinal;
+        }
+        let ordinal = match self.free.pop() {
+            Some(Reverse(ordinal)) => ordinal,
+            None => self.extend(),
+        };
+        self.ids.set(ordinal as usize, id);
+        self.versions[ordinal as usize] = version;
+        self.live[ordinal as usize / 64] |= 1 << (ordinal % 64);
+        self.table.insert(ordinal, &self.ids);
+        ordinal
+    }
+
+    fn extend(&mut self) -> u32 {
+        let ordinal = self.versions.len();
+        assert!(ordinal < Table::ORDINALS_MAX, "invariant: a shard has fewer than 2^32 - 1 points");
+        self.ids.push();
+        self.versions.push(0);
+        self.live.resize(ordinal / 64 + 1, 0);
+        ordinal as u32
+    }
+
+    /// Forgets a point; the ordinal it had, which is free from now on. Whoever holds rows by ordinal drops them first.
+    pub fn remove(&mut self, id: PointId) -> Option<u32> {
+        let ordinal = self.table.remove(id, &self.ids)?;
+        self.live[ordinal as usize / 64] &= !(1 << (ordinal % 64));
+        self.free.push(Reverse(ordinal));
+        Some(ordinal)
+    }
+
+    /// All live points by ordinal: ordinal, id, version.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, PointId, u64)> + '_ {
+        (0..self.ordinals_end()).filter_map(|ordinal| self.get(ordinal).map(|(id, version)| (ordinal, id, version)))
+    }
+
+    /// Bytes held, by arithmetic on capacities.
+    pub fn memory_bytes(&self) -> usize {
+        let words = self.versions.capacity() + self.live.capacity();
+        8 * words + 4 * self.free.capacity() + self.ids.memory_bytes() + self.table.memory_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::random::SplitMix64;
+    use std::collections::{BTreeMap, BTreeSet};
+    use uuid::Uuid;
+
+    /// Ids of every kind, of which some differ in one half only.
+    fn id(n: usize) -> PointId {
+        let n = n as u64;
+        match n % 4 {
+            0 => PointId::Num(n),
+            1 => PointId::Uuid(Uuid::from_u128(u128::from(n))),
+            2 => PointId::Uuid(Uuid::from_u128(u128::from(n) << 64)),
+            _ => PointId::Num(u64::MAX - n),
+        }
+    }
+
+    /// Checks everything that can be asked against the model.
+    fn check(points: &Points, model: &BTreeMap<PointId, (u32, u64)>) {
+        assert_eq!(points.len(), model.len());
+        for (id, &(ordinal, version)) in model {
+            assert_eq!(points.ordinal(*id), Some(ordinal));
+            assert_eq!(points.get(ordinal), Some((*id, version)));
+        }
+        let listed: Vec<_> = points.iter().collect();
+        assert!(listed.len() == model.len() && listed.is_sorted_by_key(|row| row.0));
+        assert!(listed.iter().all(|(ordinal, id, version)| model[id] == (*ordinal, *version)));
+        assert_eq!(points.get(points.ordinals_end()), None);
+    }
+
+    #[test]
+    fn random_changes_against_a_model() {
+        for (span, kinds) in [(40, 4), (3000, 4), (3000, 1)] {
+            let mut rng = SplitMix64::new(span as u64 + kinds as u64);
+            let (mut points, mut model, mut free) = (Points::new(), BTreeMap::new(), BTreeSet::new());
+            for step in 0..20_000u64 {
+                let id = id(rng.below(span) * 4 / kinds);
+                if rng.below(10) < [2, 8, 5][step as usize / 7000] {
+                    let gone = points.remove(id);
+                    assert_eq!(gone, model.remove(&id).map(|row: (u32, u64)| row.0));
+                    free.extend(gone);
+                } else {
+                    let expected = match model.get(&id) {
+                        Some(row) => row.0,
+                        None => free.pop_first().unwrap_or(points.ordinals_end()),
+                    };
+                    assert_eq!(points.put(id, step), expected);
+                    model.insert(id, (expected, step));
+                }
+                if step % 1000 == 0 {
+                    check(&points, &model);
+                }
+            }
+            check(&points, &model);
+            let read = Points::decode(&points.encode()).expect("its own bytes");
+            check(&read, &model);
+            assert_eq!(read.encode(), points.encode());
+        }
+    }
+
+    #[test]
+    fn numeric_ids_take_little_memory() {
+        let mut points = Points::new();
+        (0..100_000u64).for_each(|n| assert_eq!(u64::from(points.put(PointId::Num(n * n), 1)), n));
+        // Vectors hold up to twice their length; the table at most 4 / 0.35 bytes a point.
+        assert!(points.memory_bytes() < 100_000 * (2 * 17 + 12), "{}", points.memory_bytes());
+    }
+
+    #[test]
+    fn damaged_bytes_are_refused() {
+        let mut points = Points::new();
+        (0..300).for_each(|n| _ = points.put(id(n), n as u64));
+        let bytes = points.encode();
+        for len in 0..bytes.len() {
+            assert!(Points::decode(&bytes[..len]).is_err(), "{len}");
+        }
+        let longer: Vec<u8> = bytes.iter().copied().chain([0]).collect();
+        assert!(Points::decode(&longer).is_err());
+        let twice = {
+            let mut points = Points::new();
+            points.put(PointId::Num(7), 1);
+            points.put(PointId::Num(8), 1);
+            let mut bytes = points.encode();
+            let at = bytes.len() - 8;
+            bytes[at] = 7;
+            bytes
+        };
+        assert!(Points::decode(&twice).is_err());
+    }
+}
