@@ -11,6 +11,11 @@ use super::tail::{Chunk, TailSlot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// Live rows, roughly, of the sparse lists that one job rewrites: bounds what installing it costs.
+const COMPACTED_ROWS_MAX: usize = 16_384;
+/// Chunks of the tail that one job files.
+pub(crate) const FILED_CHUNKS_MAX: usize = 32;
+
 /// A consistent copy of what filing needs. Pure and `Send`: run it on any thread.
 pub struct FilingJob {
     pub(crate) epoch: u64,
@@ -30,8 +35,12 @@ impl FilingJob {
     /// Cost: rows · lists · d for the assignment, and a copy of every list touched.
     pub fn run(self) -> Rearranged {
         let mut open = BTreeMap::new();
-        for (i, _) in self.lists.iter().enumerate().filter(|(_, list)| list.wants_compaction()) {
-            open.insert(i, self.open(i));
+        let mut rows = 0;
+        for (i, list) in self.lists.iter().enumerate().filter(|(_, list)| list.wants_compaction()) {
+            if rows < COMPACTED_ROWS_MAX {
+                rows += list.live_rows;
+                open.insert(i, self.open(i));
+            }
         }
         let mut batch = Batch::default();
         let mut origins: Vec<Location> = Vec::new();
@@ -55,6 +64,7 @@ impl FilingJob {
             quantizer: self.quantizer,
             changed,
             sound: Vec::new(),
+            retired: Vec::new(),
             renewed_lists: 0,
             dissolved_lists: 0,
         }

@@ -231,14 +231,13 @@ impl LiveList {
         self.live[slot / BLOCK_ROWS] >> (slot % BLOCK_ROWS) & 1 == 1
     }
 
-    /// Takes other rows, of which the first `kept` are the present ones; all others are dead.
-    pub(crate) fn replace(&mut self, list: Arc<PostingList>, kept: usize) {
+    /// Takes other rows, of which the first `kept` are the present ones; all others are dead. Returns the rows of before.
+    pub(crate) fn replace(&mut self, list: Arc<PostingList>, kept: usize) -> Arc<PostingList> {
         if kept == 0 {
-            *self = LiveList::none_live(list);
-            return;
+            return std::mem::replace(self, LiveList::none_live(list)).list;
         }
         self.live.resize(list.len().div_ceil(BLOCK_ROWS), 0);
-        self.list = list;
+        std::mem::replace(&mut self.list, list)
     }
 
     /// Makes a dead row live.

@@ -8,6 +8,7 @@
 //!
 //! Called by `shard`. [`distance`] is the one exact distance of the system.
 
+mod adoption;
 mod batch;
 mod calibrate;
 mod distance;
@@ -36,6 +37,7 @@ mod vector_index;
 #[cfg(test)]
 mod tests;
 
+pub use adoption::Adoption;
 pub use distance::{distance, normalize};
 pub use file::IndexFileError;
 pub use filing::FilingJob;

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The outcome of a [`super::FilingJob`] or [`super::ReshapeJob`]. Valid for the index it was taken from until lists are changed
-/// otherwise.
+/// otherwise. Drop it off the lock: once installed it holds what was replaced.
 pub struct Rearranged {
     pub(crate) epoch: u64,
     /// Lists there are from now on.
@@ -18,6 +18,8 @@ pub struct Rearranged {
     pub(crate) changed: Vec<ChangedList>,
     /// Lists that were due to be looked at, and are as they should be.
     pub(crate) sound: Vec<usize>,
+    /// Once installed: lists whose numbers are gone.
+    pub(crate) retired: Vec<LiveList>,
     /// Centroids that were made.
     pub(crate) renewed_lists: usize,
     /// Lists that are gone because they were too small.
@@ -46,7 +48,7 @@ impl Rearranged {
     }
 }
 
-/// A list's new rows: the first `kept` slots are as they were under the same number; the others came from `origins`.
+/// A list's new rows (once installed: those of before): the first `kept` slots are as they were under the same number; the others came from `origins`.
 pub(crate) struct ChangedList {
     pub(crate) list: usize,
     pub(crate) rows: Arc<PostingList>,
@@ -104,10 +106,9 @@ impl ChangedList {
         self.rows_mut().shrink();
     }
 
-    /// Slots, ordinals and origins of the rows that are not where they were. A row is still current if its ordinal is at its
-    /// origin: places in the tail and, within an epoch, in lists are never used twice.
-    pub(crate) fn moved(&self) -> impl Iterator<Item = (usize, u32, Location)> + '_ {
-        let slots = self.kept..self.rows.len();
-        slots.zip(&self.origins).map(|(slot, &origin)| (slot, self.rows.ordinals[slot], origin))
+    /// Slots and origins of the rows that are not where they were. A row is still current if its ordinal is at its origin: places
+    /// in the tail and, within an epoch, in lists are never used twice.
+    pub(crate) fn moved(&self) -> impl Iterator<Item = (usize, Location)> + '_ {
+        (self.kept..).zip(self.origins.iter().copied())
     }
 }

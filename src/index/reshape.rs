@@ -94,6 +94,7 @@ impl ReshapeJob {
             quantizer,
             changed,
             sound: plan.sound,
+            retired: Vec::new(),
             renewed_lists: plan.parts.unparted_rows.len(),
             dissolved_lists: plan.dissolved.len(),
         }

@@ -160,6 +160,23 @@ impl Tail {
         (!slots.is_empty()).then_some(Evicted { rows: chunk.rows, slots })
     }
 
+    /// Begins a new chunk with the next row; the number it will have.
+    pub(crate) fn close_chunk(&mut self) -> u32 {
+        if let Some(mut last) = self.chunks.last_entry() {
+            let rows = last.get().rows.ordinals.len();
+            last.get_mut().capacity = rows;
+        }
+        self.next
+    }
+
+    /// Takes out all chunks before a number.
+    pub(crate) fn split_before(&mut self, number: u32) -> Vec<Chunk> {
+        let kept = self.chunks.split_off(&number);
+        let before = std::mem::replace(&mut self.chunks, kept);
+        self.live_rows = self.chunks.values().map(|chunk| chunk.live_rows).sum();
+        before.into_values().collect()
+    }
+
     /// The full chunks, oldest first.
     pub(crate) fn full_chunks(&self) -> impl Iterator<Item = (u32, &Chunk)> {
         self.chunks.iter().filter(|(_, chunk)| chunk.is_full()).map(|(&number, chunk)| (number, chunk))

@@ -36,14 +36,15 @@ impl Trained {
         trained
     }
 
-    /// Takes a job's lists, whose moved rows are still dead; returns the lists of before whose rows are all elsewhere now.
-    pub(crate) fn adopt(&mut self, rearranged: &Rearranged) -> BTreeSet<u32> {
+    /// Takes a job's lists, whose moved rows are still dead, and gives it the rows of before; returns the lists of before whose rows
+    /// are all elsewhere now.
+    pub(crate) fn adopt(&mut self, rearranged: &mut Rearranged) -> BTreeSet<u32> {
         let mut dissolved: BTreeSet<u32> = (rearranged.lists..self.lists.len()).map(|list| list as u32).collect();
         self.quantizer = Arc::clone(&rearranged.quantizer);
-        for changed in &rearranged.changed {
+        for changed in &mut rearranged.changed {
             let rows = Arc::clone(&changed.rows);
             match self.lists.get_mut(changed.list) {
-                Some(live) => live.replace(rows, changed.kept),
+                Some(live) => changed.rows = live.replace(rows, changed.kept),
                 None => self.lists.push(LiveList::none_live(rows)),
             }
             self.lists[changed.list].changed_rows = changed.changed_rows;

@@ -9,7 +9,7 @@ use super::{
     state::{State, prepared},
 };
 use crate::{
-    index::{self, Built, FilingJob, Installed, Points, Rearranged, ReshapeJob, Sealed, TrainError, VectorIndex},
+    index::{self, Adoption, Built, FilingJob, Installed, Points, Rearranged, ReshapeJob, Sealed, TrainError, VectorIndex},
     rt,
     rt::shutdown::Shutdown,
     store::keys::{meta::MetaKey, point::PointRecord},
@@ -139,9 +139,11 @@ impl Indexer {
         run: fn(J) -> Rearranged,
     ) {
         let Some(job) = self.state.indexes().get(name).and_then(take) else { return };
-        let rearranged = rt::compute::io(move || run(job)).await;
+        let mut rearranged = rt::compute::io(move || run(job)).await;
         note(&rearranged);
-        self.state.indexes_mut().get_mut(name).expect("indexes do not go away").1.install_rearranged(rearranged);
+        self.state.indexes_mut().get_mut(name).expect("indexes do not go away").1.install_rearranged(&mut rearranged);
+        // What was replaced goes off the lock, and off the executor.
+        rt::compute::io(move || drop(rearranged)).await;
     }
 
     /// Writes the sealed parts of all indexes to the next index file and forgets the deltas it covers.
@@ -219,17 +221,30 @@ impl index::RowSource for Training {
     }
 }
 
-/// Swaps trained lists in, or says that there are none.
+/// Swaps trained lists in, or says that there are none. Blocking; locks are held for a fraction of a millisecond at a time.
 fn install(state: &State, name: &VectorName, built: Result<Built, TrainError>) -> Result<Installed> {
-    let mut indexes = state.indexes_mut();
-    let (points, index) = indexes.get_mut(name).expect("indexes do not go away");
-    let does_not_fit = |error| Error::internal(format!("a trained index does not fit: {error}"));
-    let install = |built| index.install(points, built).map_err(does_not_fit);
-    let installed = built.map_err(Records::corrupt).and_then(install);
+    let installed = built.map_err(Records::corrupt).and_then(|built| {
+        let mut adoption = Adoption::new(built);
+        loop {
+            while adopt_some(state, name, &mut adoption) {}
+            let mut indexes = state.indexes_mut();
+            let (_, index) = indexes.get_mut(name).expect("indexes do not go away");
+            let installed = index.install_adopted(&mut adoption);
+            drop(indexes);
+            if let Some(installed) = installed {
+                break installed.map_err(|error| Error::internal(format!("a trained index does not fit: {error}")));
+            }
+        }
+    });
     if installed.is_err() {
-        index.training_abandoned();
+        state.indexes_mut().get_mut(name).expect("indexes do not go away").1.training_abandoned();
     }
     installed
+}
+
+fn adopt_some(state: &State, name: &VectorName, adoption: &mut Adoption) -> bool {
+    let indexes = state.indexes();
+    indexes.get(name).is_some_and(|index| index.adopt_some(indexes.points(), adoption))
 }
 
 /// What the next index file will hold.

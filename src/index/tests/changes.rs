@@ -70,8 +70,9 @@ impl Pair {
         let installed = self.whole.install(sealed).expect("it fits");
         assert_eq!(installed.live_rows + installed.dead_rows, view.len());
         let current = view.iter().filter(|(id, row)| self.model.get(id).is_some_and(|r| r.0 == row.0)).count();
-        assert_eq!(installed.live_rows, current);
-        assert_eq!(self.index().state().tail_rows, self.model.len() - current);
+        // Rows that only moved within the tail stay there, too.
+        assert!(installed.live_rows <= current && installed.live_rows * 10 >= current * 9, "{installed:?} {current}");
+        assert_eq!(self.index().state().tail_rows, self.model.len() - installed.live_rows);
         self.check();
     }
 }
@@ -92,7 +93,7 @@ fn changes_before_during_and_after_training_and_filing() {
                 let tail_before = pair.index().state().tail_rows;
                 let moved = job.tail_rows();
                 pair.change(120, 1500, 5);
-                assert!(pair.whole.index.install_rearranged(job.run()), "{metric:?} {kind:?} {round}");
+                assert!(pair.whole.index.install_rearranged(&mut job.run()), "{metric:?} {kind:?} {round}");
                 assert!(moved == 0 || pair.index().state().tail_rows < tail_before);
                 pair.check();
             }
@@ -137,7 +138,7 @@ fn dead_rows_are_compacted() {
     assert!(pair.index().wants_filing());
     assert!(pair.index().state().dead_rows > 400);
     let job = pair.index().filing_job().expect("trained");
-    assert!(pair.whole.index.install_rearranged(job.run()));
+    assert!(pair.whole.index.install_rearranged(&mut job.run()));
     assert!(!pair.index().wants_filing());
     assert!(pair.index().state().dead_rows < 100, "{:?}", pair.index().state());
     pair.check();
@@ -150,8 +151,8 @@ fn a_job_of_another_epoch_is_not_installed() {
     pair.train(0, 2000);
     pair.change(600, 2000, 0);
     let (first, second) = (pair.index().filing_job().expect("trained"), pair.index().filing_job().expect("trained"));
-    assert!(pair.whole.index.install_rearranged(first.run()));
-    assert!(!pair.whole.index.install_rearranged(second.run()));
+    assert!(pair.whole.index.install_rearranged(&mut first.run()));
+    assert!(!pair.whole.index.install_rearranged(&mut second.run()));
     pair.check();
 }
 
@@ -164,13 +165,16 @@ fn lists_that_lack_filed_rows_are_refused() {
     pair.change(900, 50_000, 0);
     let job = pair.index().filing_job().expect("trained");
     let filed = job.tail_rows();
-    assert!(pair.whole.index.install_rearranged(job.run()) && filed > 0);
+    assert!(pair.whole.index.install_rearranged(&mut job.run()) && filed > 0);
+    assert_eq!(pair.whole.install(stale.clone()), Err(InstallError::NoTraining));
+    pair.whole.index.training_started();
     assert!(matches!(pair.whole.install(stale), Err(InstallError::NotCovered { rows }) if rows >= filed));
+    pair.whole.index.training_abandoned();
     pair.check();
     let other = small(Metric::Euclidean, IndexKind::IvfPq, 10);
     let other = train(&other, &mut ModelSource(&pair.model), 5).expect("rows to train on");
-    assert_eq!(pair.whole.install(other), Err(InstallError::Specification));
     pair.whole.index.training_started();
+    assert_eq!(pair.whole.install(other), Err(InstallError::Specification));
     pair.whole.index.training_abandoned();
     pair.check();
 }
@@ -182,7 +186,7 @@ fn a_restored_index_is_the_saved_one_and_what_came_after() {
     pair.train(0, 2000);
     pair.change(500, 2000, 3);
     let job = pair.index().filing_job().expect("trained");
-    assert!(pair.whole.index.install_rearranged(job.run()));
+    assert!(pair.whole.index.install_rearranged(&mut job.run()));
     let (bytes, points) = (pair.index().sealed().expect("trained").encode(), pair.whole.points.encode());
     pair.change(300, 2000, 3);
     let (sealed, points) = (Sealed::decode(&bytes).expect("its own"), Points::decode(&points).expect("its own"));

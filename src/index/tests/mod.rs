@@ -129,6 +129,7 @@ fn filled(spec: &IndexSpec, model: &Model) -> Whole {
 
 fn trained(spec: &IndexSpec, model: &Model, seed: u64) -> Whole {
     let mut whole = filled(spec, model);
+    whole.index.training_started();
     let built = train(spec, &mut ModelSource(model), seed).expect("rows to train on");
     whole.install(built).expect("the same specification");
     whole

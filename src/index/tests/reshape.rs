@@ -9,7 +9,7 @@ impl Pair {
     pub(super) fn upkeep(&mut self, changes: usize, ids: usize) -> (usize, usize) {
         let (mut filed, mut reshaped) = (0, 0);
         loop {
-            let rearranged = if self.index().wants_filing() {
+            let mut rearranged = if self.index().wants_filing() {
                 filed += 1;
                 self.index().filing_job().expect("trained").run()
             } else if self.index().wants_reshaping() {
@@ -22,7 +22,7 @@ impl Pair {
             if filed + reshaped < 8 {
                 self.change(changes, ids, 4);
             }
-            assert!(self.whole.index.install_rearranged(rearranged));
+            assert!(self.whole.index.install_rearranged(&mut rearranged));
             assert!(filed + reshaped < 100, "upkeep comes to rest: {:?}", self.index().state());
             self.check();
         }
@@ -111,9 +111,9 @@ fn a_reshaping_of_another_epoch_is_not_installed() {
     pair.change(1500, 20_000, 0);
     let filing = pair.index().filing_job().expect("trained");
     let (first, second) = (pair.index().reshape_job().expect("trained"), pair.index().reshape_job().expect("trained"));
-    assert!(pair.whole.index.install_rearranged(first.run()));
-    assert!(!pair.whole.index.install_rearranged(second.run()));
-    assert!(!pair.whole.index.install_rearranged(filing.run()));
+    assert!(pair.whole.index.install_rearranged(&mut first.run()));
+    assert!(!pair.whole.index.install_rearranged(&mut second.run()));
+    assert!(!pair.whole.index.install_rearranged(&mut filing.run()));
     pair.whole.index.training_started();
     assert!(!pair.index().wants_reshaping() && pair.index().reshape_job().is_none());
     pair.whole.index.training_abandoned();
@@ -131,19 +131,20 @@ fn every_cpu_reshapes_to_the_same_bytes() {
                 let built = train_with(kernels, &spec, &mut ModelSource(&model), 2).expect("rows to train on");
                 let mut whole = Whole { points: Points::new(), index: VectorIndex::with_kernels(spec, kernels) };
                 model.iter().for_each(|(id, (version, vector))| whole.upsert(*id, *version, vector));
+                whole.index.training_started();
                 whole.install(built).expect("it fits");
                 let mut reshaped = 0;
                 for i in 0..4000u64 {
                     generator.centres.iter_mut().flatten().for_each(|x| *x += 0.001);
                     whole.upsert(PointId::Num(i * 7919 % 1500), i, &generator.vector());
                     if whole.index.wants_filing() {
-                        let filed = whole.index.filing_job().expect("trained").run();
-                        assert!(whole.index.install_rearranged(filed));
+                        let mut filed = whole.index.filing_job().expect("trained").run();
+                        assert!(whole.index.install_rearranged(&mut filed));
                     }
                     if whole.index.wants_reshaping() {
-                        let job = whole.index.reshape_job().expect("trained").run();
+                        let mut job = whole.index.reshape_job().expect("trained").run();
                         reshaped += usize::from(job.moved_rows() > 0);
-                        assert!(whole.index.install_rearranged(job));
+                        assert!(whole.index.install_rearranged(&mut job));
                     }
                 }
                 assert!(reshaped > 3, "{reshaped}");
@@ -171,12 +172,12 @@ fn after_replacing_every_vector_answers_are_as_good_as_a_fresh_builds() {
             whole.upsert(id, 2, &vector);
             model.insert(id, (2, vector));
             if whole.index.wants_filing() {
-                let filed = whole.index.filing_job().expect("trained").run();
-                assert!(whole.index.install_rearranged(filed));
+                let mut filed = whole.index.filing_job().expect("trained").run();
+                assert!(whole.index.install_rearranged(&mut filed));
             }
             if whole.index.wants_reshaping() {
-                let reshaped = whole.index.reshape_job().expect("trained").run();
-                assert!(whole.index.install_rearranged(reshaped));
+                let mut reshaped = whole.index.reshape_job().expect("trained").run();
+                assert!(whole.index.install_rearranged(&mut reshaped));
             }
         }
         let fresh = trained(&spec, &model, 2);
