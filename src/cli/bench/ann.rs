@@ -175,13 +175,13 @@ fn write(path: &Path, found: &[Vec<u64>], report: &AnnReport) -> io::Result<()> 
 }
 
 /// All rows of a file, of unit length where the metric is cosine.
-struct Matrix {
-    dimension: usize,
-    values: Vec<f32>,
+pub(super) struct Matrix {
+    pub(super) dimension: usize,
+    pub(super) values: Vec<f32>,
 }
 
 impl Matrix {
-    fn read(path: &Path, metric: Metric) -> Result<Matrix, ReadError> {
+    pub(super) fn read(path: &Path, metric: Metric) -> Result<Matrix, ReadError> {
         let mut file = NpyFile::open(path)?;
         let (dimension, element) = (file.columns(), file.element());
         // The file is as long as its header says, so this is no more than twice what is on disk.
@@ -196,7 +196,7 @@ impl Matrix {
         Ok(Matrix { dimension, values })
     }
 
-    fn rows(&self) -> usize {
+    pub(super) fn rows(&self) -> usize {
         self.values.len() / self.dimension
     }
 
