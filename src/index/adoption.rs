@@ -147,7 +147,7 @@ impl Adoption {
         let (trained, chunks) = old;
         let Sealed { quantizer, lists, calibration } = &mut self.sealed;
         let sealed =
-            Sealed { quantizer: Arc::clone(quantizer), lists: std::mem::take(lists), calibration: *calibration };
+            Sealed { quantizer: Arc::clone(quantizer), lists: std::mem::take(lists), calibration: std::mem::take(calibration) };
         let before = std::mem::replace(locations, std::mem::take(&mut self.locations));
         self.old = Some((trained, before, chunks));
         sealed

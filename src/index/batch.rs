@@ -44,13 +44,14 @@ impl Batch {
     /// Assigns the rows and gives them, in the order they were added, to `place`; leaves the batch empty.
     pub(crate) fn encode(&mut self, quantizer: &Quantizer, kernels: &Kernels, place: &mut dyn FnMut(AssignedRow<'_>)) {
         let d = quantizer.dimension;
-        self.projected.resize(self.raw.len(), 0.0);
-        for (raw, projected) in self.raw.chunks_exact(d).zip(self.projected.chunks_exact_mut(d)) {
+        let space = quantizer.space();
+        self.projected.resize(self.ordinals.len() * space, 0.0);
+        for (raw, projected) in self.raw.chunks_exact(d).zip(self.projected.chunks_exact_mut(space)) {
             quantizer.project_row(raw, projected, kernels);
         }
         self.nearest.resize(self.ordinals.len(), 0);
         (kernels.assign)(&quantizer.panels, &self.projected, &mut self.nearest);
-        let rows = self.raw.chunks_exact(d).zip(self.projected.chunks_exact(d));
+        let rows = self.raw.chunks_exact(d).zip(self.projected.chunks_exact(space));
         for ((&ordinal, &list), (raw, projected)) in self.ordinals.iter().zip(&self.nearest).zip(rows) {
             let scratch = &mut self.scratch;
             place(AssignedRow { list: list as usize, row: (ordinal, raw), projected, quantizer, scratch, kernels });

@@ -1,23 +1,29 @@
 //! The bytes of a [`Sealed`]: little-endian, with magic, version and a CRC-32C at the end. Reading never panics and never allocates
 //! more than the bytes it was given announce. Called by `shard`, which writes and reads the file.
 //!
-//! Layout: `VSIX`, version; metric, subspace width (0: IVF-Flat), dimension, lists, whether rotated (u32 each); mean residual and
-//! unit of the factors (f32 each); settings; mean, signs, centroids, words (f32 each); each list: rows u32,
+//! Layout: `VSIX`, version; metric, kind, re-rank, subspace width (0: no codebook), dimension, lists, whether rotated, whether
+//! lifted (u32 each); mean residual, unit of the factors, squared radius of the lift, deviations of the visit order (NaN: none)
+//! (f32 each); plans (count, then f32 each); mean, signs, centroids, the lists' radii, words (f32 each); each list: rows u32,
 //! inherited error (f32), sum of squared residuals (f64), live words, ordinals (u32 each), then code blocks and int8 records, or f32 rows; CRC-32C of all before.
 
-use super::calibrate::{CALIBRATED_K, Calibration, Setting};
 use super::kernels::{self, BLOCK_ROWS, SUBSPACE_CODES, block_bytes};
+use super::lift::Lift;
 use super::list::{CodedRows, LiveList, PostingList, RECORD_HEAD, Rows};
+use super::plan::Calibration;
 use super::product::Codebook;
 use super::quantizer::{FactorUnits, Quantizer, QuantizerParts};
 use super::rotation::Rotation;
 use super::sealed::Sealed;
+use super::spec::IndexKind;
+use super::visits::VisitOrder;
 use crate::mutants::mutant;
-use crate::types::Metric;
+use crate::types::{Metric, Rerank};
 use std::sync::Arc;
 
 const MAGIC: [u8; 4] = *b"VSIX";
-const FORMAT_VERSION: u32 = 2;
+const FORMAT_VERSION: u32 = 3;
+/// A file names one by its place.
+const RERANKS: [Rerank; 2] = [Rerank::F32, Rerank::Int8];
 const CHECKSUM_BYTES: usize = 4;
 
 /// Why bytes are no index. The index can be built again from the vectors.
@@ -56,19 +62,22 @@ impl Sealed {
         w.u32(FORMAT_VERSION);
         let q = &self.quantizer;
         w.u32(Metric::ALL.iter().position(|&m| m == q.metric).unwrap_or(0) as u32);
+        w.u32(IndexKind::TRAINED.iter().position(|&k| k == q.kind).unwrap_or(0) as u32);
+        w.u32(RERANKS.iter().position(|&r| r == q.rerank).unwrap_or(0) as u32);
         w.u32(q.codebook.as_ref().map_or(0, |c| c.width as u32));
         w.u32(q.dimension as u32);
         w.u32(q.lists() as u32);
         w.u32(u32::from(!q.rotation.signs.is_empty()));
+        w.u32(u32::from(q.lift.is_some()));
         w.f32s(&[q.residual_mean, q.units.length]);
-        for setting in &self.calibration.settings {
-            w.u32(setting.nprobe);
-            w.u32(setting.candidates);
-            w.f32s(&[setting.recall]);
-        }
+        w.f32s(&[q.lift.map_or(0.0, |lift| lift.square), q.order.deviations.unwrap_or(f32::NAN)]);
+        let plans = self.calibration.to_numbers();
+        w.u32(plans.len() as u32);
+        w.f32s(&plans);
         w.f32s(&q.mean);
         w.f32s(&q.rotation.signs);
         w.f32s(&q.centroids);
+        w.f32s(&q.order.radii);
         w.f32s(q.codebook.as_ref().map_or(&[], |c| &c.words));
         self.lists.iter().for_each(|list| w.list(list));
         let checksum = crc32c::crc32c(&w.0);
@@ -154,10 +163,17 @@ impl<'a> Reader<'a> {
 
     fn sealed(mut self) -> Result<Sealed, IndexFileError> {
         let metric = *Metric::ALL.get(self.u32("metric")? as usize).ok_or(field("metric"))?;
+        let kind = *IndexKind::TRAINED.get(self.u32("kind")? as usize).ok_or(field("kind"))?;
+        let rerank = *RERANKS.get(self.u32("re-rank")? as usize).ok_or(field("re-rank"))?;
         let width = self.u32("subspace width")? as usize;
         let dimension = self.u32("dimension")? as usize;
         let count = self.u32("lists")? as usize;
         let rotated = self.u32("rotation")?;
+        let lifted = self.u32("lift")?;
+        let has_codes = matches!(kind, IndexKind::IvfPq | IndexKind::IvfBinary);
+        if has_codes != (width > 0) || lifted > 1 || (lifted == 1) != (metric == Metric::Dot) {
+            return Err(field("kind, metric, lift or subspace width"));
+        }
         if dimension == 0 || count == 0 || rotated > 1 || width > dimension.max(1 << 16) {
             return Err(field("dimension, lists, rotation or subspace width"));
         }
@@ -166,14 +182,19 @@ impl<'a> Reader<'a> {
         if !units.is_valid() {
             return Err(field("unit of the factors"));
         }
+        let square = self.f32s(1, "lift")?[0];
+        let deviations = self.f32s(1, "visit order")?[0];
         let calibration = self.calibration()?;
         let mean = self.f32s(dimension, "mean")?;
         let signs = self.f32s(2 * dimension * rotated as usize, "signs")?;
         let rotation = Rotation { signs };
-        let numbers = count.checked_mul(dimension).ok_or(field("centroids"))?;
+        let numbers = count.checked_mul(dimension + lifted as usize).ok_or(field("centroids"))?;
         let centroids = self.f32s(numbers, "centroids")?;
+        let radii = self.f32s(count, "radii")?;
+        let order = VisitOrder { deviations: Some(deviations).filter(|d| !d.is_nan()), radii };
+        let lift = (lifted == 1).then_some(Lift { square });
         let codebook = self.codebook(dimension, width)?;
-        let pairs = codebook.as_ref().map(Codebook::pairs);
+        let pairs = (kind != IndexKind::IvfFlat).then(|| codebook.as_ref().map_or(0, Codebook::pairs));
         let mut lists = Vec::new();
         for _ in 0..count {
             lists.push(self.list(dimension, pairs)?);
@@ -181,22 +202,26 @@ impl<'a> Reader<'a> {
         if !self.0.is_empty() || !rotation.fits(dimension) {
             return Err(field("length"));
         }
-        let parts = QuantizerParts { metric, dimension, mean, rotation, centroids, codebook, units, residual_mean };
+        let parts = QuantizerParts {
+            kind,
+            rerank,
+            metric,
+            dimension,
+            mean,
+            rotation,
+            centroids,
+            codebook,
+            units,
+            residual_mean,
+            lift,
+            order,
+        };
         Ok(Sealed { quantizer: Arc::new(Quantizer::new(parts, kernels::active())), lists, calibration })
     }
 
     fn calibration(&mut self) -> Result<Calibration, IndexFileError> {
-        let mut settings = [Setting { nprobe: 1, candidates: 1, recall: 0.0 }; CALIBRATED_K.len()];
-        for setting in &mut settings {
-            let (nprobe, candidates) = (self.u32("nprobe")?, self.u32("candidates")?);
-            let recall = self.f32s(1, "recall")?[0];
-            // Candidates decide the size of a buffer.
-            if nprobe == 0 || candidates == 0 || candidates > 1 << 20 {
-                return Err(field("settings"));
-            }
-            *setting = Setting { nprobe, candidates, recall };
-        }
-        Ok(Calibration { settings })
+        let count = self.u32("plans")? as usize;
+        Calibration::from_numbers(&self.f32s(count, "plans")?).ok_or(field("plans"))
     }
 
     fn codebook(&mut self, dimension: usize, width: usize) -> Result<Option<Codebook>, IndexFileError> {
@@ -226,7 +251,7 @@ impl<'a> Reader<'a> {
             None => Rows::Exact(self.f32s(numbers, "vectors")?),
             Some(pairs) => Rows::Coded(CodedRows {
                 pairs,
-                blocks: self.take(blocks, block_bytes(pairs), "code blocks")?.to_vec(),
+                blocks: self.take(blocks, if pairs == 0 { 0 } else { block_bytes(pairs) }, "code blocks")?.to_vec(),
                 records: self.take(rows, RECORD_HEAD + dimension, "int8 rows")?.to_vec(),
             }),
         };

@@ -26,10 +26,10 @@ pub(crate) enum Rows {
     Exact(Vec<f32>),
 }
 
-/// Rows of IVF-PQ.
+/// Rows with an int8 form and, of most kinds, 4-bit codes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct CodedRows {
-    /// Pairs of subspaces.
+    /// Pairs of subspaces; 0 of a kind without codes, which has no blocks either.
     pub(crate) pairs: usize,
     /// Blocks of 32 rows: codes, then factors of the estimate (layout: `kernels::ScanInput`).
     pub(crate) blocks: Vec<u8>,
@@ -140,6 +140,12 @@ impl PostingList {
 
 impl CodedRows {
     fn push(&mut self, slot: usize, row: &EncodedRow) {
+        self.records.extend(row.byte_step.to_le_bytes());
+        self.records.extend(row.byte_add.to_le_bytes());
+        self.records.extend_from_slice(&row.bytes);
+        if self.pairs == 0 {
+            return;
+        }
         if slot.is_multiple_of(BLOCK_ROWS) {
             let block = slot / BLOCK_ROWS;
             self.blocks.resize((block + 1) * block_bytes(self.pairs), 0);
@@ -151,9 +157,6 @@ impl CodedRows {
         let [scale_at, add_at] = self.factors_at(slot);
         self.blocks[scale_at..scale_at + 2].copy_from_slice(&row.scale.to_le_bytes());
         self.blocks[add_at..add_at + 2].copy_from_slice(&row.add.to_le_bytes());
-        self.records.extend(row.byte_step.to_le_bytes());
-        self.records.extend(row.byte_add.to_le_bytes());
-        self.records.extend_from_slice(&row.bytes);
     }
 
     /// Where a row's code of a subspace lies: byte and shift.
@@ -188,7 +191,8 @@ impl CodedRows {
             let (at, shift) = self.nibble(slot, subspace);
             self.blocks[at] >> shift & 15
         };
-        let [scale, add] = self.factors_at(slot).map(|at| u16::from_le_bytes([self.blocks[at], self.blocks[at + 1]]));
+        let factor = |at: usize| u16::from_le_bytes([self.blocks[at], self.blocks[at + 1]]);
+        let [scale, add] = if self.pairs == 0 { [0; 2] } else { self.factors_at(slot).map(factor) };
         EncodedRow {
             codes: (0..2 * self.pairs).map(code).collect(),
             scale,

@@ -10,14 +10,19 @@
 
 mod adoption;
 mod batch;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench_doors;
 mod calibrate;
 mod distance;
 mod file;
 mod filing;
 pub mod kernels;
 mod kmeans;
+mod lift;
 mod list;
 mod locations;
+mod plan;
 mod points;
 mod product;
 mod quantizer;
@@ -30,9 +35,12 @@ mod search;
 mod spec;
 mod tail;
 mod top;
+mod trace;
 mod train;
 mod trained;
+mod truth;
 mod vector_index;
+mod visits;
 
 #[cfg(test)]
 mod tests;
@@ -46,11 +54,11 @@ pub use rearrange::Rearranged;
 pub use reshape::ReshapeJob;
 pub use sealed::Sealed;
 pub use search::Scratch;
-pub use spec::{Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchStats};
+pub use spec::{Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchPlan, SearchStats};
 pub use train::{Built, RowSource, RowVisitor, SourceError, TrainError, train};
 pub use vector_index::{InstallError, Installed, VectorIndex};
 
-/// The name of the kernels in use: `scalar`, `avx2` or `avx512`.
+/// The name of the kernels in use: `scalar`, `avx2`, `avx512` or `neon`.
 pub fn active_simd() -> &'static str {
     kernels::active().name
 }

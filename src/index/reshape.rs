@@ -85,13 +85,14 @@ impl ReshapeJob {
     /// centroids.
     pub fn run(self) -> Rearranged {
         let plan = self.plan();
-        let quantizer = Arc::new(self.quantizer.with_centroids(self.centroids(&plan), self.kernels));
+        let mut quantizer = self.quantizer.with_centroids(self.centroids(&plan), self.kernels);
         let arrivals = Moves { job: &self, plan: &plan, quantizer: &quantizer }.arrivals();
         let changed = self.build(&plan, &quantizer, &arrivals);
+        quantizer.learn_radii(self.radii(&plan, &changed));
         Rearranged {
             epoch: self.epoch,
             lists: plan.seats.len(),
-            quantizer,
+            quantizer: Arc::new(quantizer),
             changed,
             sound: plan.sound,
             retired: Vec::new(),
@@ -142,7 +143,7 @@ impl ReshapeJob {
         }
         let is_worn = worn.remove(&number);
         let mut lists = vec![number];
-        let centroid = self.quantizer.centroid(number);
+        let centroid = self.quantizer.lifted_centroid(number);
         let nearest = nearest_columns(&self.quantizer, centroid, JOINING_WORN_NEIGHBOURS, self.kernels);
         for (rank, near) in nearest.into_iter().enumerate() {
             let joins = near != number && (worn.contains(&near) || is_worn && rank <= JOINING_NEIGHBOURS);
@@ -157,8 +158,8 @@ impl ReshapeJob {
 
     /// Whether the mean of the list's rows is not where its centroid is.
     fn is_worn(&self, number: usize) -> bool {
-        let d = self.quantizer.dimension;
-        let centroid = self.quantizer.centroid(number);
+        let d = self.quantizer.space();
+        let centroid = self.quantizer.lifted_centroid(number);
         let mut sums = vec![0f32; d];
         let mut squares = 0f32;
         let rows = self.gather(number);
@@ -174,7 +175,7 @@ impl ReshapeJob {
     /// Centroids for the rows of lists, by k-means: as many as bring lists to the size aimed at, but for those that would be about to
     /// be dissolved; parts that are still too large are parted again, if they can be (the rows may all be the same).
     fn part(&self, rows: &[f32], rng: &mut SplitMix64, out: &mut Parts) {
-        let d = self.quantizer.dimension;
+        let d = self.quantizer.space();
         let clustering = Clustering { rows, dimension: d, kernels: self.kernels };
         let mut parts = clustering.lloyd((rows.len() / d).div_ceil(self.bounds.rows_aim), rng);
         let members = loop {
@@ -201,7 +202,7 @@ impl ReshapeJob {
 
     /// The live rows of a list in the space of the centroids.
     fn gather(&self, number: usize) -> Vec<f32> {
-        let d = self.quantizer.dimension;
+        let d = self.quantizer.space();
         let live = &self.lists[number];
         let mut rows = vec![0f32; live.live_rows * d];
         for (slot, row) in live.live_slots().zip(rows.chunks_exact_mut(d)) {
@@ -211,19 +212,27 @@ impl ReshapeJob {
     }
 
     fn centroids(&self, plan: &Plan) -> Vec<f32> {
-        let d = self.quantizer.dimension;
+        let d = self.quantizer.space();
         let centroid = |seat: &Seat| match *seat {
-            Seat::Kept(number) => self.quantizer.centroid(number),
+            Seat::Kept(number) => self.quantizer.lifted_centroid(number),
             Seat::Part(part) => &plan.parts.centroids[part * d..(part + 1) * d],
         };
         plan.seats.iter().flat_map(centroid).copied().collect()
+    }
+
+    /// The roots of the lists' mean squared residuals.
+    fn radii(&self, plan: &Plan, changed: &[ChangedList]) -> Vec<f32> {
+        let kept = |seat: &Seat| if let Seat::Kept(number) = *seat { self.lists[number].list.residual_mean() } else { 0.0 };
+        let mut means: Vec<f64> = plan.seats.iter().map(kept).collect();
+        changed.iter().for_each(|list| means[list.list] = list.rows.residual_mean());
+        means.into_iter().map(|mean| (mean as f32).sqrt()).collect()
     }
 
     /// The lists that change: with new rows, or under a new number.
     fn build(&self, plan: &Plan, quantizer: &Quantizer, arrivals: &BTreeMap<usize, Vec<Origin>>) -> Vec<ChangedList> {
         let left: BTreeSet<Origin> = arrivals.values().flatten().copied().collect();
         let none = Vec::new();
-        let mut scratch = Reencode { row: vec![0.0; self.quantizer.dimension], encode: EncodeScratch::default() };
+        let mut scratch = Reencode { row: vec![0.0; self.quantizer.space()], encode: EncodeScratch::default() };
         let mut changed = Vec::new();
         for (number, &seat) in plan.seats.iter().enumerate() {
             let arriving = arrivals.get(&number).unwrap_or(&none);
@@ -367,7 +376,7 @@ impl Moves<'_> {
         visitors: &mut BTreeMap<usize, BTreeSet<usize>>,
         arrivals: &mut BTreeMap<usize, Vec<Origin>>,
     ) {
-        let centroid = self.job.quantizer.centroid(number);
+        let centroid = self.job.quantizer.lifted_centroid(number);
         let mut near: BTreeSet<usize> =
             nearest_columns(self.quantizer, centroid, NEIGHBOURS, self.job.kernels).into_iter().collect();
         for &seat in &near {
@@ -379,8 +388,8 @@ impl Moves<'_> {
 
     /// Assigns the live rows of a list to the nearest of `seats`; those of `stay` do not move.
     fn assign(&self, number: usize, seats: &[usize], stay: Option<usize>, arrivals: &mut BTreeMap<usize, Vec<Origin>>) {
-        let centroids: Vec<f32> = seats.iter().flat_map(|&seat| self.quantizer.centroid(seat)).copied().collect();
-        let panels = Panels::new(&centroids, self.quantizer.dimension, self.job.kernels);
+        let centroids: Vec<f32> = seats.iter().flat_map(|&seat| self.quantizer.lifted_centroid(seat)).copied().collect();
+        let panels = Panels::new(&centroids, self.quantizer.space(), self.job.kernels);
         let rows = self.job.gather(number);
         let live = &self.job.lists[number];
         let mut nearest = vec![0u32; live.live_rows];

@@ -1,8 +1,8 @@
 //! The built part of an index as a value: what `train` makes, what the shard writes to a file, what an index installs.
 //! Called by `train`, `file`, `vector_index` and `shard`.
 
-use super::calibrate::Calibration;
 use super::list::LiveList;
+use super::plan::Calibration;
 use super::quantizer::Quantizer;
 use std::sync::Arc;
 

@@ -2,14 +2,15 @@
 //! Candidates are collected below a threshold and cut in batches. Called by `vector_index` and `calibrate`.
 
 use super::distance;
-use super::kernels::{self, BLOCK_ROWS, Kernels, ScanInput, candidate_estimate, order_bits, prefetch};
+use super::kernels::{self, BLOCK_ROWS, Kernels, ScanInput, candidate_estimate, order_bits, pack_candidate, prefetch};
 use super::list::{CodedRows, LiveList, Rows};
+use super::plan::{Plan, StopRule, later_half};
 use super::points::Points;
 use super::product::LookupTable;
 use super::quantizer::{HALF_STEP, Quantizer, quantise_query};
-use super::spec::{Hit, SearchStats};
+use super::spec::{Hit, IndexKind, SearchStats};
 use super::top::TopHits;
-use crate::types::Metric;
+use crate::types::{Metric, Rerank};
 
 /// The buffers of searches, so that a search allocates little more than its answer. One for each thread that searches;
 /// holds nothing between searches.
@@ -32,6 +33,8 @@ pub struct Scratch {
 struct Probe {
     list: usize,
     base: f32,
+    /// `base` in units of the rows' addends.
+    estimate_base: f32,
     position: u32,
 }
 
@@ -50,21 +53,6 @@ pub(crate) struct Lists<'a> {
     pub(crate) points: &'a Points,
     pub(crate) quantizer: &'a Quantizer,
     pub(crate) lists: &'a [LiveList],
-}
-
-/// How much of the lists to visit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Plan {
-    pub(crate) k: usize,
-    pub(crate) nprobe: usize,
-    pub(crate) candidates: usize,
-}
-
-impl Plan {
-    /// Int8-ranked hits that are returned for `k`.
-    pub(crate) fn hits_returned(k: usize) -> usize {
-        (2 * k).max(16)
-    }
 }
 
 impl Default for Scratch {
@@ -94,6 +82,11 @@ impl Scratch {
         }
     }
 
+    /// The lists to visit, nearest first, each with the position of its first row among all rows to visit.
+    pub(crate) fn visits(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
+        self.probes.iter().map(|probe| (probe.list, probe.position))
+    }
+
     fn project(&mut self, quantizer: &Quantizer, query: &[f32]) {
         self.projected.resize(quantizer.dimension, 0.0);
         quantizer.project_query(query, &mut self.projected, self.kernels);
@@ -109,13 +102,21 @@ impl Lists<'_> {
         }
         self.choose_probes(query, plan.nprobe, scratch);
         let mut stats = SearchStats { lists_probed: scratch.probes.len(), ..SearchStats::default() };
-        let Some(codebook) = &self.quantizer.codebook else {
+        if self.quantizer.kind == IndexKind::IvfFlat {
             stats.codes_scanned = self.scan_exact(query, plan.k, scratch, hits);
             return stats;
+        }
+        let returned = match self.quantizer.rerank {
+            Rerank::F32 => Plan::hits_returned(plan.k),
+            Rerank::Int8 => plan.k,
         };
-        codebook.look_up(&scratch.projected, &mut scratch.table, scratch.kernels);
-        let returned = Plan::hits_returned(plan.k);
-        stats.codes_scanned = self.collect_candidates(plan.candidates.max(returned), scratch);
+        if self.quantizer.codebook.is_some() {
+            self.quantizer.look_up(&scratch.projected, &mut scratch.table, scratch.kernels);
+            (stats.lists_probed, stats.codes_scanned) =
+                self.collect_candidates(plan.candidates.max(returned), plan.stop, scratch);
+        } else {
+            stats.codes_scanned = self.scan_bytes(returned, scratch);
+        }
         self.rerank_candidates(scratch);
         stats.reranked = scratch.reranked.len();
         self.nearest_reranked(returned, &mut scratch.reranked, hits);
@@ -133,7 +134,7 @@ impl Lists<'_> {
     ) -> SearchStats {
         self.choose_probes(query, self.lists.len(), scratch);
         let mut stats = SearchStats { lists_probed: scratch.probes.len(), ..SearchStats::default() };
-        if self.quantizer.codebook.is_none() {
+        if self.quantizer.kind == IndexKind::IvfFlat {
             stats.codes_scanned = self.scan_exact(query, k, scratch, hits);
             return stats;
         }
@@ -156,6 +157,27 @@ impl Lists<'_> {
         scratch.probes.iter().map(|probe| probe.list).collect()
     }
 
+    /// Makes ready to visit the `nprobe` nearest lists one by one: for `trace`. Returns how many there are.
+    pub(crate) fn prepare(self, query: &[f32], nprobe: usize, scratch: &mut Scratch) -> usize {
+        self.choose_probes(query, nprobe, scratch);
+        if self.quantizer.codebook.is_some() {
+            self.quantizer.look_up(&scratch.projected, &mut scratch.table, scratch.kernels);
+        }
+        scratch.probes.len()
+    }
+
+    /// Appends the candidates of the list visited as number `at` that are not above `threshold`, in order of position.
+    pub(crate) fn collect_list(self, at: usize, threshold: f32, scratch: &Scratch, out: &mut Vec<u64>) {
+        let probe = scratch.probes[at];
+        let live = &self.lists[probe.list];
+        let Rows::Coded(rows) = &live.list.rows else { return };
+        let start = out.len();
+        out.resize(start + (live.live.len() + 1) * BLOCK_ROWS, 0);
+        let input = scan_input(rows, &live.live, &scratch.table, &probe, &[]);
+        let progress = (scratch.kernels.scan)(&input, 0, threshold, &mut out[start..]);
+        out.truncate(start + progress.written);
+    }
+
     /// The `nprobe` lists nearest to the query that have live rows, nearest first.
     fn choose_probes(self, query: &[f32], nprobe: usize, scratch: &mut Scratch) {
         scratch.project(self.quantizer, query);
@@ -171,12 +193,13 @@ impl Lists<'_> {
         }
         order.sort_unstable();
         let offset = self.quantizer.query_offset(query, kernels);
+        let (_, base_factor) = self.quantizer.estimate_factors(projected, kernels);
         let mut position = 0u32;
         probes.clear();
         for &packed in order.iter() {
             let list = packed as u32 as usize;
             let base = self.quantizer.list_base(projected, list, kernels) + offset;
-            probes.push(Probe { list, base, position });
+            probes.push(Probe { list, base, estimate_base: base * base_factor, position });
             position += (self.lists[list].live.len() * BLOCK_ROWS) as u32;
         }
     }
@@ -214,13 +237,15 @@ impl Lists<'_> {
         }
     }
 
-    /// Leaves the `wanted` candidates of least (estimate, position) in `scratch.candidates`; returns the rows scanned.
-    fn collect_candidates(self, wanted: usize, scratch: &mut Scratch) -> usize {
+    /// Leaves the `wanted` candidates of least (estimate, position) in `scratch.candidates`; returns the lists visited and the
+    /// rows scanned.
+    fn collect_candidates(self, wanted: usize, stop: StopRule, scratch: &mut Scratch) -> (usize, usize) {
         let Scratch { kernels, probes, table, candidates, .. } = scratch;
-        let units = self.quantizer.units;
         let mut held = 0;
         let mut threshold = f32::INFINITY;
         let mut scanned = 0;
+        let mut visited = 0;
+        let mut next_check = if stop.is_never() { usize::MAX } else { StopRule::next_check(0) };
         candidates.resize((2 * wanted).max(wanted + 256) + BLOCK_ROWS, 0);
         self.prefetch_headers(probes);
         for (at, probe) in probes.iter().enumerate() {
@@ -231,34 +256,57 @@ impl Lists<'_> {
                 _ => &[],
             };
             scanned += live.live_rows;
-            let input = ScanInput {
-                blocks: &rows.blocks,
-                ahead,
-                live: &live.live,
-                table: &table.entries,
-                // In the units of the addends; all are powers of two.
-                table_step: table.step / units.length,
-                table_bias: table.bias / units.length,
-                base: probe.base / units.square(),
-                position: probe.position,
-            };
+            let input = scan_input(rows, &live.live, table, probe, ahead);
             let mut block = 0;
             while block < live.live.len() {
                 let progress = (kernels.scan)(&input, block, threshold, &mut candidates[held..]);
                 block = progress.next_block;
                 held += progress.written;
                 if candidates.len() - held < BLOCK_ROWS {
-                    candidates[..held].select_nth_unstable(wanted - 1);
-                    threshold = candidate_estimate(candidates[wanted - 1]);
-                    held = wanted;
+                    held = cut(&mut candidates[..held], wanted, &mut threshold);
+                }
+            }
+            visited = at + 1;
+            if visited == next_check {
+                next_check = StopRule::next_check(visited);
+                held = cut(&mut candidates[..held], wanted, &mut threshold);
+                let later = probes[visited - later_half(visited)].position;
+                let recent = candidates[..held].iter().filter(|&&candidate| candidate as u32 >= later).count();
+                if stop.ends(visited, recent, wanted) {
+                    break;
                 }
             }
         }
+        held = cut(&mut candidates[..held], wanted, &mut threshold);
         candidates.truncate(held);
-        if held > wanted {
-            candidates.select_nth_unstable(wanted - 1);
-            candidates.truncate(wanted);
+        (visited, scanned)
+    }
+
+    /// Leaves the `wanted` rows of least (int8 distance, position) in `scratch.candidates`; returns the rows scanned.
+    fn scan_bytes(self, wanted: usize, scratch: &mut Scratch) -> usize {
+        let step = quantise_query(&scratch.projected, &mut scratch.query_wide);
+        let Scratch { kernels, projected, probes, query_wide, candidates, .. } = scratch;
+        let query = ByteQuery { quantizer: self.quantizer, kernels, projected, wide: query_wide, step };
+        let (mut threshold, mut scanned) = (f32::INFINITY, 0);
+        candidates.clear();
+        for &probe in probes.iter() {
+            let live = &self.lists[probe.list];
+            let Rows::Coded(rows) = &live.list.rows else { continue };
+            scanned += live.live_rows;
+            for slot in live.live_slots() {
+                let distance = query.distance(rows, slot, probe);
+                let above = distance > threshold;
+                if !above {
+                    candidates.push(pack_candidate(distance, probe.position + slot as u32));
+                }
+            }
+            if candidates.len() > 2 * wanted {
+                let held = cut(candidates, wanted, &mut threshold);
+                candidates.truncate(held);
+            }
         }
+        let held = cut(candidates, wanted, &mut threshold);
+        candidates.truncate(held);
         scanned
     }
 
@@ -317,6 +365,36 @@ impl Lists<'_> {
     fn hit(self, r: &Reranked) -> Option<Hit> {
         Hit::of(self.points, self.lists[r.list].list.ordinals[r.slot], r.distance, false)
     }
+}
+
+/// One list's rows for the scan, which prefetches `ahead`.
+fn scan_input<'a>(
+    rows: &'a CodedRows,
+    live: &'a [u32],
+    table: &'a LookupTable,
+    probe: &Probe,
+    ahead: &'a [u8],
+) -> ScanInput<'a> {
+    ScanInput {
+        blocks: &rows.blocks,
+        ahead,
+        live,
+        table: &table.entries,
+        table_step: table.step,
+        table_bias: table.bias,
+        base: probe.estimate_base,
+        position: probe.position,
+    }
+}
+
+/// Moves the `wanted` least candidates to the front and lowers the threshold to the last of them; returns how many are left.
+fn cut(candidates: &mut [u64], wanted: usize, threshold: &mut f32) -> usize {
+    if candidates.len() <= wanted {
+        return candidates.len();
+    }
+    let (_, last, _) = candidates.select_nth_unstable(wanted - 1);
+    *threshold = candidate_estimate(*last);
+    wanted
 }
 
 /// A query ready for int8 rows.

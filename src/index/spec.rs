@@ -3,7 +3,8 @@
 
 use super::kmeans::ListBounds;
 use super::points::Points;
-use crate::types::{Metric, PointId};
+use super::product::Codebook;
+use crate::types::{Metric, PointId, Rerank};
 
 /// How the vectors are organised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,15 +15,34 @@ pub enum IndexKind {
     IvfFlat,
     /// Posting lists of 4-bit product-quantised codes and int8 rows. The default.
     IvfPq,
+    /// Posting lists of one sign a dimension (RaBitQ: Gao and Long 2024) and int8 rows. Nothing of the code is trained, so it
+    /// fits later rows as it did the first.
+    IvfBinary,
+    /// Posting lists of int8 rows, all compared: no code to mislead, four times less to read than f32.
+    IvfInt8,
 }
 
 impl IndexKind {
+    /// Every kind with posting lists; a file names one by its place.
+    pub(crate) const TRAINED: [IndexKind; 4] =
+        [IndexKind::IvfFlat, IndexKind::IvfPq, IndexKind::IvfBinary, IndexKind::IvfInt8];
+
+    /// The most dimensions it takes, whatever else would be allowed.
+    pub const fn dimension_max(self) -> usize {
+        match self {
+            IndexKind::IvfBinary => Codebook::SIGN_DIMENSION_MAX,
+            _ => usize::MAX,
+        }
+    }
+
     /// The name used in settings and answers.
     pub const fn name(self) -> &'static str {
         match self {
             IndexKind::Flat => "flat",
             IndexKind::IvfFlat => "ivf_flat",
             IndexKind::IvfPq => "ivf_pq",
+            IndexKind::IvfBinary => "ivf_binary",
+            IndexKind::IvfInt8 => "ivf_int8",
         }
     }
 }
@@ -45,11 +65,13 @@ pub struct IndexSpec {
     /// Dimensions one 4-bit code stands for: 2 gives d/4 bytes a row, 4 gives d/8. Two measured better wherever recall matters: a
     /// fifth to a tenth of the candidates reach the same recall.
     pub subspace_width: usize,
+    /// Whether the hits of a search are to be scored again in f32, by the caller.
+    pub rerank: Rerank,
     /// Rows looked at by training: a sample of at most this many.
     pub sample_rows_max: usize,
-    /// The recall@k that the settings chosen at build time must reach on held-out rows, less two standard errors.
+    /// The recall@k of a search that names no target: reached on held-out rows, less two standard errors.
     pub recall_target: f32,
-    /// Held-out rows used as queries to choose those settings.
+    /// Held-out rows used as queries when the plans of searches are chosen.
     pub calibration_queries: usize,
 }
 
@@ -64,8 +86,9 @@ impl IndexSpec {
             list_rows: 384,
             tail_rows_max: 2_048,
             subspace_width: 2,
+            rerank: Rerank::F32,
             sample_rows_max: 200_000,
-            recall_target: 0.955,
+            recall_target: 0.95,
             calibration_queries: 256,
         }
     }
@@ -77,14 +100,22 @@ impl IndexSpec {
         let rows_aim = self.list_rows.max(1);
         ListBounds { rows_min: (rows_aim / 6).max(1), rows_aim, rows_max: rows_aim * 8 / 3 }
     }
+
+    /// Dimensions a code stands for: more than asked for where there would be too many codes.
+    pub(crate) fn codebook_width(&self) -> usize {
+        Codebook::fitting_width(self.dimension, self.subspace_width)
+    }
 }
 
 /// What a search asks for. `None` means: as calibrated when the index was built.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SearchParams {
     /// Nearest points wanted.
     pub k: usize,
-    /// Posting lists visited.
+    /// The share of the true `k` nearest to be found on average, over 0 to 1: answered by the cheapest plan that reached it when
+    /// the index was built, and exactly if none did. None: [`IndexSpec::recall_target`].
+    pub recall_target: Option<f32>,
+    /// Posting lists visited, neither more nor fewer, whatever the target.
     pub nprobe: Option<usize>,
     /// Approximate hits re-ranked in int8 (never fewer than the hits returned).
     pub candidates: Option<usize>,
@@ -93,9 +124,9 @@ pub struct SearchParams {
 }
 
 impl SearchParams {
-    /// The `k` nearest at the calibrated settings.
+    /// The `k` nearest at the default recall.
     pub fn new(k: usize) -> Self {
-        SearchParams { k, nprobe: None, candidates: None, exact: false }
+        SearchParams { k, recall_target: None, nprobe: None, candidates: None, exact: false }
     }
 }
 
@@ -139,11 +170,37 @@ pub struct SearchStats {
     pub tail_scanned: usize,
 }
 
-/// The answer: hits ordered by (distance, id), and the work done.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// How a search was answered.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SearchPlan {
+    /// Every row was compared: as asked, because there are no lists, or because no plan reaches the target.
+    pub exact: bool,
+    /// The recall aimed at; 1 if exact, none if `nprobe` was given.
+    pub recall_target: Option<f32>,
+    /// Posting lists visited at most (how many were: [`SearchStats::lists_probed`]).
+    pub nprobe: usize,
+    /// Approximate hits re-ranked in int8 at most.
+    pub candidates: usize,
+    /// The recall to be counted on for queries like the rows: what the plan had on held-out rows when the lists were built, less
+    /// two standard errors. 0 where nothing was measured.
+    pub estimated_recall: f32,
+}
+
+impl SearchPlan {
+    /// Compares every row.
+    pub const EXACT: SearchPlan =
+        SearchPlan { exact: true, recall_target: Some(1.0), nprobe: 0, candidates: 0, estimated_recall: 1.0 };
+}
+
+/// The answer: hits ordered by (distance, id), the plan, and the work done.
+#[derive(Clone, Debug, PartialEq)]
 pub struct SearchOutcome {
-    /// More than `k` where some are not exact: score those again in f32, sort, cut to `k`.
+    /// More than `k` where some are not exact: score those again in f32 (unless `settled`), sort, cut to `k`.
     pub hits: Vec<Hit>,
+    /// How they were found.
+    pub plan: SearchPlan,
+    /// Whether the distances are to be taken as they are, exact or not: the specification says so ([`Rerank::Int8`]).
+    pub settled: bool,
     /// The work done.
     pub stats: SearchStats,
 }
@@ -165,10 +222,6 @@ pub struct IndexState {
     pub dead_rows: usize,
     /// Mean squared residual of the lists' rows, relative to training; 1.0 = no drift.
     pub drift: f32,
-    /// Lists visited by a default search for 10.
-    pub nprobe: usize,
-    /// Candidates re-ranked by a default search for 10.
-    pub candidates: usize,
-    /// Recall@10 measured on held-out rows when the lists were built.
-    pub calibrated_recall: f32,
+    /// The plan of a default search for 10.
+    pub plan: SearchPlan,
 }

@@ -3,10 +3,11 @@
 //! Memory: the sealed lists, the sample, no more. Called by `shard`, off any lock.
 
 use super::batch::Batch;
-use super::calibrate::{Calibration, GroundTruth};
 use super::kernels::{self, Kernels};
 use super::kmeans::{Clustering, ListBounds};
+use super::lift::Lift;
 use super::list::{LiveList, PostingList};
+use super::plan::Calibration;
 use super::points::Points;
 use super::product::Codebook;
 use super::quantizer::{FactorUnits, Quantizer, QuantizerParts};
@@ -15,6 +16,8 @@ use super::rotation::Rotation;
 use super::sealed::Sealed;
 use super::search::Lists;
 use super::spec::{IndexKind, IndexSpec};
+use super::truth::GroundTruth;
+use super::visits::{self, VisitOrder};
 use crate::types::{Metric, PointId};
 use std::sync::Arc;
 
@@ -99,10 +102,11 @@ pub(crate) fn train_with(
     let (mut quantizer, truth) = trainer.quantizer(sample);
     let mut encoder = Encoder::new(kernels, &quantizer, truth);
     visit_checked(spec, source, &mut |id, version, row| encoder.push(id, version, row))?;
-    let Encoded { lists, points, truth, residual_mean } = encoder.finish();
-    quantizer.residual_mean = residual_mean;
+    let Encoded { lists, points, truth, residuals } = encoder.finish();
+    quantizer.learn_residuals(&residuals);
+    visits::choose(&mut quantizer, (&points, &lists), &truth, spec.recall_target, kernels);
     let view = Lists { points: &points, quantizer: &quantizer, lists: &lists };
-    let calibration = Calibration::choose(view, &truth, spec.recall_target, kernels);
+    let calibration = Calibration::choose(view, &truth, kernels);
     Ok(Built { sealed: Sealed { quantizer: Arc::new(quantizer), lists, calibration }, points })
 }
 
@@ -174,10 +178,12 @@ impl Trainer<'_> {
         let total = sample.total;
         let mean = sample.mean(d);
         // In L1 the rotation would mix what the distance keeps apart; f32 rows have no use for it.
-        let rotated = self.spec.kind == IndexKind::IvfPq && self.spec.metric != Metric::Manhattan;
+        let rotated = self.spec.kind != IndexKind::IvfFlat && self.spec.metric != Metric::Manhattan;
         let rotation = if rotated { Rotation::random(d, &mut self.rng) } else { Rotation::identity() };
         let metric = self.spec.metric;
         let parts = QuantizerParts {
+            kind: self.spec.kind,
+            rerank: self.spec.rerank,
             metric,
             dimension: d,
             mean,
@@ -186,17 +192,24 @@ impl Trainer<'_> {
             codebook: None,
             units: FactorUnits::new(1.0),
             residual_mean: 0.0,
+            lift: None,
+            order: VisitOrder::by_centroid(0),
         };
-        let projected = project_sample(&parts, sample, &held_out, kernels);
-        let centroids = self.centroids(&projected, total);
-        let (codebook, units) = match self.spec.kind {
+        let mut projected = project_sample(&parts, sample, &held_out, kernels);
+        let lift = (metric == Metric::Dot).then(|| lift_sample(&mut projected, d, kernels));
+        let space = d + usize::from(lift.is_some());
+        let centroids = self.centroids(&projected, space, total);
+        let order = VisitOrder::by_centroid(centroids.len() / space);
+        let (residuals, residual_mean) = self.unit_residuals(&projected, &centroids, space);
+        let units = FactorUnits::new(residual_mean);
+        let codebook = match self.spec.kind {
             IndexKind::IvfPq => {
-                let (codebook, residual_mean) = self.codebook(&projected, &centroids);
-                (Some(codebook), FactorUnits::new(residual_mean))
+                Some(Codebook::train(&residuals, d, self.spec.codebook_width(), kernels, &mut self.rng))
             }
-            _ => (None, parts.units),
+            IndexKind::IvfBinary => Some(Codebook::signs(d)),
+            IndexKind::Flat | IndexKind::IvfFlat | IndexKind::IvfInt8 => None,
         };
-        (Quantizer::new(QuantizerParts { centroids, codebook, units, ..parts }, kernels), truth)
+        (Quantizer::new(QuantizerParts { centroids, codebook, units, lift, order, ..parts }, kernels), truth)
     }
 
     /// Places of the sample that serve as queries: few beside the rows that train.
@@ -207,27 +220,27 @@ impl Trainer<'_> {
         held_out
     }
 
-    fn centroids(&mut self, projected: &[f32], total: usize) -> Vec<f32> {
-        let clustering = Clustering { rows: projected, dimension: self.spec.dimension, kernels: self.kernels };
+    fn centroids(&mut self, projected: &[f32], space: usize, total: usize) -> Vec<f32> {
+        let clustering = Clustering { rows: projected, dimension: space, kernels: self.kernels };
         let list_rows = self.spec.list_rows.max(1);
         let lists = total.div_ceil(list_rows);
         let centroids = clustering.two_level(lists, &mut self.rng);
         // Sizes in the sample stand for sizes in the whole.
-        let share = (projected.len() / self.spec.dimension) as f64 / total as f64;
+        let share = (projected.len() / space) as f64 / total as f64;
         let rows = |factor: f64| (list_rows as f64 * factor * share) as usize;
         let bounds = ListBounds { rows_min: rows(LIST_DROP), rows_aim: rows(1.0), rows_max: rows(LIST_SPLIT).max(1) };
         clustering.balance(&centroids, bounds, &mut self.rng)
     }
 
-    /// Trains the codebook on unit residuals; their mean square beside.
-    fn codebook(&mut self, projected: &[f32], centroids: &[f32]) -> (Codebook, f32) {
+    /// Residuals to train a codebook on, at length 1; their mean square beside.
+    fn unit_residuals(&self, projected: &[f32], centroids: &[f32], space: usize) -> (Vec<f32>, f32) {
         let (d, kernels) = (self.spec.dimension, self.kernels);
-        let rows = &projected[..projected.len().min(CODEBOOK_ROWS_MAX * d)];
-        let nearest = Clustering { rows, dimension: d, kernels }.assign(centroids);
-        let mut residuals = Vec::with_capacity(rows.len());
+        let rows = &projected[..projected.len().min(CODEBOOK_ROWS_MAX * space)];
+        let nearest = Clustering { rows, dimension: space, kernels }.assign(centroids);
+        let mut residuals = Vec::with_capacity(nearest.len() * d);
         let mut squares = 0f64;
-        for (row, &c) in rows.chunks_exact(d).zip(&nearest) {
-            let centroid = &centroids[c as usize * d..(c as usize + 1) * d];
+        for (row, &c) in rows.chunks_exact(space).zip(&nearest) {
+            let (row, centroid) = (&row[..d], &centroids[c as usize * space..][..d]);
             let square = (kernels.l2)(row, centroid);
             squares += f64::from(square);
             let length = square.sqrt();
@@ -235,9 +248,8 @@ impl Trainer<'_> {
                 residuals.extend(row.iter().zip(centroid).map(|(x, c)| (x - c) / length));
             }
         }
-        let width = Codebook::fitting_width(d, self.spec.subspace_width);
         let mean = squares / nearest.len().max(1) as f64;
-        (Codebook::train(&residuals, d, width, kernels, &mut self.rng), mean as f32)
+        (residuals, mean as f32)
     }
 }
 
@@ -261,6 +273,19 @@ fn project_sample(parts: &QuantizerParts, sample: Sample, held_out: &[usize], ke
     rows
 }
 
+/// Gives every row its height, in place.
+fn lift_sample(rows: &mut Vec<f32>, d: usize, kernels: &Kernels) -> Lift {
+    let squares: Vec<f32> = rows.chunks_exact(d).map(|row| (kernels.dot)(row, row)).collect();
+    let lift = Lift::of(&mut squares.clone());
+    let space = d + 1;
+    rows.resize(squares.len() * space, 0.0);
+    for (i, &square) in squares.iter().enumerate().rev() {
+        rows.copy_within(i * d..(i + 1) * d, i * space);
+        rows[i * space + d] = lift.height(square);
+    }
+    lift
+}
+
 /// The second pass.
 struct Encoder<'a> {
     kernels: &'static Kernels,
@@ -269,7 +294,7 @@ struct Encoder<'a> {
     points: Points,
     lists: Vec<PostingList>,
     batch: Batch,
-    residual_sum: f64,
+    residuals: Vec<(f64, usize)>,
 }
 
 /// What the second pass made.
@@ -277,13 +302,15 @@ struct Encoded {
     lists: Vec<LiveList>,
     points: Points,
     truth: GroundTruth,
-    residual_mean: f32,
+    /// Of each list: the sum of its rows' squared residuals, and how many they are.
+    residuals: Vec<(f64, usize)>,
 }
 
 impl<'a> Encoder<'a> {
     fn new(kernels: &'static Kernels, quantizer: &'a Quantizer, truth: GroundTruth) -> Self {
         let lists = (0..quantizer.lists()).map(|_| quantizer.empty_list()).collect();
-        Encoder { kernels, quantizer, truth, points: Points::new(), lists, batch: Batch::default(), residual_sum: 0.0 }
+        let residuals = vec![(0.0, 0); quantizer.lists()];
+        Encoder { kernels, quantizer, truth, points: Points::new(), lists, batch: Batch::default(), residuals }
     }
 
     fn push(&mut self, id: PointId, version: u64, row: &[f32]) {
@@ -301,10 +328,11 @@ impl<'a> Encoder<'a> {
     }
 
     fn flush(&mut self) {
-        let lists = &mut self.lists;
+        let (lists, residuals) = (&mut self.lists, &mut self.residuals);
         self.batch.encode(self.quantizer, self.kernels, &mut |row| {
-            let list = &mut lists[row.list];
-            self.residual_sum += f64::from(row.push(list));
+            let list = row.list;
+            residuals[list].0 += f64::from(row.push(&mut lists[list]));
+            residuals[list].1 += 1;
         });
     }
 
@@ -312,8 +340,7 @@ impl<'a> Encoder<'a> {
         self.flush();
         let mut lists = self.lists;
         lists.iter_mut().for_each(PostingList::shrink);
-        let residual_mean = (self.residual_sum / self.points.len().max(1) as f64) as f32;
         let lists = lists.into_iter().map(LiveList::all_live).collect();
-        Encoded { lists, points: self.points, truth: self.truth, residual_mean }
+        Encoded { lists, points: self.points, truth: self.truth, residuals: self.residuals }
     }
 }

@@ -1,13 +1,14 @@
 //! The trained part of an index: its lists, and when they no longer fit their rows. Called by `vector_index`.
 
-use super::calibrate::Calibration;
 use super::kmeans::ListBounds;
 use super::list::LiveList;
+use super::plan::{CANDIDATES_MAX, Calibration, Plan};
 use super::points::Points;
 use super::quantizer::Quantizer;
 use super::rearrange::Rearranged;
 use super::sealed::Sealed;
 use super::search::Lists;
+use super::spec::{IndexSpec, SearchParams, SearchPlan};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -74,6 +75,33 @@ impl Trained {
 
     pub(crate) fn view<'a>(&'a self, points: &'a Points) -> Lists<'a> {
         Lists { points, quantizer: &self.quantizer, lists: &self.lists }
+    }
+
+    /// How to answer a search: `None` means exactly.
+    pub(crate) fn plan(&self, spec: &IndexSpec, params: &SearchParams) -> (Option<Plan>, SearchPlan) {
+        let target = params.recall_target.unwrap_or(spec.recall_target);
+        let found = match params.nprobe {
+            _ if params.exact => None,
+            // Without a calibration (too few rows to hold any out) a guess, and no promise.
+            Some(nprobe) => self.calibration.at(params.k, nprobe).or(Some((Plan::unmeasured(params.k, nprobe), 0.0))),
+            None => self.calibration.reaching(params.k, target),
+        };
+        let Some((mut plan, mut recall)) = found else { return (None, SearchPlan::EXACT) };
+        let nprobe = if params.nprobe.is_some() { plan.nprobe } else { self.scaled(plan.nprobe) };
+        plan.nprobe = nprobe.min(self.lists.len());
+        if let Some(candidates) = params.candidates {
+            // Recall rises ever more slowly with the candidates: with a share of them it has at least that share.
+            recall *= (candidates as f32 / plan.candidates as f32).min(1.0);
+            plan.candidates = candidates.min(CANDIDATES_MAX);
+        }
+        let chosen = SearchPlan {
+            exact: false,
+            recall_target: params.nprobe.is_none().then_some(target),
+            nprobe: plan.nprobe,
+            candidates: plan.candidates,
+            estimated_recall: recall,
+        };
+        (Some(plan), chosen)
     }
 
     /// Mean squared residual of the lists' rows, relative to training. (Rows of one list are taken to die evenly.)

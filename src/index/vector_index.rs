@@ -7,16 +7,18 @@ use super::filing::{FILED_CHUNKS_MAX, FilingJob};
 use super::kernels::{self, Kernels};
 use super::list::LiveList;
 use super::locations::{Location, Locations};
+use super::plan::Plan;
 use super::points::Points;
 use super::rearrange::Rearranged;
 use super::reshape::ReshapeJob;
 use super::sealed::Sealed;
-use super::search::{Plan, Scratch};
-use super::spec::{Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchStats};
+use super::search::Scratch;
+use super::spec::{Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchPlan, SearchStats};
 use super::tail::{Evicted, Tail, TailSlot};
 use super::top::TopHits;
 use super::train::Built;
 use super::trained::Trained;
+use crate::types::Rerank;
 use std::sync::Arc;
 
 /// Retrain when there are this many times as many rows as at training.
@@ -130,6 +132,21 @@ impl VectorIndex {
         lists + self.tail.memory_bytes() + self.locations.memory_bytes()
     }
 
+    /// Posting lists; 0 while flat.
+    pub fn lists(&self) -> usize {
+        self.trained.as_ref().map_or(0, |trained| trained.lists.len())
+    }
+
+    /// Live rows of the flat tail.
+    pub fn tail_rows(&self) -> usize {
+        self.tail.live_rows()
+    }
+
+    /// How a search would be answered.
+    pub fn plan(&self, params: &SearchParams) -> SearchPlan {
+        self.trained.as_ref().map_or(SearchPlan::EXACT, |trained| trained.plan(&self.spec, params).1)
+    }
+
     /// What it looks like now. Cost: one pass over the lists' counters.
     pub fn state(&self) -> IndexState {
         let flat = IndexState {
@@ -140,21 +157,16 @@ impl VectorIndex {
             tail_rows: self.tail.live_rows(),
             dead_rows: 0,
             drift: 1.0,
-            nprobe: 0,
-            candidates: 0,
-            calibrated_recall: 1.0,
+            plan: SearchPlan::EXACT,
         };
         let Some(trained) = &self.trained else { return flat };
-        let setting = trained.calibration.settings[0];
         IndexState {
             kind: self.spec.kind,
             trained: true,
             lists: trained.lists.len(),
             dead_rows: trained.lists.iter().map(LiveList::dead_rows).sum(),
             drift: trained.drift(),
-            nprobe: trained.scaled(setting.nprobe as usize),
-            candidates: setting.candidates as usize,
-            calibrated_recall: setting.recall,
+            plan: self.plan(&SearchParams::new(10)),
             ..flat
         }
     }
@@ -237,16 +249,17 @@ impl VectorIndex {
     ) -> SearchOutcome {
         assert_eq!(query.len(), self.spec.dimension, "invariant: queries are validated before they are searched");
         let mut hits = Vec::new();
-        let mut stats = match &self.trained {
-            Some(trained) if params.k > 0 => self.search_lists(trained, points, query, params, scratch, &mut hits),
-            _ => SearchStats::default(),
-        };
+        let (mut plan, mut stats) = (SearchPlan::EXACT, SearchStats::default());
+        if let Some(trained) = self.trained.as_ref().filter(|_| params.k > 0) {
+            (plan, stats) = self.search_lists(trained, points, query, params, scratch, &mut hits);
+        }
         let mut top = TopHits::new(params.k);
         self.tail.search(points, self.spec.metric, query, &mut top, scratch.kernels);
         stats.tail_scanned = self.tail.live_rows();
         hits.extend(top.into_hits());
         hits.sort_unstable_by(Hit::order);
-        SearchOutcome { hits, stats }
+        let settled = self.spec.rerank == Rerank::Int8 && !plan.exact;
+        SearchOutcome { hits, settled, plan, stats }
     }
 
     fn search_lists(
@@ -257,15 +270,15 @@ impl VectorIndex {
         params: &SearchParams,
         scratch: &mut Scratch,
         hits: &mut Vec<Hit>,
-    ) -> SearchStats {
+    ) -> (SearchPlan, SearchStats) {
         let lists = trained.view(points);
-        if params.exact {
-            return lists.search_exact(query, params.k, scratch, hits);
+        match trained.plan(&self.spec, params) {
+            (None, chosen) => (chosen, lists.search_exact(query, params.k, scratch, hits)),
+            (Some(plan), chosen) => {
+                let plan = Plan { candidates: plan.candidates.min(self.len().max(1)), ..plan };
+                (chosen, lists.search(query, plan, scratch, hits))
+            }
         }
-        let calibrated = trained.calibration.plan(params.k);
-        let candidates = params.candidates.unwrap_or(calibrated.candidates).min(self.len().max(1));
-        let nprobe = params.nprobe.unwrap_or(trained.scaled(calibrated.nprobe));
-        lists.search(query, Plan { k: params.k, nprobe, candidates }, scratch, hits)
     }
 
     /// Whether building posting lists would pay: too many rows for a flat index, twice the rows of the last training, or
@@ -427,7 +440,7 @@ impl VectorIndex {
         self.trained.as_ref().map(|trained| Sealed {
             quantizer: Arc::clone(&trained.quantizer),
             lists: trained.lists.clone(),
-            calibration: trained.calibration,
+            calibration: trained.calibration.clone(),
         })
     }
 }

@@ -166,6 +166,10 @@ fn merge(mut parts: Vec<SearchAnswer>, metric: Metric, top_k: usize) -> SearchAn
 fn add(a: Explain, b: Explain) -> Explain {
     Explain {
         plan: if a.plan == b.plan { a.plan } else { "mixed" },
+        recall_target: a.recall_target.zip(b.recall_target).map(|(a, b)| a.min(b)),
+        estimated_recall: a.estimated_recall.min(b.estimated_recall),
+        nprobe: a.nprobe + b.nprobe,
+        candidates: a.candidates + b.candidates,
         lists_total: a.lists_total + b.lists_total,
         lists_probed: a.lists_probed + b.lists_probed,
         codes_scanned: a.codes_scanned + b.codes_scanned,
@@ -173,7 +177,6 @@ fn add(a: Explain, b: Explain) -> Explain {
         reranked: a.reranked + b.reranked,
         records_read: a.records_read + b.records_read,
         filter_matches: a.filter_matches.zip(b.filter_matches).map(|(a, b)| a + b),
-        estimated_recall: a.estimated_recall.min(b.estimated_recall),
         scan_us: a.scan_us + b.scan_us,
         rerank_us: a.rerank_us + b.rerank_us,
     }

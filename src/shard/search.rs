@@ -23,8 +23,8 @@ use std::{borrow::Cow, cell::RefCell, collections::BinaryHeap};
 
 /// Searches that may run while writes go on, before one runs with them kept out.
 const FREE_TRIES: usize = 3;
-/// Recall targets above this one are met by comparing with every point.
-const RECALL_OF_DEFAULTS: f32 = 0.95;
+/// Posting lists visited up to which a search is short.
+const SHORT_SEARCH_LISTS: usize = 512;
 
 thread_local! {
     /// Buffers of the index, kept from one search of a thread to its next.
@@ -42,8 +42,19 @@ pub fn is_short(state: &State, search: &Search) -> bool {
     // Not to be had at once: whoever waits for it had better not be an executor's thread.
     let Some(indexes) = state.try_indexes() else { return false };
     let Some(index) = indexes.get(&search.vector_name) else { return true };
-    let exactly = if search.exact || search.recall_target.is_some() { index.len() } else { index.state().tail_rows };
-    exactly * search.vector.dimension() <= SHORT_SEARCH_COMPONENTS && search.nprobe.is_none_or(|nprobe| nprobe <= 128)
+    let plan = index.plan(&params(search));
+    let exactly = if plan.exact { index.len() } else { index.tail_rows() };
+    exactly * search.vector.dimension() <= SHORT_SEARCH_COMPONENTS && plan.nprobe <= SHORT_SEARCH_LISTS
+}
+
+/// What the index is asked for.
+fn params(search: &Search) -> SearchParams {
+    SearchParams {
+        recall_target: search.recall_target,
+        nprobe: search.nprobe,
+        exact: search.exact,
+        ..SearchParams::new(search.top_k)
+    }
 }
 
 /// Finds the nearest points. Cost: that of the index (INDEX.md), plus one record read for each hit that is re-scored;
@@ -90,9 +101,9 @@ impl Query<'_> {
             let indexes = self.state.indexes();
             let index = indexes.get(&self.search.vector_name).expect("the spec has this vector");
             let view = self.state.records.view();
-            let outcome =
-                SCRATCH.with_borrow_mut(|scratch| index.search(indexes.points(), self.vector, &self.params(), scratch));
-            let explain = explain_index(index, &outcome, self.exact());
+            let outcome = SCRATCH
+                .with_borrow_mut(|scratch| index.search(indexes.points(), self.vector, &params(self.search), scratch));
+            let explain = explain_index(index, &outcome, self.search.exact);
             (outcome, view, explain)
         };
         let scanned = rt::time::now();
@@ -108,14 +119,6 @@ impl Query<'_> {
             ..explain
         };
         Ok(Some(SearchAnswer { hits, explain: Some(explain) }))
-    }
-
-    fn exact(&self) -> bool {
-        self.search.exact || self.search.recall_target.is_some_and(|target| target > RECALL_OF_DEFAULTS)
-    }
-
-    fn params(&self) -> SearchParams {
-        SearchParams { nprobe: self.search.nprobe, exact: self.exact(), ..SearchParams::new(self.search.top_k) }
     }
 
     /// Reads the records of hits and gives approximate hits their exact distance. Where all are exact, the `top_k` first
@@ -222,22 +225,25 @@ fn lost_vector() -> Error {
     Records::corrupt("a stored point lacks a vector its index has")
 }
 
+/// `exact`: whether that was asked for.
 fn explain_index(index: &index::VectorIndex, outcome: &index::SearchOutcome, exact: bool) -> Explain {
-    let state = index.state();
-    let stats = &outcome.stats;
-    let trained = state.trained;
+    let (plan, stats) = (&outcome.plan, &outcome.stats);
+    let lists = index.lists();
     Explain {
-        plan: match (exact, trained) {
+        plan: match (exact || plan.exact, lists) {
+            (true, 0) if !exact => "flat",
             (true, _) => "exact",
-            (false, false) => "flat",
-            (false, true) => "ivf",
+            (false, _) => "ivf",
         },
-        lists_total: state.lists as u64,
+        recall_target: plan.recall_target,
+        estimated_recall: plan.estimated_recall,
+        nprobe: plan.nprobe as u64,
+        candidates: plan.candidates as u64,
+        lists_total: lists as u64,
         lists_probed: stats.lists_probed as u64,
         codes_scanned: stats.codes_scanned as u64,
         tail_scanned: stats.tail_scanned as u64,
         reranked: stats.reranked as u64,
-        estimated_recall: if exact || !trained { 1.0 } else { state.calibrated_recall },
         ..Explain::default()
     }
 }

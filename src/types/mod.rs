@@ -11,6 +11,7 @@ pub mod operation;
 pub mod path;
 pub mod payload;
 pub mod point;
+pub mod quantization;
 pub mod session;
 pub mod vector;
 
@@ -22,5 +23,6 @@ pub use limits::Limits;
 pub use metric::Metric;
 pub use payload::Payload;
 pub use point::{DocumentId, Point, PointPatch, StoredPoint};
+pub use quantization::{CodeSettings, Compression, Rerank};
 pub use session::Session;
 pub use vector::Vector;

@@ -47,9 +47,10 @@ pub struct Search {
     pub with_vector: bool,
     /// Compare with every point instead of using the index.
     pub exact: bool,
-    /// Posting lists to visit; the index's calibrated number if absent.
+    /// Posting lists to visit, whatever the recall target; as many as that needs if absent.
     pub nprobe: Option<usize>,
-    /// Fraction of the true neighbours wanted, over 0 to 1.
+    /// Fraction of the true neighbours wanted on average, over 0 to 1; 0.95 if absent. Answered by the cheapest plan that reached
+    /// it when the index was built, and exactly where none did.
     pub recall_target: Option<f32>,
     /// Say how the answer was found.
     pub explain: bool,
@@ -123,6 +124,15 @@ pub struct SearchHit {
 pub struct Explain {
     /// `exact`, `flat`, `ivf` or `filter_scan`.
     pub plan: &'static str,
+    /// The recall aimed at: as asked for, or the default; none where an `nprobe` was given.
+    pub recall_target: Option<f32>,
+    /// The recall to be counted on: what this plan had on held-out points when the index was built, less two standard errors;
+    /// 1 where every point is compared.
+    pub estimated_recall: f32,
+    /// Posting lists visited at most; a search stops early where more would give little.
+    pub nprobe: u64,
+    /// Approximate hits re-ranked at most.
+    pub candidates: u64,
     pub lists_total: u64,
     pub lists_probed: u64,
     pub codes_scanned: u64,
@@ -131,8 +141,6 @@ pub struct Explain {
     pub records_read: u64,
     /// Points the filter let pass, if there was one.
     pub filter_matches: Option<u64>,
-    /// Recall@10 the calibration measured for the settings used; 1 for exact plans.
-    pub estimated_recall: f32,
     /// Microseconds by stage.
     pub scan_us: u64,
     pub rerank_us: u64,

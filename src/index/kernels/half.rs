@@ -45,11 +45,12 @@ mod tests {
 
     #[test]
     fn every_half_survives_the_way_to_f32_and_back() {
-        for half in (0..=u16::MAX).filter(|half| half & 0x7c00 != 0x7c00) {
+        let step = if cfg!(miri) { 37 } else { 1 };
+        for half in (0..=u16::MAX).step_by(step).filter(|half| half & 0x7c00 != 0x7c00) {
             assert_eq!(from_f32(to_f32(half)), half);
         }
         assert_eq!(to_f32(0x3c00), 1.0);
-        assert_eq!(to_f32(0x0001), 2f32.powi(-24));
+        assert_eq!(to_f32(0x0001), 1.0 / 16_777_216.0);
         assert_eq!(to_f32(0xfbff), -65_504.0);
     }
 

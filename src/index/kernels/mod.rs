@@ -4,7 +4,7 @@
 
 mod assign_scalar;
 mod body;
-mod bytes;
+pub(crate) mod bytes;
 pub(crate) mod half;
 mod scalar;
 

@@ -2,7 +2,8 @@
 
 use super::*;
 
-const KINDS: [IndexKind; 3] = [IndexKind::Flat, IndexKind::IvfFlat, IndexKind::IvfPq];
+const KINDS: [IndexKind; 5] =
+    [IndexKind::Flat, IndexKind::IvfFlat, IndexKind::IvfPq, IndexKind::IvfBinary, IndexKind::IvfInt8];
 
 fn trained_or_flat(spec: &IndexSpec, model: &Model) -> Whole {
     if spec.kind == IndexKind::Flat { filled(spec, model) } else { trained(spec, model, 1) }
@@ -16,8 +17,12 @@ fn all_lists_and_a_full_rerank_are_brute_force() {
                 let mut generator = Generator::new(metric, dimension, 12, 5);
                 let model = generator.model(700);
                 let index = trained_or_flat(&small(metric, kind, dimension), &model);
-                let everything =
-                    SearchParams { k: 400, nprobe: Some(usize::MAX), candidates: Some(usize::MAX), exact: false };
+                let everything = SearchParams {
+                    k: 400,
+                    nprobe: Some(usize::MAX),
+                    candidates: Some(usize::MAX),
+                    ..SearchParams::new(400)
+                };
                 let mut scratch = Scratch::new();
                 for _ in 0..5 {
                     let query = generator.vector();
@@ -84,14 +89,15 @@ fn approximate_distances_are_near_the_exact_ones() {
 fn recall_at_the_defaults_is_at_least_095() {
     let rows = if cfg!(debug_assertions) { 3_000 } else { 30_000 };
     for metric in Metric::ALL {
-        for kind in [IndexKind::IvfFlat, IndexKind::IvfPq] {
-            let mut generator = Generator::new(metric, 32, 100, 8);
-            let model = generator.model(rows);
+        let mut generator = Generator::new(metric, 32, 100, 8);
+        let model = generator.model(rows);
+        let queries: Vec<_> = (0..1000).map(|_| generator.vector()).collect();
+        let truth = Truth::new(metric, &model, queries, 10);
+        for kind in IndexKind::TRAINED {
             let mut index =
                 trained(&IndexSpec { kind, flat_rows_max: rows - 1, ..IndexSpec::new(metric, 32) }, &model, 2);
             assert!(!index.index.wants_training());
-            let queries: Vec<_> = (0..100).map(|_| generator.vector()).collect();
-            let got = recall(&index, &model, &queries, SearchParams::new(10));
+            let got = truth.recall(&index, &model, SearchParams::new(10));
             assert!(got >= 0.95, "{metric:?} {kind:?}: {got}, {:?}", index.index.state());
             assert!(index.remove(PointId::Num(0)) && !index.remove(PointId::Num(0)));
         }
@@ -105,7 +111,7 @@ fn rows_without_structure_are_found_too() {
     let model = generator.model(rows);
     let index = trained(&IndexSpec::new(Metric::Euclidean, 64), &model, 2);
     let queries: Vec<_> = (0..100).map(|_| generator.vector()).collect();
-    let got = recall(&index, &model, &queries, SearchParams::new(10));
+    let got = Truth::new(Metric::Euclidean, &model, queries, 10).recall(&index, &model, SearchParams::new(10));
     assert!(got >= 0.95, "{got}, {:?}", index.index.state());
 }
 
@@ -160,4 +166,74 @@ fn nothing_is_found_in_nothing() {
     assert!(index.search(&[0.0; 4], &SearchParams::new(0), &mut Scratch::new()).hits.is_empty());
     let exact = SearchParams { exact: true, ..SearchParams::new(0) };
     assert!(index.search(&[0.0; 4], &exact, &mut Scratch::new()).hits.is_empty());
+}
+
+/// The plans promise what they do: a higher target finds more, on queries that were not held out, and costs more; beyond what any
+/// plan reached the search is exact.
+#[test]
+fn recall_targets_are_met() {
+    for metric in Metric::ALL {
+        for kind in [IndexKind::IvfFlat, IndexKind::IvfPq] {
+            let mut generator = Generator::new(metric, 24, 60, 21);
+            let model = generator.model(4000);
+            let spec = IndexSpec { calibration_queries: 200, ..small(metric, kind, 24) };
+            let index = trained(&spec, &model, 4);
+            let queries: Vec<_> = (0..100).map(|_| generator.vector()).collect();
+            let truth = Truth::new(metric, &model, queries.clone(), 10);
+            let mut work_before = 0;
+            for target in [0.5, 0.8, 0.9, 0.95, 0.97, 0.99, 1.0] {
+                let params = SearchParams { recall_target: Some(target), ..SearchParams::new(10) };
+                let found = truth.recall(&index, &model, params);
+                assert!(found >= target - 0.02, "{metric:?} {kind:?}: {found} for {target}");
+                let mut scratch = Scratch::new();
+                let outcomes: Vec<_> = queries.iter().map(|q| index.search(q, &params, &mut scratch)).collect();
+                let plan = outcomes[0].plan;
+                assert!(plan.estimated_recall >= target && (plan.exact || target < 1.0), "{plan:?} for {target}");
+                assert!(outcomes.iter().all(|o| plan.exact || o.stats.lists_probed <= plan.nprobe));
+                let work = outcomes.iter().map(|o| o.stats.codes_scanned + o.stats.reranked).sum::<usize>();
+                assert!(work >= work_before, "{metric:?} {kind:?}: {work} for {target}, {work_before} for less");
+                work_before = work;
+            }
+        }
+    }
+}
+
+/// What is read off the traces is what searches do.
+#[test]
+fn the_calibrated_recall_is_that_of_real_searches() {
+    for metric in [Metric::Cosine, Metric::Euclidean, Metric::Dot] {
+        let mut generator = Generator::new(metric, 24, 60, 22);
+        let model = generator.model(4000);
+        let spec = IndexSpec { calibration_queries: 400, ..small(metric, IndexKind::IvfPq, 24) };
+        let index = trained(&spec, &model, 4);
+        let queries: Vec<_> = model.values().step_by(10).map(|(_, vector)| vector.clone()).collect();
+        let truth = Truth::new(metric, &model, queries.clone(), 11);
+        for nprobe in [1, 2, 5, 20] {
+            let params = SearchParams { nprobe: Some(nprobe), ..SearchParams::new(10) };
+            let estimated = index.search(&queries[0], &params, &mut Scratch::new()).plan.estimated_recall;
+            let found = truth.recall(&index, &model, SearchParams { k: 11, ..params });
+            // The row itself is always found.
+            let found = (found * 11.0 - 1.0) / 10.0;
+            assert!(
+                (estimated - 0.01..estimated + 0.08).contains(&found),
+                "{metric:?}: {found}, estimated {estimated}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_given_nprobe_is_kept_whatever_the_target() {
+    let mut generator = Generator::new(Metric::Euclidean, 16, 20, 2);
+    let model = generator.model(2000);
+    let index = trained(&small(Metric::Euclidean, IndexKind::IvfPq, 16), &model, 1);
+    let mut scratch = Scratch::new();
+    let mut candidates_before = 0;
+    for nprobe in [1, 3, 10, 30] {
+        let params = SearchParams { nprobe: Some(nprobe), recall_target: Some(1.0), ..SearchParams::new(10) };
+        let outcome = index.search(&generator.vector(), &params, &mut scratch);
+        assert_eq!((outcome.stats.lists_probed, outcome.plan.nprobe), (nprobe, nprobe));
+        assert!(outcome.plan.candidates >= candidates_before && outcome.plan.recall_target.is_none());
+        candidates_before = outcome.plan.candidates;
+    }
 }

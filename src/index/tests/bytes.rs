@@ -11,7 +11,10 @@ fn built(kernels: &'static Kernels, metric: Metric, kind: IndexKind, dimension: 
 #[test]
 fn every_cpu_builds_the_same_bytes_and_finds_the_same() {
     for metric in Metric::ALL {
-        for (kind, dimension) in [(IndexKind::IvfPq, 37), (IndexKind::IvfPq, 64), (IndexKind::IvfFlat, 20)] {
+        let more = [(IndexKind::IvfBinary, 33), (IndexKind::IvfInt8, 21)];
+        for (kind, dimension) in
+            [(IndexKind::IvfPq, 37), (IndexKind::IvfPq, 64), (IndexKind::IvfFlat, 20)].into_iter().chain(more)
+        {
             let spec = small(metric, kind, dimension);
             let mut generator = Generator::new(metric, dimension, 10, 78);
             let queries: Vec<_> = (0..10).map(|_| generator.vector()).collect();
@@ -43,7 +46,7 @@ fn the_seed_decides_the_bytes() {
 #[test]
 fn decoding_gives_back_what_was_encoded() {
     for metric in Metric::ALL {
-        for kind in [IndexKind::IvfFlat, IndexKind::IvfPq] {
+        for kind in IndexKind::TRAINED {
             let built = built(kernels::active(), metric, kind, 30, 1);
             let bytes = built.sealed.encode();
             let sealed = Sealed::decode(&bytes).expect("its own bytes");
@@ -93,7 +96,7 @@ proptest! {
     #[test]
     fn garbage_never_panics(garbage in prop::collection::vec(any::<u8>(), 0..400)) {
         prop_assert!(Sealed::decode(&garbage).is_err());
-        let headed: Vec<u8> = b"VSIX\x02\0\0\0".iter().copied().chain(garbage).chain([0; 4]).collect();
+        let headed: Vec<u8> = b"VSIX\x03\0\0\0".iter().copied().chain(garbage).chain([0; 4]).collect();
         let _ = Sealed::decode(&signed(headed));
     }
 

@@ -49,7 +49,8 @@ impl Pair {
         let metric = self.index().spec().metric;
         let mut scratch = Scratch::new();
         let k = self.model.len() + 5;
-        let everything = SearchParams { k, nprobe: Some(usize::MAX), candidates: Some(usize::MAX), exact: false };
+        let everything =
+            SearchParams { k, nprobe: Some(usize::MAX), candidates: Some(usize::MAX), ..SearchParams::new(k) };
         for params in
             [everything, SearchParams { exact: true, ..everything }, SearchParams { k: 7, exact: true, ..everything }]
         {

@@ -3,6 +3,7 @@
 mod answers;
 mod bytes;
 mod changes;
+mod codes;
 mod reshape;
 
 use super::kernels::{self, Kernels};
@@ -163,16 +164,28 @@ fn finish(metric: Metric, model: &Model, query: &[f32], k: usize, outcome: &Sear
     found
 }
 
-/// The share of the true k nearest that searches at these parameters find.
-fn recall(index: &Whole, model: &Model, queries: &[Vec<f32>], params: SearchParams) -> f32 {
-    let metric = index.index.spec().metric;
-    let mut scratch = Scratch::new();
-    let (mut found, mut wanted) = (0, 0);
-    for query in queries {
-        let truth = brute_force(metric, model, query, params.k);
-        let answer = finish(metric, model, query, params.k, &index.search(query, &params, &mut scratch));
-        wanted += truth.len();
-        found += truth.iter().filter(|t| answer.contains(t)).count();
+/// Queries and their true nearest.
+struct Truth {
+    queries: Vec<Vec<f32>>,
+    nearest: Vec<Vec<(PointId, f32)>>,
+}
+
+impl Truth {
+    fn new(metric: Metric, model: &Model, queries: Vec<Vec<f32>>, k: usize) -> Truth {
+        let nearest = queries.iter().map(|query| brute_force(metric, model, query, k)).collect();
+        Truth { queries, nearest }
     }
-    found as f32 / wanted as f32
+
+    /// The share of the nearest that searches at these parameters find.
+    fn recall(&self, index: &Whole, model: &Model, params: SearchParams) -> f32 {
+        let metric = index.index.spec().metric;
+        let mut scratch = Scratch::new();
+        let (mut found, mut wanted) = (0, 0);
+        for (query, nearest) in self.queries.iter().zip(&self.nearest) {
+            let answer = finish(metric, model, query, params.k, &index.search(query, &params, &mut scratch));
+            wanted += nearest.len();
+            found += nearest.iter().filter(|t| answer.contains(t)).count();
+        }
+        found as f32 / wanted as f32
+    }
 }

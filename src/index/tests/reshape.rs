@@ -182,10 +182,8 @@ fn after_replacing_every_vector_answers_are_as_good_as_a_fresh_builds() {
         }
         let fresh = trained(&spec, &model, 2);
         let queries: Vec<_> = (0..200).map(|_| new.vector()).collect();
-        let (kept, built) = (
-            recall(&whole, &model, &queries, SearchParams::new(10)),
-            recall(&fresh, &model, &queries, SearchParams::new(10)),
-        );
+        let truth = Truth::new(Metric::Euclidean, &model, queries, 10);
+        let [kept, built] = [&whole, &fresh].map(|index| truth.recall(index, &model, SearchParams::new(10)));
         assert!(kept >= built - 0.01, "drifts: {drifts}: {kept} kept, {built} built");
         assert!(!whole.index.wants_training(), "{:?}", whole.index.state());
     }

@@ -280,6 +280,15 @@ pub struct ShardsBody<'a> {
 pub struct ExplainBody {
     /// `exact`, `flat`, `ivf` or `filter_scan`.
     pub plan: &'static str,
+    /// The recall aimed at; absent where an `nprobe` was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recall_target: Option<f32>,
+    /// The recall to be counted on, measured when the index was built; 1 where every document is compared.
+    pub estimated_recall: f32,
+    /// Posting lists visited at most.
+    pub nprobe: u64,
+    /// Approximate hits re-ranked at most.
+    pub candidates: u64,
     pub lists_total: u64,
     pub lists_probed: u64,
     pub codes_scanned: u64,
@@ -289,8 +298,6 @@ pub struct ExplainBody {
     /// Documents the filter let pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub filter_matches: Option<u64>,
-    /// Recall@10 measured for these settings; 1 for exact plans.
-    pub estimated_recall: f32,
     pub scan_us: u64,
     pub rerank_us: u64,
 }
@@ -299,6 +306,10 @@ impl From<&Explain> for ExplainBody {
     fn from(explain: &Explain) -> ExplainBody {
         ExplainBody {
             plan: explain.plan,
+            recall_target: explain.recall_target,
+            estimated_recall: explain.estimated_recall,
+            nprobe: explain.nprobe,
+            candidates: explain.candidates,
             lists_total: explain.lists_total,
             lists_probed: explain.lists_probed,
             codes_scanned: explain.codes_scanned,
@@ -306,7 +317,6 @@ impl From<&Explain> for ExplainBody {
             reranked: explain.reranked,
             records_read: explain.records_read,
             filter_matches: explain.filter_matches,
-            estimated_recall: explain.estimated_recall,
             scan_us: explain.scan_us,
             rerank_us: explain.rerank_us,
         }
