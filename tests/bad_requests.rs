@@ -119,6 +119,63 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn a_table_says_how_its_vectors_are_encoded() {
+    let node = Node::start();
+    let created = |name: &str, mut body: Value| {
+        body["table_name"] = json!(name);
+        body["dimension"] = json!(8);
+        node.json("POST", "/api/v1/tables", &body)
+    };
+    let default = json!({"type": "product", "compression": "x16", "rerank": "f32"});
+    let good = [
+        (json!({}), "ivf_pq", default.clone()),
+        (json!({"quantization": {"type": "product"}}), "ivf_pq", default.clone()),
+        (json!({"quantization": {"type": "product"}, "index_type": "hnsw"}), "hnsw", default),
+        (
+            json!({"quantization": {"type": "product", "compression": "x64", "rerank": "int8"}}),
+            "ivf_pq",
+            json!({"type": "product", "compression": "x64", "rerank": "int8"}),
+        ),
+        (json!({"quantization": {"type": "binary"}}), "ivf_binary", json!({"type": "binary", "rerank": "f32"})),
+        (
+            json!({"quantization": {"type": "scalar", "rerank": "int8"}, "index_type": "ivf_scalar"}),
+            "ivf_scalar",
+            json!({"type": "scalar", "rerank": "int8"}),
+        ),
+        (json!({"quantization": {"type": "none"}}), "ivf_flat", json!({"type": "none"})),
+        (json!({"quantization": {"type": "none"}, "index_type": "flat"}), "flat", json!({"type": "none"})),
+    ];
+    for (i, (body, index_type, quantization)) in good.into_iter().enumerate() {
+        let name = format!("t{i}");
+        let made = created(&name, body.clone());
+        assert_eq!(
+            (made.status.as_u16(), &made.body["index_type"]),
+            (201, &json!(index_type)),
+            "{body}: {}",
+            made.body
+        );
+        let shown = node.get(&format!("/api/v1/tables/{name}")).body;
+        assert_eq!((&made.body["quantization"], &shown["quantization"]), (&quantization, &quantization), "{body}");
+        let stats = node.get(&format!("/api/v1/tables/{name}/stats")).body;
+        assert_eq!(stats["index"]["vectors"][0]["quantization"], quantization, "{body}");
+    }
+    let bad = [
+        (json!({"quantization": {"type": "binary"}, "index_type": "ivf_pq"}), "bad_quantization"),
+        (json!({"quantization": {"type": "product"}, "index_type": "flat"}), "bad_quantization"),
+        (json!({"quantization": {"type": "binary", "compression": "x32"}}), "bad_quantization"),
+        (json!({"quantization": {"type": "none", "rerank": "int8"}}), "bad_quantization"),
+        (json!({"quantization": {"type": "product", "compression": "x4"}}), "unknown_value"),
+        (json!({"quantization": {"type": "product", "bits": 2}}), "unknown_field"),
+        (json!({"quantization": {}}), "missing_field"),
+    ];
+    for (body, code) in bad {
+        assert_problem(&created("bad", body), 400, code);
+    }
+    let long = json!({"table_name": "bad", "dimension": 4097, "quantization": {"type": "binary"}});
+    assert_problem(&node.json("POST", "/api/v1/tables", &long), 400, "bad_dimension");
+}
+
+#[test]
 fn each_way_of_being_wrong_has_its_status_and_code() {
     let node = Node::with_table();
     const DOCUMENTS: &str = "/api/v1/tables/t/documents";
@@ -145,7 +202,10 @@ fn each_way_of_being_wrong_has_its_status_and_code() {
     refused("POST", SEARCH, json!({"vector": [1, 2, 3], "top_k": 0}), 400, "bad_top_k");
     refused("POST", SEARCH, json!({"vector": [1, 2], "top_k": 1}), 400, "dimension_mismatch");
     refused("POST", SEARCH, json!({"vector": [1, 2, 3], "top_k": 1, "filter": {"must": 5}}), 400, "bad_filter");
-    refused("POST", SEARCH, json!({"vector": [1, 2, 3], "top_k": 1, "recall_target": 2}), 400, "bad_recall_target");
+    for target in [json!(2), json!(0), json!(-0.5), json!(1.0001), json!(1e39)] {
+        let search = json!({"vector": [1, 2, 3], "top_k": 1, "recall_target": target});
+        refused("POST", SEARCH, search, 400, "bad_recall_target");
+    }
     refused("POST", SEARCH, json!({"vector": [1, 2, 3], "top_k": 1, "consistency": "session"}), 400, "missing_field");
     refused("POST", SEARCH, json!({"vector": [1, 2, 3], "top_k": 1, "session": "x"}), 400, "bad_session");
     refused("POST", &format!("{DOCUMENTS}/list"), json!({"limit": 0}), 400, "bad_limit");

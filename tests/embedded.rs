@@ -9,7 +9,7 @@ use vectorsphere::{
     config::Config,
     embedded::{Database, Options},
     types::{
-        CollectionSpec, DocumentId, ErrorKind, Filter, IndexType, Metric, Payload, Point, PointPatch, Vector,
+        CollectionSpec, DocumentId, ErrorKind, Filter, IndexType, Metric, Payload, Point, PointPatch, Rerank, Vector,
         VectorName, VectorSpec,
         operation::{DeleteRequest, ListRequest, Search},
     },
@@ -170,6 +170,83 @@ fn one_process_at_a_time_has_a_directory() {
     assert_eq!(second.exit_code(), 3, "{second}");
     db.close();
     assert!(Database::open(dir.path(), Options::default()).is_ok());
+}
+
+/// A recall target is met by a plan that was measured, and `explain` says which; beyond what was measured, exactly.
+#[test]
+fn a_recall_target_is_met_and_explained() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config {
+        index: vectorsphere::config::Index { flat_points_max: 300, ..Config::default().index },
+        ..Config::default()
+    };
+    let db = Database::open(dir.path(), Options { config, ..Options::default() }).unwrap();
+    let c = db.create_collection("a", 4, Metric::Euclidean, IndexType::IvfPq).unwrap();
+    let vector = |i: u32| -> Vec<f32> { (1..5).map(|j| (f64::from(i * j) * 0.754_877_666).fract() as f32).collect() };
+    c.upsert((0..3_000).map(|i| (i.to_string(), vector(i)))).unwrap();
+    let started = std::time::Instant::now();
+    while c.stats().unwrap().info.indexes[0].lists == 0 {
+        assert!(started.elapsed().as_secs() < 60, "the index was never trained");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let explained = |recall_target, nprobe| {
+        let search =
+            Search { recall_target, nprobe, explain: true, ..Search::nearest(Vector::new(vector(7_777)).unwrap(), 10) };
+        c.search_with(search).unwrap().explain.unwrap()
+    };
+    let default = explained(None, None);
+    assert_eq!((default.plan, default.recall_target), ("ivf", Some(0.95)));
+    assert!(default.estimated_recall >= 0.95 && default.lists_probed <= default.nprobe);
+    let easy = explained(Some(0.8), None);
+    assert!(easy.codes_scanned <= default.codes_scanned && easy.estimated_recall >= 0.8, "{easy:?}");
+    let all = explained(Some(1.0), None);
+    assert_eq!((all.plan, all.estimated_recall), ("exact", 1.0));
+    let given = explained(Some(1.0), Some(2));
+    assert_eq!((given.plan, given.recall_target, given.lists_probed), ("ivf", None, 2));
+    assert!(given.estimated_recall < 1.0);
+}
+
+/// Each kind of code, with both last passes, serves what was asked of it once trained, and again after a restart.
+#[test]
+fn every_code_serves_searches() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config {
+        index: vectorsphere::config::Index { flat_points_max: 300, ..Config::default().index },
+        ..Config::default()
+    };
+    let options = || Options { config: config.clone(), ..Options::default() };
+    let vector = |i: u32| -> Vec<f32> {
+        (0..9u32).map(|t| (f64::from(i * 9 + t) * 0.754_877_666).fract() as f32 * 8.0 + (i % 5) as f32).collect()
+    };
+    let kinds = [IndexType::IvfPq, IndexType::IvfBinary, IndexType::IvfScalar];
+    let all = kinds.map(|kind| [(kind, Rerank::F32), (kind, Rerank::Int8)]).concat();
+    let name = |kind: IndexType, rerank: Rerank| format!("{}-{}", kind.name(), rerank.name());
+    let check = |db: &Database| {
+        for &(kind, rerank) in &all {
+            let c = db.collection(&name(kind, rerank)).unwrap();
+            let started = std::time::Instant::now();
+            while c.stats().unwrap().info.indexes[0].served_by != kind {
+                assert!(started.elapsed().as_secs() < 60, "{kind:?}: the index was never trained");
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            for i in (0..2_000).step_by(97) {
+                let hits = c.search(vector(i), 3).unwrap();
+                assert_eq!(ids(&hits)[0], i.to_string(), "{kind:?} {rerank:?}");
+                let slack = if rerank == Rerank::F32 { 0.0 } else { 0.5 };
+                assert!(hits[0].score.abs() <= slack, "{kind:?} {rerank:?}: {}", hits[0].score);
+            }
+        }
+    };
+    {
+        let db = Database::open(dir.path(), options()).unwrap();
+        for &(kind, rerank) in &all {
+            let spec = VectorSpec::new(9, Metric::Euclidean, kind).unwrap().with_codes(None, Some(rerank)).unwrap();
+            let c = db.create_collection_with(&name(kind, rerank), CollectionSpec::single(spec)).unwrap();
+            c.upsert((0..2_000).map(|i| (i.to_string(), vector(i)))).unwrap();
+        }
+        check(&db);
+    }
+    check(&Database::open(dir.path(), options()).unwrap());
 }
 
 /// Searches are right before, during and after training, while writes go on: every hit is what a scan finds.

@@ -171,9 +171,22 @@ pub struct NewTable {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub index_type: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantization: Option<NewQuantization>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub shards: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replicas: Option<u32>,
+}
+
+/// How the vectors of a table should be encoded.
+#[derive(Clone, Debug, Serialize)]
+pub struct NewQuantization {
+    #[serde(rename = "type")]
+    pub kind: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compression: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rerank: Option<String>,
 }
 
 /// A stored document.

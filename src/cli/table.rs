@@ -2,7 +2,7 @@
 
 use super::{
     CliError, Context, ExitCode,
-    client::{ApiClient, NewTable, Patience, Table, plain},
+    client::{ApiClient, NewQuantization, NewTable, Patience, Table, plain},
     context::{columns, facts, grouped},
     import::metric,
 };
@@ -48,9 +48,18 @@ pub struct CreateArgs {
     /// cosine, euclidean, dot or manhattan [default: the server's].
     #[arg(long, value_name = "METRIC", value_parser = metric)]
     pub metric: Option<Metric>,
-    /// ivf_pq, ivf_flat, flat or hnsw [default: the server's].
+    /// ivf_pq, ivf_binary, ivf_scalar, ivf_flat, flat or hnsw [default: the server's].
     #[arg(long, value_name = "TYPE")]
     pub index_type: Option<String>,
+    /// How vectors are encoded: product, binary, scalar or none [default: the index type's].
+    #[arg(long, value_name = "CODES")]
+    pub quantization: Option<String>,
+    /// Of product codes: x16, x32 or x64 times smaller than the vectors [default: x16].
+    #[arg(long, value_name = "TIMES", requires = "quantization")]
+    pub compression: Option<String>,
+    /// The last pass over a search's candidates: f32 or int8 [default: f32].
+    #[arg(long, value_name = "PRECISION", requires = "quantization")]
+    pub rerank: Option<String>,
     /// Shards [default: the server's].
     #[arg(long, value_name = "N")]
     pub shards: Option<u32>,
@@ -93,6 +102,11 @@ impl CreateArgs {
             dimension: self.dimension,
             metric: self.metric.map(|metric| metric.name().to_owned()),
             index_type: self.index_type.clone(),
+            quantization: self.quantization.clone().map(|kind| NewQuantization {
+                kind,
+                compression: self.compression.clone(),
+                rerank: self.rerank.clone(),
+            }),
             shards: self.shards,
             replicas: self.replicas,
         }
@@ -147,6 +161,9 @@ mod tests {
             dimension: 3,
             metric: Some(Metric::Dot),
             index_type: Some("flat".into()),
+            quantization: None,
+            compression: None,
+            rerank: None,
             shards: None,
             replicas: None,
         };

@@ -126,8 +126,7 @@ impl Adoption {
     pub(crate) fn catch_up(&mut self, journal: Journal, now: &Locations) -> bool {
         self.rounds += 1;
         self.pending.extend(journal.ordinals);
-        if self.next.0 < self.sealed.lists.len()
-            || (self.pending.len() > LAST_CHANGES_MAX && self.rounds < ROUNDS_MAX)
+        if self.next.0 < self.sealed.lists.len() || (self.pending.len() > LAST_CHANGES_MAX && self.rounds < ROUNDS_MAX)
         {
             return false;
         }
@@ -146,8 +145,11 @@ impl Adoption {
     pub(crate) fn exchange(&mut self, old: (Option<Trained>, Vec<Chunk>), locations: &mut Locations) -> Sealed {
         let (trained, chunks) = old;
         let Sealed { quantizer, lists, calibration } = &mut self.sealed;
-        let sealed =
-            Sealed { quantizer: Arc::clone(quantizer), lists: std::mem::take(lists), calibration: std::mem::take(calibration) };
+        let sealed = Sealed {
+            quantizer: Arc::clone(quantizer),
+            lists: std::mem::take(lists),
+            calibration: std::mem::take(calibration),
+        };
         let before = std::mem::replace(locations, std::mem::take(&mut self.locations));
         self.old = Some((trained, before, chunks));
         sealed

@@ -4,7 +4,7 @@
 //! every machine. Called by `train`.
 
 use super::kernels::Kernels;
-use super::plan::{CALIBRATED_K, Calibration, Ladder, Plan, RECALL_TARGETS, Rung, StopRule};
+use super::plan::{CALIBRATED_K, Calibration, Ladder, Plan, RECALL_TARGETS, Rung, StopRule, recall_required};
 use super::search::{Lists, Scratch};
 use super::trace::{Trace, homes};
 use super::truth::{GroundTruth, RecallCounts};
@@ -48,7 +48,7 @@ impl Calibration {
 impl Ladder {
     /// Whether every target is reached.
     fn is_complete(&self) -> bool {
-        self.rungs.last().is_some_and(|last| last.recall >= RECALL_TARGETS[RECALL_TARGETS.len() - 1])
+        self.rungs.last().is_some_and(|last| last.recall >= recall_required(RECALL_TARGETS[RECALL_TARGETS.len() - 1]))
     }
 }
 
@@ -82,7 +82,7 @@ impl Trial<'_> {
         let mut rungs: Vec<Rung> = Vec::new();
         for target in RECALL_TARGETS {
             let higher = |rung: &Rung| rungs.last().is_none_or(|last| rung.recall > last.recall);
-            rungs.extend(self.cheapest(k, target).filter(higher));
+            rungs.extend(self.cheapest(k, recall_required(target)).filter(higher));
         }
         Ladder { rungs, fixed }
     }
@@ -93,11 +93,11 @@ impl Trial<'_> {
         self.steps.partition_point(|&step| step < least)..self.steps.len()
     }
 
-    /// The cheapest plan that reaches the target.
-    fn cheapest(&self, k: usize, target: f32) -> Option<Rung> {
+    /// The cheapest plan that has this recall.
+    fn cheapest(&self, k: usize, recall: f32) -> Option<Rung> {
         let mut best: Option<(Tried, Rung)> = None;
         for step in self.steps(k) {
-            let Some((rule, tried)) = self.least_patience(k, step, target) else { continue };
+            let Some((rule, tried)) = self.least_patience(k, step, recall) else { continue };
             if best.is_none_or(|(held, _)| tried.cost < held.cost) {
                 let rung = Rung {
                     recall: tried.recall as f32,
@@ -111,14 +111,14 @@ impl Trial<'_> {
         best.map(|(_, rung)| rung)
     }
 
-    /// The least patience that reaches the target with so many candidates.
-    fn least_patience(&self, k: usize, step: usize, target: f32) -> Option<(StopRule, Tried)> {
+    /// The least patience that has this recall with so many candidates.
+    fn least_patience(&self, k: usize, step: usize, recall: f32) -> Option<(StopRule, Tried)> {
         let (least, factor, count) = PATIENCE;
         let rules: Vec<StopRule> = std::iter::successors(Some(least), |p| Some(p * factor))
             .take(count)
             .map(|patience| StopRule { patience })
             .collect();
-        let reaches = |rule: StopRule| Some(self.run(k, step, rule)).filter(|tried| tried.recall >= f64::from(target));
+        let reaches = |rule: StopRule| Some(self.run(k, step, rule)).filter(|tried| tried.recall >= f64::from(recall));
         let mut reached = (count - 1, reaches(rules[count - 1])?);
         let mut below = 0;
         while below < reached.0 {

@@ -3,6 +3,7 @@
 
 use super::kernels::{GROUP_PAIRS, Kernels, PAIR_BYTES, SUBSPACE_CODES};
 use super::random::SplitMix64;
+use crate::types::limits::BINARY_DIMENSION_MAX;
 
 /// More, or more rows, gain less than 0.5 points of recall at 20 candidates and cost seconds.
 const ITERATIONS: usize = 16;
@@ -12,6 +13,8 @@ const SIGN_WIDTH: usize = 4;
 const GROUP_SUM_MAX: f32 = 252.0;
 /// Adding it to a number of [0, 2^22] rounds half to even and leaves the integer in the low mantissa bits.
 const ROUND_UNSIGNED: f32 = 8_388_608.0;
+
+const _: () = assert!(BINARY_DIMENSION_MAX.div_ceil(SIGN_WIDTH) <= Codebook::SUBSPACES_MAX, "signs fit the sums");
 
 /// Codewords: `words[(s · width + t) · 16 + code]` is component `t` of a codeword of subspace `s`.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,14 +38,11 @@ impl Codebook {
     /// Subspaces beyond which u16 sums could overflow.
     pub(crate) const SUBSPACES_MAX: usize = 1024;
 
-    /// Dimensions beyond which [`Codebook::signs`] would have too many subspaces.
-    pub(crate) const SIGN_DIMENSION_MAX: usize = Self::SUBSPACES_MAX * SIGN_WIDTH;
-
     /// The codebook of signs: each code's four bits say on which side of 0 four dimensions lie. What it stands for has length 1.
-    /// `dimension` is at most [`Codebook::SIGN_DIMENSION_MAX`].
+    /// `dimension` is at most [`BINARY_DIMENSION_MAX`].
     pub(crate) fn signs(dimension: usize) -> Codebook {
         let subspaces = dimension.div_ceil(SIGN_WIDTH);
-        assert!(subspaces <= Self::SUBSPACES_MAX, "invariant: the dimension was checked when the table was created");
+        assert!(dimension <= BINARY_DIMENSION_MAX, "invariant: the dimension was checked when the table was created");
         let size = 1.0 / (dimension as f32).sqrt();
         let sign = |t: usize, code: usize| if code >> t & 1 == 1 { size } else { -size };
         let book = (0..SIGN_WIDTH).flat_map(|t| (0..SUBSPACE_CODES).map(move |code| sign(t, code)));

@@ -222,7 +222,8 @@ impl ReshapeJob {
 
     /// The roots of the lists' mean squared residuals.
     fn radii(&self, plan: &Plan, changed: &[ChangedList]) -> Vec<f32> {
-        let kept = |seat: &Seat| if let Seat::Kept(number) = *seat { self.lists[number].list.residual_mean() } else { 0.0 };
+        let kept =
+            |seat: &Seat| if let Seat::Kept(number) = *seat { self.lists[number].list.residual_mean() } else { 0.0 };
         let mut means: Vec<f64> = plan.seats.iter().map(kept).collect();
         changed.iter().for_each(|list| means[list.list] = list.rows.residual_mean());
         means.into_iter().map(|mean| (mean as f32).sqrt()).collect()
@@ -388,7 +389,8 @@ impl Moves<'_> {
 
     /// Assigns the live rows of a list to the nearest of `seats`; those of `stay` do not move.
     fn assign(&self, number: usize, seats: &[usize], stay: Option<usize>, arrivals: &mut BTreeMap<usize, Vec<Origin>>) {
-        let centroids: Vec<f32> = seats.iter().flat_map(|&seat| self.quantizer.lifted_centroid(seat)).copied().collect();
+        let centroids: Vec<f32> =
+            seats.iter().flat_map(|&seat| self.quantizer.lifted_centroid(seat)).copied().collect();
         let panels = Panels::new(&centroids, self.quantizer.space(), self.job.kernels);
         let rows = self.job.gather(number);
         let live = &self.job.lists[number];

@@ -27,14 +27,6 @@ impl IndexKind {
     pub(crate) const TRAINED: [IndexKind; 4] =
         [IndexKind::IvfFlat, IndexKind::IvfPq, IndexKind::IvfBinary, IndexKind::IvfInt8];
 
-    /// The most dimensions it takes, whatever else would be allowed.
-    pub const fn dimension_max(self) -> usize {
-        match self {
-            IndexKind::IvfBinary => Codebook::SIGN_DIMENSION_MAX,
-            _ => usize::MAX,
-        }
-    }
-
     /// The name used in settings and answers.
     pub const fn name(self) -> &'static str {
         match self {
@@ -42,7 +34,7 @@ impl IndexKind {
             IndexKind::IvfFlat => "ivf_flat",
             IndexKind::IvfPq => "ivf_pq",
             IndexKind::IvfBinary => "ivf_binary",
-            IndexKind::IvfInt8 => "ivf_int8",
+            IndexKind::IvfInt8 => "ivf_scalar",
         }
     }
 }

@@ -11,6 +11,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the one place that may
 
 pub mod compute;
+pub mod cpu;
 pub mod http;
 pub mod net;
 pub mod rng;

@@ -124,7 +124,7 @@ fn index_info(name: &VectorName, spec: &VectorSpec, stats: &[ReplicaStats]) -> V
     let training = stats.iter().any(|shard| shard.training);
     VectorIndexInfo {
         vector: name.clone(),
-        index: spec.index,
+        spec: *spec,
         served_by: if trained { spec.index.served_by() } else { IndexType::Flat },
         state: match (training, trained) {
             (true, _) => "training",

@@ -1,6 +1,6 @@
 //! What operations tell about collections, shards and nodes. Made by `service`, shown by `api` and the embedded library.
 
-use crate::types::{CollectionName, CollectionSpec, IndexType, VectorName};
+use crate::types::{CollectionName, CollectionSpec, IndexType, VectorName, VectorSpec};
 
 /// A collection as it is now.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,7 +20,7 @@ pub struct CollectionInfo {
 pub struct VectorIndexInfo {
     pub vector: VectorName,
     /// What was asked for.
-    pub index: IndexType,
+    pub spec: VectorSpec,
     /// What answers now: `flat` until the index is trained.
     pub served_by: IndexType,
     /// `exact`, `training` or `ready`.

@@ -9,7 +9,9 @@ use super::{
     state::{State, prepared},
 };
 use crate::{
-    index::{self, Adoption, Built, FilingJob, Installed, Points, Rearranged, ReshapeJob, Sealed, TrainError, VectorIndex},
+    index::{
+        self, Adoption, Built, FilingJob, Installed, Points, Rearranged, ReshapeJob, Sealed, TrainError, VectorIndex,
+    },
     rt,
     rt::shutdown::Shutdown,
     store::keys::{meta::MetaKey, point::PointRecord},

@@ -11,7 +11,7 @@ use super::{
     state::{State, prepared},
 };
 use crate::{
-    index::{self, Hit, Scratch, SearchParams},
+    index::{self, Hit, Scratch, SearchOutcome, SearchParams},
     rt,
     store::{Value, keys::point::PointRecord},
     types::{
@@ -107,7 +107,7 @@ impl Query<'_> {
             (outcome, view, explain)
         };
         let scanned = rt::time::now();
-        let Some(mut scored) = self.rescore(&outcome.hits, &view)? else { return Ok(None) };
+        let Some(mut scored) = self.rescore(&outcome, &view)? else { return Ok(None) };
         let records_read = scored.len() as u64;
         scored.sort_by(|a, b| a.distance.total_cmp(&b.distance).then(a.id.cmp(&b.id)));
         scored.truncate(self.search.top_k);
@@ -121,11 +121,12 @@ impl Query<'_> {
         Ok(Some(SearchAnswer { hits, explain: Some(explain) }))
     }
 
-    /// Reads the records of hits and gives approximate hits their exact distance. Where all are exact, the `top_k` first
-    /// are enough.
-    fn rescore(&self, hits: &[Hit], view: &View) -> Result<Option<Vec<Scored>>> {
-        let all_exact = hits.iter().all(|hit| hit.exact);
-        let wanted = if all_exact { self.search.top_k.min(hits.len()) } else { hits.len() };
+    /// Reads the records of hits and gives approximate hits their exact distance, unless the index's own is to stand. Where
+    /// no distance changes, the `top_k` first are enough.
+    fn rescore(&self, outcome: &SearchOutcome, view: &View) -> Result<Option<Vec<Scored>>> {
+        let hits = &outcome.hits;
+        let stands = |hit: &Hit| hit.exact || outcome.settled;
+        let wanted = if hits.iter().all(stands) { self.search.top_k.min(hits.len()) } else { hits.len() };
         let mut scored = Vec::with_capacity(wanted);
         for hit in &hits[..wanted] {
             let Some(record) = view.point(hit.id)? else { return Ok(None) };
@@ -133,7 +134,7 @@ impl Query<'_> {
             if decoded.version != hit.version {
                 return Ok(None);
             }
-            let distance = if hit.exact { hit.distance } else { self.distance(&decoded)?.ok_or_else(lost_vector)? };
+            let distance = if stands(hit) { hit.distance } else { self.distance(&decoded)?.ok_or_else(lost_vector)? };
             scored.push(Scored { distance, id: hit.id, record });
         }
         Ok(Some(scored))

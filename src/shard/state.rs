@@ -234,9 +234,13 @@ fn index_spec(spec: &VectorSpec, settings: &IndexSettings) -> IndexSpec {
         IndexType::Flat => IndexKind::Flat,
         IndexType::IvfFlat => IndexKind::IvfFlat,
         IndexType::IvfPq | IndexType::Hnsw => IndexKind::IvfPq,
+        IndexType::IvfBinary => IndexKind::IvfBinary,
+        IndexType::IvfScalar => IndexKind::IvfInt8,
     };
     IndexSpec {
         kind,
+        subspace_width: spec.codes.compression.dimensions_per_code(),
+        rerank: spec.codes.rerank,
         flat_rows_max: settings.flat_points_max,
         tail_rows_max: settings.tail_rows_max,
         list_rows: settings.list_rows,

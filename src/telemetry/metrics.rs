@@ -24,7 +24,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 pub use collections::{CollectionMetrics, CollectionsMetrics};
 pub use log::LogMetrics;
-pub use process::ProcessUse;
+pub use process::{ProcessUse, Resident};
 pub use requests::{GrpcMetrics, HttpMetrics, InFlight};
 pub use search::{SearchKind, SearchMetrics, Stage};
 

@@ -1,7 +1,7 @@
 //! What a collection is: its name, its vectors (one unnamed, or several named), metric and index of each, shards.
 //! Called by `service` (creating), `cluster` (storing), `shard` (checking vectors).
 
-use super::{Error, Metric, Result, Vector, limits};
+use super::{CodeSettings, Compression, Error, Metric, Rerank, Result, Vector, limits};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
 
@@ -101,13 +101,24 @@ pub enum IndexType {
     /// Posting lists of 4-bit product-quantized codes, reranked. The default.
     #[default]
     IvfPq,
+    /// Posting lists of one sign a dimension, reranked.
+    IvfBinary,
+    /// Posting lists of int8 vectors, reranked.
+    IvfScalar,
     /// Accepted for those who ask for it; served by IVF-PQ, and the table says so.
     Hnsw,
 }
 
 impl IndexType {
     /// Every type, in the order it is listed to users.
-    pub const ALL: [IndexType; 4] = [IndexType::IvfPq, IndexType::IvfFlat, IndexType::Flat, IndexType::Hnsw];
+    pub const ALL: [IndexType; 6] = [
+        IndexType::IvfPq,
+        IndexType::IvfBinary,
+        IndexType::IvfScalar,
+        IndexType::IvfFlat,
+        IndexType::Flat,
+        IndexType::Hnsw,
+    ];
 
     /// The name used in requests and answers.
     pub const fn name(self) -> &'static str {
@@ -115,6 +126,8 @@ impl IndexType {
             IndexType::Flat => "flat",
             IndexType::IvfFlat => "ivf_flat",
             IndexType::IvfPq => "ivf_pq",
+            IndexType::IvfBinary => "ivf_binary",
+            IndexType::IvfScalar => "ivf_scalar",
             IndexType::Hnsw => "hnsw",
         }
     }
@@ -124,6 +137,34 @@ impl IndexType {
         match self {
             IndexType::Hnsw => IndexType::IvfPq,
             other => other,
+        }
+    }
+
+    /// What its codes are called.
+    pub const fn quantization(self) -> &'static str {
+        match self {
+            IndexType::Flat | IndexType::IvfFlat => "none",
+            IndexType::IvfPq | IndexType::Hnsw => "product",
+            IndexType::IvfBinary => "binary",
+            IndexType::IvfScalar => "scalar",
+        }
+    }
+
+    /// Whether its codes may be of several sizes.
+    pub fn has_compression(self) -> bool {
+        self.served_by() == IndexType::IvfPq
+    }
+
+    /// Whether candidates of a search are looked at a second time.
+    pub const fn has_rerank(self) -> bool {
+        !matches!(self, IndexType::Flat | IndexType::IvfFlat)
+    }
+
+    /// Most dimensions of its vectors.
+    pub const fn dimension_max(self) -> usize {
+        match self {
+            IndexType::IvfBinary => limits::BINARY_DIMENSION_MAX,
+            _ => limits::DIMENSION_MAX,
         }
     }
 }
@@ -137,6 +178,9 @@ pub struct VectorSpec {
     pub metric: Metric,
     /// How it is searched.
     pub index: IndexType,
+    /// How it is encoded; what was stored before there was a choice has the defaults.
+    #[serde(default)]
+    pub codes: CodeSettings,
 }
 
 impl VectorSpec {
@@ -145,13 +189,35 @@ impl VectorSpec {
     /// # Errors
     /// `bad_dimension`.
     pub fn new(dimension: usize, metric: Metric, index: IndexType) -> Result<VectorSpec> {
-        if !(1..=limits::DIMENSION_MAX).contains(&dimension) {
-            return Err(Error::invalid("bad_dimension", "a table cannot have this dimension")
+        if !(1..=index.dimension_max()).contains(&dimension) {
+            return Err(Error::invalid("bad_dimension", "a table of this index type cannot have this dimension")
                 .at("dimension")
-                .expected(format!("1 to {}", limits::DIMENSION_MAX))
+                .expected(format!("1 to {} with index_type {}", index.dimension_max(), index.name()))
                 .got(dimension));
         }
-        Ok(VectorSpec { dimension, metric, index })
+        Ok(VectorSpec { dimension, metric, index, codes: CodeSettings::default() })
+    }
+
+    /// The same with other codes than the default; what is `None` stays the default.
+    ///
+    /// # Errors
+    /// `bad_quantization` for a setting that the index type has no use for.
+    pub fn with_codes(mut self, compression: Option<Compression>, rerank: Option<Rerank>) -> Result<VectorSpec> {
+        let useless = |field: &'static str, got: &'static str| {
+            Error::invalid("bad_quantization", "the index type has no use for this setting")
+                .at(format!("quantization.{field}"))
+                .expected(format!("none with index_type {}", self.index.name()))
+                .got(got)
+        };
+        match (compression, rerank) {
+            (Some(compression), _) if !self.index.has_compression() => {
+                return Err(useless("compression", compression.name()));
+            }
+            (_, Some(rerank)) if !self.index.has_rerank() => return Err(useless("rerank", rerank.name())),
+            _ => {}
+        }
+        self.codes = CodeSettings { compression: compression.unwrap_or_default(), rerank: rerank.unwrap_or_default() };
+        Ok(self)
     }
 
     /// Whether `vector` may be stored or searched under this spec.
@@ -260,6 +326,29 @@ mod tests {
         assert_eq!(dot.check(&v(&[f32::MAX, f32::MAX])).unwrap_err().code(), "vector_too_long");
         assert!(dot.check(&v(&[9.2e18, 0.0])).is_ok());
         assert!(dot.check(&v(&[0.0, 0.0])).is_ok());
+    }
+
+    #[test]
+    fn codes_are_checked_and_older_specs_have_the_defaults() {
+        let spec = |index| VectorSpec::new(8, Metric::Dot, index).unwrap();
+        let both = (Some(Compression::X32), Some(Rerank::Int8));
+        for index in IndexType::ALL {
+            let got = spec(index).with_codes(both.0, None);
+            assert_eq!(got.is_ok(), matches!(index, IndexType::IvfPq | IndexType::Hnsw), "{index:?}");
+            let got = spec(index).with_codes(None, both.1);
+            assert_eq!(got.is_ok(), !matches!(index, IndexType::Flat | IndexType::IvfFlat), "{index:?}");
+            assert_eq!(spec(index).with_codes(None, None).unwrap(), spec(index));
+        }
+        let error = spec(IndexType::IvfFlat).with_codes(None, both.1).unwrap_err();
+        assert_eq!(error.code(), "bad_quantization");
+        let chosen = spec(IndexType::IvfPq).with_codes(both.0, both.1).unwrap();
+        let stored = serde_json::to_string(&chosen).unwrap();
+        assert_eq!(serde_json::from_str::<VectorSpec>(&stored).unwrap(), chosen);
+        let older = r#"{"dimension":8,"metric":"dot","index":"ivf_pq"}"#;
+        assert_eq!(serde_json::from_str::<VectorSpec>(older).unwrap(), spec(IndexType::IvfPq));
+        let long = limits::BINARY_DIMENSION_MAX + 1;
+        assert_eq!(VectorSpec::new(long, Metric::Dot, IndexType::IvfBinary).unwrap_err().code(), "bad_dimension");
+        assert!(VectorSpec::new(long, Metric::Dot, IndexType::IvfPq).is_ok());
     }
 
     #[test]

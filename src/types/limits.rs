@@ -8,6 +8,8 @@ const MIB: usize = 1 << 20;
 
 /// Most dimensions of a vector.
 pub const DIMENSION_MAX: usize = 65_536;
+/// Most dimensions of a vector with binary codes: a sum over all its signs must fit 16 bits.
+pub const BINARY_DIMENSION_MAX: usize = 4_096;
 /// Most named vectors of a collection.
 pub const VECTORS_PER_POINT_MAX: usize = 16;
 /// Longest name of a vector, in bytes.

@@ -5,7 +5,7 @@
 mod rounds;
 mod world;
 
-use super::ann::Matrix;
+use super::ann::data::Matrix;
 use crate::{
     cli::{CliError, Context, import::metric},
     rt,
@@ -197,6 +197,8 @@ mod tests {
     #[test]
     fn shares_must_make_sense() {
         let refused = |flags: &str| bench(&Line::parse_from(flags.split(' ')).upkeep).is_err();
-        assert!(refused("upkeep --fraction 0") && refused("upkeep --threads 0") && refused("upkeep --base /nowhere.npy"));
+        assert!(
+            refused("upkeep --fraction 0") && refused("upkeep --threads 0") && refused("upkeep --base /nowhere.npy")
+        );
     }
 }

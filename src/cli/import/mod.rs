@@ -333,6 +333,7 @@ async fn create(client: &ApiClient, args: &ImportArgs, schema: &Schema, name: &s
         dimension: schema.dimension,
         metric: args.metric.map(|metric| metric.name().to_owned()),
         index_type: args.index_type.clone(),
+        quantization: None,
         shards: None,
         replicas: None,
     };

@@ -185,6 +185,7 @@ async fn a_table_that_does_not_fit_is_left_alone() {
         dimension: 4,
         metric: Some("cosine".into()),
         index_type: None,
+        quantization: None,
         shards: None,
         replicas: None,
     };

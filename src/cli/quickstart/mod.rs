@@ -158,6 +158,7 @@ async fn load(client: &ApiClient) -> Result<usize, CliError> {
         dimension: sample::DIMENSION,
         metric,
         index_type: None,
+        quantization: None,
         shards: None,
         replicas: None,
     };

@@ -80,7 +80,7 @@ fn small(metric: Metric, kind: IndexKind, dimension: usize) -> IndexSpec {
         flat_rows_max: 300,
         list_rows: 40,
         tail_rows_max: 300,
-        calibration_queries: 20,
+        calibration_queries: 40,
         ..IndexSpec::new(metric, dimension)
     }
 }
@@ -188,4 +188,8 @@ impl Truth {
         }
         found as f32 / wanted as f32
     }
+}
+
+fn recall(index: &Whole, model: &Model, queries: &[Vec<f32>], params: SearchParams) -> f32 {
+    Truth::new(index.index.spec().metric, model, queries.to_vec(), params.k).recall(index, model, params)
 }

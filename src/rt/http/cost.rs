@@ -2,7 +2,7 @@
 //! quiet machine: `cargo test --release --lib rt::http::cost -- --ignored --nocapture --test-threads 1`.
 
 use super::{HttpOptions, client::Client, serve};
-use crate::rt::{BoxError, compute, net::Listener, rpc, shutdown::Shutdown, time};
+use crate::rt::{BoxError, compute, cpu, net::Listener, rpc, shutdown::Shutdown, time};
 use axum::{Router, routing::get};
 use bytes::Bytes;
 use http::Request;
@@ -11,15 +11,6 @@ use std::{future::Future, sync::mpsc, time::Duration};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 const REQUESTS: u32 = 20_000;
-
-/// The processor time this thread has used.
-fn thread_cpu() -> Duration {
-    let mut spent = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `spent` is a valid timespec to write to; the clock exists on every Linux.
-    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut spent) };
-    assert_eq!(result, 0, "the clock exists");
-    Duration::new(spent.tv_sec as u64, spent.tv_nsec as u32)
-}
 
 fn single_thread() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
@@ -43,9 +34,9 @@ where
         single_thread().block_on(async move {
             let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
             told.send(listener.local_addr().expect("bound").to_string()).expect("the test waits");
-            let before = thread_cpu();
+            let before = cpu::thread();
             server(listener, stop).await;
-            thread_cpu() - before
+            cpu::thread() - before
         })
     });
     let addr = address.recv().expect("the server starts");
@@ -101,11 +92,11 @@ fn a_unary_call_costs_the_server_under_100_microseconds() {
 fn a_hand_over_to_a_thread_costs_under_100_microseconds() {
     let rounds = 20_000;
     crate::rt::block_on(2, async {
-        let (start, cpu_start) = (time::now(), thread_cpu());
+        let (start, cpu_start) = (time::now(), cpu::thread());
         for round in 0..rounds {
             assert_eq!(compute::cpu(move || round + 1).await, round + 1);
         }
-        let (each, cpu_each) = (start.elapsed() / rounds, (thread_cpu() - cpu_start) / rounds);
+        let (each, cpu_each) = (start.elapsed() / rounds, (cpu::thread() - cpu_start) / rounds);
         println!("compute::cpu: {each:?} there and back, of which {cpu_each:?} are CPU of the caller");
         assert!(each < Duration::from_micros(100), "{each:?}");
     })

@@ -11,6 +11,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
+use serde::Serialize;
 
 /// What the process uses now.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,6 +36,38 @@ impl ProcessUse {
             open_fds: open_fds.saturating_sub(1),
         })
     }
+}
+
+/// Memory in RAM by what is behind it. Pages of files can be taken back at any time, anonymous ones only swapped out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Resident {
+    pub anonymous_bytes: u64,
+    pub file_bytes: u64,
+}
+
+impl Resident {
+    /// Asks the operating system, by exact counts; `None` where it does not tell.
+    pub fn now() -> Option<Self> {
+        resident(&read("/proc/self/smaps_rollup")?)
+    }
+
+    /// What came in since `before`.
+    pub fn since(self, before: Resident) -> Resident {
+        Resident {
+            anonymous_bytes: self.anonymous_bytes.saturating_sub(before.anonymous_bytes),
+            file_bytes: self.file_bytes.saturating_sub(before.file_bytes),
+        }
+    }
+}
+
+/// From `/proc/self/smaps_rollup` (proc(5)), whose counts are exact where those of `status` may lag behind.
+fn resident(rollup: &str) -> Option<Resident> {
+    let bytes = |key: &str| {
+        let line = rollup.lines().find_map(|line| line.strip_prefix(key))?;
+        Some(line.split_ascii_whitespace().next()?.parse::<u64>().ok()? * 1024)
+    };
+    let (all, anonymous_bytes) = (bytes("Rss:")?, bytes("Anonymous:")?);
+    Some(Resident { anonymous_bytes, file_bytes: all.saturating_sub(anonymous_bytes) })
 }
 
 fn read(path: &str) -> Option<String> {
@@ -96,6 +129,15 @@ mod tests {
         assert_eq!(cpu_ticks(stat), Some(123));
         assert_eq!(cpu_ticks("7 (x"), None);
         assert_eq!(cpu_ticks("7 (x) S 1"), None);
+    }
+
+    #[test]
+    fn resident_memory_is_read_by_kind() {
+        let rollup = "55d0-7ffc ---p 00000000 00:00 0  [rollup]\nRss:  300 kB\nPss:  9 kB\nAnonymous:  200 kB\n";
+        let found = resident(rollup).unwrap();
+        assert_eq!(found, Resident { anonymous_bytes: 200 << 10, file_bytes: 100 << 10 });
+        assert_eq!(found.since(Resident { anonymous_bytes: 1 << 30, file_bytes: 1024 }).anonymous_bytes, 0);
+        assert_eq!(resident("Rss: 1 kB"), None);
     }
 
     #[cfg(target_os = "linux")]

@@ -3,7 +3,7 @@
 use super::{Object, scalar::NamedVisitor};
 use crate::{
     service::{CollectionInfo, CollectionStats, VectorIndexInfo},
-    types::{CollectionName, CollectionSpec, Error, IndexType, Metric, VectorName, VectorSpec},
+    types::{CollectionName, CollectionSpec, Compression, Error, IndexType, Metric, Rerank, VectorName, VectorSpec},
 };
 use serde::{Deserialize, Deserializer, Serialize};
 use std::{collections::BTreeMap, marker::PhantomData};
@@ -36,6 +36,10 @@ impl From<MetricWord> for Metric {
 pub enum IndexWord {
     /// Posting lists of 4-bit codes, reranked.
     IvfPq,
+    /// Posting lists of one sign a dimension, reranked.
+    IvfBinary,
+    /// Posting lists of int8 vectors, reranked.
+    IvfScalar,
     /// Posting lists of full vectors.
     IvfFlat,
     /// Exact, by scanning everything.
@@ -48,6 +52,8 @@ impl From<IndexWord> for IndexType {
     fn from(word: IndexWord) -> IndexType {
         match word {
             IndexWord::IvfPq => IndexType::IvfPq,
+            IndexWord::IvfBinary => IndexType::IvfBinary,
+            IndexWord::IvfScalar => IndexType::IvfScalar,
             IndexWord::IvfFlat => IndexType::IvfFlat,
             IndexWord::Flat => IndexType::Flat,
             IndexWord::Hnsw => IndexType::Hnsw,
@@ -65,14 +71,108 @@ pub struct VectorBody {
     pub dimension: usize,
     /// `cosine` if absent.
     pub metric: Option<MetricWord>,
-    /// `ivf_pq` if absent.
+    /// That of `quantization` if absent, else `ivf_pq`.
     pub index_type: Option<IndexWord>,
+    /// How vectors are encoded; the default of the index type if absent.
+    #[schema(value_type = Option<QuantizationBody>)]
+    pub quantization: Option<Object<QuantizationBody>>,
 }
 
 impl VectorBody {
     fn spec(&self) -> Result<VectorSpec, Error> {
         let metric = self.metric.map_or(METRIC_DEFAULT, Metric::from);
-        VectorSpec::new(self.dimension, metric, self.index_type.map(IndexType::from).unwrap_or_default())
+        let asked = self.index_type.map(IndexType::from);
+        let Some(Object(quantization)) = &self.quantization else {
+            return VectorSpec::new(self.dimension, metric, asked.unwrap_or_default());
+        };
+        let spec = VectorSpec::new(self.dimension, metric, quantization.index_type(asked)?)?;
+        spec.with_codes(quantization.compression.map(Compression::from), quantization.rerank.map(Rerank::from))
+    }
+}
+
+/// How vectors are encoded.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum QuantizationWord {
+    /// 4-bit product codes: 16, 32 or 64 times smaller than the vectors.
+    Product,
+    /// One sign a dimension: 32 times smaller, nothing to train.
+    Binary,
+    /// One byte a dimension.
+    Scalar,
+    /// Full vectors.
+    None,
+}
+
+/// How much smaller than the vectors product codes are.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CompressionWord {
+    X16,
+    X32,
+    X64,
+}
+
+impl From<CompressionWord> for Compression {
+    fn from(word: CompressionWord) -> Compression {
+        match word {
+            CompressionWord::X16 => Compression::X16,
+            CompressionWord::X32 => Compression::X32,
+            CompressionWord::X64 => Compression::X64,
+        }
+    }
+}
+
+/// The last pass over a search's candidates.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RerankWord {
+    /// From the stored vectors: exact scores.
+    F32,
+    /// From their int8 forms: fewer reads, scores to about three digits.
+    Int8,
+}
+
+impl From<RerankWord> for Rerank {
+    fn from(word: RerankWord) -> Rerank {
+        match word {
+            RerankWord::F32 => Rerank::F32,
+            RerankWord::Int8 => Rerank::Int8,
+        }
+    }
+}
+
+/// How the vectors of a trained index are encoded.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"type": "binary", "rerank": "f32"}))]
+pub struct QuantizationBody {
+    #[serde(rename = "type")]
+    pub kind: QuantizationWord,
+    /// Of `product`; `x16` if absent.
+    pub compression: Option<CompressionWord>,
+    /// `f32` if absent.
+    pub rerank: Option<RerankWord>,
+}
+
+impl QuantizationBody {
+    /// The index type with these codes: the one asked for, if that has them.
+    fn index_type(&self, asked: Option<IndexType>) -> Result<IndexType, Error> {
+        let (word, index) = match self.kind {
+            QuantizationWord::Product => ("product", IndexType::IvfPq),
+            QuantizationWord::Binary => ("binary", IndexType::IvfBinary),
+            QuantizationWord::Scalar => ("scalar", IndexType::IvfScalar),
+            QuantizationWord::None => ("none", IndexType::IvfFlat),
+        };
+        match asked {
+            Some(asked) if asked.quantization() != word => {
+                Err(Error::invalid("bad_quantization", "the index type has other codes")
+                    .at("quantization.type")
+                    .expected(format!("{} with index_type {}", asked.quantization(), asked.name()))
+                    .got(word))
+            }
+            asked => Ok(asked.unwrap_or(index)),
+        }
     }
 }
 
@@ -98,9 +198,12 @@ pub struct CreateTable {
     pub dimension: Option<usize>,
     /// `cosine` if absent.
     pub metric: Option<MetricWord>,
-    /// `ivf_pq` if absent.
+    /// That of `quantization` if absent, else `ivf_pq`.
     pub index_type: Option<IndexWord>,
-    /// Vectors by name, instead of `dimension`, `metric` and `index_type`.
+    /// How vectors are encoded; the default of the index type if absent.
+    #[schema(value_type = Option<QuantizationBody>)]
+    pub quantization: Option<Object<QuantizationBody>>,
+    /// Vectors by name, instead of `dimension`, `metric`, `index_type` and `quantization`.
     pub vectors: Option<NamedVectors>,
     /// 1 if absent.
     pub shards: Option<u32>,
@@ -128,10 +231,15 @@ impl CreateTable {
         }
         let vectors = match (self.dimension, self.vectors) {
             (Some(dimension), None) => {
-                let only = VectorBody { dimension, metric: self.metric, index_type: self.index_type };
+                let (metric, index_type, quantization) = (self.metric, self.index_type, self.quantization);
+                let only = VectorBody { dimension, metric, index_type, quantization };
                 BTreeMap::from([(VectorName::default(), only.spec()?)])
             }
-            (None, Some(named)) if self.metric.is_none() && self.index_type.is_none() => specs_by_name(named)?,
+            (None, Some(named))
+                if self.metric.is_none() && self.index_type.is_none() && self.quantization.is_none() =>
+            {
+                specs_by_name(named)?
+            }
             (None, None) => {
                 return Err(Error::invalid("missing_field", "`dimension` is missing")
                     .at("dimension")
@@ -141,7 +249,7 @@ impl CreateTable {
             _ => {
                 return Err(Error::invalid("ambiguous_body", "a table has one vector or vectors by name")
                     .at("vectors")
-                    .expected("dimension, metric and index_type inside each of vectors")
+                    .expected("dimension, metric, index_type and quantization inside each of vectors")
                     .got("vectors and settings of one vector"));
             }
         };
@@ -161,6 +269,31 @@ fn specs_by_name(named: NamedVectors) -> Result<BTreeMap<VectorName, VectorSpec>
     named.0.into_iter().map(spec).collect()
 }
 
+/// How the vectors of a trained index are encoded.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"type": "product", "compression": "x16", "rerank": "f32"}))]
+pub struct QuantizationAnswer {
+    /// `product`, `binary`, `scalar` or `none`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// Of `product`: how much smaller than the vectors its codes are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compression: Option<&'static str>,
+    /// The last pass over a search's candidates, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rerank: Option<&'static str>,
+}
+
+impl From<&VectorSpec> for QuantizationAnswer {
+    fn from(spec: &VectorSpec) -> QuantizationAnswer {
+        QuantizationAnswer {
+            kind: spec.index.quantization(),
+            compression: spec.index.has_compression().then(|| spec.codes.compression.name()),
+            rerank: spec.index.has_rerank().then(|| spec.codes.rerank.name()),
+        }
+    }
+}
+
 /// What one vector of a table is.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct VectorAnswer {
@@ -168,11 +301,17 @@ pub struct VectorAnswer {
     pub metric: &'static str,
     /// The type that was asked for.
     pub index_type: &'static str,
+    pub quantization: QuantizationAnswer,
 }
 
 impl From<&VectorSpec> for VectorAnswer {
     fn from(spec: &VectorSpec) -> VectorAnswer {
-        VectorAnswer { dimension: spec.dimension, metric: spec.metric.name(), index_type: spec.index.name() }
+        VectorAnswer {
+            dimension: spec.dimension,
+            metric: spec.metric.name(),
+            index_type: spec.index.name(),
+            quantization: spec.into(),
+        }
     }
 }
 
@@ -183,6 +322,7 @@ pub struct VectorIndexAnswer {
     pub vector: String,
     /// The type that was asked for.
     pub index_type: &'static str,
+    pub quantization: QuantizationAnswer,
     /// The type that answers now: `flat` until trained.
     pub served_by: &'static str,
     /// `exact`, `training` or `ready`.
@@ -201,7 +341,8 @@ impl From<&VectorIndexInfo> for VectorIndexAnswer {
     fn from(info: &VectorIndexInfo) -> VectorIndexAnswer {
         VectorIndexAnswer {
             vector: info.vector.as_str().to_owned(),
-            index_type: info.index.name(),
+            index_type: info.spec.index.name(),
+            quantization: (&info.spec).into(),
             served_by: info.served_by.name(),
             state: info.state,
             rows: info.rows,
@@ -243,6 +384,9 @@ pub struct TableAnswer {
     /// Of the only vector: the type that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub index_type: Option<&'static str>,
+    /// Of the only vector.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantization: Option<QuantizationAnswer>,
     /// The vectors, if they have names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vectors: Option<BTreeMap<String, VectorAnswer>>,
@@ -268,6 +412,7 @@ impl From<&CollectionInfo> for TableAnswer {
             dimension: only.map(|spec| spec.dimension),
             metric: only.map(|spec| spec.metric.name()),
             index_type: only.map(|spec| spec.index.name()),
+            quantization: only.map(QuantizationAnswer::from),
             vectors: named,
             shards: info.spec.shards,
             replicas: 1,
