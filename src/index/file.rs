@@ -18,7 +18,7 @@ use crate::types::{Metric, Rerank};
 use std::sync::Arc;
 
 /// Of the whole file.
-pub(crate) const FORMAT_VERSION: u32 = 4;
+pub(crate) const FORMAT_VERSION: u32 = 5;
 /// A file names one by its place.
 const RERANKS: [Rerank; 2] = [Rerank::F32, Rerank::Int8];
 

@@ -15,6 +15,11 @@ pub(crate) struct PostingList {
     pub(crate) rows: Rows,
     /// Of a list read from a file: whether it is as it was written.
     pub(crate) check: Option<Arc<Check>>,
+    /// The most by which a number of a row may be off beyond the rounding of its own record: what rows that came from other lists
+    /// brought along. 0 where every row was encoded from f32.
+    pub(crate) inherited_error: f32,
+    /// Sum of the rows' squared residuals, those of dead rows included.
+    pub(crate) residual_sum: f64,
 }
 
 /// The rows' content.
@@ -66,11 +71,12 @@ pub(crate) struct EncodedRow {
 impl PostingList {
     pub(crate) fn coded(pairs: usize) -> PostingList {
         let rows = Rows::Coded(CodedRows { pairs, ..CodedRows::default() });
-        PostingList { ordinals: Region::default(), rows, check: None }
+        PostingList { ordinals: Region::default(), rows, check: None, inherited_error: 0.0, residual_sum: 0.0 }
     }
 
     pub(crate) fn exact() -> PostingList {
-        PostingList { ordinals: Region::default(), rows: Rows::Exact(Region::default()), check: None }
+        let rows = Rows::Exact(Region::default());
+        PostingList { ordinals: Region::default(), rows, check: None, inherited_error: 0.0, residual_sum: 0.0 }
     }
 
     /// A list of the same form without rows.
@@ -100,6 +106,8 @@ impl PostingList {
 
     /// Appends a row of another list of the same form and centroid.
     pub(crate) fn push_from(&mut self, other: &PostingList, slot: usize, dimension: usize) {
+        self.inherited_error = self.inherited_error.max(other.inherited_error);
+        self.residual_sum += other.residual_mean();
         match &other.rows {
             Rows::Coded(rows) => self.push_coded(other.ordinals[slot], &rows.row(slot, dimension)),
             Rows::Exact(vectors) => {
@@ -107,6 +115,11 @@ impl PostingList {
                 self.push_exact(other.ordinals[slot], vector);
             }
         }
+    }
+
+    /// Mean squared residual of the rows; 0 without any.
+    pub(crate) fn residual_mean(&self) -> f64 {
+        self.residual_sum / self.len().max(1) as f64
     }
 
     /// Gives back the room that appending left over.
@@ -160,7 +173,8 @@ impl PostingList {
             }),
             Rows::Exact(_) => Rows::Exact(Region::within(block, hot[1], blocks / 4)?),
         };
-        Some(PostingList { ordinals: Region::within(block, hot[0], rows)?, rows: content, check: Some(check) })
+        let ordinals = Region::within(block, hot[0], rows)?;
+        Some(PostingList { ordinals, rows: content, check: Some(check), ..*self })
     }
 
     /// The list with its hot arrays, and its int8 rows if they have a place there, at these bytes of another block.
@@ -180,7 +194,8 @@ impl PostingList {
             }
             Rows::Exact(_) => Rows::Exact(Region::within(block, hot[1], blocks / 4)?),
         };
-        Some(PostingList { ordinals: Region::within(block, hot[0], self.len())?, rows, check: None })
+        let ordinals = Region::within(block, hot[0], self.len())?;
+        Some(PostingList { ordinals, rows, check: None, ..*self })
     }
 
     /// Whether the hot arrays are in a mapped file.
@@ -305,6 +320,10 @@ pub(crate) struct LiveList {
     /// One word a block of 32 rows.
     pub(crate) live: Vec<u32>,
     pub(crate) live_rows: usize,
+    /// How many rows there were when they last could not be parted.
+    pub(crate) unparted_rows: usize,
+    /// Rows that came and went since its centroid was last compared with its rows.
+    pub(crate) changed_rows: usize,
 }
 
 impl LiveList {
@@ -318,7 +337,7 @@ impl LiveList {
     /// Every row dead.
     pub(crate) fn none_live(list: Arc<PostingList>) -> LiveList {
         let live = vec![0; list.len().div_ceil(BLOCK_ROWS)];
-        LiveList { list, live, live_rows: 0 }
+        LiveList { list, live, live_rows: 0, unparted_rows: 0, changed_rows: 0 }
     }
 
     pub(crate) fn is_live(&self, slot: usize) -> bool {
@@ -330,14 +349,13 @@ impl LiveList {
         slot < self.list.len() && self.is_live(slot)
     }
 
-    /// Takes other rows, of which the first `kept` are the present ones; all others are dead.
-    pub(crate) fn replace(&mut self, list: Arc<PostingList>, kept: usize) {
+    /// Takes other rows, of which the first `kept` are the present ones; all others are dead. Returns the rows of before.
+    pub(crate) fn replace(&mut self, list: Arc<PostingList>, kept: usize) -> Arc<PostingList> {
         if kept == 0 {
-            *self = LiveList::none_live(list);
-            return;
+            return std::mem::replace(self, LiveList::none_live(list)).list;
         }
         self.live.resize(list.len().div_ceil(BLOCK_ROWS), 0);
-        self.list = list;
+        std::mem::replace(&mut self.list, list)
     }
 
     /// Makes a dead row live.
@@ -352,6 +370,7 @@ impl LiveList {
         debug_assert!(self.is_live(slot));
         self.live[slot / BLOCK_ROWS] &= !(1 << (slot % BLOCK_ROWS));
         self.live_rows -= 1;
+        self.changed_rows += 1;
     }
 
     pub(crate) fn dead_rows(&self) -> usize {

@@ -3,11 +3,12 @@
 //!
 //! A [`VectorIndex`] is a flat tail of f32 rows and, once trained, immutable posting lists with live bits. An upsert lands in the
 //! tail and is found by the next search. Rows go by ordinal, which [`Points`] gives to ids. [`train`] builds lists from a consistent view, [`FilingJob::run`] moves the tail's rows
-//! into them; both run off the caller's lock and are then installed. A search ranks the lists, scans 4-bit codes with one look-up
+//! into them, [`ReshapeJob::run`] keeps the lists in shape; all run off the caller's lock and are then installed. A search ranks the lists, scans 4-bit codes with one look-up
 //! table, re-ranks candidates in int8, and leaves the f32 re-score to the caller, who has the vectors.
 //!
 //! Called by `shard`. [`distance`] is the one exact distance of the system.
 
+mod adoption;
 mod assigner;
 mod batch;
 #[cfg(feature = "bench")]
@@ -32,7 +33,9 @@ mod points;
 mod product;
 mod quantizer;
 mod random;
+mod rearrange;
 mod region;
+mod reshape;
 mod rotation;
 mod sealed;
 mod search;
@@ -51,14 +54,17 @@ mod work;
 #[cfg(test)]
 mod tests;
 
+pub use adoption::Adoption;
 pub use damage::Damage;
 pub use distance::{distance, normalize};
 pub use file::IndexFileError;
-pub use filing::{Filed, FilingJob};
+pub use filing::FilingJob;
 pub use image::{Image, SavedIndex, write_image};
 pub use placement::{Memory, Placed, Placement};
 pub use points::Points;
+pub use rearrange::Rearranged;
 pub use region::Block;
+pub use reshape::ReshapeJob;
 pub use sealed::Sealed;
 pub use search::Scratch;
 pub use spec::{Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchPlan, SearchStats};

@@ -7,7 +7,7 @@ use super::list::{CodedRows, LiveList, Rows};
 use super::plan::{Plan, StopRule, later_half};
 use super::points::Points;
 use super::product::LookupTable;
-use super::quantizer::{Quantizer, quantise_query};
+use super::quantizer::{HALF_STEP, Quantizer, quantise_query};
 use super::spec::{Hit, IndexKind, SearchStats};
 use super::top::TopHits;
 use crate::types::{Metric, Rerank};
@@ -349,7 +349,7 @@ impl Lists<'_> {
             let Rows::Coded(rows) = &live.list.rows else { continue };
             for slot in live.live_slots() {
                 let distance = query.distance(rows, slot, probe);
-                let error = query.error(rows, slot, probe, distance, length);
+                let error = query.error(rows, live.list.inherited_error, slot, probe, distance, length);
                 reranked.push(Reranked { distance, error, list: probe.list, slot });
             }
         }
@@ -423,13 +423,21 @@ impl ByteQuery<'_> {
     }
 
     /// The most by which [`ByteQuery::distance`] can be off, rounding of both sides and of the arithmetic included. A residual
-    /// is off by at most half a step a dimension: `e = step/2 · √d` in length, `step/2 · d` in L1. Then |√D − √D̃| ≤ e for an L2
+    /// is off by at most half a step a dimension, and what it inherited: `e = step/2 · √d` in length, `step/2 · d` in L1. Then |√D − √D̃| ≤ e for an L2
     /// distance, and |⟨q, e⟩| ≤ |q|·e for a product.
-    fn error(&self, rows: &CodedRows, slot: usize, probe: Probe, distance: f32, query_length: f32) -> f32 {
+    fn error(
+        &self,
+        rows: &CodedRows,
+        inherited: f32,
+        slot: usize,
+        probe: Probe,
+        distance: f32,
+        query_length: f32,
+    ) -> f32 {
         const ARITHMETIC: f32 = 1e-5;
         let d = self.wide.len() as f32;
         let factors = rows.byte_row(slot, self.wide.len());
-        let half = factors.step * 0.5001;
+        let half = factors.step * HALF_STEP + inherited;
         if self.quantizer.metric == Metric::Manhattan {
             return half * d + ARITHMETIC * distance.abs();
         }

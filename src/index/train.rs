@@ -129,9 +129,9 @@ pub(crate) fn train_with(
     wanted()?;
     let mut encoder = Encoder::new(work, &quantizer, truth, source.rows_hint());
     visit_checked(spec, source, &mut |id, version, row| encoder.push(id, version, row))?;
-    let Encoded { lists, points, truth, residuals } = encoder.finish();
+    let Encoded { lists, points, truth } = encoder.finish();
     wanted()?;
-    quantizer.learn_residuals(&residuals);
+    quantizer.learn_residuals(&lists);
     visits::choose(&mut quantizer, (&points, &lists), &truth, spec.recall_target, kernels);
     let view = Lists { points: &points, quantizer: &quantizer, lists: &lists };
     let calibration = Calibration::choose(view, &truth, work);

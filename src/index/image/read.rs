@@ -138,6 +138,12 @@ impl<'a> Reader<'a> {
         let mut place = || self.count(NAME, self.block.len());
         let (hot, warm) = ([place()?, place()?], place()?);
         let expected = self.u32s(1, NAME)?[0];
+        let inherited_error = f32::from_bits(self.u32s(1, NAME)?[0]);
+        let residual_sum = f64::from_bits(self.u64(NAME)?);
+        if !(0.0..f32::INFINITY).contains(&inherited_error) || !(0.0..f64::INFINITY).contains(&residual_sum) {
+            return Err(field("errors of a posting list"));
+        }
+        let [unparted_rows, changed_rows] = [self.u32s(1, NAME)?[0], self.u32s(1, NAME)?[0]].map(|rows| rows as usize);
         let live = self.u32s(rows.div_ceil(BLOCK_ROWS), "live bits")?;
         let beyond = rows % BLOCK_ROWS;
         if beyond != 0 && live.last().is_some_and(|word| word >> beyond != 0) {
@@ -145,8 +151,9 @@ impl<'a> Reader<'a> {
         }
         let check = Arc::new(Check::new(expected, self.damage));
         let list = form.at((rows, dimension), self.block, (hot, warm), check).ok_or(field(NAME))?;
+        let list = PostingList { inherited_error, residual_sum, ..list };
         let live_rows = live.iter().map(|word| word.count_ones() as usize).sum();
-        Ok(LiveList { list: Arc::new(list), live, live_rows })
+        Ok(LiveList { list: Arc::new(list), live, live_rows, unparted_rows, changed_rows })
     }
 
     fn pages<T: Pod>(&mut self, name: &'static str) -> Result<Pages<T>, IndexFileError> {
