@@ -69,9 +69,9 @@ impl Bench {
         let mut group = criterion.benchmark_group(self.name);
         group.throughput(Throughput::Elements(1));
         let default = SearchParams::new(K);
-        let mut settings = vec![("calibrated".to_owned(), default.clone())];
+        let mut settings = vec![("calibrated".to_owned(), default)];
         for (nprobe, candidates) in [(8, 64), (32, 128), (128, 400)] {
-            let params = SearchParams { nprobe: Some(nprobe), candidates: Some(candidates), ..default.clone() };
+            let params = SearchParams { nprobe: Some(nprobe), candidates: Some(candidates), ..default };
             settings.push((format!("nprobe {nprobe}, {candidates} candidates"), params));
         }
         for (name, params) in settings {

@@ -53,8 +53,6 @@ main() {
     stage "clippy, all features" cargo clippy --locked --all-targets --all-features -- "${clippy_flags[@]}"
     stage "clippy, simulated" clippy_simulated
     stage "cargo test" cargo test --locked --no-fail-fast
-    stage "address sanitizer" scripts/sanitize.sh address
-    stage "instruction counts" scripts/instructions.sh
     stage "python environment" make_venv
     stage "end to end" end_to_end
     stage "mutants" mutants
@@ -110,8 +108,6 @@ install_tools() {
     command -v cc >/dev/null || packages+=(gcc libc6-dev)
     command -v python3 >/dev/null || packages+=(python3)
     python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
-    # For the instruction counts.
-    command -v valgrind >/dev/null || packages+=(valgrind)
     ((${#packages[@]} == 0)) || debian_packages "${packages[@]}"
     python3 -c "import sys; sys.exit(sys.version_info < (3, $PYTHON_MINOR_MIN))" ||
         die "$(python3 --version) is too old: expected 3.$PYTHON_MINOR_MIN or newer"

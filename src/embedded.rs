@@ -21,18 +21,19 @@ use crate::{
     config::Config,
     node::{Engine, StartError},
     rt::{self, Runtime},
-    service::{CollectionInfo, CollectionStats, HealthReport, Phase, Service},
+    service::{CollectionInfo, CollectionStats, HealthReport, PayloadIndexInfo, Phase, Service},
     telemetry::metrics::Metrics,
     types::{
-        CollectionName, CollectionSpec, DocumentId, Error, IndexType, Metric, Payload, Point, PointPatch, Result,
-        StoredPoint, Vector, VectorName, VectorSpec,
+        CollectionName, CollectionSpec, DocumentId, Error, IndexType, Metric, Payload, PayloadIndexKind, Point,
+        PointPatch, Result, StoredPoint, Vector, VectorName, VectorSpec,
         operation::{
             DeleteAnswer, DeleteRequest, ListAnswer, ListRequest, ReadOptions, Search, SearchAnswer, SearchHit,
             WriteAnswer,
         },
+        path::Path,
     },
 };
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 /// How long closing waits for blocking work.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -58,7 +59,7 @@ impl Database {
     ///
     /// # Errors
     /// It is in use by another process, or damaged, or newer than this program; nothing is changed then.
-    pub fn open(directory: impl AsRef<Path>, options: Options) -> Result<Database, StartError> {
+    pub fn open(directory: impl AsRef<std::path::Path>, options: Options) -> Result<Database, StartError> {
         let config = Config { data_dir: directory.as_ref().to_owned(), ..options.config };
         let runtime = Runtime::new(options.threads.unwrap_or_else(rt::compute::cores)).map_err(|source| {
             StartError::Listen { listener: "worker threads", address: "this process".to_owned(), source }
@@ -214,6 +215,27 @@ impl Collection<'_> {
     pub fn search_with(&self, search: Search) -> Result<SearchAnswer> {
         let answers = self.database.wait(self.service().search(&self.name, vec![search], &ReadOptions::default()))?;
         answers.answers.into_iter().next().ok_or_else(|| Error::internal("a search has no answer"))
+    }
+
+    /// Indexes a field of the payloads, so that filters on it need not read every point; the index is filled in the background.
+    ///
+    /// # Errors
+    /// `bad_path`; those of [`Service::put_payload_index`].
+    pub fn index_field(&self, field: &str, kind: PayloadIndexKind) -> Result<PayloadIndexInfo> {
+        self.database.wait(self.service().put_payload_index(&self.name, Path::parse(field)?, kind))
+    }
+
+    /// Stops indexing a field.
+    ///
+    /// # Errors
+    /// `bad_path`; those of [`Service::delete_payload_index`].
+    pub fn drop_field_index(&self, field: &str) -> Result<()> {
+        self.database.wait(self.service().delete_payload_index(&self.name, &Path::parse(field)?))
+    }
+
+    /// The indexed fields.
+    pub fn field_indexes(&self) -> Result<Vec<PayloadIndexInfo>> {
+        self.database.wait(self.service().payload_indexes(&self.name))
     }
 
     /// Sizes and states.

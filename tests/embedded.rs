@@ -233,7 +233,9 @@ fn every_code_serves_searches() {
                 // Every list: a default search promises recall on average, not each row's own.
                 let query = Vector::new(vector(i)).unwrap();
                 let hits = c.search_with(Search { nprobe: Some(64), ..Search::nearest(query, 3) }).unwrap().hits;
-                assert_eq!(ids(&hits)[0], i.to_string(), "{kind:?} {rerank:?}");
+                // Point i + 504 lies within 0.01 of point i: int8 cannot tell them apart, f32 can.
+                let first = if rerank == Rerank::F32 { 1 } else { 2 };
+                assert!(ids(&hits)[..first].contains(&i.to_string()), "{kind:?} {rerank:?}: {:?}", ids(&hits));
                 let slack = if rerank == Rerank::F32 { 0.0 } else { 0.5 };
                 assert!(hits[0].score.abs() <= slack, "{kind:?} {rerank:?}: {}", hits[0].score);
             }

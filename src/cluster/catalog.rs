@@ -140,6 +140,37 @@ impl Catalog {
         }
     }
 
+    /// Changes what of a collection's spec may change: `change` gives the new spec, of which vectors and shards stay as they are.
+    ///
+    /// # Errors
+    /// `table_not_found`; those of `change`; `Indeterminate` if the coordinator did not answer.
+    pub async fn alter(
+        &self,
+        name: &CollectionName,
+        change: impl Fn(CollectionSpec) -> Result<CollectionSpec>,
+    ) -> Result<Arc<Collection>> {
+        let _one_at_a_time = self.changing.lock().await;
+        loop {
+            let key = self.collection_key(name);
+            let Some(stored) = self.coordinator.get(&key).await.map_err(coordination)? else {
+                self.refresh().await?;
+                return Err(not_found(name));
+            };
+            let record: CollectionRecord = from_json(&key, &stored.value)?;
+            let spec = change(record.spec.clone())?;
+            debug_assert!(spec.vectors == record.spec.vectors && spec.shards == record.spec.shards);
+            let transaction = Transaction {
+                compares: vec![Compare::WrittenAt(key.clone(), stored.revision)],
+                changes: vec![Change::Put(key, to_json(&CollectionRecord { spec, ..record }))],
+            };
+            let committed = self.coordinator.commit(transaction).await.map_err(coordination)?;
+            self.refresh().await?;
+            if matches!(committed, Committed::At(_)) {
+                return self.collection(name);
+            }
+        }
+    }
+
     /// Deletes a collection and forgets its shards; returns their ids.
     ///
     /// # Errors

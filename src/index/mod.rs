@@ -2,13 +2,14 @@
 //! clock, thread or I/O; chance comes from a seed. The same rows, seed and queries give the same bytes and answers on every CPU.
 //!
 //! A [`VectorIndex`] is a flat tail of f32 rows and, once trained, immutable posting lists with live bits. An upsert lands in the
-//! tail and is found by the next search. Rows go by ordinal, which [`Points`] gives to ids. [`train`] builds lists from a consistent view, [`FilingJob::run`] moves the tail's rows
-//! into them, [`ReshapeJob::run`] keeps the lists in shape; all run off the caller's lock and are then installed. A search ranks the lists, scans 4-bit codes with one look-up
-//! table, re-ranks candidates in int8, and leaves the f32 re-score to the caller, who has the vectors.
+//! tail and is found by the next search. Rows go by ordinal, which [`Points`] gives to ids. [`train`] builds lists from a consistent
+//! view, [`FilingJob::run`] moves the tail's rows into them, [`ReshapeJob::run`] keeps the lists in shape; all run off the caller's
+//! lock and are then installed. A search ranks the lists, scans 4-bit codes with one look-up table, re-ranks candidates in int8, and leaves the f32 re-score to the caller, who has the vectors.
 //!
 //! Called by `shard`. [`distance`] is the one exact distance of the system.
 
 mod adoption;
+mod allowed;
 mod assigner;
 mod batch;
 #[cfg(feature = "bench")]
@@ -20,6 +21,7 @@ mod distance;
 mod encoder;
 mod file;
 mod filing;
+mod filtered;
 mod image;
 pub mod kernels;
 mod kmeans;
@@ -33,6 +35,7 @@ mod points;
 mod product;
 mod quantizer;
 mod random;
+mod reach;
 mod rearrange;
 mod region;
 mod reshape;
@@ -55,6 +58,7 @@ mod work;
 mod tests;
 
 pub use adoption::Adoption;
+pub use allowed::Allowed;
 pub use damage::Damage;
 pub use distance::{distance, normalize};
 pub use file::IndexFileError;
@@ -67,7 +71,9 @@ pub use region::Block;
 pub use reshape::ReshapeJob;
 pub use sealed::Sealed;
 pub use search::Scratch;
-pub use spec::{Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchPlan, SearchStats};
+pub use spec::{
+    FilterPlan, Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchPlan, SearchStats,
+};
 pub use train::{Built, RowSource, RowVisitor, SourceError, TrainError, TrainOptions, train};
 pub use vector_index::{InstallError, Installed, VectorIndex, Verification};
 

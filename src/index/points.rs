@@ -76,6 +76,11 @@ impl Points {
         self.live.get(ordinal as usize / 64).is_some_and(|word| word >> (ordinal % 64) & 1 == 1)
     }
 
+    /// A bit an ordinal, the lowest ordinal in the lowest bit of the first word: whether it belongs to a point.
+    pub fn live_words(&self) -> impl Iterator<Item = u64> + '_ {
+        self.live.chunks().flatten().copied()
+    }
+
     /// Notes a point's version. A known point keeps its ordinal, a new one gets the lowest that is free.
     ///
     /// # Panics

@@ -217,7 +217,7 @@ impl Quantizer {
     }
 
     /// What brings a query to length 1 where its length changes no order, so that it may meet constants of lists and rows.
-    fn query_scale(&self, projected: &[f32], kernels: &Kernels) -> f32 {
+    pub(crate) fn query_scale(&self, projected: &[f32], kernels: &Kernels) -> f32 {
         if self.metric != Metric::Dot {
             return 1.0;
         }

@@ -55,7 +55,8 @@ pub(crate) fn all_sound(lists: &[LiveList]) -> bool {
     lists.iter().all(|live| live.list.is_sound())
 }
 
-/// A list's new rows (once installed: those of before): the first `kept` slots are as they were under the same number; the others came from `origins`.
+/// A list's new rows (once installed: those of before): the first `kept` slots are as they were under the same number; the others
+/// came from `origins`.
 pub(crate) struct ChangedList {
     pub(crate) list: usize,
     pub(crate) rows: Arc<PostingList>,

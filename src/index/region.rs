@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn large_blocks_hold_what_was_copied() {
-        let part = vec![7u8; 100];
+        let part = [7u8; 100];
         let block = Block::copied(5 << 20, [(0, &part[..]), (4 << 20, &part[..])].into_iter()).expect("memory");
         assert!(block[..100] == part[..] && block[4 << 20..][..100] == part[..] && block[100] == 0);
     }

@@ -12,6 +12,8 @@ pub struct Sealed {
     pub(crate) quantizer: Arc<Quantizer>,
     pub(crate) lists: Vec<LiveList>,
     pub(crate) calibration: Calibration,
+    /// Lists there were when the settings were chosen.
+    pub(crate) calibrated_lists: usize,
 }
 
 impl Sealed {

@@ -1,6 +1,10 @@
 //! A search over posting lists: rank the lists, one look-up table, scan the codes of the nearest, re-rank candidates in int8.
 //! Candidates are collected below a threshold and cut in batches. Called by `vector_index` and `calibrate`.
 
+mod filtered;
+
+pub(crate) use filtered::FilteredPlan;
+
 use super::distance;
 use super::kernels::{self, BLOCK_ROWS, Kernels, ScanInput, candidate_estimate, order_bits, pack_candidate, prefetch};
 use super::list::{CodedRows, LiveList, Rows};
@@ -140,15 +144,20 @@ impl Lists<'_> {
         }
         self.rerank_all(scratch);
         stats.reranked = scratch.reranked.len();
+        self.possible_hits(k, &mut scratch.reranked, hits);
+        stats
+    }
+
+    /// Appends those of the re-ranked rows that may be among the k nearest of them.
+    fn possible_hits(self, k: usize, reranked: &mut [Reranked], hits: &mut Vec<Hit>) {
         let mut limit = f32::INFINITY;
-        if (1..scratch.reranked.len()).contains(&k) {
+        if (1..reranked.len()).contains(&k) {
             let upper = |r: &Reranked| r.distance + r.error;
-            let (_, kth, _) = scratch.reranked.select_nth_unstable_by(k - 1, |a, b| upper(a).total_cmp(&upper(b)));
+            let (_, kth, _) = reranked.select_nth_unstable_by(k - 1, |a, b| upper(a).total_cmp(&upper(b)));
             limit = upper(kth);
         }
         let beyond = |r: &Reranked| r.distance - r.error > limit;
-        hits.extend(scratch.reranked.iter().filter(|r| k > 0 && !beyond(r)).filter_map(|r| self.hit(r)));
-        stats
+        hits.extend(reranked.iter().filter(|r| k > 0 && !beyond(r)).filter_map(|r| self.hit(r)));
     }
 
     /// All lists with live rows in the order in which a search visits them.
@@ -423,8 +432,8 @@ impl ByteQuery<'_> {
     }
 
     /// The most by which [`ByteQuery::distance`] can be off, rounding of both sides and of the arithmetic included. A residual
-    /// is off by at most half a step a dimension, and what it inherited: `e = step/2 · √d` in length, `step/2 · d` in L1. Then |√D − √D̃| ≤ e for an L2
-    /// distance, and |⟨q, e⟩| ≤ |q|·e for a product.
+    /// is off by at most half a step a dimension, and what it inherited: `e = step/2 · √d` in length, `step/2 · d` in L1. Then
+    /// |√D − √D̃| ≤ e for an L2 distance, and |⟨q, e⟩| ≤ |q|·e for a product.
     fn error(
         &self,
         rows: &CodedRows,

@@ -197,6 +197,17 @@ pub struct SearchOutcome {
     pub stats: SearchStats,
 }
 
+/// How a search with a filter was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilterPlan {
+    /// Every allowed row was scored, each by itself: exact.
+    Gather,
+    /// The flat index was scanned, rows that are not allowed passed over: exact.
+    Flat,
+    /// Posting lists were visited, rows that are not allowed masked out.
+    Probe,
+}
+
 /// What an index looks like now.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct IndexState {

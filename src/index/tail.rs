@@ -1,6 +1,7 @@
 //! The flat part: f32 rows in append-only chunks with live bits, searched exactly. It is the whole of a flat index, and the
 //! not yet filed rows of a trained one. Called by `vector_index` and `filing`.
 
+use super::allowed::Allowed;
 use super::distance;
 use super::kernels::Kernels;
 use super::points::Points;
@@ -184,6 +185,36 @@ impl Tail {
     /// The full chunks, oldest first.
     pub(crate) fn full_chunks(&self) -> impl Iterator<Item = (u32, &Chunk)> {
         self.chunks.iter().filter(|(_, chunk)| chunk.is_full()).map(|(&number, chunk)| (number, chunk))
+    }
+
+    /// The row of a slot.
+    pub(crate) fn vector(&self, at: TailSlot) -> Option<&[f32]> {
+        let rows = &self.chunks.get(&at.chunk)?.rows;
+        rows.vectors.get(at.slot as usize * self.dimension..(at.slot as usize + 1) * self.dimension)
+    }
+
+    /// Scores every live row that is allowed exactly; returns how many.
+    pub(crate) fn search_allowed(
+        &self,
+        points: &Points,
+        metric: Metric,
+        query: &[f32],
+        allowed: &Allowed,
+        top: &mut TopHits,
+        kernels: &Kernels,
+    ) -> usize {
+        let mut scored = 0;
+        for chunk in self.chunks.values() {
+            for slot in chunk.live_slots().filter(|&slot| allowed.contains(chunk.rows.ordinals[slot])) {
+                let vector = &chunk.rows.vectors[slot * self.dimension..(slot + 1) * self.dimension];
+                let distance = distance::exact(kernels, metric, query, vector);
+                scored += 1;
+                if top.accepts(distance) {
+                    top.extend(Hit::of(points, chunk.rows.ordinals[slot], distance, true));
+                }
+            }
+        }
+        scored
     }
 
     /// Scores every live row exactly.

@@ -28,6 +28,12 @@ impl TopHits {
         }
     }
 
+    /// The k-th distance so far; infinite while there are not more than k.
+    pub(crate) fn limit(&mut self) -> f32 {
+        self.cut();
+        self.limit
+    }
+
     fn cut(&mut self) {
         if self.k > 0 && self.hits.len() > self.k {
             self.hits.select_nth_unstable_by(self.k - 1, Hit::order);

@@ -136,7 +136,8 @@ pub(crate) fn train_with(
     let view = Lists { points: &points, quantizer: &quantizer, lists: &lists };
     let calibration = Calibration::choose(view, &truth, work);
     wanted()?;
-    Ok(Built { sealed: Sealed { quantizer: Arc::new(quantizer), lists, calibration }, points })
+    let calibrated_lists = lists.len();
+    Ok(Built { sealed: Sealed { quantizer: Arc::new(quantizer), lists, calibration, calibrated_lists }, points })
 }
 
 fn visit_checked(spec: &IndexSpec, source: &mut dyn RowSource, visit: &mut RowVisitor<'_>) -> Result<(), TrainError> {

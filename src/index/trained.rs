@@ -1,19 +1,24 @@
 //! The trained part of an index: its lists, and when they no longer fit their rows. Called by `vector_index`.
 
+use super::kernels::Kernels;
 use super::kmeans::ListBounds;
 use super::list::LiveList;
 use super::plan::{CANDIDATES_MAX, Calibration, Plan};
 use super::points::Points;
 use super::quantizer::Quantizer;
+use super::reach::Reach;
 use super::rearrange::Rearranged;
 use super::sealed::Sealed;
 use super::search::Lists;
 use super::spec::{IndexSpec, SearchParams, SearchPlan};
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Retrain when rows lie this many times farther (squared) from their centroids than the rows of training did.
 const DRIFT_MAX: f32 = 1.2;
+
+/// How far neighbours lie is measured again when one list in so many is another than at the last measurement.
+const REACH_RENEWED_SHARE: usize = 8;
 
 /// Posting lists and what has happened to them since training.
 pub(crate) struct Trained {
@@ -25,14 +30,26 @@ pub(crate) struct Trained {
     pub(crate) sparse_lists: usize,
     /// Lists there were when the settings were chosen.
     pub(crate) calibrated_lists: usize,
+    /// Measured when first asked for.
+    reach: OnceLock<Reach>,
+    /// Lists that were renewed or dissolved since then.
+    reach_outdated_by: usize,
 }
 
 impl Trained {
     pub(crate) fn new(sealed: Sealed) -> Trained {
         let rows_at_training = sealed.len();
-        let Sealed { quantizer, lists, calibration } = sealed;
-        let mut trained =
-            Trained { calibrated_lists: lists.len(), quantizer, lists, calibration, rows_at_training, sparse_lists: 0 };
+        let Sealed { quantizer, lists, calibration, calibrated_lists } = sealed;
+        let mut trained = Trained {
+            quantizer,
+            lists,
+            calibration,
+            calibrated_lists,
+            rows_at_training,
+            sparse_lists: 0,
+            reach: OnceLock::new(),
+            reach_outdated_by: 0,
+        };
         trained.count_sparse();
         trained
     }
@@ -57,6 +74,7 @@ impl Trained {
         for &list in &rearranged.sound {
             self.lists[list].changed_rows = 0;
         }
+        self.outdate_reach(rearranged.renewed_lists + rearranged.dissolved_lists);
         dissolved
     }
 
@@ -76,6 +94,19 @@ impl Trained {
 
     pub(crate) fn view<'a>(&'a self, points: &'a Points) -> Lists<'a> {
         Lists { points, quantizer: &self.quantizer, lists: &self.lists }
+    }
+
+    /// Forgets how far neighbours lie once too many lists are others. (Not at each: a search waits for the measurement.)
+    fn outdate_reach(&mut self, lists: usize) {
+        self.reach_outdated_by += lists;
+        if self.reach_outdated_by * REACH_RENEWED_SHARE > self.lists.len() {
+            (self.reach, self.reach_outdated_by) = (OnceLock::new(), 0);
+        }
+    }
+
+    /// How far a filtered search goes. Cost: a measurement the first time.
+    pub(crate) fn reach(&self, points: &Points, kernels: &Kernels) -> &Reach {
+        self.reach.get_or_init(|| Reach::measure(self.view(points), kernels))
     }
 
     /// How to answer a search: `None` means exactly.

@@ -174,6 +174,18 @@ impl VectorIndex {
         self.locations.get(ordinal).is_some()
     }
 
+    pub(crate) fn trained(&self) -> Option<&Trained> {
+        self.trained.as_ref()
+    }
+
+    pub(crate) fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    pub(crate) fn location(&self, ordinal: u32) -> Option<Location> {
+        self.locations.get(ordinal)
+    }
+
     /// Bytes held, by arithmetic on capacities.
     pub fn memory_bytes(&self) -> usize {
         let lists = self.trained.as_ref().map_or(0, |trained| {
@@ -503,6 +515,7 @@ impl VectorIndex {
             quantizer: Arc::clone(&trained.quantizer),
             lists: trained.lists.clone(),
             calibration: trained.calibration.clone(),
+            calibrated_lists: trained.calibrated_lists,
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Operations on collections: create, list, look, delete.
 
-use super::{CollectionInfo, CollectionStats, Service, ShardStats, VectorIndexInfo};
+use super::{CollectionInfo, CollectionStats, Service, ShardStats, VectorIndexInfo, payload_indexes};
 use crate::{
     cluster::Collection,
     rt,
@@ -91,7 +91,7 @@ impl Service {
         })
     }
 
-    fn shard_stats(&self, collection: &Collection) -> Result<Vec<ReplicaStats>> {
+    pub(super) fn shard_stats(&self, collection: &Collection) -> Result<Vec<ReplicaStats>> {
         Ok(self.replicas(collection)?.iter().map(|(_, replica)| replica.stats()).collect())
     }
 
@@ -101,7 +101,7 @@ impl Service {
 }
 
 /// The answer of a task that must not be cut short by its caller going away.
-async fn to_its_end<T>(task: rt::Task<Result<T>>) -> Result<T> {
+pub(super) async fn to_its_end<T>(task: rt::Task<Result<T>>) -> Result<T> {
     task.await.unwrap_or_else(|ended| Err(Error::internal(ended.to_string())))
 }
 
@@ -112,6 +112,7 @@ fn info_of(collection: &Collection, stats: &[ReplicaStats]) -> CollectionInfo {
         points: stats.iter().map(|shard| shard.points).sum(),
         created_ms: collection.created_ms,
         indexes: collection.spec.vectors.iter().map(|(name, spec)| index_info(name, spec, stats)).collect(),
+        payload_indexes: payload_indexes::infos(&collection.spec.indexed_fields, stats),
         notices: notices(&collection.spec),
     }
 }

@@ -1,6 +1,6 @@
 //! What operations tell about collections, shards and nodes. Made by `service`, shown by `api` and the embedded library.
 
-use crate::types::{CollectionName, CollectionSpec, IndexType, VectorName, VectorSpec};
+use crate::types::{CollectionName, CollectionSpec, IndexType, PayloadIndexKind, VectorName, VectorSpec, path::Path};
 
 /// A collection as it is now.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,6 +11,7 @@ pub struct CollectionInfo {
     /// Milliseconds since 1970.
     pub created_ms: u64,
     pub indexes: Vec<VectorIndexInfo>,
+    pub payload_indexes: Vec<PayloadIndexInfo>,
     /// What the user should know: what was asked for and is served by something else.
     pub notices: Vec<String>,
 }
@@ -29,6 +30,20 @@ pub struct VectorIndexInfo {
     pub tail_rows: u64,
     pub dead_rows: u64,
     pub lists: u64,
+    pub memory_bytes: u64,
+}
+
+/// The index of one payload field, over all shards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PayloadIndexInfo {
+    pub field: Path,
+    pub kind: PayloadIndexKind,
+    /// `building` until every shard has filled it, then `ready`. Filters use it where it is.
+    pub state: &'static str,
+    /// Points in it.
+    pub points: u64,
+    /// Different strings (or tokens) and numbers; those of different shards count each.
+    pub distinct: u64,
     pub memory_bytes: u64,
 }
 

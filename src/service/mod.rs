@@ -3,12 +3,14 @@
 
 mod collections;
 mod info;
+mod payload_indexes;
 mod points;
 mod search;
 mod status;
 
 pub use info::{
-    Check, ClusterStatus, CollectionInfo, CollectionStats, HealthReport, NodeInfo, ShardStats, VectorIndexInfo,
+    Check, ClusterStatus, CollectionInfo, CollectionStats, HealthReport, NodeInfo, PayloadIndexInfo, ShardStats,
+    VectorIndexInfo,
 };
 pub use status::{Identity, Phase};
 

@@ -67,7 +67,8 @@ fn search_counted(replica: &Replica, search: &Search, metrics: &SearchMetrics) -
     let started = rt::time::now();
     let mut answer = replica.search(search)?;
     if let Some(explain) = &answer.explain {
-        let kind = if explain.plan == "ivf" { SearchKind::Approximate } else { SearchKind::Exact };
+        let kind =
+            if matches!(explain.plan, "ivf" | "filter_ivf") { SearchKind::Approximate } else { SearchKind::Exact };
         metrics.finished(kind, started.elapsed());
         let scan = if explain.plan == "filter_scan" { Stage::Filter } else { Stage::Scan };
         metrics.stage(scan, Duration::from_micros(explain.scan_us));
@@ -162,6 +163,10 @@ fn merge(mut parts: Vec<SearchAnswer>, metric: Metric, top_k: usize) -> SearchAn
     SearchAnswer { hits, explain }
 }
 
+fn union(a: Vec<String>, b: Vec<String>) -> Vec<String> {
+    a.into_iter().chain(b).collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+}
+
 /// The explanation of two shards together.
 fn add(a: Explain, b: Explain) -> Explain {
     Explain {
@@ -176,6 +181,8 @@ fn add(a: Explain, b: Explain) -> Explain {
         tail_scanned: a.tail_scanned + b.tail_scanned,
         reranked: a.reranked + b.reranked,
         records_read: a.records_read + b.records_read,
+        not_indexed: union(a.not_indexed, b.not_indexed),
+        building: union(a.building, b.building),
         filter_matches: a.filter_matches.zip(b.filter_matches).map(|(a, b)| a + b),
         scan_us: a.scan_us + b.scan_us,
         rerank_us: a.rerank_us + b.rerank_us,

@@ -4,7 +4,7 @@
 
 use super::{
     files::IndexFiles,
-    open,
+    filling, open,
     records::{Records, View},
     round::components,
     state::{State, prepared},
@@ -35,6 +35,7 @@ pub struct Indexer {
 #[derive(Clone, Debug)]
 enum Work {
     Rebuild,
+    Fill,
     Train(VectorName),
     File(VectorName),
     Reshape(VectorName),
@@ -85,6 +86,9 @@ impl Indexer {
         if indexes.damage().found().is_some() {
             return Some(Work::Rebuild);
         }
+        if indexes.payload().wants_filling() {
+            return Some(Work::Fill);
+        }
         let find = |wants: fn(&VectorIndex) -> bool| {
             indexes.iter().find(|(_, index)| wants(index)).map(|(name, _)| name.clone())
         };
@@ -112,6 +116,10 @@ impl Indexer {
     async fn perform(&self, work: &Work, stop: &Shutdown) -> Result<()> {
         match work {
             Work::Rebuild => self.rebuild().await,
+            Work::Fill => {
+                let (state, stop) = (self.state.clone(), stop.clone());
+                rt::compute::io(move || filling::fill(&state, &stop)).await
+            }
             Work::Train(name) => {
                 self.state.set_training(true);
                 let trained = self.train(name, stop).await;
@@ -161,7 +169,7 @@ impl Indexer {
             state.records.index_forgotten(state.applied())?;
             state.keep_no_deltas();
             files.keep_only(None).map_err(Records::failed)?;
-            *state.indexes_mut() = indexes;
+            state.replace_indexes(indexes);
             Ok(())
         })
         .await

@@ -3,16 +3,19 @@
 
 mod command;
 mod files;
+mod filling;
 mod host;
 mod indexer;
 mod machine;
 mod open;
 mod outcome;
+mod payload;
 mod read;
 mod records;
 mod replica;
 mod round;
 mod search;
+mod selection;
 mod settings;
 mod state;
 mod stats;

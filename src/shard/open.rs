@@ -91,7 +91,7 @@ fn refresh(view: &View, id: PointId, names: &BTreeSet<VectorName>, indexes: &mut
     match view.point(id)? {
         Some(bytes) => show(id, &bytes, names, indexes),
         None => {
-            indexes.remove(id);
+            indexes.remove(id, None);
             Ok(())
         }
     }

@@ -1,8 +1,11 @@
 //! Reading points of one replica by id and in id order. Called by `replica`, and by `search` for what a hit shows.
 
-use super::{records::Records, round::document_not_found, state::State};
+use super::{records::Records, round::document_not_found, selection, state::State};
 use crate::{
-    store::keys::point::{self, PointRecord},
+    store::{
+        Value,
+        keys::point::{self, PointRecord},
+    },
     types::{
         DocumentId, Payload, PointId, Result, StoredPoint, VectorName, limits,
         operation::{Cursor, ListAnswer, ListRequest},
@@ -21,13 +24,8 @@ pub fn get(state: &State, id: &DocumentId) -> Result<StoredPoint> {
 
 /// A page of points in id order, of one moment. Ends early at [`limits::LIST_BYTES_MAX`].
 pub fn list(state: &State, request: &ListRequest) -> Result<ListAnswer> {
-    let view = state.records.view();
-    let points = match request.cursor {
-        Some(cursor) => view.points_after(cursor.after),
-        None => view.points(),
-    };
     let (mut page, mut bytes) = (Vec::new(), 0);
-    for entry in points {
+    for entry in points_to_look_at(state, request) {
         let (id, value) = entry?;
         let record = PointRecord::decode(&value).map_err(Records::corrupt)?;
         if let Some(filter) = &request.filter
@@ -45,6 +43,27 @@ pub fn list(state: &State, request: &ListRequest) -> Result<ListAnswer> {
         page.push(stored_point(id, &record, request.with_payload, request.with_vector)?);
     }
     Ok(ListAnswer { points: page, cursor: None })
+}
+
+/// The points behind the cursor, in id order: all, or those that the payload indexes do not rule out.
+fn points_to_look_at(state: &State, request: &ListRequest) -> Box<dyn Iterator<Item = Result<(PointId, Value)>>> {
+    let after = request.cursor.map(|cursor| cursor.after);
+    if let Some(filter) = &request.filter {
+        // Store and indexes of one moment.
+        let standing_still = state.close_gate();
+        let view = state.records.view();
+        let ids = selection::page(&state.indexes(), filter, after, request.limit);
+        drop(standing_still);
+        if let Some(ids) = ids {
+            let point = move |id| Some(view.point(id).transpose()?.map(|record| (id, record)));
+            return Box::new(ids.into_iter().filter_map(point));
+        }
+    }
+    let view = state.records.view();
+    Box::new(match after {
+        Some(after) => view.points_after(after),
+        None => view.points(),
+    })
 }
 
 /// A record as the caller sees it.

@@ -20,7 +20,7 @@ use crate::{
     rt::{self, shutdown::Shutdown},
     store::Store,
     types::{
-        CollectionSpec, DocumentId, Error, ErrorKind, Point, PointPatch, Result, StoredPoint,
+        CollectionSpec, DocumentId, Error, ErrorKind, IndexedFields, Point, PointPatch, Result, StoredPoint,
         operation::{DeleteRequest, ListAnswer, ListRequest, Search, SearchAnswer},
     },
 };
@@ -148,6 +148,12 @@ impl Replica {
     /// Whether a search is over so soon that handing it to another thread would cost more.
     pub fn is_short(&self, request: &Search) -> bool {
         search::is_short(&self.state, request)
+    }
+
+    /// Makes these the indexed fields of payloads; new ones are filled in the background.
+    pub async fn set_indexed_fields(&self, fields: IndexedFields) {
+        let state = self.state.clone();
+        rt::compute::io(move || state.set_indexed_fields(&fields)).await;
     }
 
     /// Number of points.

@@ -7,7 +7,8 @@ use super::{
     command::{Command, PointWrite},
     outcome::{Applied, Outcome},
     records::{Changes, Records, View},
-    state::State,
+    selection,
+    state::{PayloadChange, State},
 };
 use crate::{
     mutants::mutant,
@@ -70,18 +71,35 @@ impl<'s> Round<'s> {
     }
 
     fn show(&self) -> Result<()> {
+        let payloads = self.payload_changes()?;
         let mut indexes = self.state.indexes_mut();
         for (id, record) in &self.overlay {
             match record {
                 Some(bytes) => {
                     let record = PointRecord::decode(bytes).map_err(Records::corrupt)?;
-                    indexes.put(*id, record.version, |name| record.vectors.get(name).map(components));
+                    let vector = |name: &str| record.vectors.get(name).map(components);
+                    indexes.put(*id, record.version, vector, payloads.get(id));
                 }
                 None if mutant!(16) => {}
-                None => indexes.remove(*id),
+                None => indexes.remove(*id, payloads.get(id)),
             }
         }
+        indexes.set_applied(self.applied);
         Ok(())
+    }
+
+    /// What becomes of the payloads, read before searches are kept out. Nothing if no field is indexed: none can be added
+    /// behind the gate.
+    fn payload_changes(&self) -> Result<BTreeMap<PointId, PayloadChange>> {
+        if self.state.indexes().payload().is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let change = |(id, record): (&PointId, &Option<Vec<u8>>)| {
+            let before = self.view.point(*id)?.map(|bytes| payload_of(&bytes)).transpose()?;
+            let after = record.as_deref().map(payload_of).transpose()?;
+            Ok((*id, PayloadChange { before, after }))
+        };
+        self.overlay.iter().map(change).collect()
     }
 
     fn upsert(&mut self, version: u64, writes: &[PointWrite<'_>]) -> Result<Applied> {
@@ -128,18 +146,27 @@ impl<'s> Round<'s> {
         let filter = Filter::from_json(&source).map_err(Records::corrupt)?;
         let mut passing = Vec::new();
         let mut test = |id: PointId, bytes: &[u8]| -> Result<()> {
-            let record = PointRecord::decode(bytes).map_err(Records::corrupt)?;
-            let payload =
-                Payload::from_json(record.payload).ok_or_else(|| Records::corrupt("a payload is no JSON object"))?;
-            if filter.passes(id, payload.as_object()) {
+            if filter.passes(id, payload_of(bytes)?.as_object()) {
                 passing.push(id);
             }
             Ok(())
         };
-        for entry in self.view.points() {
-            let (id, bytes) = entry?;
-            if !self.overlay.contains_key(&id) {
-                test(id, &bytes)?;
+        // The indexes stand where the view does; they know nothing of the overlay yet.
+        match selection::possible(&self.state.indexes(), &filter) {
+            Some(ids) => {
+                for id in ids.into_iter().filter(|id| !self.overlay.contains_key(id)) {
+                    if let Some(bytes) = self.view.point(id)? {
+                        test(id, &bytes)?;
+                    }
+                }
+            }
+            None => {
+                for entry in self.view.points() {
+                    let (id, bytes) = entry?;
+                    if !self.overlay.contains_key(&id) {
+                        test(id, &bytes)?;
+                    }
+                }
             }
         }
         for (id, record) in &self.overlay {
@@ -188,6 +215,11 @@ impl<'s> Round<'s> {
             None => Ok(self.view.point(id)?.map(|bytes| Cow::Owned(bytes.to_vec()))),
         }
     }
+}
+
+fn payload_of(record: &[u8]) -> Result<Payload> {
+    let record = PointRecord::decode(record).map_err(Records::corrupt)?;
+    Payload::from_json(record.payload).ok_or_else(|| Records::corrupt("a payload is no JSON object"))
 }
 
 fn spelled(write: &PointWrite<'_>) -> DocumentId {

@@ -2,24 +2,26 @@
 //!
 //! The index and the store are read at one moment as far as the answer can tell: a candidate whose record has moved on
 //! since means that a write came in between, and the search runs again; after a few tries it runs with the machine kept
-//! out. Called by `replica`, on a compute thread.
+//! out. Searches with a filter are in `filtered`. Called by `replica`, on a compute thread.
+
+mod filtered;
 
 use super::{
-    read::{self, stored_point},
+    read::stored_point,
     records::{Records, View},
     round::components,
     state::{State, prepared},
 };
 use crate::{
     index::{self, Hit, Scratch, SearchOutcome, SearchParams},
-    rt,
+    rt::{self, time::Instant},
     store::{Value, keys::point::PointRecord},
     types::{
-        Error, Filter, Metric, Payload, PointId, Result,
+        Error, Filter, Metric, PointId, Result,
         operation::{Explain, Search, SearchAnswer, SearchHit},
     },
 };
-use std::{borrow::Cow, cell::RefCell, collections::BinaryHeap};
+use std::{borrow::Cow, cell::RefCell};
 
 /// Searches that may run while writes go on, before one runs with them kept out.
 const FREE_TRIES: usize = 3;
@@ -57,8 +59,8 @@ fn params(search: &Search) -> SearchParams {
     }
 }
 
-/// Finds the nearest points. Cost: that of the index (INDEX.md), plus one record read for each hit that is re-scored;
-/// with a filter, one pass over all records.
+/// Finds the nearest points. Cost: that of the index (INDEX.md), plus one record read for each hit that is re-scored; with a
+/// filter that the payload indexes cannot answer, reading the points that may pass.
 ///
 /// # Errors
 /// `unknown_vector`; `Corrupt` if stored records cannot be read.
@@ -66,16 +68,27 @@ pub fn search(state: &State, search: &Search) -> Result<SearchAnswer> {
     let spec = *state.spec.vector(&search.vector_name)?;
     let query = prepared(spec.metric, Cow::Borrowed(search.vector.as_slice()));
     let query = Query { state, search, metric: spec.metric, vector: &query };
-    if let Some(filter) = &search.filter {
-        return query.by_records(Some(filter));
-    }
+    let by_index = || match &search.filter {
+        Some(filter) => query.filtered(filter),
+        None => query.by_index(),
+    };
+    let once = || {
+        if query.can_trust_index() {
+            let answer = by_index();
+            // What an answer was made of is verified as it is read.
+            if query.can_trust_index() {
+                return answer;
+            }
+        }
+        query.by_records().map(Some)
+    };
     for _ in 0..FREE_TRIES {
-        if let Some(answer) = query.by_index()? {
+        if let Some(answer) = once()? {
             return Ok(answer);
         }
     }
     let _standing_still = state.close_gate();
-    query.by_index()?.ok_or_else(|| Error::internal("the index and the store of a shard hold different points"))
+    once()?.ok_or_else(|| Error::internal("the index and the store of a shard hold different points"))
 }
 
 struct Query<'a> {
@@ -106,19 +119,34 @@ impl Query<'_> {
             let explain = explain_index(index, &outcome, self.search.exact);
             (outcome, view, explain)
         };
-        if self.state.indexes().damage().found().is_some() {
-            // The indexer has been told, and makes the index again.
+        self.finish(started, &outcome, &view, explain)
+    }
+
+    /// Whether no damage of the index file has been found; the indexer is told of damage, and makes the index again.
+    fn can_trust_index(&self) -> bool {
+        let sound = self.state.indexes().damage().found().is_none();
+        if !sound {
             self.state.changed.notify_one();
-            return self.by_records(None).map(Some);
         }
+        sound
+    }
+
+    /// Scores the index's hits again and reads what they show. `None` if the records have moved on.
+    fn finish(
+        &self,
+        started: Instant,
+        outcome: &SearchOutcome,
+        view: &View,
+        explain: Explain,
+    ) -> Result<Option<SearchAnswer>> {
         let scanned = rt::time::now();
-        let Some(mut scored) = self.rescore(&outcome, &view)? else { return Ok(None) };
+        let Some(mut scored) = self.rescore(outcome, view)? else { return Ok(None) };
         let records_read = scored.len() as u64;
         scored.sort_by(|a, b| a.distance.total_cmp(&b.distance).then(a.id.cmp(&b.id)));
         scored.truncate(self.search.top_k);
         let hits = self.hits(scored)?;
         let explain = Explain {
-            records_read,
+            records_read: explain.records_read + records_read,
             scan_us: (scanned - started).as_micros() as u64,
             rerank_us: scanned.elapsed().as_micros() as u64,
             ..explain
@@ -155,55 +183,6 @@ impl Query<'_> {
         Ok(Some(index::distance(self.metric, self.vector, &vector)))
     }
 
-    /// Compares with every point, or every point that passes the filter.
-    fn by_records(&self, filter: Option<&Filter>) -> Result<SearchAnswer> {
-        let started = rt::time::now();
-        let view = self.state.records.view();
-        let mut best: BinaryHeap<Scored> = BinaryHeap::with_capacity(self.search.top_k + 1);
-        let (mut read, mut matches) = (0, 0);
-        let mut consider = |id: PointId, record: Value| -> Result<()> {
-            read += 1;
-            let decoded = PointRecord::decode(&record).map_err(Records::corrupt)?;
-            if let Some(filter) = filter
-                && !passes(filter, id, &decoded)?
-            {
-                return Ok(());
-            }
-            let Some(distance) = self.distance(&decoded)? else { return Ok(()) };
-            matches += 1;
-            best.push(Scored { distance, id, record });
-            if best.len() > self.search.top_k {
-                best.pop();
-            }
-            Ok(())
-        };
-        match filter.and_then(Filter::ids) {
-            Some(ids) => {
-                for id in ids {
-                    if let Some(record) = view.point(*id)? {
-                        consider(*id, record)?;
-                    }
-                }
-            }
-            None => {
-                for point in view.points() {
-                    let (id, record) = point?;
-                    consider(id, record)?;
-                }
-            }
-        }
-        let hits = self.hits(best.into_sorted_vec())?;
-        let explain = Explain {
-            plan: if filter.is_some() { "filter_scan" } else { "record_scan" },
-            records_read: read,
-            filter_matches: filter.map(|_| matches),
-            estimated_recall: 1.0,
-            scan_us: started.elapsed().as_micros() as u64,
-            ..Explain::default()
-        };
-        Ok(SearchAnswer { hits, explain: Some(explain) })
-    }
-
     fn hits(&self, scored: Vec<Scored>) -> Result<Vec<SearchHit>> {
         let mut hits = Vec::with_capacity(scored.len());
         for Scored { distance, id, record } in scored {
@@ -217,11 +196,6 @@ impl Query<'_> {
         }
         Ok(hits)
     }
-}
-
-fn passes(filter: &Filter, id: PointId, record: &PointRecord<'_>) -> Result<bool> {
-    let payload: Payload = read::payload(record)?;
-    Ok(filter.passes(id, payload.as_object()))
 }
 
 /// Whether a score does not reach the threshold.

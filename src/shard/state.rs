@@ -6,8 +6,8 @@
 
 use crate::{
     index::{Damage, IndexKind, IndexSpec, Points, VectorIndex},
-    shard::{records::Records, settings::IndexSettings},
-    types::{CollectionSpec, IndexType, Metric, PointId, VectorName, VectorSpec},
+    shard::{payload::PayloadIndexes, records::Records, settings::IndexSettings},
+    types::{CollectionSpec, IndexType, IndexedFields, Metric, Payload, PointId, VectorName, VectorSpec},
 };
 use std::{
     borrow::Cow,
@@ -39,7 +39,9 @@ pub struct State {
 
 impl State {
     /// A state over `records`, with the indexes and counters found there.
-    pub fn new(id: u64, spec: CollectionSpec, records: Records, settings: IndexSettings, found: Found) -> State {
+    pub fn new(id: u64, spec: CollectionSpec, records: Records, settings: IndexSettings, mut found: Found) -> State {
+        found.indexes.set_applied(found.applied);
+        found.indexes.payload.set_fields(&spec.indexed_fields, found.points);
         State {
             id,
             spec,
@@ -54,6 +56,22 @@ impl State {
             unsaved_rows: AtomicU64::new(found.unsaved_rows),
             changed: tokio::sync::Notify::new(),
         }
+    }
+
+    /// Makes these the indexed fields; new ones are filled in the background. Cost: may wait for a round of the machine.
+    pub fn set_indexed_fields(&self, fields: &IndexedFields) {
+        let _standing_still = self.close_gate();
+        self.indexes_mut().payload.set_fields(fields, self.points());
+        self.changed.notify_one();
+    }
+
+    /// Puts indexes made from the records in place of the present ones; their payload indexes are filled in the background. The
+    /// caller holds the gate.
+    pub fn replace_indexes(&self, mut indexes: Indexes) {
+        let mut present = self.indexes_mut();
+        indexes.applied = present.applied;
+        indexes.payload.set_fields(&present.payload.fields(), self.points());
+        *present = indexes;
     }
 
     /// Keeps the machine out, so that store and index stand still together.
@@ -145,13 +163,16 @@ pub struct Found {
     pub unsaved_rows: u64,
 }
 
-/// The points of the shard by ordinal, and one index for every vector of the collection, by name. Every row of an index belongs
-/// to a point, and is of the version the point has.
+/// The points of the shard by ordinal, one index for every vector of the collection, by name, and those of the payload's fields.
+/// Every row of an index belongs to a point, and is of the version the point has.
 pub struct Indexes {
     points: Points,
     vectors: Vec<(VectorName, VectorIndex)>,
     /// Of the index files that parts of all this may be in.
     damage: Damage,
+    payload: PayloadIndexes,
+    /// The log index whose effects it shows.
+    applied: u64,
 }
 
 impl Indexes {
@@ -159,7 +180,13 @@ impl Indexes {
     pub fn new(spec: &CollectionSpec, settings: &IndexSettings) -> Indexes {
         let index = |spec: &VectorSpec| VectorIndex::new(index_spec(spec, settings));
         let vectors = spec.vectors.iter().map(|(name, spec)| (name.clone(), index(spec))).collect();
-        Indexes { points: Points::new(), vectors, damage: Damage::default() }
+        Indexes {
+            points: Points::new(),
+            vectors,
+            damage: Damage::default(),
+            payload: PayloadIndexes::new(),
+            applied: 0,
+        }
     }
 
     /// The index of one vector; `None` if the collection has no such vector.
@@ -183,6 +210,26 @@ impl Indexes {
         &self.damage
     }
 
+    /// The payload indexes.
+    pub fn payload(&self) -> &PayloadIndexes {
+        &self.payload
+    }
+
+    /// The payload indexes, to fill, with the points whose ordinals they hold.
+    pub fn payload_mut(&mut self) -> (&Points, &mut PayloadIndexes) {
+        (&self.points, &mut self.payload)
+    }
+
+    /// The log index whose effects it shows: a view of the records that has the same applied index is of the same moment.
+    pub fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    /// Everything up to this log index is shown.
+    pub fn set_applied(&mut self, applied: u64) {
+        self.applied = applied;
+    }
+
     /// Takes the points that restored indexes hold by ordinal. Comes before any other change.
     pub fn set_points(&mut self, points: Points) {
         self.points = points;
@@ -193,9 +240,18 @@ impl Indexes {
         self.vectors.iter().map(|(name, index)| (name, index))
     }
 
-    /// Makes every index show the vector a point now has, or none.
-    pub fn put<'v>(&mut self, id: PointId, version: u64, vector: impl Fn(&str) -> Option<Cow<'v, [f32]>>) {
+    /// Makes every index show the vector a point now has, or none; and every payload index what `payload` says has changed.
+    pub fn put<'v>(
+        &mut self,
+        id: PointId,
+        version: u64,
+        vector: impl Fn(&str) -> Option<Cow<'v, [f32]>>,
+        payload: Option<&PayloadChange>,
+    ) {
         let ordinal = self.points.put(id, version);
+        if let Some(PayloadChange { before, after: Some(after) }) = payload {
+            self.payload.put(ordinal, before.as_ref().map(Payload::as_object), after.as_object());
+        }
         for (name, index) in &mut self.vectors {
             show(index, ordinal, vector(name.as_str()));
         }
@@ -209,14 +265,23 @@ impl Indexes {
         }
     }
 
-    /// Makes the indexes forget a point.
-    pub fn remove(&mut self, id: PointId) {
+    /// Makes the indexes forget a point, whose payload was as `payload` says.
+    pub fn remove(&mut self, id: PointId, payload: Option<&PayloadChange>) {
         let Some(ordinal) = self.points.ordinal(id) else { return };
+        if let Some(PayloadChange { before: Some(before), .. }) = payload {
+            self.payload.remove(ordinal, before.as_object());
+        }
         for (_, index) in &mut self.vectors {
             index.remove(ordinal);
         }
         self.points.remove(id);
     }
+}
+
+/// What a write made of a point's payload: nothing `before` if there was no such point, nothing `after` if there no longer is.
+pub struct PayloadChange {
+    pub before: Option<Payload>,
+    pub after: Option<Payload>,
 }
 
 fn show(index: &mut VectorIndex, ordinal: u32, vector: Option<Cow<'_, [f32]>>) {

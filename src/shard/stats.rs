@@ -1,6 +1,6 @@
 //! Sizes and states of one replica, for people and metrics. Called by `replica`; shown by `service`.
 
-use super::state::State;
+use super::{payload::FieldState, state::State};
 use crate::{index::IndexState, types::VectorName};
 
 /// See the module.
@@ -13,6 +13,7 @@ pub struct ReplicaStats {
     pub index_memory_bytes: Vec<(VectorName, u64)>,
     /// What all vectors share: ids and versions by ordinal.
     pub points_memory_bytes: u64,
+    pub payload_indexes: Vec<FieldState>,
     pub training: bool,
     pub indexes: Vec<(VectorName, IndexState)>,
 }
@@ -30,6 +31,7 @@ impl ReplicaStats {
                 .map(|(name, index)| (name.clone(), index.memory_bytes() as u64))
                 .collect(),
             points_memory_bytes: indexes.points().memory_bytes() as u64,
+            payload_indexes: indexes.payload().states(),
             training: state.is_training(),
             indexes: indexes.iter().map(|(name, index)| (name.clone(), index.state())).collect(),
         }
@@ -37,6 +39,8 @@ impl ReplicaStats {
 
     /// Bytes of all indexes.
     pub fn memory_bytes(&self) -> u64 {
-        self.points_memory_bytes + self.index_memory_bytes.iter().map(|(_, bytes)| bytes).sum::<u64>()
+        let vectors: u64 = self.index_memory_bytes.iter().map(|(_, bytes)| bytes).sum();
+        let payload: u64 = self.payload_indexes.iter().map(|field| field.memory_bytes).sum();
+        self.points_memory_bytes + vectors + payload
     }
 }

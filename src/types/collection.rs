@@ -1,7 +1,7 @@
 //! What a collection is: its name, its vectors (one unnamed, or several named), metric and index of each, shards.
 //! Called by `service` (creating), `cluster` (storing), `shard` (checking vectors).
 
-use super::{CodeSettings, Compression, Error, Metric, Rerank, Result, Vector, limits};
+use super::{CodeSettings, Compression, Error, Metric, Rerank, Result, Vector, limits, path::Path};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
 
@@ -246,13 +246,55 @@ impl VectorSpec {
     }
 }
 
-/// What a collection is. Fixed when it is created.
+/// How a payload index keeps strings. Numbers, booleans, nulls and whether there is a value at all are in every index.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PayloadIndexKind {
+    /// Whole, to be matched by `value`, `any` and `except`.
+    #[default]
+    Value,
+    /// By their tokens, to be matched by `text`.
+    Text,
+}
+
+impl PayloadIndexKind {
+    /// The name used in the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            PayloadIndexKind::Value => "value",
+            PayloadIndexKind::Text => "text",
+        }
+    }
+
+    /// The inverse of [`PayloadIndexKind::name`].
+    ///
+    /// # Errors
+    /// `bad_payload_index`.
+    pub fn from_name(name: &str) -> Result<PayloadIndexKind> {
+        [PayloadIndexKind::Value, PayloadIndexKind::Text].into_iter().find(|kind| kind.name() == name).ok_or_else(
+            || {
+                Error::invalid("bad_payload_index", "there is no such kind of payload index")
+                    .at("type")
+                    .expected("value or text")
+                    .got(format!("{name:?}"))
+            },
+        )
+    }
+}
+
+/// The indexed fields of a collection's payloads.
+pub type IndexedFields = BTreeMap<Path, PayloadIndexKind>;
+
+/// What a collection is. Vectors and shards are fixed when it is created; payload indexes come and go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CollectionSpec {
     /// The vectors by name: either only the default one, or only named ones.
     pub vectors: BTreeMap<VectorName, VectorSpec>,
     /// Number of shards.
     pub shards: u32,
+    /// The fields filters find without reading every point.
+    #[serde(default)]
+    pub indexed_fields: IndexedFields,
 }
 
 impl CollectionSpec {
@@ -278,12 +320,27 @@ impl CollectionSpec {
                 .expected(format!("1 to {}", limits::SHARDS_PER_COLLECTION_MAX))
                 .got(shards));
         }
-        Ok(CollectionSpec { vectors, shards })
+        Ok(CollectionSpec { vectors, shards, indexed_fields: IndexedFields::new() })
+    }
+
+    /// The same with these indexed fields.
+    ///
+    /// # Errors
+    /// `too_many_indexed_fields`.
+    pub fn with_indexed_fields(self, indexed_fields: IndexedFields) -> Result<CollectionSpec> {
+        if indexed_fields.len() > limits::INDEXED_FIELDS_MAX {
+            return Err(Error::invalid("too_many_indexed_fields", "the table has too many indexed fields")
+                .at("indexed_fields")
+                .expected(format!("at most {}", limits::INDEXED_FIELDS_MAX))
+                .got(indexed_fields.len()));
+        }
+        Ok(CollectionSpec { indexed_fields, ..self })
     }
 
     /// A collection with one unnamed vector and one shard.
     pub fn single(vector: VectorSpec) -> CollectionSpec {
-        CollectionSpec { vectors: BTreeMap::from([(VectorName::default(), vector)]), shards: 1 }
+        let vectors = BTreeMap::from([(VectorName::default(), vector)]);
+        CollectionSpec { vectors, shards: 1, indexed_fields: IndexedFields::new() }
     }
 
     /// The spec of the vector called `name`.

@@ -16,46 +16,62 @@ pub struct Filter {
 
 /// One level of a filter. Empty lists constrain nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Clause {
-    must: Vec<Condition>,
-    should: Vec<Condition>,
-    must_not: Vec<Condition>,
+pub struct Clause {
+    /// All of these hold.
+    pub must: Vec<Condition>,
+    /// At least one of these holds.
+    pub should: Vec<Condition>,
+    /// None of these holds.
+    pub must_not: Vec<Condition>,
 }
 
+/// What a point is asked.
 #[derive(Clone, Debug, PartialEq)]
-enum Condition {
+pub enum Condition {
+    /// One of the values at the path passes the test.
     Field(Path, Test),
+    /// No value at the path is anything but null or an array of nothing.
     IsEmpty(Path),
+    /// The path leads to a null.
     IsNull(Path),
+    /// The opposite of empty.
     Exists(Path),
+    /// The point is one of these.
     HasId(BTreeSet<PointId>),
+    /// A filter within.
     Nested(Clause),
 }
 
 /// A test of one value.
 #[derive(Clone, Debug, PartialEq)]
-enum Test {
+pub enum Test {
+    /// Equal to the scalar.
     Is(Scalar),
+    /// Equal to one of them.
     Any(Vec<Scalar>),
+    /// Not null and equal to none of them.
     Except(Vec<Scalar>),
+    /// A string that has all these tokens.
     Text(Vec<String>),
+    /// A number in the range.
     Range(Range),
 }
 
 /// A value that can be matched exactly.
 #[derive(Clone, Debug, PartialEq)]
-enum Scalar {
+pub enum Scalar {
     Text(String),
     Bool(bool),
     Number(Number),
 }
 
+/// Bounds of a number; at least one is there.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Range {
-    gt: Option<Number>,
-    gte: Option<Number>,
-    lt: Option<Number>,
-    lte: Option<Number>,
+pub struct Range {
+    pub gt: Option<Number>,
+    pub gte: Option<Number>,
+    pub lt: Option<Number>,
+    pub lte: Option<Number>,
 }
 
 impl Filter {
@@ -77,6 +93,11 @@ impl Filter {
     /// Whether the point passes. Cost: linear in the filter and in the arrays its paths lead through.
     pub fn passes(&self, id: PointId, payload: &Map<String, Value>) -> bool {
         self.clause.passes(id, payload)
+    }
+
+    /// Its outermost level, for whoever answers it from an index.
+    pub fn clause(&self) -> &Clause {
+        &self.clause
     }
 
     /// The only ids that can pass, if the filter says so at its top level.
@@ -110,7 +131,7 @@ impl Condition {
 }
 
 /// Empty means: null or an array of nothing. (A path that leads nowhere is empty too; it has no value to test.)
-fn is_empty(value: &Value) -> bool {
+pub fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Array(items) => items.is_empty(),
@@ -142,7 +163,7 @@ impl Test {
 }
 
 /// Lower-cased runs of letters and digits.
-fn tokens_of(text: &str) -> impl Iterator<Item = String> + '_ {
+pub fn tokens_of(text: &str) -> impl Iterator<Item = String> + '_ {
     text.split(|c: char| !c.is_alphanumeric()).filter(|token| !token.is_empty()).map(str::to_lowercase)
 }
 
@@ -159,7 +180,8 @@ impl Scalar {
 }
 
 impl Range {
-    fn contains(&self, number: &Number) -> bool {
+    /// Whether the number is within all bounds.
+    pub fn contains(&self, number: &Number) -> bool {
         let holds = |bound: &Option<Number>, test: fn(Ordering) -> bool| {
             bound.as_ref().is_none_or(|bound| compare(number, bound).is_some_and(test))
         };

@@ -52,6 +52,8 @@ pub const FILTER_DEPTH_MAX: usize = 16;
 pub const FILTER_CONDITIONS_MAX: usize = 1_024;
 /// Most values of one `any`, `except` or `has_id`.
 pub const FILTER_VALUES_MAX: usize = 65_536;
+/// Most indexed payload fields of a collection.
+pub const INDEXED_FIELDS_MAX: usize = 64;
 /// Longest payload path, in bytes.
 pub const PATH_BYTES_MAX: usize = KIB;
 
@@ -86,6 +88,7 @@ pub struct Limits {
     pub filter_depth_max: usize,
     pub filter_conditions_max: usize,
     pub filter_values_max: usize,
+    pub indexed_fields_per_table_max: usize,
     pub path_bytes_max: usize,
 }
 
@@ -113,6 +116,7 @@ impl Limits {
         filter_depth_max: FILTER_DEPTH_MAX,
         filter_conditions_max: FILTER_CONDITIONS_MAX,
         filter_values_max: FILTER_VALUES_MAX,
+        indexed_fields_per_table_max: INDEXED_FIELDS_MAX,
         path_bytes_max: PATH_BYTES_MAX,
     };
 }

@@ -15,7 +15,9 @@ pub mod quantization;
 pub mod session;
 pub mod vector;
 
-pub use collection::{CollectionName, CollectionSpec, IndexType, VectorName, VectorSpec};
+pub use collection::{
+    CollectionName, CollectionSpec, IndexType, IndexedFields, PayloadIndexKind, VectorName, VectorSpec,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use filter::Filter;
 pub use id::PointId;

@@ -122,7 +122,8 @@ pub struct SearchHit {
 /// How an answer was found.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Explain {
-    /// `exact`, `flat`, `ivf` or `filter_scan`.
+    /// `exact`, `flat`, `ivf`; with a filter `filter_gather` (the matches, exactly), `filter_flat`, `filter_ivf` or
+    /// `filter_scan` (every point is read).
     pub plan: &'static str,
     /// The recall aimed at: as asked for, or the default; none where an `nprobe` was given.
     pub recall_target: Option<f32>,
@@ -141,6 +142,10 @@ pub struct Explain {
     pub records_read: u64,
     /// Points the filter let pass, if there was one.
     pub filter_matches: Option<u64>,
+    /// Fields of the filter without an index.
+    pub not_indexed: Vec<String>,
+    /// Fields of the filter whose index is still being filled.
+    pub building: Vec<String>,
     /// Microseconds by stage.
     pub scan_us: u64,
     pub rerank_us: u64,

@@ -1,15 +1,17 @@
 //! A path into a payload: `a.b`, `a[].b` (every element), `a[0].b` (one element), `"a.b".c` (a key with a dot).
-//! Called by filters.
+//! Called by filters and payload indexes.
 
 use super::{Error, Result, limits};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::fmt;
 
-/// A parsed, non-empty payload path.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A parsed, non-empty payload path. Stored as its text.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Path(Vec<Step>);
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Step {
     Key(String),
     Index(usize),
@@ -80,6 +82,20 @@ fn take_key(text: &str) -> std::result::Result<(String, &str), &'static str> {
         return Err("a key is empty");
     }
     Ok((text[..end].to_owned(), &text[end..]))
+}
+
+impl TryFrom<String> for Path {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Path> {
+        Path::parse(&text)
+    }
+}
+
+impl From<Path> for String {
+    fn from(path: Path) -> String {
+        path.to_string()
+    }
 }
 
 impl fmt::Display for Path {

@@ -14,6 +14,7 @@ pub(super) mod json;
 pub(super) mod observe;
 mod openapi;
 mod path;
+mod payload_indexes;
 mod problem;
 
 pub use openapi::Description;
@@ -91,6 +92,7 @@ struct Route {
 fn routes() -> Vec<Route> {
     let route = |method, path, handler| Route { method, path, handler };
     const TABLE: &str = "/api/v1/tables/{table}";
+    const FIELD: &str = "/api/v1/tables/{table}/indexes/{field}";
     const DOCUMENT: &str = "/api/v1/tables/{table}/documents/{document_id}";
     vec![
         route(Method::POST, "/api/v1/tables", post(handlers::create_table)),
@@ -98,6 +100,9 @@ fn routes() -> Vec<Route> {
         route(Method::GET, TABLE, get(handlers::get_table)),
         route(Method::DELETE, TABLE, delete(handlers::delete_table)),
         route(Method::GET, "/api/v1/tables/{table}/stats", get(handlers::table_stats)),
+        route(Method::GET, "/api/v1/tables/{table}/indexes", get(payload_indexes::list_indexes)),
+        route(Method::PUT, FIELD, put(payload_indexes::put_index)),
+        route(Method::DELETE, FIELD, delete(payload_indexes::delete_index)),
         route(Method::POST, "/api/v1/tables/{table}/documents", post(handlers::write_documents)),
         route(Method::GET, DOCUMENT, get(handlers::get_document)),
         route(Method::PUT, DOCUMENT, put(handlers::put_document)),

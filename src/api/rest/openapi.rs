@@ -1,7 +1,7 @@
 //! `/openapi.json` (OpenAPI 3.1, made from the handlers' attributes and the dto types) and `/docs`, the page that reads it.
 //! Both are built once. Called by the router; a test keeps document and router equal.
 
-use super::{App, dto, handlers, health, problem::Problem};
+use super::{App, dto, handlers, health, payload_indexes, problem::Problem};
 use axum::{
     extract::State,
     response::{IntoResponse, Response},
@@ -32,6 +32,9 @@ use utoipa::{
         handlers::get_table,
         handlers::delete_table,
         handlers::table_stats,
+        payload_indexes::list_indexes,
+        payload_indexes::put_index,
+        payload_indexes::delete_index,
         handlers::write_documents,
         handlers::get_document,
         handlers::put_document,
@@ -53,6 +56,7 @@ use utoipa::{
     components(schemas(Problem, dto::WireId, dto::Components)),
     tags(
         (name = "tables", description = "Named sets of documents with vectors of one shape"),
+        (name = "indexes", description = "Fields of the metadata that filters find without reading documents"),
         (name = "documents", description = "Vectors with an id and attributes"),
         (name = "search", description = "Nearest neighbours"),
         (name = "cluster", description = "The cluster and its bounds"),

@@ -4,7 +4,7 @@
 use super::{App, dto, problem::ApiError};
 use crate::{
     api::errors::did_you_mean,
-    types::{CollectionName, DocumentId, Error, operation::ReadOptions},
+    types::{CollectionName, DocumentId, Error, operation::ReadOptions, path::Path as FieldPath},
 };
 use axum::extract::{FromRequestParts, Path, Query};
 use http::request::Parts;
@@ -39,6 +39,19 @@ impl FromRequestParts<App> for Document {
             Some(number) => DocumentId::Num(number),
             None => DocumentId::from_text(text).map_err(|error| error.at("document_id"))?,
         }))
+    }
+}
+
+/// The field of the metadata that the path names.
+#[derive(Debug)]
+pub struct Field(pub FieldPath);
+
+impl FromRequestParts<App> for Field {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Field, ApiError> {
+        let text = parameter(parts, app, "field").await?;
+        Ok(Field(FieldPath::parse(&text).map_err(|error| error.at("field"))?))
     }
 }
 

@@ -359,7 +359,7 @@ mod tests {
 
     #[test]
     fn words_that_name_nothing_are_refused_with_those_that_do() {
-        assert_eq!(kind("hnsw").unwrap_err(), "expected one of ivf_pq, ivf_flat, ivf_binary, ivf_int8, flat");
+        assert_eq!(kind("hnsw").unwrap_err(), "expected one of ivf_pq, ivf_flat, ivf_binary, ivf_scalar, flat");
         assert!(compression("x8").is_err() && rerank("f64").is_err());
     }
 }

@@ -19,7 +19,7 @@ impl Ids {
     /// None beyond the end.
     pub(super) fn get(&self, at: usize) -> Option<PointId> {
         let low = self.low.get(at)?;
-        if !self.uuid.get(at / 64).is_some_and(|word| word >> (at % 64) & 1 == 1) {
+        if self.uuid.get(at / 64).is_none_or(|word| word >> (at % 64) & 1 == 0) {
             return Some(PointId::Num(low));
         }
         Some(PointId::Uuid(Uuid::from_u64_pair(self.high.get(at)?, low)))

@@ -313,6 +313,8 @@ fn what_lists_know_of_their_rows_survives_the_file() {
         let inherits = before.iter().any(|live| live.list.inherited_error > 0.0);
         assert!(inherits != (kind == IndexKind::IvfFlat) && before.iter().any(|live| live.changed_rows > 0));
         assert_eq!(opened.index.state().drift.to_bits(), whole.index.state().drift.to_bits());
+        let params = SearchParams::new(10);
+        assert_eq!(opened.index.plan(&params), whole.index.plan(&params), "as many of the lists are probed as before");
     }
 }
 

@@ -4,6 +4,7 @@ mod answers;
 mod bytes;
 mod changes;
 mod codes;
+mod filtered;
 mod reshape;
 
 use super::kernels::{self, Kernels};

@@ -5,12 +5,14 @@
 
 mod cluster;
 mod document;
+mod field_index;
 mod scalar;
 mod search;
 mod table;
 
 pub use cluster::*;
 pub use document::*;
+pub use field_index::*;
 pub use scalar::*;
 pub use search::*;
 pub use table::*;

@@ -278,7 +278,8 @@ pub struct ShardsBody<'a> {
 /// How an answer was found.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ExplainBody {
-    /// `exact`, `flat`, `ivf` or `filter_scan`.
+    /// `exact`, `flat`, `ivf`; with a filter `filter_gather` (the matches, exactly), `filter_flat`, `filter_ivf` or
+    /// `filter_scan` (every document is read).
     pub plan: &'static str,
     /// The recall aimed at; absent where an `nprobe` was given.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -298,6 +299,12 @@ pub struct ExplainBody {
     /// Documents the filter let pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub filter_matches: Option<u64>,
+    /// Fields of the filter that have no index: with one, such a filter would be fast.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_indexed: Vec<String>,
+    /// Fields of the filter whose index is still being filled.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub building: Vec<String>,
     pub scan_us: u64,
     pub rerank_us: u64,
 }
@@ -317,6 +324,8 @@ impl From<&Explain> for ExplainBody {
             reranked: explain.reranked,
             records_read: explain.records_read,
             filter_matches: explain.filter_matches,
+            not_indexed: explain.not_indexed.clone(),
+            building: explain.building.clone(),
             scan_us: explain.scan_us,
             rerank_us: explain.rerank_us,
         }

@@ -1,9 +1,12 @@
 //! Tables in and out. A table is a collection of `types`; its unnamed vector's settings stand at the top of the body.
 
-use super::{Object, scalar::NamedVisitor};
+use super::{Bounded, FieldIndexAnswer, IndexedFieldBody, Object, indexed_fields, scalar::NamedVisitor};
 use crate::{
     service::{CollectionInfo, CollectionStats, VectorIndexInfo},
-    types::{CollectionName, CollectionSpec, Compression, Error, IndexType, Metric, Rerank, VectorName, VectorSpec},
+    types::{
+        CollectionName, CollectionSpec, Compression, Error, IndexType, Metric, Rerank, VectorName, VectorSpec,
+        limits::INDEXED_FIELDS_MAX,
+    },
 };
 use serde::{Deserialize, Deserializer, Serialize};
 use std::{collections::BTreeMap, marker::PhantomData};
@@ -209,6 +212,9 @@ pub struct CreateTable {
     pub shards: Option<u32>,
     /// Copies of each shard; 1 if absent. A standalone node keeps one and says so in `notices`.
     pub replicas: Option<u32>,
+    /// Fields of the metadata to index for filters; more may be added later.
+    #[schema(value_type = Option<Vec<IndexedFieldBody>>)]
+    pub indexed_fields: Option<Bounded<Object<IndexedFieldBody>, INDEXED_FIELDS_MAX>>,
 }
 
 /// Most copies that may be asked for.
@@ -253,7 +259,9 @@ impl CreateTable {
                     .got("vectors and settings of one vector"));
             }
         };
-        Ok((name, CollectionSpec::new(vectors, self.shards.unwrap_or(1))?))
+        let fields = self.indexed_fields.map_or_else(Vec::new, |Bounded(fields)| fields);
+        let fields = indexed_fields(fields.into_iter().map(|Object(field)| field))?;
+        Ok((name, CollectionSpec::new(vectors, self.shards.unwrap_or(1))?.with_indexed_fields(fields)?))
     }
 }
 
@@ -397,6 +405,8 @@ pub struct TableAnswer {
     /// Milliseconds since 1970-01-01 UTC.
     pub created_ms: u64,
     pub index: IndexAnswer,
+    /// The fields of the metadata that filters find by index.
+    pub indexed_fields: Vec<FieldIndexAnswer>,
     /// What the table does not do as asked.
     pub notices: Vec<String>,
 }
@@ -419,6 +429,7 @@ impl From<&CollectionInfo> for TableAnswer {
             documents_count: info.points,
             created_ms: info.created_ms,
             index: IndexAnswer::new(&info.indexes),
+            indexed_fields: info.payload_indexes.iter().map(FieldIndexAnswer::from).collect(),
             notices: info.notices.clone(),
         }
     }
@@ -459,6 +470,8 @@ pub struct StatsAnswer {
     pub memory_bytes: u64,
     pub disk_bytes: u64,
     pub index: IndexAnswer,
+    /// The fields of the metadata that filters find by index.
+    pub indexed_fields: Vec<FieldIndexAnswer>,
     pub shards: Vec<ShardAnswer>,
 }
 
@@ -478,6 +491,7 @@ impl From<&CollectionStats> for StatsAnswer {
             memory_bytes: stats.memory_bytes,
             disk_bytes: stats.disk_bytes,
             index: IndexAnswer::new(&stats.info.indexes),
+            indexed_fields: stats.info.payload_indexes.iter().map(FieldIndexAnswer::from).collect(),
             shards: shards.collect(),
         }
     }

@@ -1,0 +1,99 @@
+//! Operations on payload indexes: add, list, remove. The catalog holds which fields are indexed; every shard then follows, and
+//! fills new ones in the background.
+
+use super::{PayloadIndexInfo, Service, collections::to_its_end};
+use crate::{
+    cluster::Collection,
+    rt,
+    shard::ReplicaStats,
+    types::{CollectionName, Error, ErrorKind, IndexedFields, PayloadIndexKind, Result, path::Path},
+};
+
+impl Service {
+    /// Indexes a field of a collection's payloads, or changes how. It is answered once the field is in the catalog; until it is
+    /// filled (`state` of the answer) filters read points instead. What is there already stays as it is.
+    ///
+    /// # Errors
+    /// `table_not_found`, `too_many_indexed_fields`.
+    pub async fn put_payload_index(
+        &self,
+        name: &CollectionName,
+        field: Path,
+        kind: PayloadIndexKind,
+    ) -> Result<PayloadIndexInfo> {
+        let (service, name, wanted) = (self.clone(), name.clone(), field.clone());
+        let change = move |mut fields: IndexedFields| {
+            fields.insert(wanted.clone(), kind);
+            Ok(fields)
+        };
+        let changed = rt::spawn("add-payload-index", async move { service.change_fields(&name, change).await });
+        let infos = to_its_end(changed).await?;
+        infos.into_iter().find(|info| info.field == field).ok_or_else(|| not_found(&field))
+    }
+
+    /// Stops indexing a field.
+    ///
+    /// # Errors
+    /// `table_not_found`, `payload_index_not_found`.
+    pub async fn delete_payload_index(&self, name: &CollectionName, field: &Path) -> Result<()> {
+        let (service, name, field) = (self.clone(), name.clone(), field.clone());
+        let change = move |mut fields: IndexedFields| match fields.remove(&field) {
+            Some(_) => Ok(fields),
+            None => Err(not_found(&field)),
+        };
+        let changed = rt::spawn("drop-payload-index", async move { service.change_fields(&name, change).await });
+        to_its_end(changed).await.map(|_| ())
+    }
+
+    /// The payload indexes of a collection, by field.
+    ///
+    /// # Errors
+    /// `table_not_found`.
+    pub async fn payload_indexes(&self, name: &CollectionName) -> Result<Vec<PayloadIndexInfo>> {
+        self.payload_index_infos(&*self.0.catalog.collection(name)?)
+    }
+
+    async fn change_fields(
+        &self,
+        name: &CollectionName,
+        change: impl Fn(IndexedFields) -> Result<IndexedFields>,
+    ) -> Result<Vec<PayloadIndexInfo>> {
+        let _one_at_a_time = self.0.changing.lock().await;
+        let change = |mut spec: crate::types::CollectionSpec| {
+            let fields = change(std::mem::take(&mut spec.indexed_fields))?;
+            spec.with_indexed_fields(fields)
+        };
+        let collection = self.0.catalog.alter(name, change).await?;
+        for (_, replica) in self.replicas(&collection)? {
+            replica.set_indexed_fields(collection.spec.indexed_fields.clone()).await;
+        }
+        self.payload_index_infos(&collection)
+    }
+
+    fn payload_index_infos(&self, collection: &Collection) -> Result<Vec<PayloadIndexInfo>> {
+        Ok(infos(&collection.spec.indexed_fields, &self.shard_stats(collection)?))
+    }
+}
+
+/// The indexes of these fields over all shards.
+pub(super) fn infos(fields: &IndexedFields, stats: &[ReplicaStats]) -> Vec<PayloadIndexInfo> {
+    let info = |(field, kind): (&Path, &PayloadIndexKind)| {
+        let states = || stats.iter().flat_map(|shard| &shard.payload_indexes).filter(|state| state.field == *field);
+        let ready = states().count() == stats.len() && states().all(|state| state.ready);
+        PayloadIndexInfo {
+            field: field.clone(),
+            kind: *kind,
+            state: if ready { "ready" } else { "building" },
+            points: states().map(|state| state.points).sum(),
+            distinct: states().map(|state| state.distinct).sum(),
+            memory_bytes: states().map(|state| state.memory_bytes).sum(),
+        }
+    };
+    fields.iter().map(info).collect()
+}
+
+fn not_found(field: &Path) -> Error {
+    Error::new(ErrorKind::NotFound, "payload_index_not_found", "the table has no index on this field")
+        .at("field")
+        .got(field)
+}
