@@ -20,7 +20,7 @@ const KERNELS: &[(&str, &str, &str)] = &[
     ("rerank", "dot_i8", "128"),
     ("exact", "l2", "128"),
     ("rotation", "hadamard", "64"),
-    ("coarse", "scores", "1x1024x128"),
+    ("coarse", "scores_i8", "1x1024x128"),
     ("assign", "nearest_i8", "96x1024x128"),
     ("table", "code_dots", "50x2"),
     ("encode", "nearest_code", "50x2"),

@@ -8,8 +8,8 @@
 //! After a failed fsync the bytes it covered never become durable, whatever a later fsync says, as on Linux.
 //!
 //! Deterministic: every decision goes through the caller's random numbers in the order of paths and of calls.
-//! State is thread-local: one simulation is one thread, and one process runs one seed. Not modelled: mmap (nothing
-//! here maps files), hard links across directories, directory renames that survive while their content does not.
+//! State is thread-local: one simulation is one thread, and one process runs one seed. Not modelled: mmap (index
+//! files are mapped for reading only, once synced and renamed), hard links across directories, directory renames that survive while their content does not.
 //!
 //! [`calls`] and [`name_calls`] hold the overridden libc functions, [`state`] what is known of files, [`names`] the names, [`power`] the
 //! failure itself, [`real`] the way to the true libc.

@@ -95,13 +95,13 @@ impl Adoption {
         let ordinals = Arc::make_mut(&mut live.list).ordinals.to_mut();
         let last = ordinals.len().min(first + limit);
         let mut gone = Vec::new();
-        for slot in first..last {
-            let row = self.rows.get(ordinals[slot]);
+        for (slot, at) in (first..last).zip(&mut ordinals[first..last]) {
+            let row = self.rows.get(*at);
             let ordinal = row.and_then(|(id, version)| points.ordinal_at(id, version));
             match ordinal.filter(|&ordinal| now.get(ordinal).is_some()) {
                 None => gone.push(slot),
                 Some(ordinal) => {
-                    ordinals[slot] = ordinal;
+                    *at = ordinal;
                     self.locations.set(ordinal, Location::List { list: number as u32, slot: slot as u32 });
                 }
             }

@@ -2,7 +2,7 @@
 //! seed. Exists with the feature `bench` only, and is no part of the interface.
 
 use super::kernels::bytes::{BytePanels, ByteRows, Nearest};
-use super::kernels::{self, Kernels, PAIR_BYTES, Panels, SUBSPACE_CODES, ScanInput, block_bytes};
+use super::kernels::{self, CandidateSlots, Kernels, PAIR_BYTES, SUBSPACE_CODES, ScanInput, block_bytes};
 use super::random::SplitMix64;
 use std::hint::black_box;
 
@@ -87,10 +87,6 @@ fn columns(table: &'static Kernels, d: usize, cases: &mut Vec<Case>) {
     let mut rng = SplitMix64::new(d as u64);
     let (centroids, rows) = (numbers(&mut rng, COLUMNS * d), numbers(&mut rng, ROWS * d));
     let size = |rows: usize| format!("{rows}x{COLUMNS}x{d}");
-    let (panels, query, mut out) = (Panels::new(&centroids, d, table), rows[..d].to_vec(), vec![0f32; COLUMNS]);
-    cases.push(Case::new("scores", size(1), COLUMNS, 4 * d * COLUMNS, move || {
-        (table.scores)(&panels, black_box(&query), &panels.norms, -2.0, &mut out);
-    }));
     let byte_rows = ByteRows::new(&rows, d, table);
     let panels = BytePanels::new(&centroids, d, table);
     let query = ByteRows::new(&centroids[..d], d, table);
@@ -145,7 +141,7 @@ fn scan(table: &'static Kernels, code_bytes: usize, blocks: usize) -> Case {
     // Sums of 2 · pairs look-ups have mean 31.5 each and deviation 18.5: brought to mean 0 and deviation 1.
     let look_ups = 2.0 * pairs as f32;
     let step = 1.0 / (18.5 * look_ups.sqrt());
-    let mut out = vec![0u64; blocks * 32 + 32];
+    let (mut keys, mut positions) = (vec![0u32; blocks * 32 + 32], vec![0u32; blocks * 32 + 32]);
     let items = blocks * 32;
     Case::new("scan", format!("{code_bytes} B"), items, bytes.len(), move || {
         let input = ScanInput {
@@ -158,6 +154,7 @@ fn scan(table: &'static Kernels, code_bytes: usize, blocks: usize) -> Case {
             base: -1.0,
             position: 0,
         };
-        black_box((table.scan)(black_box(&input), 0, LIMIT, &mut out));
+        let slots = CandidateSlots { keys: &mut keys, positions: &mut positions };
+        black_box((table.scan)(black_box(&input), 0, LIMIT, slots));
     })
 }

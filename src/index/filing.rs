@@ -47,6 +47,7 @@ impl FilingJob {
             lists: self.lists.len(),
             quantizer: self.quantizer,
             changed,
+            departed: Vec::new(),
             sound: Vec::new(),
             retired: Vec::new(),
             renewed_lists: 0,
@@ -106,6 +107,6 @@ impl FilingJob {
 
     /// A list to append to.
     fn open(&self, number: usize) -> ChangedList {
-        ChangedList::reopened(number, number, &self.lists[number], &BTreeSet::new(), self.quantizer.dimension)
+        ChangedList::reopened(number, number, &self.lists[number], &BTreeSet::new(), (&self.quantizer, self.kernels))
     }
 }

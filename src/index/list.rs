@@ -51,6 +51,17 @@ pub(crate) struct ByteRow<'a> {
     pub(crate) bytes: &'a [u8],
 }
 
+impl<'a> ByteRow<'a> {
+    /// The row of a record (nothing at all: a row of no numbers).
+    pub(crate) fn of(record: &'a [u8]) -> ByteRow<'a> {
+        let Some((head, bytes)) = record.split_first_chunk::<RECORD_HEAD>() else {
+            return ByteRow { step: 0.0, add: 0.0, bytes: &[] };
+        };
+        let float = |at: usize| f32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+        ByteRow { step: float(0), add: float(4), bytes }
+    }
+}
+
 /// Bytes of a record before its numbers.
 pub(crate) const RECORD_HEAD: usize = 8;
 
@@ -104,10 +115,9 @@ impl PostingList {
         vectors.to_mut().extend_from_slice(vector);
     }
 
-    /// Appends a row of another list of the same form and centroid.
+    /// Appends a row of another list of the same form and centroid; its squared residual is the caller's to add.
     pub(crate) fn push_from(&mut self, other: &PostingList, slot: usize, dimension: usize) {
         self.inherited_error = self.inherited_error.max(other.inherited_error);
-        self.residual_sum += other.residual_mean();
         match &other.rows {
             Rows::Coded(rows) => self.push_coded(other.ordinals[slot], &rows.row(slot, dimension)),
             Rows::Exact(vectors) => {
@@ -115,11 +125,6 @@ impl PostingList {
                 self.push_exact(other.ordinals[slot], vector);
             }
         }
-    }
-
-    /// Mean squared residual of the rows; 0 without any.
-    pub(crate) fn residual_mean(&self) -> f64 {
-        self.residual_sum / self.len().max(1) as f64
     }
 
     /// Gives back the room that appending left over.
@@ -282,20 +287,14 @@ impl CodedRows {
         [0, BLOCK_ROWS].map(|first| factors + 2 * (first + slot % BLOCK_ROWS))
     }
 
-    /// The int8 row of a slot.
-    pub(crate) fn byte_row(&self, slot: usize, dimension: usize) -> ByteRow<'_> {
-        let (head, bytes) = self.record(slot, dimension).split_at(RECORD_HEAD);
-        let float = |at: usize| f32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-        ByteRow { step: float(0), add: float(4), bytes }
-    }
-
+    /// The int8 record of a slot (see [`ByteRow::of`]).
     pub(crate) fn record(&self, slot: usize, dimension: usize) -> &[u8] {
         let len = RECORD_HEAD + dimension;
         &self.records[slot * len..(slot + 1) * len]
     }
 
     fn row(&self, slot: usize, dimension: usize) -> EncodedRow {
-        let byte_row = self.byte_row(slot, dimension);
+        let byte_row = ByteRow::of(self.record(slot, dimension));
         let code = |subspace| {
             let (at, shift) = self.nibble(slot, subspace);
             self.blocks[at] >> shift & 15
@@ -313,6 +312,27 @@ impl CodedRows {
     }
 }
 
+/// Rows that jobs took to other lists: dead where they were, and farther from the centroid than those that die as points change.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Departed {
+    pub(crate) rows: usize,
+    /// Sum of their squared residuals.
+    pub(crate) residual_sum: f64,
+}
+
+impl Departed {
+    pub(crate) fn add(&mut self, residual_square: f32) {
+        self.rows += 1;
+        self.residual_sum += f64::from(residual_square);
+    }
+
+    /// Mean squared residual of the list's other rows; 0 without any. (Rows that die otherwise are taken to be as the rest.)
+    pub(crate) fn others_mean(self, list: &PostingList) -> f64 {
+        let (sum, rows) = (list.residual_sum - self.residual_sum, list.len().saturating_sub(self.rows));
+        sum.max(0.0) / rows.max(1) as f64
+    }
+}
+
 /// A list and which of its rows are live.
 #[derive(Clone, Debug)]
 pub(crate) struct LiveList {
@@ -324,6 +344,8 @@ pub(crate) struct LiveList {
     pub(crate) unparted_rows: usize,
     /// Rows that came and went since its centroid was last compared with its rows.
     pub(crate) changed_rows: usize,
+    /// Of its dead rows.
+    pub(crate) departed: Departed,
 }
 
 impl LiveList {
@@ -337,7 +359,7 @@ impl LiveList {
     /// Every row dead.
     pub(crate) fn none_live(list: Arc<PostingList>) -> LiveList {
         let live = vec![0; list.len().div_ceil(BLOCK_ROWS)];
-        LiveList { list, live, live_rows: 0, unparted_rows: 0, changed_rows: 0 }
+        LiveList { list, live, live_rows: 0, unparted_rows: 0, changed_rows: 0, departed: Departed::default() }
     }
 
     pub(crate) fn is_live(&self, slot: usize) -> bool {
@@ -356,6 +378,11 @@ impl LiveList {
         }
         self.live.resize(list.len().div_ceil(BLOCK_ROWS), 0);
         std::mem::replace(&mut self.list, list)
+    }
+
+    /// Mean squared residual of the live rows.
+    pub(crate) fn residual_mean(&self) -> f64 {
+        self.departed.others_mean(&self.list)
     }
 
     /// Makes a dead row live.

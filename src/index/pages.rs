@@ -2,6 +2,7 @@
 //! A clone shares all pages; a page is copied when it is next changed. Called by `points`, `locations` and `image`.
 
 use super::damage::{Check, Damage};
+use super::kernels::prefetch;
 use super::region::Region;
 use bytemuck::Pod;
 use std::sync::Arc;
@@ -83,6 +84,13 @@ impl<T: Pod> Pages<T> {
         match &self.pages[at / PAGE] {
             Some(page) => Some(page[at % PAGE]),
             None => self.in_base(at),
+        }
+    }
+
+    /// Asks for a number of a page in memory to be in cache soon. One of a file is not asked for: its page may have to be verified.
+    pub(crate) fn prefetch(&self, at: usize) {
+        if let Some(Some(page)) = self.pages.get(at / PAGE) {
+            prefetch(&page[at % PAGE..][..1]);
         }
     }
 

@@ -63,6 +63,11 @@ impl StopRule {
         recent as f32 * self.patience < (wanted * later_half(lists)) as f32
     }
 
+    /// The number of lists after which to ask first.
+    pub(crate) fn first_check(self) -> usize {
+        if self.is_never() { usize::MAX } else { StopRule::next_check(0) }
+    }
+
     /// The number of lists after which to ask next, having asked (or begun) at `lists`. Every quarter more: to ask costs a
     /// cut of the candidates.
     pub(crate) fn next_check(lists: usize) -> usize {

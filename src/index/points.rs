@@ -71,6 +71,14 @@ impl Points {
         if self.is_live(ordinal) { self.ids.get(ordinal as usize) } else { None }
     }
 
+    /// Asks for what [`Points::get`] reads of the ordinal to be in cache soon.
+    pub(crate) fn prefetch(&self, ordinal: u32) {
+        let at = ordinal as usize;
+        self.live.prefetch(at / 64);
+        self.versions.prefetch(at);
+        self.ids.prefetch(at);
+    }
+
     /// Whether the ordinal belongs to a point.
     pub fn is_live(&self, ordinal: u32) -> bool {
         self.live.get(ordinal as usize / 64).is_some_and(|word| word >> (ordinal % 64) & 1 == 1)

@@ -3,9 +3,9 @@
 //! (the unbiased form of RaBitQ, Gao and Long 2024, on a trained codebook), so that one look-up table serves all lists.
 //! Called by `train`, `filing`, `search` and `file`.
 
-use super::kernels::{Kernels, Panels, ROUND_SIGNED, half};
+use super::kernels::{BytePanels, Kernels, ROUND_SIGNED, half};
 use super::lift::Lift;
-use super::list::{EncodedRow, LiveList, PostingList, Rows};
+use super::list::{ByteRow, EncodedRow, LiveList, PostingList, Rows};
 use super::product::{Codebook, LookupTable};
 use super::rotation::Rotation;
 use super::spec::{IndexKind, IndexSpec};
@@ -30,9 +30,11 @@ pub(crate) struct Quantizer {
     pub(crate) rotation: Rotation,
     /// In the space of projected rows, [`Quantizer::space`] numbers each.
     pub(crate) centroids: Vec<f32>,
-    pub(crate) panels: Panels,
-    /// What `order` adds to the query's part of each list's rank (padded with infinity).
-    pub(crate) rank_base: Vec<f32>,
+    /// The centroids in int8, without heights (a query has none), to rank lists: scores start from what `order` makes of each list
+    /// (from infinity in the padding).
+    pub(crate) ranking: BytePanels,
+    /// What `order` adds to each list's distance.
+    rank_shifts: Vec<f32>,
     /// Of the kinds that have 4-bit codes.
     pub(crate) codebook: Option<Codebook>,
     pub(crate) units: FactorUnits,
@@ -102,11 +104,17 @@ impl Quantizer {
     pub(crate) fn new(parts: QuantizerParts, kernels: &Kernels) -> Quantizer {
         let QuantizerParts { kind, rerank, metric, dimension, mean, rotation, .. } = parts;
         let QuantizerParts { centroids, codebook, units, residual_mean, lift, order, .. } = parts;
-        let panels = Panels::new(&centroids, dimension + usize::from(lift.is_some()), kernels);
-        let rank_base = order.bases(metric, &panels, residual_mean.sqrt());
+        let ranking = match lift {
+            None => BytePanels::new(&centroids, dimension, kernels),
+            Some(_) => {
+                let without_height = |centroid: &[f32]| centroid[..dimension].to_vec();
+                let flat: Vec<f32> = centroids.chunks_exact(dimension + 1).flat_map(without_height).collect();
+                BytePanels::new(&flat, dimension, kernels)
+            }
+        };
         let mut mean_rotated = mean.clone();
         rotation.apply(&mut mean_rotated, kernels);
-        Quantizer {
+        let mut quantizer = Quantizer {
             kind,
             rerank,
             metric,
@@ -114,15 +122,17 @@ impl Quantizer {
             mean,
             rotation,
             centroids,
-            panels,
-            rank_base,
+            ranking,
+            rank_shifts: Vec::new(),
             codebook,
             units,
             residual_mean,
             lift,
             order,
             mean_rotated,
-        }
+        };
+        quantizer.set_ranks(kernels);
+        quantizer
     }
 
     /// Takes what encoding all rows found: how far they are from their centroids.
@@ -130,13 +140,22 @@ impl Quantizer {
         let (sum, rows) =
             lists.iter().fold((0.0, 0), |(sum, rows), l| (sum + l.list.residual_sum, rows + l.list.len()));
         self.residual_mean = (sum / rows.max(1) as f64) as f32;
-        self.order.radii = lists.iter().map(|l| (l.list.residual_mean() as f32).sqrt()).collect();
+        self.order.radii = lists.iter().map(|l| (l.residual_mean() as f32).sqrt()).collect();
     }
 
     /// Orders the lists' visits anew.
-    pub(crate) fn visit_by(&mut self, deviations: Option<f32>) {
+    pub(crate) fn visit_by(&mut self, deviations: Option<f32>, kernels: &Kernels) {
         self.order.deviations = deviations;
-        self.rank_base = self.order.bases(self.metric, &self.panels, self.residual_mean.sqrt());
+        self.set_ranks(kernels);
+    }
+
+    fn set_ranks(&mut self, kernels: &Kernels) {
+        self.rank_shifts = self.order.shifts(self.metric, self.space(), self.residual_mean.sqrt());
+        for (list, shift) in self.rank_shifts.iter().enumerate() {
+            let centroid = self.centroid(list);
+            let square = if self.metric == Metric::Dot { 0.0 } else { (kernels.dot)(centroid, centroid) };
+            self.ranking.bases[list] = square + shift;
+        }
     }
 
     /// Whether it can serve an index of this specification.
@@ -147,12 +166,12 @@ impl Quantizer {
     }
 
     pub(crate) fn lists(&self) -> usize {
-        self.panels.columns
+        self.centroids.len() / self.space()
     }
 
     /// Numbers of a projected row: its dimensions, and its height where rows are lifted.
     pub(crate) fn space(&self) -> usize {
-        self.panels.dimension
+        self.dimension + usize::from(self.lift.is_some())
     }
 
     /// A centroid, without its height.
@@ -206,14 +225,15 @@ impl Quantizer {
         if self.metric == Metric::Dot { -1.0 } else { -2.0 }
     }
 
-    /// Ranks the lists for a projected query (which gets its height, 0, and loses it again): `out` (padded) gets the smaller the
-    /// sooner to be visited.
-    pub(crate) fn rank(&self, projected: &mut Vec<f32>, out: &mut Vec<f32>, kernels: &Kernels) {
-        out.resize(self.panels.columns_padded(), 0.0);
-        let factor = self.product_factor() * self.query_scale(projected, kernels);
-        projected.resize(self.space(), 0.0);
-        (kernels.scores)(&self.panels, projected, &self.rank_base, factor, out);
-        projected.truncate(self.dimension);
+    /// The factor of `⟨query, centroid⟩` in a list's rank.
+    pub(crate) fn rank_factor(&self, projected: &[f32], kernels: &Kernels) -> f32 {
+        self.product_factor() * self.query_scale(projected, kernels)
+    }
+
+    /// Where a list comes in the order of visits, of which [`Quantizer::list_base`] and [`Quantizer::query_scale`] are known: the
+    /// smaller, the sooner.
+    pub(crate) fn rank(&self, list: usize, base: f32, query_scale: f32) -> f32 {
+        base * query_scale + self.rank_shifts[list]
     }
 
     /// What brings a query to length 1 where its length changes no order, so that it may meet constants of lists and rows.
@@ -274,9 +294,9 @@ impl Quantizer {
     }
 
     /// Takes the roots of the lists' mean squared residuals.
-    pub(crate) fn learn_radii(&mut self, radii: Vec<f32>) {
+    pub(crate) fn learn_radii(&mut self, radii: Vec<f32>, kernels: &Kernels) {
         self.order.radii = radii;
-        self.visit_by(self.order.deviations);
+        self.visit_by(self.order.deviations, kernels);
     }
 
     /// A centroid with its height.
@@ -301,7 +321,7 @@ impl Quantizer {
             }
             Rows::Coded(coded) => coded,
         };
-        let row = coded.byte_row(slot, d);
+        let row = ByteRow::of(coded.record(slot, d));
         let centroid = self.centroid(list);
         let (flat, height) = out.split_at_mut(d);
         flat.iter_mut().zip(row.bytes).for_each(|(o, &b)| *o = f32::from(b as i8) * row.step);
@@ -312,6 +332,11 @@ impl Quantizer {
         }
         // Vectors of a cosine are of unit length, or zero.
         if self.metric == Metric::Cosine { (row.add - known).round_ties_even() } else { 0.0 }
+    }
+
+    /// Squared residual of a row as [`Quantizer::stored_row`] gives it.
+    pub(crate) fn stored_square(&self, list: usize, row: &[f32], kernels: &Kernels) -> f32 {
+        (kernels.l2)(&row[..self.dimension], self.centroid(list))
     }
 
     /// Encodes a row of the list into `scratch.row` (nothing in IVF-Flat); returns its squared residual. `projected` as
@@ -367,7 +392,7 @@ impl Quantizer {
         match &old.rows {
             Rows::Coded(coded) => {
                 rows.push_coded(ordinal, &scratch.row);
-                let rounding = coded.byte_row(slot, self.dimension).step * HALF_STEP;
+                let rounding = ByteRow::of(coded.record(slot, self.dimension)).step * HALF_STEP;
                 rows.inherited_error = rows.inherited_error.max(old.inherited_error + rounding);
             }
             Rows::Exact(vectors) => {
@@ -438,8 +463,8 @@ impl Quantizer {
     pub(crate) fn memory_bytes(&self) -> usize {
         let words = self.codebook.as_ref().map_or(0, |c| c.words.len());
         let rows = 2 * self.mean.len() + self.rotation.signs.len() + self.order.radii.len();
-        let floats = rows + self.centroids.len() + words;
-        4 * (floats + self.panels.data.len() + self.panels.norms.len() + self.rank_base.len())
+        let floats = rows + self.centroids.len() + words + self.rank_shifts.len();
+        4 * floats + self.ranking.memory_bytes()
     }
 }
 

@@ -158,7 +158,7 @@ impl<'a> Sample<'a> {
 
     /// Appends the κ that each neighbour of `query` among `rows` needs to be reached.
     fn needs(&self, query: usize, rows: &[usize], needed: &mut Vec<f32>) {
-        let mut vector: Vec<f32> = self.row(query).iter().zip(&self.query_shift).map(|(x, shift)| x + shift).collect();
+        let vector: Vec<f32> = self.row(query).iter().zip(&self.query_shift).map(|(x, shift)| x + shift).collect();
         let others = rows.iter().copied().filter(|&i| i != query);
         let mut near: Vec<((f32, f32), usize)> = others.map(|i| (self.distances(&vector, self.row(i)), i)).collect();
         near.sort_unstable_by(|a, b| a.0.0.total_cmp(&b.0.0).then(a.1.cmp(&b.1)));
@@ -166,14 +166,13 @@ impl<'a> Sample<'a> {
         let kth = near.iter().map(|((_, scanned), _)| *scanned).fold(f32::NEG_INFINITY, f32::max);
         let quantizer = self.lists.quantizer;
         let query_scale = quantizer.query_scale(&vector, self.kernels);
-        let square = (self.kernels.dot)(&vector, &vector);
-        let mut scores = Vec::new();
-        quantizer.rank(&mut vector, &mut scores, self.kernels);
         for (_, row) in near {
-            let score = scores[self.homes[row]];
+            let home = self.homes[row];
+            let base = quantizer.list_base(&vector, home, self.kernels);
+            let rank = quantizer.rank(home, base, query_scale);
             let (gap, scale) = match quantizer.metric {
-                Metric::Dot => (score - kth * query_scale, self.residual),
-                _ => (score + square - kth - self.residual * self.residual, scale(kth, self.residual)),
+                Metric::Dot => (rank - kth * query_scale, self.residual),
+                _ => (rank - kth - self.residual * self.residual, scale(kth, self.residual)),
             };
             if scale > 0.0 && gap.is_finite() {
                 needed.push(gap / scale);

@@ -1,7 +1,8 @@
 //! What a background job hands back: the lists it changed and where their rows come from, so that installing it costs the rows
 //! moved, not the rows held. Made by `filing` and `reshape`, installed by `vector_index`.
 
-use super::list::{LiveList, PostingList};
+use super::kernels::Kernels;
+use super::list::{Departed, LiveList, PostingList};
 use super::locations::Location;
 use super::quantizer::Quantizer;
 use std::collections::BTreeSet;
@@ -16,6 +17,8 @@ pub struct Rearranged {
     /// With a centroid for each of them.
     pub(crate) quantizer: Arc<Quantizer>,
     pub(crate) changed: Vec<ChangedList>,
+    /// Lists that lost rows and are not rewritten, with all they lost.
+    pub(crate) departed: Vec<(usize, Departed)>,
     /// Lists that were due to be looked at, and are as they should be.
     pub(crate) sound: Vec<usize>,
     /// Once installed: lists whose numbers are gone.
@@ -75,13 +78,13 @@ impl ChangedList {
     }
 
     /// List `old` to be appended to under the number `list`: a copy, or, if it gets another number or many of its rows are dead,
-    /// its live rows alone without those that `left`. The list is sound.
+    /// its live rows alone without those that `left`. The list is sound, `quantizer` is what it was encoded against.
     pub(crate) fn reopened(
         list: usize,
         old: usize,
         live: &LiveList,
         left: &BTreeSet<(usize, usize)>,
-        dimension: usize,
+        (quantizer, kernels): (&Quantizer, &Kernels),
     ) -> ChangedList {
         let LiveList { changed_rows, unparted_rows, .. } = *live;
         if list == old && !live.wants_compaction() {
@@ -90,8 +93,11 @@ impl ChangedList {
         }
         let mut rows = live.list.empty_like();
         let mut origins = Vec::with_capacity(live.live_rows);
+        let mut row = vec![0.0; quantizer.space()];
         for slot in live.live_slots().filter(|&slot| !left.contains(&(old, slot))) {
-            rows.push_from(&live.list, slot, dimension);
+            quantizer.stored_row(old, &live.list, slot, &mut row, kernels);
+            rows.residual_sum += f64::from(quantizer.stored_square(old, &row, kernels));
+            rows.push_from(&live.list, slot, quantizer.dimension);
             origins.push(Location::List { list: old as u32, slot: slot as u32 });
         }
         ChangedList { list, rows: Arc::new(rows), kept: 0, origins, changed_rows, unparted_rows }

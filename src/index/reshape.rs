@@ -8,7 +8,7 @@
 
 use super::kernels::{ByteRows, Kernels};
 use super::kmeans::{Clustering, ListBounds};
-use super::list::LiveList;
+use super::list::{Departed, LiveList};
 use super::locations::Location;
 use super::quantizer::{EncodeScratch, Quantizer};
 use super::random::SplitMix64;
@@ -91,13 +91,16 @@ impl ReshapeJob {
         let plan = self.plan();
         let mut quantizer = self.quantizer.with_centroids(self.centroids(&plan), self.kernels);
         let arrivals = Moves { job: &self, plan: &plan, quantizer: &quantizer }.arrivals();
-        let changed = self.build(&plan, &quantizer, &arrivals);
-        quantizer.learn_radii(self.radii(&plan, &changed));
+        let left: BTreeSet<Origin> = arrivals.values().flatten().copied().collect();
+        let departed = self.departed(&plan, &left);
+        let changed = self.build(&plan, &quantizer, &arrivals, &left);
+        quantizer.learn_radii(self.radii(&plan, &changed, &departed), self.kernels);
         Some(Rearranged {
             epoch: self.epoch,
             lists: plan.seats.len(),
             quantizer: Arc::new(quantizer),
             changed,
+            departed: departed.into_iter().collect(),
             sound: plan.sound,
             retired: Vec::new(),
             renewed_lists: plan.parts.unparted_rows.len(),
@@ -148,7 +151,7 @@ impl ReshapeJob {
         let is_worn = worn.remove(&number);
         let mut lists = vec![number];
         let centroid = self.quantizer.lifted_centroid(number);
-        let nearest = nearest_columns(&self.quantizer, centroid, JOINING_WORN_NEIGHBOURS, self.kernels);
+        let nearest = nearest_lists(&self.quantizer, centroid, JOINING_WORN_NEIGHBOURS, self.kernels);
         for (rank, near) in nearest.into_iter().enumerate() {
             let joins = near != number && (worn.contains(&near) || is_worn && rank <= JOINING_NEIGHBOURS);
             if joins && !plan.is_taken(near) && rows + self.lists[near].live_rows <= MOVED_ROWS_MAX {
@@ -219,18 +222,42 @@ impl ReshapeJob {
         plan.seats.iter().flat_map(centroid).copied().collect()
     }
 
+    /// What lists lost that keep their number, with what they had lost before.
+    fn departed(&self, plan: &Plan, left: &BTreeSet<Origin>) -> BTreeMap<usize, Departed> {
+        let mut departed = BTreeMap::new();
+        let mut row = vec![0.0; self.quantizer.space()];
+        for &(number, slot) in left.iter().filter(|&&(number, _)| plan.keeps(number)) {
+            let live = &self.lists[number];
+            self.quantizer.stored_row(number, &live.list, slot, &mut row, self.kernels);
+            let square = self.quantizer.stored_square(number, &row, self.kernels);
+            departed.entry(number).or_insert(live.departed).add(square);
+        }
+        departed
+    }
+
     /// The roots of the lists' mean squared residuals.
-    fn radii(&self, plan: &Plan, changed: &[ChangedList]) -> Vec<f32> {
-        let kept =
-            |seat: &Seat| if let Seat::Kept(number) = *seat { self.lists[number].list.residual_mean() } else { 0.0 };
+    fn radii(&self, plan: &Plan, changed: &[ChangedList], departed: &BTreeMap<usize, Departed>) -> Vec<f32> {
+        let lost = |number: usize| departed.get(&number).copied().unwrap_or(self.lists[number].departed);
+        let kept = |seat: &Seat| match *seat {
+            Seat::Kept(number) => lost(number).others_mean(&self.lists[number].list),
+            Seat::Part(_) => 0.0,
+        };
         let mut means: Vec<f64> = plan.seats.iter().map(kept).collect();
-        changed.iter().for_each(|list| means[list.list] = list.rows.residual_mean());
+        for ChangedList { list, rows, kept, .. } in changed {
+            let lost = if *kept == 0 { Departed::default() } else { lost(*list) };
+            means[*list] = lost.others_mean(rows);
+        }
         means.into_iter().map(|mean| (mean as f32).sqrt()).collect()
     }
 
     /// The lists that change: with new rows, or under a new number.
-    fn build(&self, plan: &Plan, quantizer: &Quantizer, arrivals: &BTreeMap<usize, Vec<Origin>>) -> Vec<ChangedList> {
-        let left: BTreeSet<Origin> = arrivals.values().flatten().copied().collect();
+    fn build(
+        &self,
+        plan: &Plan,
+        quantizer: &Quantizer,
+        arrivals: &BTreeMap<usize, Vec<Origin>>,
+        left: &BTreeSet<Origin>,
+    ) -> Vec<ChangedList> {
         let none = Vec::new();
         let mut scratch = Reencode { row: vec![0.0; self.quantizer.space()], encode: EncodeScratch::default() };
         let mut changed = Vec::new();
@@ -242,7 +269,7 @@ impl ReshapeJob {
             let mut list = match seat {
                 Seat::Part(_) => ChangedList::rewritten(number, quantizer.empty_list()),
                 Seat::Kept(old) => {
-                    ChangedList::reopened(number, old, &self.lists[old], &left, self.quantizer.dimension)
+                    ChangedList::reopened(number, old, &self.lists[old], left, (&self.quantizer, self.kernels))
                 }
             };
             for &origin in arriving {
@@ -318,6 +345,11 @@ impl Plan {
         self.dissolved.contains(&number) || self.regions.iter().any(|region| region.lists.contains(&number))
     }
 
+    /// Whether a list of now keeps its number and centroid.
+    fn keeps(&self, number: usize) -> bool {
+        self.seats.get(number) == Some(&Seat::Kept(number))
+    }
+
     /// Gives the rows of lists new centroids.
     fn renew(&mut self, lists: Vec<usize>, job: &ReshapeJob) {
         let rows: Vec<f32> = lists.iter().flat_map(|&number| job.gather(number)).collect();
@@ -355,11 +387,10 @@ impl Plan {
 }
 
 /// The lists whose centroids are nearest to a point, nearest first.
-fn nearest_columns(quantizer: &Quantizer, point: &[f32], count: usize, kernels: &Kernels) -> Vec<usize> {
-    let panels = &quantizer.panels;
-    let mut scores = vec![0f32; panels.columns_padded()];
-    (kernels.scores)(panels, point, &panels.norms, -2.0, &mut scores);
-    let mut order: Vec<usize> = (0..panels.columns).collect();
+fn nearest_lists(quantizer: &Quantizer, point: &[f32], count: usize, kernels: &Kernels) -> Vec<usize> {
+    let lists = 0..quantizer.lists();
+    let scores: Vec<f32> = lists.clone().map(|list| (kernels.l2)(point, quantizer.lifted_centroid(list))).collect();
+    let mut order: Vec<usize> = lists.collect();
     let nearer = |a: &usize, b: &usize| scores[*a].total_cmp(&scores[*b]).then(a.cmp(b));
     if count < order.len() {
         order.select_nth_unstable_by(count, nearer);
@@ -413,7 +444,7 @@ impl Moves<'_> {
     ) {
         let centroid = self.job.quantizer.lifted_centroid(number);
         let mut near: BTreeSet<usize> =
-            nearest_columns(self.quantizer, centroid, NEIGHBOURS, self.job.kernels).into_iter().collect();
+            nearest_lists(self.quantizer, centroid, NEIGHBOURS, self.job.kernels).into_iter().collect();
         for &seat in &near {
             visitors.entry(seat).or_default().extend(parts);
         }

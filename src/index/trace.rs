@@ -1,7 +1,7 @@
 //! What a search for one held-out row finds under every plan at once: the lists are visited once, to the last, and where a search
 //! may stop it is noted what it would have by then, for each number of candidates. Made and read by `calibrate`.
 
-use super::kernels::candidate_estimate;
+use super::kernels::key_estimate;
 use super::plan::{CALIBRATED_K, StopRule, later_half};
 use super::search::{Lists, Scratch};
 use super::truth::{GroundTruth, TruthQuery};
@@ -61,7 +61,7 @@ struct Target {
     position: u32,
     /// Of how many of the calibrated k it is a neighbour: the nearer ones of all.
     counts: [bool; CALIBRATED_K.len()],
-    /// Its estimate, packed, once its list has been visited.
+    /// The key of its estimate, then its position, once its list has been visited.
     candidate: Option<u64>,
 }
 
@@ -85,6 +85,7 @@ impl Trace {
             fresh: Vec::new(),
             room: steps.last().copied().unwrap_or(0),
             exact: lists.quantizer.codebook.is_none(),
+            list: (Vec::new(), Vec::new()),
         };
         let mut snapshots = Vec::new();
         let (mut codes, mut next_check) = (0, 1);
@@ -141,12 +142,14 @@ struct Run {
     targets: Vec<Target>,
     /// The query's own row: not among its neighbours, and no candidate of other queries.
     itself: Option<u32>,
-    /// The `room` best candidates of all lists up to the last snapshot, ascending.
+    /// The `room` best candidates of all lists up to the last snapshot, ascending: keys, then positions.
     best: Vec<u64>,
     /// Candidates since, as good as the worst of those.
     fresh: Vec<u64>,
     room: usize,
     exact: bool,
+    /// Of the list last visited: the candidates' keys and positions.
+    list: (Vec<u32>, Vec<u32>),
 }
 
 impl Run {
@@ -155,9 +158,13 @@ impl Run {
             return;
         }
         let full = self.best.len() == self.room;
-        let threshold = self.best.last().filter(|_| full).map_or(f32::INFINITY, |&last| candidate_estimate(last));
+        let threshold =
+            self.best.last().filter(|_| full).map_or(f32::INFINITY, |&last| key_estimate((last >> 32) as u32));
         let start = self.fresh.len();
-        lists.collect_list(at, threshold, scratch, &mut self.fresh);
+        let (keys, positions) = &mut self.list;
+        lists.collect_list(at, threshold, scratch, (keys, positions));
+        let packed = keys.iter().zip(positions).map(|(&key, &mut at)| u64::from(key) << 32 | u64::from(at));
+        self.fresh.extend(packed);
         // In order of positions.
         let found = &self.fresh[start..];
         let place = |position| found.binary_search_by_key(&position, |&candidate| candidate as u32);

@@ -59,6 +59,9 @@ impl Trained {
     pub(crate) fn adopt(&mut self, rearranged: &mut Rearranged) -> BTreeSet<u32> {
         let mut dissolved: BTreeSet<u32> = (rearranged.lists..self.lists.len()).map(|list| list as u32).collect();
         self.quantizer = Arc::clone(&rearranged.quantizer);
+        for &(list, departed) in &rearranged.departed {
+            self.lists[list].departed = departed;
+        }
         for changed in &mut rearranged.changed {
             let rows = Arc::clone(&changed.rows);
             match self.lists.get_mut(changed.list) {
@@ -139,7 +142,7 @@ impl Trained {
     /// Mean squared residual of the lists' rows, relative to training. (Rows of one list are taken to die evenly.)
     pub(crate) fn drift(&self) -> f32 {
         let rows: usize = self.lists.iter().map(|list| list.live_rows).sum();
-        let sum: f64 = self.lists.iter().map(|list| list.list.residual_mean() * list.live_rows as f64).sum();
+        let sum: f64 = self.lists.iter().map(|list| list.residual_mean() * list.live_rows as f64).sum();
         let drift = (sum / rows as f64) as f32 / self.quantizer.residual_mean;
         if drift.is_finite() { drift } else { 1.0 }
     }

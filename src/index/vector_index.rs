@@ -311,19 +311,61 @@ impl VectorIndex {
         scratch: &mut Scratch,
     ) -> SearchOutcome {
         assert_eq!(query.len(), self.spec.dimension, "invariant: queries are validated before they are searched");
-        let mut hits = Vec::new();
+        let mut hits = Vec::with_capacity(Plan::hits_returned(params.k).min(self.len()));
         let (mut plan, mut stats) = (SearchPlan::EXACT, SearchStats::default());
         if let Some(trained) = self.trained.as_ref().filter(|_| params.k > 0) {
             (plan, stats) = self.search_lists(trained, points, query, params, scratch, &mut hits);
         }
-        self.count_file_reads(stats.reranked);
+        self.finish(points, query, params, scratch.kernels, SearchOutcome { hits, settled: false, plan, stats })
+    }
+
+    /// The answers of [`VectorIndex::search`] for each query, to the bit. Lists that several queries visit are read once, so that
+    /// many queries cost less than as many searches.
+    ///
+    /// # Panics
+    /// If a query's dimension is not the spec's: the caller validates.
+    pub fn search_batch(
+        &self,
+        points: &Points,
+        queries: &[&[f32]],
+        params: &SearchParams,
+        scratch: &mut Scratch,
+    ) -> Vec<SearchOutcome> {
+        let one_by_one = |scratch: &mut Scratch| {
+            queries.iter().map(|query| self.search(points, query, params, scratch)).collect::<Vec<_>>()
+        };
+        let coded = self.trained.as_ref().filter(|trained| trained.quantizer.codebook.is_some());
+        let Some(trained) = coded.filter(|_| params.k > 0 && queries.len() > 1) else { return one_by_one(scratch) };
+        let (Some(plan), chosen) = self.plan_lists(trained, params) else { return one_by_one(scratch) };
+        for query in queries {
+            assert_eq!(query.len(), self.spec.dimension, "invariant: queries are validated before they are searched");
+        }
+        let room = Plan::hits_returned(params.k).min(self.len());
+        let mut found: Vec<_> = queries.iter().map(|_| (Vec::with_capacity(room), SearchStats::default())).collect();
+        trained.view(points).search_many(queries, plan, scratch, &mut found);
+        let outcomes =
+            found.into_iter().map(|(hits, stats)| SearchOutcome { hits, settled: false, plan: chosen, stats });
+        let answers = queries.iter().zip(outcomes);
+        answers.map(|(query, outcome)| self.finish(points, query, params, scratch.kernels, outcome)).collect()
+    }
+
+    /// Adds the tail's hits to those of the lists, in order.
+    fn finish(
+        &self,
+        points: &Points,
+        query: &[f32],
+        params: &SearchParams,
+        kernels: &Kernels,
+        mut outcome: SearchOutcome,
+    ) -> SearchOutcome {
+        self.count_file_reads(outcome.stats.reranked);
         let mut top = TopHits::new(params.k);
-        self.tail.search(points, self.spec.metric, query, &mut top, scratch.kernels);
-        stats.tail_scanned = self.tail.live_rows();
-        hits.extend(top.into_hits());
-        hits.sort_unstable_by(Hit::order);
-        let settled = self.spec.rerank == Rerank::Int8 && !plan.exact;
-        SearchOutcome { hits, settled, plan, stats }
+        self.tail.search(points, self.spec.metric, query, &mut top, kernels);
+        outcome.stats.tail_scanned = self.tail.live_rows();
+        outcome.hits.extend(top.into_hits());
+        outcome.hits.sort_unstable_by(Hit::order);
+        outcome.settled = self.spec.rerank == Rerank::Int8 && !outcome.plan.exact;
+        outcome
     }
 
     /// Gives the file's pages back after so many rows read from it.
@@ -346,13 +388,16 @@ impl VectorIndex {
         hits: &mut Vec<Hit>,
     ) -> (SearchPlan, SearchStats) {
         let lists = trained.view(points);
-        match trained.plan(&self.spec, params) {
+        match self.plan_lists(trained, params) {
             (None, chosen) => (chosen, lists.search_exact(query, params.k, scratch, hits)),
-            (Some(plan), chosen) => {
-                let plan = Plan { candidates: plan.candidates.min(self.len().max(1)), ..plan };
-                (chosen, lists.search(query, plan, scratch, hits))
-            }
+            (Some(plan), chosen) => (chosen, lists.search(query, plan, scratch, hits)),
         }
+    }
+
+    /// How to answer from the lists: `None` means exactly.
+    fn plan_lists(&self, trained: &Trained, params: &SearchParams) -> (Option<Plan>, SearchPlan) {
+        let (plan, chosen) = trained.plan(&self.spec, params);
+        (plan.map(|plan| Plan { candidates: plan.candidates.min(self.len().max(1)), ..plan }), chosen)
     }
 
     /// Whether building posting lists would pay: too many rows for a flat index, twice the rows of the last training, or

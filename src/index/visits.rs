@@ -5,7 +5,7 @@
 //! deviations better than the mean has; how many is found by trial on the held-out rows (`train`). Costs a search nothing: it is a
 //! constant of each list. Called by `quantizer`, `train` and `file`.
 
-use super::kernels::{Kernels, Panels};
+use super::kernels::Kernels;
 use super::list::LiveList;
 use super::points::Points;
 use super::quantizer::Quantizer;
@@ -37,21 +37,17 @@ impl VisitOrder {
         }
     }
 
-    /// What is added to the query's part of each list's rank; the padding stays last. `row_radius`: the root of all rows' mean
-    /// squared residual, which stands for the distance of a query from the centroids near it.
-    pub(crate) fn bases(&self, metric: Metric, panels: &Panels, row_radius: f32) -> Vec<f32> {
-        let mut bases = panels.norms.clone();
-        let root = (panels.dimension as f32).sqrt();
-        for (base, &radius) in bases.iter_mut().zip(&self.radii) {
-            let centroid = if metric == Metric::Dot { 0.0 } else { *base };
-            let reach = self.deviations.map_or(0.0, |deviations| deviations * radius / root);
-            *base = match (self.deviations, metric) {
-                (None, _) => centroid,
-                (Some(_), Metric::Dot) => -reach,
-                (Some(_), _) => centroid + radius * radius - 2.0 * row_radius * reach,
-            };
-        }
-        bases
+    /// What is added to each list's distance from the query (which has length 1 where lists are ranked by inner product) in a
+    /// `space` of so many dimensions. `row_radius`: the root of all rows' mean squared residual, which stands for the distance of a
+    /// query from the centroids near it.
+    pub(crate) fn shifts(&self, metric: Metric, space: usize, row_radius: f32) -> Vec<f32> {
+        let root = (space as f32).sqrt();
+        let shift = |&radius: &f32| match (self.deviations, metric) {
+            (None, _) => 0.0,
+            (Some(deviations), Metric::Dot) => -(deviations * radius / root),
+            (Some(deviations), _) => radius * radius - 2.0 * row_radius * (deviations * radius / root),
+        };
+        self.radii.iter().map(shift).collect()
     }
 }
 
@@ -73,7 +69,7 @@ pub(crate) fn choose(
     let homes = homes(Lists { points, quantizer, lists }, truth);
     let mut best = (None, usize::MAX);
     for &deviations in VisitOrder::choices(quantizer.metric) {
-        quantizer.visit_by(deviations);
+        quantizer.visit_by(deviations, kernels);
         let (mut rows_at, mut found_at) = (vec![0usize; lists.len()], vec![0usize; lists.len()]);
         for query in &truth.queries {
             let order = Lists { points, quantizer, lists }.visit_order(&query.vector, &mut scratch);
@@ -92,7 +88,7 @@ pub(crate) fn choose(
             best = (deviations, cost);
         }
     }
-    quantizer.visit_by(best.0);
+    quantizer.visit_by(best.0, kernels);
 }
 
 /// Rows in the ranks before enough is found.
@@ -111,18 +107,14 @@ fn rows_until(rows_at: &[usize], found_at: &[usize], wanted: f64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::kernels;
 
     #[test]
     fn a_wide_list_goes_before_a_narrow_one_at_the_same_distance() {
-        let panels = Panels::new(&[3.0, 4.0, 3.0, 4.0], 2, kernels::active());
         let order = |deviations| VisitOrder { deviations, radii: vec![0.5, 1.0] };
-        assert_eq!(order(None).bases(Metric::Euclidean, &panels, 1.0)[..2], [25.0, 25.0]);
-        assert_eq!(order(None).bases(Metric::Dot, &panels, 1.0)[..2], [0.0, 0.0]);
         for metric in Metric::ALL {
-            let bases = order(Some(3.0)).bases(metric, &panels, 1.0);
-            assert!(bases[1] < bases[0], "{metric:?}");
-            assert!(bases[2..].iter().all(|base| *base == f32::INFINITY));
+            assert_eq!(order(None).shifts(metric, 2, 1.0), [0.0, 0.0]);
+            let shifts = order(Some(3.0)).shifts(metric, 2, 1.0);
+            assert!(shifts[1] < shifts[0], "{metric:?}");
         }
     }
 }

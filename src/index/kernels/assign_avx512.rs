@@ -53,7 +53,7 @@ fn nearest_tile<const P: usize>(
     tile: &[u32],
     nearest: &mut [Nearest],
 ) {
-    let sums = tile_dots::<P>(panels, first, rows, tile);
+    let sums = tile_dots::<ROWS, P>(panels, first, rows, tile);
     let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     let [steps, bases] = columns::<P>(panels, first);
     for (&i, sums) in tile.iter().zip(&sums) {
@@ -80,14 +80,21 @@ fn nearest_tile<const P: usize>(
 fn scores_wide(panels: &BytePanels, rows: ByteSlice<'_>, factor: f32, out: &mut [f32]) {
     panels.check(rows);
     assert_eq!(out.len(), rows.len() * panels.columns_padded(), "a score for each row and column");
-    let all: Vec<u32> = (0..rows.len() as u32).collect();
+    // A single query would pay for a whole tile of rows.
+    let step = if rows.len() < ROWS { 1 } else { ROWS };
     for first in (0..panels.panels()).step_by(PANELS) {
-        for tile in all.chunks(ROWS) {
-            match panels.panels() - first {
-                1 => scores_tile::<1>(panels, first, rows, tile, factor, out),
-                2 => scores_tile::<2>(panels, first, rows, tile, factor, out),
-                3 => scores_tile::<3>(panels, first, rows, tile, factor, out),
-                _ => scores_tile::<PANELS>(panels, first, rows, tile, factor, out),
+        for row in (0..rows.len()).step_by(step) {
+            let tile: [u32; ROWS] = std::array::from_fn(|r| (row + r) as u32);
+            let tile = &tile[..step.min(rows.len() - row)];
+            match (step, panels.panels() - first) {
+                (1, 1) => scores_tile::<1, 1>(panels, first, rows, tile, factor, out),
+                (1, 2) => scores_tile::<1, 2>(panels, first, rows, tile, factor, out),
+                (1, 3) => scores_tile::<1, 3>(panels, first, rows, tile, factor, out),
+                (1, _) => scores_tile::<1, PANELS>(panels, first, rows, tile, factor, out),
+                (_, 1) => scores_tile::<ROWS, 1>(panels, first, rows, tile, factor, out),
+                (_, 2) => scores_tile::<ROWS, 2>(panels, first, rows, tile, factor, out),
+                (_, 3) => scores_tile::<ROWS, 3>(panels, first, rows, tile, factor, out),
+                _ => scores_tile::<ROWS, PANELS>(panels, first, rows, tile, factor, out),
             }
         }
     }
@@ -95,7 +102,7 @@ fn scores_wide(panels: &BytePanels, rows: ByteSlice<'_>, factor: f32, out: &mut 
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
-fn scores_tile<const P: usize>(
+fn scores_tile<const R: usize, const P: usize>(
     panels: &BytePanels,
     first: usize,
     rows: ByteSlice<'_>,
@@ -103,7 +110,7 @@ fn scores_tile<const P: usize>(
     factor: f32,
     out: &mut [f32],
 ) {
-    let sums = tile_dots::<P>(panels, first, rows, tile);
+    let sums = tile_dots::<R, P>(panels, first, rows, tile);
     let [steps, bases] = columns::<P>(panels, first);
     for (&i, sums) in tile.iter().zip(&sums) {
         let factor = _mm512_set1_ps(factor * rows.step(i as usize));
@@ -133,18 +140,18 @@ fn columns<const P: usize>(panels: &BytePanels, first: usize) -> [[__m512; P]; 2
     })
 }
 
-/// The exact products of up to 6 rows (what is missing repeats the last) with the columns of P panels.
+/// The exact products of up to R rows (what is missing repeats the last) with the columns of P panels.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
-fn tile_dots<const P: usize>(
+fn tile_dots<const R: usize, const P: usize>(
     panels: &BytePanels,
     first: usize,
     rows: ByteSlice<'_>,
     tile: &[u32],
-) -> [[__m512i; P]; ROWS] {
+) -> [[__m512i; P]; R] {
     let quads = panels.quads();
     let lines: &[Line] = &panels.lines[first * quads..(first + P) * quads];
-    let names: [usize; ROWS] = std::array::from_fn(|r| tile[r.min(tile.len() - 1)] as usize);
+    let names: [usize; R] = std::array::from_fn(|r| tile[r.min(tile.len() - 1)] as usize);
     let starts = names.map(|i| rows.row(i).as_ptr());
     let mut sums = names.map(|i| [_mm512_set1_epi32(rows.bias(i)); P]);
     for q in 0..quads {

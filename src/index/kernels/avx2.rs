@@ -20,14 +20,16 @@ pub(super) static KERNELS: Kernels = Kernels {
     l1,
     l1_i8,
     dot_i8,
+    dots_i8,
     hadamard,
     nearest_code,
     code_dots,
-    scores,
     to_bytes,
     nearest_i8: assign_avx2::nearest_i8,
     scores_i8: assign_avx2::scores_i8,
     scan,
+    count_at_most,
+    keep_at_most: body::keep_at_most,
 };
 
 /// Defines `$name` as a call of `$wide`, which is compiled with AVX2.
@@ -50,9 +52,10 @@ with_avx2!(l1, l1_wide, (a: &[f32], b: &[f32]) -> f32);
 with_avx2!(l1_i8, body::l1_i8, (query: &[f32], centroid: &[f32], row: &[u8], scale: f32) -> f32);
 with_avx2!(to_bytes, body::to_bytes, (values: &[f32], bytes: &mut [u8]) -> f32);
 with_avx2!(nearest_code, body::nearest_code, (book: &[f32], x: &[f32]) -> u8);
+with_avx2!(count_at_most, body::count_at_most, (keys: &[u32], limit: u32) -> usize);
 with_avx2!(code_dots, body::code_dots, (book: &[f32], x: &[f32], out: &mut [f32; SUBSPACE_CODES]));
 with_avx2!(dot_i8, dot_i8_wide, (query: &[i16], row: &[u8]) -> i32);
-with_avx2!(scores, scores_wide, (panels: &Panels, query: &[f32], base: &[f32], factor: f32, out: &mut [f32]));
+with_avx2!(dots_i8, dots_i8_wide, (query: &[i16], rows: &[&[u8]], out: &mut [i32]));
 
 /// Defines a reduction over 32 lanes (four registers), `$term` of eight numbers of each side a step.
 macro_rules! reduction {
@@ -142,6 +145,14 @@ fn dot_i8_wide(query: &[i16], row: &[u8]) -> i32 {
     _mm_cvtsi128_si32(half) + body::dot_i8(&query[whole..n], &row[whole..n])
 }
 
+#[target_feature(enable = "avx2")]
+#[inline]
+fn dots_i8_wide(query: &[i16], rows: &[&[u8]], out: &mut [i32]) {
+    for (row, out) in rows.iter().zip(out) {
+        *out = dot_i8_wide(query, row);
+    }
+}
+
 /// Sums of pairs of products of 16 numbers.
 ///
 /// # Safety
@@ -154,58 +165,9 @@ unsafe fn products(query: *const i16, row: *const u8) -> __m256i {
     _mm256_madd_epi16(query, _mm256_cvtepi8_epi16(row))
 }
 
-/// Four panels a step, so that eight sums hide the latency of the additions.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn scores_wide(panels: &Panels, query: &[f32], base: &[f32], factor: f32, out: &mut [f32]) {
-    const STEP: usize = 4;
-    const W: usize = Panels::WIDTH;
-    let d = panels.dimension;
-    assert!(query.len() == d && base.len() == panels.norms.len() && out.len() == base.len());
-    assert_eq!(panels.data.len(), base.len() * d);
-    let factor_wide = _mm256_set1_ps(factor);
-    let count = base.len() / W;
-    let mut panel = 0;
-    while panel + STEP <= count {
-        let mut sums = [[_mm256_setzero_ps(); 2]; STEP];
-        // SAFETY: panels `panel..panel + STEP` lie within `data` (d·W numbers each), `base` and `out` (W each), by the asserts.
-        unsafe {
-            let columns = panels.data.as_ptr().add(panel * d * W);
-            for (t, &q) in query.iter().enumerate() {
-                let q = _mm256_set1_ps(q);
-                for (s, sum) in sums.iter_mut().enumerate() {
-                    let column = columns.add((s * d + t) * W);
-                    sum[0] = _mm256_add_ps(sum[0], _mm256_mul_ps(q, _mm256_loadu_ps(column)));
-                    sum[1] = _mm256_add_ps(sum[1], _mm256_mul_ps(q, _mm256_loadu_ps(column.add(8))));
-                }
-            }
-            for (s, sum) in sums.iter().enumerate() {
-                for (h, &sum) in sum.iter().enumerate() {
-                    let at = (panel + s) * W + h * 8;
-                    let score = _mm256_add_ps(_mm256_loadu_ps(base.as_ptr().add(at)), _mm256_mul_ps(sum, factor_wide));
-                    _mm256_storeu_ps(out.as_mut_ptr().add(at), score);
-                }
-            }
-        }
-        panel += STEP;
-    }
-    for panel in panel..count {
-        let columns = &panels.data[panel * d * W..(panel + 1) * d * W];
-        let mut sums = [0f32; W];
-        for (column, &q) in columns.chunks_exact(W).zip(query) {
-            for j in 0..W {
-                sums[j] += q * column[j];
-            }
-        }
-        for j in 0..W {
-            out[panel * W + j] = base[panel * W + j] + sums[j] * factor;
-        }
-    }
-}
-
-fn scan(input: &ScanInput<'_>, first_block: usize, threshold: f32, out: &mut [u64]) -> ScanProgress {
+fn scan(input: &ScanInput<'_>, first_block: usize, threshold: f32, out: CandidateSlots<'_>) -> ScanProgress {
     #[target_feature(enable = "avx2,f16c")]
-    fn wide(input: &ScanInput<'_>, first_block: usize, threshold: f32, out: &mut [u64]) -> ScanProgress {
+    fn wide(input: &ScanInput<'_>, first_block: usize, threshold: f32, out: CandidateSlots<'_>) -> ScanProgress {
         let (pairs, bytes) = (input.pairs(), input.block_bytes());
         let limit = _mm256_set1_ps(threshold);
         body::scan(input, first_block, out, |block, estimates| {

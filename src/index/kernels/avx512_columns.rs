@@ -1,16 +1,15 @@
-//! Kernels over columns with AVX-512: 16 columns or codewords are one register. And the Hadamard transform, 256 numbers in
+//! Kernels over codewords with AVX-512: the 16 of a subspace are one register. And the Hadamard transform, 256 numbers in
 //! registers at a time. The bits of `scalar`. Called through the table of `avx512`, which is handed out only where the machine
 //! has every feature named here: that is the SAFETY argument of each call.
 
 use super::avx512_rows::with_avx512;
 use super::hadamard::define_hadamard;
-use super::{Panels, SUBSPACE_CODES, body};
+use super::{SUBSPACE_CODES, body};
 use std::arch::x86_64::*;
 
 with_avx512!(hadamard, hadamard_wide, (values: &mut [f32]));
 with_avx512!(nearest_code, nearest_code_wide, (book: &[f32], x: &[f32]) -> u8);
 with_avx512!(code_dots, code_dots_wide, (book: &[f32], x: &[f32], out: &mut [f32; SUBSPACE_CODES]));
-with_avx512!(scores, scores_wide, (panels: &Panels, query: &[f32], base: &[f32], factor: f32, out: &mut [f32]));
 
 define_hadamard!(
     hadamard_wide, "avx512f,avx512dq", __m512, width: 16, registers: 16,
@@ -62,65 +61,4 @@ fn code_dots_wide(book: &[f32], x: &[f32], out: &mut [f32; SUBSPACE_CODES]) {
     }
     // SAFETY: `out` has 16 numbers.
     unsafe { _mm512_storeu_ps(out.as_mut_ptr(), sums) };
-}
-
-/// Eight panels a step, so that eight sums hide the latency of the additions.
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn scores_wide(panels: &Panels, query: &[f32], base: &[f32], factor: f32, out: &mut [f32]) {
-    const STEP: usize = 8;
-    const W: usize = Panels::WIDTH;
-    let d = panels.dimension;
-    assert!(query.len() == d && base.len() == panels.norms.len() && out.len() == base.len());
-    assert!(panels.data.len() == base.len() * d && base.len().is_multiple_of(W));
-    let count = base.len() / W;
-    let mut panel = 0;
-    // SAFETY: panels `panel..panel + N` lie within `data` (d·W numbers each), `base` and `out` (W each), by the asserts and the
-    // bounds of the loops.
-    unsafe {
-        while panel + STEP <= count {
-            score_panels::<STEP>(panels, query, base, factor, out, panel);
-            panel += STEP;
-        }
-        while panel < count {
-            score_panels::<1>(panels, query, base, factor, out, panel);
-            panel += 1;
-        }
-    }
-}
-
-/// Scores of the `N` panels from `panel` on.
-///
-/// # Safety
-/// `panels.data` holds those panels of `query.len()` dimensions, `base` and `out` their 16 · N numbers.
-#[target_feature(enable = "avx512f")]
-#[inline]
-unsafe fn score_panels<const N: usize>(
-    panels: &Panels,
-    query: &[f32],
-    base: &[f32],
-    factor: f32,
-    out: &mut [f32],
-    panel: usize,
-) {
-    const W: usize = Panels::WIDTH;
-    let d = query.len();
-    let mut sums = [_mm512_setzero_ps(); N];
-    // SAFETY: the caller's promise.
-    unsafe {
-        let columns = panels.data.as_ptr().add(panel * d * W);
-        for (t, &q) in query.iter().enumerate() {
-            let q = _mm512_set1_ps(q);
-            for (s, sum) in sums.iter_mut().enumerate() {
-                let column = _mm512_loadu_ps(columns.add((s * d + t) * W));
-                *sum = _mm512_add_ps(*sum, _mm512_mul_ps(q, column));
-            }
-        }
-        let factor = _mm512_set1_ps(factor);
-        for (s, &sum) in sums.iter().enumerate() {
-            let at = (panel + s) * W;
-            let score = _mm512_add_ps(_mm512_loadu_ps(base.as_ptr().add(at)), _mm512_mul_ps(sum, factor));
-            _mm512_storeu_ps(out.as_mut_ptr().add(at), score);
-        }
-    }
 }

@@ -21,6 +21,7 @@ with_avx512!(dot, dot_wide, (a: &[f32], b: &[f32]) -> f32);
 with_avx512!(l1, l1_wide, (a: &[f32], b: &[f32]) -> f32);
 with_avx512!(l1_i8, l1_i8_wide, (query: &[f32], centroid: &[f32], row: &[u8], scale: f32) -> f32);
 with_avx512!(dot_i8, dot_i8_wide, (query: &[i16], row: &[u8]) -> i32);
+with_avx512!(dots_i8, dots_i8_wide, (query: &[i16], rows: &[&[u8]], out: &mut [i32]));
 
 /// The first `left` of 32 lanes, 16 to each register.
 #[inline(always)]
@@ -145,4 +146,12 @@ fn dot_i8_wide(query: &[i16], row: &[u8]) -> i32 {
         }
     }
     _mm512_reduce_add_epi32(_mm512_add_epi32(sums[0], sums[1]))
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+fn dots_i8_wide(query: &[i16], rows: &[&[u8]], out: &mut [i32]) {
+    for (row, out) in rows.iter().zip(out) {
+        *out = dot_i8_wide(query, row);
+    }
 }

@@ -2,7 +2,7 @@
 //! into the scalar table as it stands and into the AVX2 table under `target_feature`: the compiler may widen the loops but never
 //! reorders or fuses f32 operations, so both give the same bits. Called by `scalar` and `avx2` only.
 
-use super::{BLOCK_ROWS, LANES, Panels, ROUND_SIGNED, SUBSPACE_CODES, ScanInput, ScanProgress, pack_candidate};
+use super::{BLOCK_ROWS, CandidateSlots, LANES, ROUND_SIGNED, SUBSPACE_CODES, ScanInput, ScanProgress, order_bits};
 
 /// Folds 32 lanes in a fixed tree: 16 + 16, 8 + 8, 4 + 4, 2 + 2, 1 + 1.
 #[inline(always)]
@@ -164,52 +164,72 @@ pub(super) fn code_dots(book: &[f32], x: &[f32], out: &mut [f32; SUBSPACE_CODES]
     }
 }
 
-/// `out[j] = base[j] + factor · ⟨query, column j⟩` for every padded column; dimensions strictly in order.
+/// The scan's loop over blocks. `collect` is given a block, its live bits and the slots from the next one on (32 or more), and
+/// says how many candidates it wrote.
 #[inline(always)]
-pub(super) fn scores(panels: &Panels, query: &[f32], base: &[f32], factor: f32, out: &mut [f32]) {
-    const W: usize = Panels::WIDTH;
-    let panel_iter = panels.data.chunks_exact(panels.dimension * W);
-    for ((panel, base), out) in panel_iter.zip(base.chunks_exact(W)).zip(out.chunks_exact_mut(W)) {
-        let mut sums = [0f32; W];
-        for (column, &q) in panel.chunks_exact(W).zip(query) {
-            for j in 0..W {
-                sums[j] += q * column[j];
-            }
-        }
-        for j in 0..W {
-            out[j] = base[j] + sums[j] * factor;
-        }
-    }
-}
-
-/// The scan's loop over blocks. `estimate` writes the estimates of a block's rows and gives the bits of those not above the
-/// threshold.
-#[inline(always)]
-pub(super) fn scan(
+pub(super) fn scan_blocks(
     input: &ScanInput<'_>,
     first_block: usize,
-    out: &mut [u64],
-    estimate: impl Fn(usize, &mut [f32; BLOCK_ROWS]) -> u32,
+    out: CandidateSlots<'_>,
+    mut collect: impl FnMut(usize, u32, &mut [u32], &mut [u32]) -> usize,
 ) -> ScanProgress {
     input.check();
-    let mut estimates = [0f32; BLOCK_ROWS];
+    let room = out.len();
     let mut progress = ScanProgress { next_block: first_block, written: 0 };
-    while progress.next_block < input.live.len() && out.len() - progress.written >= BLOCK_ROWS {
+    while progress.next_block < input.live.len() && room - progress.written >= BLOCK_ROWS {
         let block = progress.next_block;
         progress.next_block += 1;
         input.prefetch_after(block);
         let live = input.live[block];
-        if live == 0 {
-            continue;
-        }
-        let mut kept = estimate(block, &mut estimates) & live;
-        let position = input.position + (block * BLOCK_ROWS) as u32;
-        while kept != 0 {
-            let row = kept.trailing_zeros();
-            kept &= kept - 1;
-            out[progress.written] = pack_candidate(estimates[row as usize], position + row);
-            progress.written += 1;
+        if live != 0 {
+            let at = progress.written;
+            progress.written += collect(block, live, &mut out.keys[at..], &mut out.positions[at..]);
         }
     }
     progress
+}
+
+/// [`scan_blocks`] for tables that collect row by row: `estimate` writes the estimates of a block's rows and gives the bits of
+/// those not above the threshold.
+#[inline(always)]
+pub(super) fn scan(
+    input: &ScanInput<'_>,
+    first_block: usize,
+    out: CandidateSlots<'_>,
+    estimate: impl Fn(usize, &mut [f32; BLOCK_ROWS]) -> u32,
+) -> ScanProgress {
+    let mut estimates = [0f32; BLOCK_ROWS];
+    scan_blocks(input, first_block, out, |block, live, keys, positions| {
+        let mut kept = estimate(block, &mut estimates) & live;
+        let first = input.position + (block * BLOCK_ROWS) as u32;
+        let mut written = 0;
+        while kept != 0 {
+            let row = kept.trailing_zeros();
+            kept &= kept - 1;
+            keys[written] = order_bits(estimates[row as usize]);
+            positions[written] = first + row;
+            written += 1;
+        }
+        written
+    })
+}
+
+#[inline(always)]
+pub(super) fn count_at_most(keys: &[u32], limit: u32) -> usize {
+    // u32 counts fill registers; a slice longer than that is none of ours.
+    keys.chunks(1 << 30).map(|keys| keys.iter().map(|&key| u32::from(key <= limit)).sum::<u32>() as usize).sum()
+}
+
+/// Writes every one and advances only past those kept: no branch to guess wrong.
+#[inline(always)]
+pub(super) fn keep_at_most(keys: &mut [u32], others: &mut [u32], limit: u32) -> usize {
+    let others = &mut others[..keys.len()];
+    let mut kept = 0;
+    for i in 0..keys.len() {
+        let (key, other) = (keys[i], others[i]);
+        keys[kept] = key;
+        others[kept] = other;
+        kept += usize::from(key <= limit);
+    }
+    kept
 }

@@ -13,7 +13,7 @@ const QUAD: usize = 4;
 pub(super) const COLUMN_OFFSET: i32 = 128;
 
 /// Rows of int8 numbers: row `i` is about `bytes(i) · step(i)`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct ByteRows {
     dimension: usize,
     /// The bits of int8 numbers, each row padded with zeros to whole quads.
@@ -26,15 +26,25 @@ pub(crate) struct ByteRows {
 impl ByteRows {
     /// Rounds the rows of `rows`, `dimension` numbers each.
     pub(crate) fn new(rows: &[f32], dimension: usize, kernels: &Kernels) -> ByteRows {
+        let mut bytes = ByteRows::default();
+        bytes.refill(rows, dimension, kernels);
+        bytes
+    }
+
+    /// Puts other rows in their place: for a query, which needs no memory of its own then.
+    pub(crate) fn refill(&mut self, rows: &[f32], dimension: usize, kernels: &Kernels) {
         let (stride, count) = (stride(dimension), rows.len() / dimension);
-        let ones = vec![1i16; dimension];
-        let mut bytes = vec![0u8; count * stride];
-        let (mut steps, mut biases) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let ByteRows { bytes, steps, biases, .. } = self;
+        self.dimension = dimension;
+        bytes.clear();
+        bytes.resize(count * stride, 0);
+        steps.clear();
+        biases.clear();
         for (row, bytes) in rows.chunks_exact(dimension).zip(bytes.chunks_exact_mut(stride)) {
-            steps.push((kernels.to_bytes)(row, &mut bytes[..dimension]));
-            biases.push(-COLUMN_OFFSET * (kernels.dot_i8)(&ones, &bytes[..dimension]));
+            let bytes = &mut bytes[..dimension];
+            steps.push((kernels.to_bytes)(row, bytes));
+            biases.push(-COLUMN_OFFSET * bytes.iter().map(|&b| i32::from(b as i8)).sum::<i32>());
         }
-        ByteRows { dimension, bytes, steps, biases }
     }
 
     /// All of them.
@@ -167,6 +177,10 @@ impl BytePanels {
             self.bases.len() == self.steps.len() && self.steps.len().is_multiple_of(Self::WIDTH),
             "a base a column"
         );
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        size_of_val(&self.lines[..]) + size_of_val(&self.steps[..]) + size_of_val(&self.bases[..])
     }
 
     /// Lines of a panel.

@@ -73,14 +73,14 @@ pub(crate) struct Kernels {
     pub(crate) l1_i8: fn(&[f32], &[f32], &[u8], f32) -> f32,
     /// Integer inner product with a row of int8 numbers.
     pub(crate) dot_i8: fn(&[i16], &[u8]) -> i32,
+    /// The same with each of several rows.
+    pub(crate) dots_i8: fn(&[i16], &[&[u8]], &mut [i32]),
     /// Walsh–Hadamard transform, in place.
     pub(crate) hadamard: fn(&mut [f32]),
     /// Nearest codeword of one subspace.
     pub(crate) nearest_code: fn(&[f32], &[f32]) -> u8,
     /// Inner products with the codewords of one subspace.
     pub(crate) code_dots: fn(&[f32], &[f32], &mut [f32; SUBSPACE_CODES]),
-    /// One query against all columns: `base + factor · dot`.
-    pub(crate) scores: fn(&Panels, &[f32], &[f32], f32, &mut [f32]),
     /// Rounds to the bits of int8 numbers, the largest to ±127; the step they count (0 for zeros).
     pub(crate) to_bytes: fn(&[f32], &mut [u8]) -> f32,
     /// Nearest columns of some panels for some rows, in int8 (see `assign_scalar`).
@@ -88,44 +88,11 @@ pub(crate) struct Kernels {
     /// All rows against all columns in int8: `base + factor · dot`.
     pub(crate) scores_i8: fn(&BytePanels, ByteSlice<'_>, f32, &mut [f32]),
     /// Scores code blocks and collects candidates.
-    pub(crate) scan: fn(&ScanInput<'_>, usize, f32, &mut [u64]) -> ScanProgress,
-}
-
-/// Vectors as columns, 16 side by side, so that kernels run over columns and keep the dimensions strictly in order:
-/// `data[(j / 16 · dimension + t) · 16 + j % 16]` is component `t` of column `j`.
-#[derive(Clone, Debug)]
-pub(crate) struct Panels {
-    pub(crate) dimension: usize,
-    /// Real columns; the rest of the last panel is zeros with an infinite norm.
-    pub(crate) columns: usize,
-    pub(crate) data: Vec<f32>,
-    /// Squared lengths, padded with infinity.
-    pub(crate) norms: Vec<f32>,
-}
-
-impl Panels {
-    pub(crate) const WIDTH: usize = 16;
-
-    /// From `columns` vectors of `dimension` numbers, one after another.
-    pub(crate) fn new(vectors: &[f32], dimension: usize, kernels: &Kernels) -> Panels {
-        let columns = vectors.len() / dimension;
-        let panels = columns.div_ceil(Self::WIDTH);
-        let mut data = vec![0f32; panels * Self::WIDTH * dimension];
-        let mut norms = vec![f32::INFINITY; panels * Self::WIDTH];
-        for (j, vector) in vectors.chunks_exact(dimension).enumerate() {
-            let (panel, lane) = (j / Self::WIDTH, j % Self::WIDTH);
-            for (t, &v) in vector.iter().enumerate() {
-                data[(panel * dimension + t) * Self::WIDTH + lane] = v;
-            }
-            norms[j] = (kernels.dot)(vector, vector);
-        }
-        Panels { dimension, columns, data, norms }
-    }
-
-    /// Columns with the padding of the last panel.
-    pub(crate) fn columns_padded(&self) -> usize {
-        self.norms.len()
-    }
+    pub(crate) scan: fn(&ScanInput<'_>, usize, f32, CandidateSlots<'_>) -> ScanProgress,
+    /// How many keys are not above the limit.
+    pub(crate) count_at_most: fn(&[u32], u32) -> usize,
+    /// Moves the keys not above the limit, and what is at their places in the second slice, to the front in their order; how many.
+    pub(crate) keep_at_most: fn(&mut [u32], &mut [u32], u32) -> usize,
 }
 
 /// One run of code blocks and one query's table. Row `r` of block `b` is estimated at
@@ -182,17 +149,22 @@ pub(crate) struct ScanProgress {
     pub(crate) written: usize,
 }
 
-/// A candidate as one integer: the estimate's order in the high half, the position in the low, so that integers sort as
-/// (estimate, position).
-#[inline(always)]
-pub(crate) fn pack_candidate(estimate: f32, position: u32) -> u64 {
-    (u64::from(order_bits(estimate)) << 32) | u64::from(position)
+/// Where a scan puts candidates: each one's key, [`order_bits`] of its estimate, and its position. What lies beyond the last
+/// one is overwritten too.
+pub(crate) struct CandidateSlots<'a> {
+    pub(crate) keys: &'a mut [u32],
+    pub(crate) positions: &'a mut [u32],
 }
 
-/// The estimate of a packed candidate.
-pub(crate) fn candidate_estimate(candidate: u64) -> f32 {
-    let bits = (candidate >> 32) as u32;
-    f32::from_bits(if bits >> 31 == 1 { bits ^ 0x8000_0000 } else { !bits })
+impl CandidateSlots<'_> {
+    fn len(&self) -> usize {
+        self.keys.len().min(self.positions.len())
+    }
+}
+
+/// The estimate of a key.
+pub(crate) fn key_estimate(key: u32) -> f32 {
+    f32::from_bits(if key >> 31 == 1 { key ^ 0x8000_0000 } else { !key })
 }
 
 /// Bits that order as `f32::total_cmp` does.
@@ -209,12 +181,21 @@ pub(crate) fn prefetch<T>(values: &[T]) {
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         const LINE: usize = 64;
-        let start = values.as_ptr().cast::<i8>();
-        let in_line = start.addr() % LINE;
-        for offset in (0..size_of_val(values) + in_line).step_by(LINE) {
-            // SAFETY: SSE is in every x86-64, and a prefetch touches nothing, whatever the address (that of a line of the slice).
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_sub(in_line).wrapping_add(offset)) };
+        let (start, len) = (values.as_ptr().cast::<i8>(), size_of_val(values));
+        // As often for a length whatever the address: a branch that the address decides would be guessed wrong every other time.
+        // SAFETY: SSE is in every x86-64, and a prefetch touches nothing, whatever the address.
+        let ask = |offset: usize| unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(offset)) };
+        let mut offset = 0;
+        while offset + 4 * LINE <= len {
+            (0..4).for_each(|line| ask(offset + line * LINE));
+            offset += 4 * LINE;
         }
+        while offset < len {
+            ask(offset);
+            offset += LINE;
+        }
+        // The last byte's line, which a start within a line leaves over.
+        ask(len.saturating_sub(1));
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = values;

@@ -1,4 +1,4 @@
-//! The kernels with NEON, on a 64-bit ARM: rows against rows here, columns in `neon_columns`, blocks in `neon_scan`. The same bits
+//! The kernels with NEON, on a 64-bit ARM: rows against rows here, the Hadamard transform in `neon_columns`, blocks in `neon_scan`. The same bits
 //! as `scalar`, which the tests check. What is plain loops over 16 fixed numbers is left to the compiler, which uses NEON by
 //! itself.
 //!
@@ -15,8 +15,8 @@ pub(super) static KERNELS: Kernels = Kernels {
     l1,
     l1_i8,
     dot_i8,
+    dots_i8,
     hadamard: neon_columns::hadamard,
-    scores: neon_columns::scores,
     scan: neon_scan::scan,
     ..scalar::KERNELS
 };
@@ -37,6 +37,7 @@ with_neon!(dot, dot_wide, (a: &[f32], b: &[f32]) -> f32);
 with_neon!(l1, l1_wide, (a: &[f32], b: &[f32]) -> f32);
 with_neon!(l1_i8, l1_i8_wide, (query: &[f32], centroid: &[f32], row: &[u8], scale: f32) -> f32);
 with_neon!(dot_i8, dot_i8_wide, (query: &[i16], row: &[u8]) -> i32);
+with_neon!(dots_i8, dots_i8_wide, (query: &[i16], rows: &[&[u8]], out: &mut [i32]));
 
 /// Registers that hold the 32 lanes of a sum.
 const REGISTERS: usize = LANES / 4;
@@ -153,4 +154,12 @@ fn dot_i8_wide(query: &[i16], row: &[u8]) -> i32 {
     }
     let sum = vaddq_s32(vaddq_s32(sums[0], sums[1]), vaddq_s32(sums[2], sums[3]));
     vaddvq_s32(sum).wrapping_add(body::dot_i8(&query[whole..n], &row[whole..n]))
+}
+
+#[target_feature(enable = "neon")]
+#[inline]
+fn dots_i8_wide(query: &[i16], rows: &[&[u8]], out: &mut [i32]) {
+    for (row, out) in rows.iter().zip(out) {
+        *out = dot_i8_wide(query, row);
+    }
 }

@@ -5,10 +5,10 @@ use super::neon::with_neon;
 use super::*;
 use std::arch::aarch64::*;
 
-with_neon!(scan, scan_wide, (input: &ScanInput<'_>, first_block: usize, threshold: f32, out: &mut [u64]) -> ScanProgress);
+with_neon!(scan, scan_wide, (input: &ScanInput<'_>, first_block: usize, threshold: f32, out: CandidateSlots<'_>) -> ScanProgress);
 
 #[target_feature(enable = "neon")]
-fn scan_wide(input: &ScanInput<'_>, first_block: usize, threshold: f32, out: &mut [u64]) -> ScanProgress {
+fn scan_wide(input: &ScanInput<'_>, first_block: usize, threshold: f32, out: CandidateSlots<'_>) -> ScanProgress {
     let (pairs, bytes) = (input.pairs(), input.block_bytes());
     body::scan(input, first_block, out, |block, estimates| {
         // SAFETY: body::scan has checked that `blocks` holds every block it asks for: `pairs * 32` bytes of codes, then 128

@@ -10,14 +10,16 @@ pub(super) static KERNELS: Kernels = Kernels {
     l1,
     l1_i8,
     dot_i8,
+    dots_i8,
     hadamard,
     nearest_code,
     code_dots,
-    scores,
     to_bytes,
     nearest_i8: assign_scalar::nearest_i8,
     scores_i8: assign_scalar::scores_i8,
     scan,
+    count_at_most: body::count_at_most,
+    keep_at_most: body::keep_at_most,
 };
 
 fn l2(a: &[f32], b: &[f32]) -> f32 {
@@ -44,6 +46,10 @@ fn to_bytes(values: &[f32], bytes: &mut [u8]) -> f32 {
     body::to_bytes(values, bytes)
 }
 
+fn dots_i8(query: &[i16], rows: &[&[u8]], out: &mut [i32]) {
+    rows.iter().zip(out).for_each(|(row, out)| *out = body::dot_i8(query, row));
+}
+
 fn hadamard(values: &mut [f32]) {
     body::hadamard(values);
 }
@@ -56,11 +62,7 @@ fn code_dots(book: &[f32], x: &[f32], out: &mut [f32; SUBSPACE_CODES]) {
     body::code_dots(book, x, out);
 }
 
-fn scores(panels: &Panels, query: &[f32], base: &[f32], factor: f32, out: &mut [f32]) {
-    body::scores(panels, query, base, factor, out);
-}
-
-fn scan(input: &ScanInput<'_>, first_block: usize, threshold: f32, out: &mut [u64]) -> ScanProgress {
+fn scan(input: &ScanInput<'_>, first_block: usize, threshold: f32, out: CandidateSlots<'_>) -> ScanProgress {
     let (codes_len, block_len) = (input.table.len(), input.block_bytes());
     body::scan(input, first_block, out, |block, estimates| {
         let (codes, factors) = input.blocks[block * block_len..][..block_len].split_at(codes_len);

@@ -48,6 +48,10 @@ proptest! {
         let (q, c) = (floats(&mut rng, n), floats(&mut rng, n));
         for other in others() {
             prop_assert_eq!((scalar::KERNELS.dot_i8)(&query, &row), (other.dot_i8)(&query, &row));
+            let shorter = &row[..row.len() / 2];
+            let mut dots = [0; 2];
+            (other.dots_i8)(&query, &[&row, shorter], &mut dots);
+            prop_assert_eq!(dots, [&row[..], shorter].map(|row| (scalar::KERNELS.dot_i8)(&query, row)));
             let (x, y) = ((scalar::KERNELS.l1_i8)(&q, &c, &row, scale), (other.l1_i8)(&q, &c, &row, scale));
             prop_assert_eq!(x.to_bits(), y.to_bits());
         }
@@ -82,20 +86,6 @@ proptest! {
     }
 
     #[test]
-    fn panels_are_bit_equal((d, columns) in (1usize..40, 1usize..200), factor in -3f32..3.0, seed: u64) {
-        let mut rng = SplitMix64::new(seed);
-        let (columns, row) = (floats(&mut rng, d * columns), floats(&mut rng, d));
-        let panels = Panels::new(&columns, d, &scalar::KERNELS);
-        let mut expected_scores = vec![0f32; panels.columns_padded()];
-        (scalar::KERNELS.scores)(&panels, &row, &panels.norms, factor, &mut expected_scores);
-        for other in others() {
-            let mut scores = vec![0f32; panels.columns_padded()];
-            (other.scores)(&panels, &row, &panels.norms, factor, &mut scores);
-            prop_assert!(expected_scores.iter().zip(&scores).all(|(x, y)| x.to_bits() == y.to_bits()));
-        }
-    }
-
-    #[test]
     fn scans_are_bit_equal(pairs in 1usize..20, blocks in 0usize..6, seed: u64, limit in -300f32..300.0, room in 32usize..200) {
         let mut rng = SplitMix64::new(seed);
         let mut bytes: Vec<u8> = (0..blocks * block_bytes(pairs)).map(|_| rng.next() as u8).collect();
@@ -110,14 +100,17 @@ proptest! {
         let live: Vec<u32> = (0..blocks).map(|_| if rng.below(5) == 0 { 0 } else { rng.next() as u32 }).collect();
         let input = ScanInput { blocks: &bytes, ahead: &bytes, live: &live, table: &table,
             table_step: 0.37, table_bias: -3.25, base: 1.5, position: 77 };
-        let mut expected = vec![0u64; room];
+        let (mut keys, mut positions) = (vec![0u32; room], vec![0u32; room]);
         let mut first = 0;
         while first < blocks {
-            let progress = (scalar::KERNELS.scan)(&input, first, limit, &mut expected);
+            let slots = CandidateSlots { keys: &mut keys, positions: &mut positions };
+            let progress = (scalar::KERNELS.scan)(&input, first, limit, slots);
             for other in others() {
-                let mut got = vec![0u64; room];
-                prop_assert_eq!((other.scan)(&input, first, limit, &mut got), progress);
-                prop_assert_eq!(&expected[..progress.written], &got[..progress.written]);
+                let (mut other_keys, mut other_positions) = (vec![0u32; room], vec![0u32; room]);
+                let slots = CandidateSlots { keys: &mut other_keys, positions: &mut other_positions };
+                prop_assert_eq!((other.scan)(&input, first, limit, slots), progress);
+                prop_assert_eq!(&keys[..progress.written], &other_keys[..progress.written]);
+                prop_assert_eq!(&positions[..progress.written], &other_positions[..progress.written]);
             }
             prop_assert!(progress.next_block > first);
             first = progress.next_block;
@@ -125,10 +118,23 @@ proptest! {
     }
 
     #[test]
-    fn packed_candidates_order_as_floats(a: f32, b: f32, i: u32, j: u32) {
-        let (x, y) = (pack_candidate(a, i), pack_candidate(b, j));
-        prop_assert_eq!(x.cmp(&y), a.total_cmp(&b).then(i.cmp(&j)));
-        prop_assert_eq!(candidate_estimate(x).to_bits(), a.to_bits());
+    fn keys_are_counted_and_kept_alike(
+        rows in prop::collection::vec((prop_oneof![any::<u32>(), 0u32..9], any::<u32>()), 0..200), limit in prop_oneof![any::<u32>(), 0u32..9],
+    ) {
+        let expected: Vec<(u32, u32)> = rows.iter().copied().filter(|row| row.0 <= limit).collect();
+        for kernels in available() {
+            let (mut keys, mut others): (Vec<u32>, Vec<u32>) = rows.iter().copied().unzip();
+            prop_assert_eq!((kernels.count_at_most)(&keys, limit), expected.len());
+            prop_assert_eq!((kernels.keep_at_most)(&mut keys, &mut others, limit), expected.len());
+            let kept: Vec<(u32, u32)> = keys.into_iter().zip(others).take(expected.len()).collect();
+            prop_assert_eq!(&kept, &expected);
+        }
+    }
+
+    #[test]
+    fn keys_order_as_floats(a: f32, b: f32) {
+        prop_assert_eq!(order_bits(a).cmp(&order_bits(b)), a.total_cmp(&b));
+        prop_assert_eq!(key_estimate(order_bits(a)).to_bits(), a.to_bits());
     }
 }
 

@@ -25,6 +25,12 @@ impl Ids {
         Some(PointId::Uuid(Uuid::from_u64_pair(self.high.get(at)?, low)))
     }
 
+    /// Asks for what [`Ids::get`] reads to be in cache soon.
+    pub(super) fn prefetch(&self, at: usize) {
+        self.low.prefetch(at);
+        self.high.prefetch(at);
+    }
+
     /// Makes room for `len`.
     pub(super) fn extend_to(&mut self, len: usize) {
         self.low.extend_to(len);

@@ -240,3 +240,31 @@ fn a_given_nprobe_is_kept_whatever_the_target() {
         candidates_before = outcome.plan.candidates;
     }
 }
+
+#[test]
+fn a_batch_gives_the_answers_of_single_searches() {
+    for metric in Metric::ALL {
+        for kind in KINDS {
+            let mut generator = Generator::new(metric, 24, 30, 11);
+            let model = generator.model(3000);
+            let mut index = trained_or_flat(&small(metric, kind, 24), &model);
+            // A tail, and a query at a row.
+            for i in 0..40 {
+                index.upsert(PointId::Num(90_000 + i), 1, &generator.vector());
+            }
+            let queries: Vec<Vec<f32>> = (0..300).map(|_| generator.vector()).collect();
+            let slices: Vec<&[f32]> = queries.iter().map(Vec::as_slice).collect();
+            for (nprobe, candidates) in
+                [(None, None), (Some(1), Some(1)), (Some(20), Some(30)), (Some(1000), Some(5000))]
+            {
+                let params = SearchParams { nprobe, candidates, ..SearchParams::new(10) };
+                let mut scratch = Scratch::new();
+                let batch = index.index.search_batch(&index.points, &slices, &params, &mut scratch);
+                assert_eq!(batch.len(), slices.len());
+                for (query, outcome) in slices.iter().zip(batch) {
+                    assert_eq!(outcome, index.search(query, &params, &mut scratch), "{metric:?} {kind:?} {nprobe:?}");
+                }
+            }
+        }
+    }
+}

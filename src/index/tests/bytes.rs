@@ -306,7 +306,7 @@ fn what_lists_know_of_their_rows_survives_the_file() {
         for (before, after) in before.iter().zip(&after) {
             let of = |live: &LiveList| {
                 let known = (live.list.inherited_error.to_bits(), live.list.residual_sum.to_bits());
-                (known, live.unparted_rows, live.changed_rows, live.live_rows)
+                (known, live.departed, live.unparted_rows, live.changed_rows, live.live_rows)
             };
             assert_eq!(of(before), of(after));
         }

@@ -66,6 +66,34 @@ fn random_changes_with_upkeep_lose_nothing_and_stay_in_bounds() {
     assert!(reshaped > 30, "{reshaped}");
 }
 
+/// Rows far from every list are filed all the same, and soon move to lists of their own: what they leave behind must not count.
+#[test]
+fn drift_is_that_of_the_rows_that_are_there() {
+    for kind in IndexKind::TRAINED {
+        let mut pair = Pair::new(small(Metric::Euclidean, kind, 10), 3);
+        pair.change(2000, 1_000_000, 0);
+        pair.train(0, 1_000_000);
+        for _ in 0..3 {
+            pair.move_centres(3.0);
+            pair.change(600, 1_000_000, 3);
+            pair.upkeep(0, 1);
+            let sealed = pair.index().sealed().expect("trained");
+            let (mut sum, mut rows) = (0.0, 0);
+            let mut row = vec![0.0; 10];
+            for (number, live) in sealed.lists.iter().enumerate() {
+                for slot in live.live_slots() {
+                    sealed.quantizer.stored_row(number, &live.list, slot, &mut row, kernels::active());
+                    sum += f64::from(sealed.quantizer.stored_square(number, &row, kernels::active()));
+                    rows += 1;
+                }
+            }
+            let measured = (sum / f64::from(rows)) as f32 / sealed.quantizer.residual_mean;
+            let drift = pair.index().state().drift;
+            assert!((drift - measured).abs() < 0.03 * measured, "{kind:?}: {drift}, measured {measured}");
+        }
+    }
+}
+
 #[test]
 fn an_index_may_shrink_to_nothing_and_grow_again() {
     let mut pair = Pair::new(small(Metric::Euclidean, IndexKind::IvfPq, 8), 4);

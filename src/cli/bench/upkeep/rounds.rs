@@ -140,14 +140,17 @@ impl<'a> Experiment<'a> {
         let this = &*self;
         let roles: Vec<usize> = (0..2 + self.pace.searchers).collect();
         let done = parallel(roles.len(), roles, |role| match role {
-            0 => Done::Written(this.write(&rows, &written)),
+            0 => {
+                this.write(&rows, &written);
+                Done::Written
+            }
             1 => Done::Kept(this.keep_up(&written, &rested)),
             _ => Done::Searched(Box::new(this.search_for(Duration::MAX, &rested))),
         });
         self.busy = Searches::default();
         for done in done {
             match done {
-                Done::Written(()) => {}
+                Done::Written => {}
                 Done::Kept(work) => self.work.add(work?),
                 Done::Searched(searches) => self.busy.merge(&searches),
             }
@@ -336,7 +339,7 @@ const NO_PANIC: &str = "invariant: nobody panics while changing the index";
 const NO_FILE: &str = "invariant: lists that are in no file are sound";
 
 enum Done {
-    Written(()),
+    Written,
     Kept(Result<Work, String>),
     Searched(Box<Searches>),
 }
