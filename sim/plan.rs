@@ -4,6 +4,7 @@
 use crate::disk::LossModel;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use serde::{Deserialize, Serialize};
+use vectorsphere::config::{Config, Index};
 
 /// Which histories are made and how they are judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -193,11 +194,12 @@ impl Plan {
 
 impl Plan {
     /// The index settings of the node.
-    pub fn index(&self) -> vectorsphere::config::Index {
-        vectorsphere::config::Index {
+    pub fn index(&self) -> Index {
+        Index {
             flat_points_max: self.flat_points_max,
             tail_points_max: self.tail_points_max,
             list_points: self.list_points,
+            ..Config::default().index
         }
     }
 }
