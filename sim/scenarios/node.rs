@@ -40,6 +40,7 @@ pub const MARKS: &[&str] = &[
     "rows were filed",
     "lists got new centroids",
     "small lists were dissolved",
+    "plans were chosen anew",
     "the power failed during the first start",
     "the power failed between two disk operations of a start",
     "the power failed between two disk operations of a running node",

@@ -144,12 +144,12 @@ impl Adoption {
     /// The lists and places to install, in exchange for those there were.
     pub(crate) fn exchange(&mut self, old: (Option<Trained>, Vec<Chunk>), locations: &mut Locations) -> Sealed {
         let (trained, chunks) = old;
-        let Sealed { quantizer, lists, calibration, calibrated_lists } = &mut self.sealed;
+        let Sealed { quantizer, lists, calibration, tried_on } = &mut self.sealed;
         let sealed = Sealed {
             quantizer: Arc::clone(quantizer),
             lists: std::mem::take(lists),
             calibration: std::mem::take(calibration),
-            calibrated_lists: *calibrated_lists,
+            tried_on: *tried_on,
         };
         let before = std::mem::replace(locations, std::mem::take(&mut self.locations));
         self.old = Some((trained, before, chunks));

@@ -3,7 +3,7 @@
 //!
 //! A [`VectorIndex`] is a flat tail of f32 rows and, once trained, immutable posting lists with live bits. An upsert lands in the
 //! tail and is found by the next search. Rows go by ordinal, which [`Points`] gives to ids. [`train`] builds lists from a consistent
-//! view, [`FilingJob::run`] moves the tail's rows into them, [`ReshapeJob::run`] keeps the lists in shape; all run off the caller's
+//! view, [`FilingJob::run`] moves the tail's rows into them, [`ReshapeJob::run`] keeps the lists in shape, [`RecalibrationJob::run`] the plans of searches; all run off the caller's
 //! lock and are then installed. A search ranks the lists, scans 4-bit codes with one look-up table, re-ranks candidates in int8, and leaves the f32 re-score to the caller, who has the vectors.
 //!
 //! Called by `shard`. [`distance`] is the one exact distance of the system.
@@ -40,6 +40,7 @@ mod quantizer;
 mod random;
 mod reach;
 mod rearrange;
+mod recalibrate;
 mod region;
 mod rerank;
 mod reshape;
@@ -72,6 +73,7 @@ pub use image::{Image, SavedIndex, write_image};
 pub use placement::{Memory, Placed, Placement};
 pub use points::Points;
 pub use rearrange::Rearranged;
+pub use recalibrate::{Recalibrated, RecalibrationJob};
 pub use region::Block;
 pub use reshape::ReshapeJob;
 pub use sealed::Sealed;

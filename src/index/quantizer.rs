@@ -200,6 +200,12 @@ impl Quantizer {
         self.rotation.apply(out, kernels);
     }
 
+    /// Undoes the projection of a row, given without its height, in place.
+    pub(crate) fn unproject(&self, row: &mut [f32], kernels: &Kernels) {
+        self.rotation.undo(row, kernels);
+        row.iter_mut().zip(&self.mean).for_each(|(x, m)| *x += m);
+    }
+
     /// A query in the space of the centroids, without a height: centred as rows are, except for the inner product, of which the
     /// mean's part is [`Quantizer::query_offset`].
     pub(crate) fn project_query(&self, query: &[f32], out: &mut [f32], kernels: &Kernels) {

@@ -6,7 +6,7 @@ use super::encoder::{Encoded, Encoder};
 use super::kernels::{self, ByteRows, Kernels};
 use super::kmeans::{Clustering, ListBounds};
 use super::lift::Lift;
-use super::plan::Calibration;
+use super::plan::{Calibration, TriedOn};
 use super::points::Points;
 use super::product::Codebook;
 use super::quantizer::{FactorUnits, Quantizer, QuantizerParts};
@@ -136,8 +136,8 @@ pub(crate) fn train_with(
     let view = Lists { points: &points, quantizer: &quantizer, lists: &lists };
     let calibration = Calibration::choose(view, &truth, work);
     wanted()?;
-    let calibrated_lists = lists.len();
-    Ok(Built { sealed: Sealed { quantizer: Arc::new(quantizer), lists, calibration, calibrated_lists }, points })
+    let tried_on = TriedOn::now(lists.len());
+    Ok(Built { sealed: Sealed { quantizer: Arc::new(quantizer), lists, calibration, tried_on }, points })
 }
 
 fn visit_checked(spec: &IndexSpec, source: &mut dyn RowSource, visit: &mut RowVisitor<'_>) -> Result<(), TrainError> {

@@ -3,14 +3,15 @@
 use super::kernels::Kernels;
 use super::kmeans::ListBounds;
 use super::list::LiveList;
-use super::plan::{CANDIDATES_MAX, Calibration, Plan};
+use super::plan::{CANDIDATES_MAX, Calibration, Plan, TriedOn};
 use super::points::Points;
 use super::quantizer::Quantizer;
 use super::reach::Reach;
 use super::rearrange::Rearranged;
 use super::sealed::Sealed;
 use super::search::Lists;
-use super::spec::{IndexSpec, SearchParams, SearchPlan};
+use super::spec::{IndexKind, IndexSpec, SearchParams, SearchPlan};
+use crate::types::Rerank;
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
@@ -20,6 +21,9 @@ const DRIFT_MAX: f32 = 1.2;
 /// How far neighbours lie is measured again when one list in so many is another than at the last measurement.
 const REACH_RENEWED_SHARE: usize = 8;
 
+/// Plans are chosen anew when one list in so many is another than those they were tried on.
+const RECALIBRATED_SHARE: usize = 4;
+
 /// Posting lists and what has happened to them since training.
 pub(crate) struct Trained {
     pub(crate) quantizer: Arc<Quantizer>,
@@ -28,8 +32,7 @@ pub(crate) struct Trained {
     pub(crate) rows_at_training: usize,
     /// Lists that want compaction.
     pub(crate) sparse_lists: usize,
-    /// Lists there were when the settings were chosen.
-    pub(crate) calibrated_lists: usize,
+    pub(crate) tried_on: TriedOn,
     /// Measured when first asked for.
     reach: OnceLock<Reach>,
     /// Lists that were renewed or dissolved since then.
@@ -39,12 +42,12 @@ pub(crate) struct Trained {
 impl Trained {
     pub(crate) fn new(sealed: Sealed) -> Trained {
         let rows_at_training = sealed.len();
-        let Sealed { quantizer, lists, calibration, calibrated_lists } = sealed;
+        let Sealed { quantizer, lists, calibration, tried_on } = sealed;
         let mut trained = Trained {
             quantizer,
             lists,
             calibration,
-            calibrated_lists,
+            tried_on,
             rows_at_training,
             sparse_lists: 0,
             reach: OnceLock::new(),
@@ -77,7 +80,9 @@ impl Trained {
         for &list in &rearranged.sound {
             self.lists[list].changed_rows = 0;
         }
-        self.outdate_reach(rearranged.renewed_lists + rearranged.dissolved_lists);
+        let renewed = rearranged.renewed_lists + rearranged.dissolved_lists;
+        self.tried_on.renewed = self.tried_on.renewed.saturating_add(renewed);
+        self.outdate_reach(renewed);
         dissolved
     }
 
@@ -149,7 +154,13 @@ impl Trained {
 
     /// A calibrated number of lists, as the same share of the lists there are now: splits leave smaller ones.
     pub(crate) fn scaled(&self, nprobe: usize) -> usize {
-        nprobe.saturating_mul(self.lists.len()).div_ceil(self.calibrated_lists.max(1))
+        nprobe.saturating_mul(self.lists.len()).div_ceil(self.tried_on.lists.max(1))
+    }
+
+    /// Whether plans should be chosen anew, and can be: what int8 loses does not show in the lists.
+    pub(crate) fn wants_recalibration(&self) -> bool {
+        let settled_in_f32 = self.quantizer.rerank != Rerank::Int8 && self.quantizer.kind != IndexKind::IvfInt8;
+        settled_in_f32 && self.tried_on.renewed.saturating_mul(RECALIBRATED_SHARE) > self.lists.len()
     }
 
     /// Whether a list should be looked at, split or dissolved.

@@ -9,9 +9,10 @@ use super::kernels::{self, Kernels};
 use super::list::{LiveList, PostingList};
 use super::locations::{Location, Locations};
 use super::placement::{Memory, Placed, PlacedList, Placement};
-use super::plan::Plan;
+use super::plan::{Plan, TriedOn};
 use super::points::Points;
 use super::rearrange::Rearranged;
+use super::recalibrate::{Recalibrated, RecalibrationJob};
 use super::reshape::ReshapeJob;
 use super::sealed::Sealed;
 use super::search::Scratch;
@@ -518,6 +519,34 @@ impl VectorIndex {
         })
     }
 
+    /// Whether choosing the plans of searches anew would pay: many lists are others than those they were tried on. False until
+    /// trained and while a training runs.
+    pub fn wants_recalibration(&self) -> bool {
+        self.training.is_none() && self.trained.as_ref().is_some_and(Trained::wants_recalibration)
+    }
+
+    /// The work of choosing plans anew; none if not trained, or while a training runs. `points` are those whose ordinals the rows
+    /// have. Cost: a copy of the lists' handles and live bits, and of the points' pages' handles.
+    pub fn recalibration_job(&self, points: &Points) -> Option<RecalibrationJob> {
+        let trained = self.trained.as_ref().filter(|_| self.training.is_none())?;
+        Some(RecalibrationJob {
+            epoch: self.epoch,
+            kernels: self.kernels,
+            queries: self.spec.calibration_queries,
+            quantizer: Arc::clone(&trained.quantizer),
+            lists: trained.lists.clone(),
+            points: points.clone(),
+        })
+    }
+
+    /// Searches by a job's plans from now on. Whether it was done: not if lists were changed otherwise since the job was taken.
+    pub fn install_recalibrated(&mut self, recalibrated: Recalibrated) -> bool {
+        let Some(trained) = self.trained.as_mut().filter(|_| recalibrated.epoch == self.epoch) else { return false };
+        trained.calibration = recalibrated.calibration;
+        trained.tried_on = TriedOn::now(trained.lists.len());
+        true
+    }
+
     /// Puts a job's lists in place: rows that were replaced or removed meanwhile are dead in them. Whether it was done: not if
     /// lists were changed otherwise since the job was taken. Cost: a look-up a row moved.
     pub fn install_rearranged(&mut self, rearranged: &mut Rearranged) -> bool {
@@ -560,7 +589,7 @@ impl VectorIndex {
             quantizer: Arc::clone(&trained.quantizer),
             lists: trained.lists.clone(),
             calibration: trained.calibration.clone(),
-            calibrated_lists: trained.calibrated_lists,
+            tried_on: trained.tried_on,
         })
     }
 }

@@ -39,6 +39,7 @@ enum Work {
     Train(VectorName),
     File(VectorName),
     Reshape(VectorName),
+    Recalibrate(VectorName),
     Save,
     Place(VectorName),
 }
@@ -101,6 +102,9 @@ impl Indexer {
         if let Some(name) = find(VectorIndex::wants_reshaping) {
             return Some(Work::Reshape(name));
         }
+        if let Some(name) = find(VectorIndex::wants_recalibration) {
+            return Some(Work::Recalibrate(name));
+        }
         if let Some(name) = find(VectorIndex::wants_placement) {
             return Some(Work::Place(name));
         }
@@ -133,6 +137,10 @@ impl Indexer {
             }
             Work::Reshape(name) => {
                 self.rearrange(name, VectorIndex::reshape_job, ReshapeJob::run).await;
+                Ok(())
+            }
+            Work::Recalibrate(name) => {
+                self.recalibrate(name, stop).await;
                 Ok(())
             }
             Work::Save => self.save().await,
@@ -203,6 +211,21 @@ impl Indexer {
         self.state.indexes_mut().get_mut(name).expect("indexes do not go away").1.install_rearranged(&mut rearranged);
         // What was replaced goes off the lock, and off the executor.
         rt::compute::io(move || drop(rearranged)).await;
+    }
+
+    /// Chooses the plans of searches anew for the lists there are now.
+    async fn recalibrate(&self, name: &VectorName, stop: &Shutdown) {
+        let job = {
+            let indexes = self.state.indexes();
+            indexes.get(name).and_then(|index| index.recalibration_job(indexes.points()))
+        };
+        let Some(job) = job else { return };
+        let (threads, stop) = (self.state.settings.build_threads(), stop.clone());
+        let recalibrated = rt::compute::io(move || job.run(threads, &|| stop.is_triggered())).await;
+        // Without an outcome the node stops, or the index file is damaged: that shows in the next piece of work.
+        let Some(recalibrated) = recalibrated else { return };
+        rt::mark("plans were chosen anew");
+        self.state.indexes_mut().get_mut(name).expect("indexes do not go away").1.install_recalibrated(recalibrated);
     }
 
     /// Moves the lists of the index file to the memory the settings want them in.

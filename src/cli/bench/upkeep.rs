@@ -1,5 +1,5 @@
 //! `vectorsphere bench upkeep`: the vector index alone, in this process, while every one of its vectors is replaced: one thread
-//! writes at a steady rate, one does the background work (training, filing, reshaping), the others search. After every round:
+//! writes at a steady rate, one does the background work (training, filing, reshaping, calibrating), the others search. After every round:
 //! recall beside that of an index built afresh, the shape of the lists, and what searches waited. Called by `bench`.
 
 mod rounds;
@@ -81,6 +81,7 @@ pub struct Round {
     pub trainings: usize,
     pub filings: usize,
     pub reshapings: usize,
+    pub recalibrations: usize,
     pub moved_rows: usize,
     pub bytes_copied_per_row_filed: usize,
     pub idle_p50_us: f64,
@@ -143,13 +144,13 @@ fn table(report: &UpkeepReport) -> String {
     let UpkeepReport { rows, dimension, writes_per_second, .. } = report;
     let mut text = format!(
         "{rows} rows of dimension {dimension}, {writes_per_second} replaced a second{}\n\
-         replaced  recall   fresh  codes  fresh  lists  sizes       dead  train/file/reshape  \
+         replaced  recall   fresh  codes  fresh  lists  sizes       dead  train/file/reshape/calibrate  \
          idle p50/p99 us  upkeep p50/p99 us  wait max us  install max us\n",
         if report.drift { ", by others of another kind" } else { "" }
     );
     for r in &report.rounds {
         text += &format!(
-            "{:>7.0}%  {:.4}  {:.4}  {:>5}  {:>5}  {:>5}  {:>4}-{:<5}  {:>6}  {:>5}/{:>4}/{:<7}  {:>7.0}/{:<7.0}  {:>8.0}/{:<8.0}  {:>11.0}  {:>14.0}\n",
+            "{:>7.0}%  {:.4}  {:.4}  {:>5}  {:>5}  {:>5}  {:>4}-{:<5}  {:>6}  {:>5}/{:>4}/{:>7}/{:<9}  {:>7.0}/{:<7.0}  {:>8.0}/{:<8.0}  {:>11.0}  {:>14.0}\n",
             r.replaced_percent,
             r.recall_at_10,
             r.recall_at_10_of_a_fresh_build,
@@ -162,6 +163,7 @@ fn table(report: &UpkeepReport) -> String {
             r.trainings,
             r.filings,
             r.reshapings,
+            r.recalibrations,
             r.idle_p50_us,
             r.idle_p99_us,
             r.upkeep_p50_us,

@@ -209,6 +209,9 @@ fn after_replacing_every_vector_answers_are_as_good_as_a_fresh_builds() {
                 assert!(whole.index.install_rearranged(&mut reshaped));
             }
         }
+        if whole.index.wants_recalibration() {
+            recalibrate(&mut whole);
+        }
         let fresh = trained(&spec, &model, 2);
         let queries: Vec<_> = (0..200).map(|_| new.vector()).collect();
         let truth = Truth::new(Metric::Euclidean, &model, queries, 10);
@@ -216,4 +219,65 @@ fn after_replacing_every_vector_answers_are_as_good_as_a_fresh_builds() {
         assert!(kept >= built - 0.01, "drifts: {drifts}: {kept} kept, {built} built");
         assert!(!whole.index.wants_training(), "{:?}", whole.index.state());
     }
+}
+
+fn recalibrate(whole: &mut Whole) {
+    let job = whole.index.recalibration_job(&whole.points).expect("trained");
+    let recalibrated = job.run(2, &|| false).expect("sound lists, not cancelled");
+    assert!(whole.index.install_recalibrated(recalibrated) && !whole.index.wants_recalibration());
+}
+
+/// What a training measures on vectors a job reads off the lists: nearly the same, for every metric and kind.
+#[test]
+fn plans_from_the_lists_are_those_of_a_training() {
+    let (rows, queries) = if cfg!(debug_assertions) { (2000, 60) } else { (6000, 200) };
+    for metric in Metric::ALL {
+        for kind in [IndexKind::IvfFlat, IndexKind::IvfPq, IndexKind::IvfBinary] {
+            let spec = IndexSpec { calibration_queries: 128, ..small(metric, kind, 16) };
+            let mut generator = Generator::new(metric, 16, 30, 9);
+            let model = generator.model(rows);
+            let mut whole = trained(&spec, &model, 1);
+            // Dead rows are nobody's neighbours.
+            for n in 0..40 {
+                whole.upsert(PointId::Num(n), 1, &model[&PointId::Num(n)].1);
+            }
+            let queries: Vec<_> = (0..queries).map(|_| generator.vector()).collect();
+            let truth = Truth::new(metric, &model, queries, 10);
+            let before = whole.index.plan(&SearchParams::new(10));
+            recalibrate(&mut whole);
+            let after = whole.index.plan(&SearchParams::new(10));
+            assert_eq!(before.exact, after.exact, "{metric:?} {kind:?}");
+            assert!((before.estimated_recall - after.estimated_recall).abs() < 0.03, "{before:?} {after:?}");
+            assert!(after.nprobe <= before.nprobe * 2 && before.nprobe <= after.nprobe * 2, "{before:?} {after:?}");
+            let recall = truth.recall(&whole, &model, SearchParams::new(10));
+            assert!(recall >= 0.94, "{metric:?} {kind:?}: {recall} with {after:?}");
+        }
+    }
+}
+
+#[test]
+fn plans_are_chosen_anew_when_many_lists_are_others_and_a_restart_does_not_forget_it() {
+    let mut pair = Pair::new(small(Metric::Euclidean, IndexKind::IvfPq, 10), 3);
+    pair.change(2000, 1_000_000, 0);
+    pair.train(0, 1_000_000);
+    assert!(!pair.index().wants_recalibration());
+    let stale = pair.index().recalibration_job(&pair.whole.points).expect("trained");
+    pair.move_centres(3.0);
+    pair.change(1000, 1_000_000, 0);
+    pair.upkeep(0, 1);
+    assert!(pair.index().wants_recalibration(), "{:?}", pair.index().state());
+    let stale = stale.run(1, &|| false).expect("sound lists");
+    assert!(!pair.whole.index.install_recalibrated(stale) && pair.index().wants_recalibration());
+    let cancelled = pair.index().recalibration_job(&pair.whole.points).expect("trained");
+    assert!(cancelled.run(1, &|| true).is_none());
+    let (spec, bytes) = (pair.index().spec().clone(), pair.whole.bytes());
+    let (mut opened, _) = Whole::of_bytes(&spec, &bytes).expect("its own bytes");
+    assert!(opened.index.wants_recalibration());
+    recalibrate(&mut opened);
+    let again = Whole::of_bytes(&spec, &opened.bytes()).expect("its own bytes").0;
+    assert!(!again.index.wants_recalibration());
+    let params = SearchParams::new(10);
+    assert_eq!(again.index.plan(&params), opened.index.plan(&params));
+    recalibrate(&mut pair.whole);
+    pair.check();
 }

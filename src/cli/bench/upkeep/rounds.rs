@@ -60,6 +60,7 @@ struct Work {
     trainings: usize,
     filings: usize,
     reshapings: usize,
+    recalibrations: usize,
     moved_rows: usize,
     filed_rows: usize,
     copied_bytes: usize,
@@ -196,6 +197,8 @@ impl<'a> Experiment<'a> {
         let held = self.held.read().expect(NO_PANIC);
         let (training, filing) = (held.index.wants_training(), held.index.wants_filing());
         let reshaping = held.index.wants_reshaping();
+        let recalibrating = held.index.wants_recalibration() && !reshaping && !filing;
+        let recalibration_job = held.index.recalibration_job(&held.points).filter(|_| recalibrating);
         let filing_job = held.index.filing_job().filter(|_| filing);
         let reshape_job = held.index.reshape_job().filter(|_| reshaping && !filing);
         drop(held);
@@ -213,6 +216,10 @@ impl<'a> Experiment<'a> {
             let rearranged = ReshapeJob::run(job).expect(NO_FILE);
             work.moved_rows += rearranged.moved_rows();
             self.install(rearranged, work);
+        } else if let Some(job) = recalibration_job {
+            work.recalibrations += 1;
+            let recalibrated = job.run(1, &|| false).expect(NO_FILE);
+            self.held.write().expect(NO_PANIC).index.install_recalibrated(recalibrated);
         } else {
             return Ok(false);
         }
@@ -309,6 +316,7 @@ impl<'a> Experiment<'a> {
             trainings: self.work.trainings,
             filings: self.work.filings,
             reshapings: self.work.reshapings,
+            recalibrations: self.work.recalibrations,
             moved_rows: self.work.moved_rows,
             bytes_copied_per_row_filed: self.work.copied_bytes / self.work.filed_rows.max(1),
             idle_p50_us: us(self.idle.quantile(0.5)),
@@ -349,6 +357,7 @@ impl Work {
         self.trainings += more.trainings;
         self.filings += more.filings;
         self.reshapings += more.reshapings;
+        self.recalibrations += more.recalibrations;
         self.moved_rows += more.moved_rows;
         self.filed_rows += more.filed_rows;
         self.copied_bytes += more.copied_bytes;
