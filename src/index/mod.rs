@@ -57,6 +57,7 @@ mod train;
 mod trained;
 mod truth;
 mod vector_index;
+mod verification;
 mod visits;
 mod work;
 
@@ -82,7 +83,8 @@ pub use spec::{
     FilterPlan, Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchPlan, SearchStats,
 };
 pub use train::{Built, RowSource, RowVisitor, SourceError, TrainError, TrainOptions, train};
-pub use vector_index::{InstallError, Installed, VectorIndex, Verification};
+pub use vector_index::{InstallError, Installed, VectorIndex};
+pub use verification::Verification;
 
 /// The name of the kernels in use: `scalar`, `avx2`, `avx512` or `neon`.
 pub fn active_simd() -> &'static str {

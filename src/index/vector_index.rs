@@ -6,7 +6,7 @@ use super::adoption::{Adoption, Journal};
 use super::filing::{FILED_CHUNKS_MAX, FilingJob};
 use super::image::SavedIndex;
 use super::kernels::{self, Kernels};
-use super::list::{LiveList, PostingList};
+use super::list::LiveList;
 use super::locations::{Location, Locations};
 use super::placement::{Memory, Placed, PlacedList, Placement};
 use super::plan::{Plan, TriedOn};
@@ -21,6 +21,7 @@ use super::tail::{Evicted, Tail, TailSlot};
 use super::top::TopHits;
 use super::train::Built;
 use super::trained::Trained;
+use super::verification::Verification;
 use crate::types::Rerank;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -591,19 +592,5 @@ impl VectorIndex {
             calibration: trained.calibration.clone(),
             tried_on: trained.tried_on,
         })
-    }
-}
-
-/// The parts of an index that came from a file: to be read through once, off any lock.
-pub struct Verification {
-    lists: Vec<Arc<PostingList>>,
-    locations: Locations,
-}
-
-impl Verification {
-    /// Reads everything; what is damaged is noted in the [`super::Damage`] the file was opened with.
-    pub fn run(&self) {
-        self.lists.iter().for_each(|list| _ = list.is_sound());
-        self.locations.packed().verify();
     }
 }
