@@ -4,6 +4,7 @@
 use crate::disk::LossModel;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use serde::{Deserialize, Serialize};
+use vectorsphere::config::{Config, Index};
 
 /// Which histories are made and how they are judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,6 +146,9 @@ pub struct Plan {
     pub metric: String,
     /// `index.flat_points_max`: small, so that indexes are trained during the run.
     pub flat_points_max: u64,
+    /// `index.tail_points_max` and `index.list_points`: small, so that rows are filed and lists split and dissolved.
+    pub tail_points_max: u64,
+    pub list_points: u64,
     /// The power fails during the node's very first start, after that many disk operations.
     pub first_start: Option<(u64, LossModel)>,
     pub clients: Vec<ClientPlan>,
@@ -179,9 +183,23 @@ impl Plan {
             index_type: if rng.random_bool(0.75) { "ivf_pq" } else { "flat" }.to_string(),
             metric: ["cosine", "euclidean"].choose(&mut rng).expect("not empty").to_string(),
             flat_points_max: rng.random_range(8..=40),
+            tail_points_max: rng.random_range(2..=12),
+            list_points: rng.random_range(4..=10),
             first_start: rng.random_bool(0.5).then(|| (rng.random_range(0..FIRST_START_OPERATIONS), model(&mut rng))),
             clients,
             faults: faults(duration_ms.unwrap_or(0), &mut rng),
+        }
+    }
+}
+
+impl Plan {
+    /// The index settings of the node.
+    pub fn index(&self) -> Index {
+        Index {
+            flat_points_max: self.flat_points_max,
+            tail_points_max: self.tail_points_max,
+            list_points: self.list_points,
+            ..Config::default().index
         }
     }
 }

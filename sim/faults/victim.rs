@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 use vectorsphere::{
-    config::{ByteSize, Config},
+    config::{ByteSize, Config, Index},
     node::Node,
     rt::{self, Shutdown},
 };
@@ -67,12 +67,12 @@ pub struct Victim {
 
 impl Victim {
     /// Starts the node on a machine of its own; with `crash`, its disk stops after that many operations.
-    pub fn start(disk: Rc<Disk>, flat_points_max: u64, crash: Option<(u64, LossModel)>) -> Victim {
+    pub fn start(disk: Rc<Disk>, index: Index, crash: Option<(u64, LossModel)>) -> Victim {
         let dir = disk.root().join("node");
         if let Some((operations, _)) = crash {
             disk.crash_after(&dir, operations);
         }
-        let config = config(dir.clone(), flat_points_max);
+        let config = config(dir.clone(), index);
         let shared = Arc::new(Shared { phase: Mutex::new(Phase::Starting), stop: Mutex::new(Shutdown::new()) });
         let process = shared.clone();
         let node = Handle::current()
@@ -172,7 +172,7 @@ async fn be(shared: Arc<Shared>, config: Config) {
     }
 }
 
-fn config(data_dir: PathBuf, flat_points_max: u64) -> Config {
+fn config(data_dir: PathBuf, index: Index) -> Config {
     let mut config = Config { data_dir, ..Config::default() };
     let on = |port| SocketAddr::new(ADDRESS, port);
     config.listen.http = vec![on(8080)];
@@ -180,7 +180,7 @@ fn config(data_dir: PathBuf, flat_points_max: u64) -> Config {
     config.listen.peer = on(6335);
     config.listen.monitoring = on(9090);
     config.listen.gateway = on(9000);
-    config.index.flat_points_max = flat_points_max;
+    config.index = index;
     config.storage.cache = ByteSize::mib(4);
     config.limits.shutdown_grace = Duration::from_secs(2);
     config

@@ -36,6 +36,11 @@ pub const MARKS: &[&str] = &[
     "a node stopped on a disk fault and came back",
     "an outcome was unknown",
     "an index was trained",
+    "an index was trained again",
+    "rows were filed",
+    "lists got new centroids",
+    "small lists were dissolved",
+    "plans were chosen anew",
     "the power failed during the first start",
     "the power failed between two disk operations of a start",
     "the power failed between two disk operations of a running node",
@@ -65,7 +70,7 @@ async fn simulate<W: Workload>(run: Run, kind: Kind, workload: W) {
     let plan = plan(&run, kind);
     let workload = Arc::new(workload);
     let mut rng = StdRng::seed_from_u64(run.seed ^ 0x00c0_ffee);
-    let victim = Victim::start(Rc::new(run.disk), plan.flat_points_max, plan.first_start);
+    let victim = Victim::start(Rc::new(run.disk), plan.index(), plan.first_start);
     nemesis::first_start(&victim, plan.first_start, &mut rng).await;
     let machine = clients_machine();
     create_table(&machine, &plan).await;
@@ -149,6 +154,10 @@ async fn close<W: Workload>(
     log!("{listed} documents listed; {table}");
     assert_eq!(table["documents_count"].as_u64(), Some(listed), "the node's count at rest: {table}");
     sometimes!(table["index"]["state"] == "ready", "an index was trained");
+    for (name, times) in vectorsphere::rt::sim::marks() {
+        log!("{name}: {times} times");
+        crate::world::mark(name);
+    }
 }
 
 fn keep<C: export::Describe<Answer = R>, R>(scratch: &Path, history: &crate::check::history::History<C, R>) {

@@ -135,6 +135,8 @@ impl Engine {
                 flat_points_max: config.index.flat_points_max as usize,
                 build_threads_max: config.index.build_threads_max as usize,
                 memory: config.index.memory,
+                tail_rows_max: config.index.tail_points_max as usize,
+                list_rows: config.index.list_points as usize,
                 ..IndexSettings::default()
             },
             trainings: Arc::new(tokio::sync::Semaphore::new(TRAININGS_MAX)),
