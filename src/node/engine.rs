@@ -7,8 +7,8 @@ use crate::{
     config::{Config, Name},
     coordination::Embedded,
     raft::{
-        CheckpointStream, FetchError, GroupId, GroupMessage, LogIndex, LogStore, MultiRaft, NodeId, RaftOptions, SendError,
-        Transport, log_options,
+        CheckpointStream, FetchError, GroupId, GroupMessage, LogIndex, LogStore, MultiRaft, NodeId, RaftOptions,
+        SendError, Transport, log_options,
     },
     rt::{self, shutdown::Shutdown},
     service::{Identity, Phase, Service},

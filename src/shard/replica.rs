@@ -92,8 +92,7 @@ impl Replica {
         .await?;
         let machine = Machine::new(live.clone());
         let opened = parts.raft.open(id, &parts.voters, machine).await;
-        let group = opened
-            .map_err(|error| Error::new(ErrorKind::Corrupt, "log_unusable", error.to_string()))?;
+        let group = opened.map_err(|error| Error::new(ErrorKind::Corrupt, "log_unusable", error.to_string()))?;
         let task = rt::spawn("indexer", live.clone().keep_up(files, parts.trainings.clone()));
         Ok(Replica { live, group, indexer: std::sync::Mutex::new(Some(task)) })
     }
