@@ -36,4 +36,4 @@ pub use outcome::{Applied, Outcome};
 pub use replica::{Parts, Replica, Written};
 pub use settings::IndexSettings;
 pub use stats::ReplicaStats;
-pub use verify::{BUCKETS, Bucket, Damaged, Difference, Recomputed, RecordName};
+pub use verify::{BUCKETS, Bucket, Damaged, Difference, Recomputed, RecordName, decode_report, encode_report};
