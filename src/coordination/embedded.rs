@@ -9,7 +9,7 @@ pub use machine::{Machine, Outcome, decode_outcome, encode_outcome};
 
 use super::{BoxFuture, Committed, CoordinationError, Coordinator, KeyValue, Transaction};
 use crate::{
-    raft::{GroupId, LogIndex, ProposeError, Route},
+    raft::{GroupId, LogIndex, NodeId, ProposeError, Route},
     store::{Store, StoreError},
     types::Ack,
 };
@@ -53,6 +53,11 @@ impl Embedded {
     /// Gives it the way to its group; once.
     pub fn attach(&self, route: Route<Outcome>) {
         assert!(self.0.route.set(route).is_ok(), "the coordinator has its group already");
+    }
+
+    /// The node that leads the coordinator's group, as far as this one knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.0.route.get()?.group().leader()
     }
 
     /// Resolves after the map has changed since the last time this resolved. For one waiter.

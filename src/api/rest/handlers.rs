@@ -232,6 +232,15 @@ pub async fn cluster_nodes(State(app): State<App>, _: NoQuery) -> Answer {
     Ok(answer::ok(&dto::NodesAnswer { nodes: nodes.iter().map(dto::NodeAnswer::from).collect() }))
 }
 
+/// Compare all replicas of all shards
+///
+/// Every node reads everything it stores; the first record in which two replicas differ is named.
+#[utoipa::path(post, path = "/api/v1/cluster/verify", tag = "cluster",
+    responses((status = 200, description = "The verdict of each shard", body = dto::VerifyAnswer)))]
+pub async fn cluster_verify(State(app): State<App>, _: NoQuery) -> Answer {
+    Ok(answer::ok(&dto::VerifyAnswer::from(&app.service.verify().await?)))
+}
+
 /// Every bound of this server
 #[utoipa::path(get, path = "/api/v1/limits", tag = "cluster",
     responses((status = 200, description = "The bounds by name", body = dto::LimitsAnswer)))]
