@@ -38,15 +38,12 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router {
 struct Server(Arc<Shared>);
 
 impl Server {
-    fn service(&self) -> Result<&Arc<dyn PeerService>, Status> {
-        if self.0.stop.is_triggered() {
-            return Err(Status::failed_precondition("the node is stopping"));
-        }
-        self.0.service().ok_or_else(|| Status::failed_precondition("the node is starting"))
+    fn service(&self) -> Result<Arc<dyn PeerService>, Status> {
+        self.0.service().ok_or_else(|| Status::failed_precondition("the node is starting or stopping"))
     }
 
     /// The service, for a caller that means this node and whose link stands.
-    fn service_for(&self, caller: Option<proto::Caller>) -> Result<(&Arc<dyn PeerService>, NodeId), Status> {
+    fn service_for(&self, caller: Option<proto::Caller>) -> Result<(Arc<dyn PeerService>, NodeId), Status> {
         let service = self.service()?;
         let caller = caller.ok_or_else(|| Status::invalid_argument("the caller is missing"))?;
         let own = self.0.me.identity.node;
@@ -78,7 +75,7 @@ impl Peer for Server {
         &self,
         request: Request<Streaming<proto::LinkRequest>>,
     ) -> Result<Response<Self::LinkStream>, Status> {
-        let service = self.service()?.clone();
+        let service = self.service()?;
         let socket = request.extensions().get::<PeerAddr>().map(|addr| addr.0.to_string()).unwrap_or_default();
         let mut requests = request.into_inner();
         let hello = self.hello(&mut requests).await?;

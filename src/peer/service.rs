@@ -1,7 +1,7 @@
 //! What a node does for its peers: the other side of every call and frame. Implemented by `node`'s glue over the rooms below.
 
 use super::identity::{PeerInfo, Refusal};
-use crate::raft::{CheckpointStream, FetchError, GroupId, GroupMessage, LogIndex, NodeId};
+use crate::raft::{CheckpointStream, FetchError, GroupId, GroupMessage, LogIndex, NodeId, ProposeError};
 use crate::rt::time::Instant;
 use crate::types::Ack;
 use bytes::Bytes;
