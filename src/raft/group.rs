@@ -170,7 +170,8 @@ impl<O: Send + 'static> Group<O> {
 
     /// Makes `voters` the voters of the group, to be called on the leader. New ones first learn; when they have caught up, old
     /// and new decide together until the change is through (joint consensus). Returns when only the new voters decide.
-    /// `Unavailable` if it takes longer than `limit`: the change may still be under way, and can be called for again.
+    /// A leader that is not among them hands over first, if it can, and answers `NotLeader`. `Unavailable` if it takes longer
+    /// than `limit`: the change may still be under way, and can be called for again.
     pub async fn change_members(&self, voters: &[NodeId], limit: Duration) -> Result<(), ProposeError> {
         let deadline = time::now() + limit;
         let wanted: BTreeSet<NodeId> = voters.iter().copied().collect();
@@ -178,6 +179,10 @@ impl<O: Send + 'static> Group<O> {
             let status = self.status().await?;
             if status.role != Role::Leader {
                 return Err(ProposeError::NotLeader { leader: status.leader });
+            }
+            if let Some(to) = successor(&status, &wanted) {
+                self.transfer_leader(to).await?;
+                return Err(ProposeError::NotLeader { leader: Some(to) });
             }
             match next_change(&status, &wanted) {
                 Next::Done => return Ok(()),
@@ -256,6 +261,14 @@ enum Next {
     Change(Vec<MemberChange>),
 }
 
+/// Who is to lead, if the leader is not to stay and somebody else is.
+fn successor(status: &GroupStatus, wanted: &BTreeSet<NodeId>) -> Option<NodeId> {
+    let stays = status.leader.is_none_or(|leader| wanted.contains(&leader));
+    let staying = status.peers.iter().filter(|peer| wanted.contains(&peer.node) && peer.active);
+    let voting = staying.filter(|peer| status.members.voters.contains(&peer.node));
+    voting.max_by_key(|peer| peer.match_index).map(|peer| peer.node).filter(|_| !stays)
+}
+
 fn next_change(status: &GroupStatus, wanted: &BTreeSet<NodeId>) -> Next {
     let members = &status.members;
     if !members.voters_outgoing.is_empty() {
@@ -263,7 +276,9 @@ fn next_change(status: &GroupStatus, wanted: &BTreeSet<NodeId>) -> Next {
     }
     let voters: BTreeSet<NodeId> = members.voters.iter().copied().collect();
     if voters == *wanted {
-        return Next::Done;
+        // Those that an earlier change gave up on.
+        let left: Vec<MemberChange> = members.learners.iter().copied().map(MemberChange::Remove).collect();
+        return if left.is_empty() { Next::Done } else { Next::Change(left) };
     }
     let new: Vec<NodeId> = wanted.difference(&voters).copied().collect();
     if let Some(node) = new.iter().find(|node| !members.learners.contains(node)) {
