@@ -69,7 +69,8 @@ mod tests {
     fn reasons_and_leaders_are_shown() {
         let cluster = json!({"cluster_name": "c", "verdict": "degraded", "reasons": ["node b cannot be reached from here"],
             "nodes": [{"id": "a", "status": "up", "http": ["127.0.0.1:8080"], "version": "1"}, {"id": "b", "status": "unreachable"}]});
-        let shard = json!({"table_name": "t", "shard": {"id": 1, "documents_count": 5, "applied_index": 9, "leader": "a"}});
+        let shard =
+            json!({"table_name": "t", "shard": {"id": 1, "documents_count": 5, "applied_index": 9, "leader": "a"}});
         let text = words(&cluster, &[shard]);
         assert!(text.starts_with("c: degraded\n  node b cannot be reached from here\n"), "{text}");
         assert!(text.contains("a     up           127.0.0.1:8080  1      1"), "{text}");

@@ -5,8 +5,8 @@
 
 pub mod args;
 pub mod bench;
-pub mod cluster;
 pub mod client;
+pub mod cluster;
 pub mod config_cmd;
 pub mod context;
 pub mod doctor;

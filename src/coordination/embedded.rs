@@ -86,7 +86,9 @@ impl Embedded {
         here.map_err(|error| CoordinationError::Indeterminate(error.to_string()))?;
         match outcome {
             Some(Outcome::Transaction(committed)) => Ok(committed),
-            Some(Outcome::Nothing) | None => Err(CoordinationError::Corrupt("a transaction was applied as nothing".to_owned())),
+            Some(Outcome::Nothing) | None => {
+                Err(CoordinationError::Corrupt("a transaction was applied as nothing".to_owned()))
+            }
         }
     }
 }
@@ -209,10 +211,14 @@ mod tests {
 
     #[test]
     fn outcomes_round_trip_and_garbage_is_refused() {
-        for outcome in [Outcome::Nothing, Outcome::Transaction(Committed::Refused), Outcome::Transaction(Committed::At(7))] {
+        for outcome in
+            [Outcome::Nothing, Outcome::Transaction(Committed::Refused), Outcome::Transaction(Committed::At(7))]
+        {
             assert_eq!(decode_outcome(&encode_outcome(&outcome)), Ok(outcome));
         }
         assert_eq!(encode_outcome(&Outcome::Transaction(Committed::At(7)))[..], [1, 1, 0, 7]);
-        assert!(decode_outcome(b"").is_err() && decode_outcome(b"\x02\0").is_err() && decode_outcome(b"\x01\x09").is_err());
+        assert!(
+            decode_outcome(b"").is_err() && decode_outcome(b"\x02\0").is_err() && decode_outcome(b"\x01\x09").is_err()
+        );
     }
 }

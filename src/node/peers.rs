@@ -7,8 +7,8 @@ use crate::{
     config::Config,
     coordination::embedded,
     peer::{
-        Addresses, CallError, Cause, GroupReport, Identity, PeerInfo, PeerOptions, PeerService, Peers,
-        Proposal, Proposed, Refusal, peer_set_hash,
+        Addresses, CallError, Cause, GroupReport, Identity, PeerInfo, PeerOptions, PeerService, Peers, Proposal,
+        Proposed, Refusal, peer_set_hash,
     },
     raft::{CheckpointStream, FetchError, Forward, GroupId, GroupMessage, LogIndex, NodeId, ProposeError},
     rt::{rpc::RpcOptions, time},
@@ -183,7 +183,7 @@ async fn propose(inside: &super::engine::Inside, proposal: Proposal) -> Result<P
         let replica = inside.service.host().replica(group).map_err(|error| not_here(&error))?;
         replica.propose_forwarded(data, ack).await.map_err(|error| CallError::Refused(error.to_string()))?
     };
-    let (log_index, outcome) = proposed.map_err(told)?;
+    let (log_index, outcome) = proposed?;
     Ok(Proposed { log_index, outcome })
 }
 
@@ -191,17 +191,6 @@ fn not_here(error: &Error) -> CallError {
     match error.kind() {
         ErrorKind::Unavailable | ErrorKind::NotFound => CallError::Unavailable(error.to_string()),
         _ => CallError::Refused(error.to_string()),
-    }
-}
-
-/// What a peer is told about a proposal of its that went wrong here.
-fn told(error: ProposeError) -> CallError {
-    match error {
-        ProposeError::NotLeader { leader } => CallError::NotLeader { leader },
-        ProposeError::Exhausted => CallError::Exhausted(error.to_string()),
-        ProposeError::TooLarge { .. } => CallError::Refused(error.to_string()),
-        ProposeError::Indeterminate => CallError::Indeterminate(error.to_string()),
-        nothing_happened => CallError::Unavailable(nothing_happened.to_string()),
     }
 }
 

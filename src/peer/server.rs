@@ -135,10 +135,7 @@ impl Peer for Server {
         Ok(Response::new(proto::StatusReply { node, groups: groups.into_iter().map(Into::into).collect() }))
     }
 
-    async fn inspect(
-        &self,
-        request: Request<proto::InspectRequest>,
-    ) -> Result<Response<proto::InspectReply>, Status> {
+    async fn inspect(&self, request: Request<proto::InspectRequest>) -> Result<Response<proto::InspectReply>, Status> {
         let request = request.into_inner();
         let (service, _) = self.service_for(request.caller)?;
         let answer: Result<_, CallError> = match request.bucket.map(u8::try_from).transpose() {

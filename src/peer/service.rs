@@ -48,6 +48,23 @@ pub enum CallError {
     Indeterminate(String),
 }
 
+impl From<ProposeError> for CallError {
+    /// What a group's refusal means to the node that forwarded the proposal.
+    fn from(error: ProposeError) -> CallError {
+        let text = error.to_string();
+        match error {
+            ProposeError::NotLeader { leader } => CallError::NotLeader { leader },
+            ProposeError::Exhausted => CallError::Exhausted(text),
+            ProposeError::TooLarge { .. } => CallError::Refused(text),
+            ProposeError::Indeterminate => CallError::Indeterminate(text),
+            ProposeError::Unavailable
+            | ProposeError::Unreachable(_)
+            | ProposeError::Stopped
+            | ProposeError::Failed(_) => CallError::Unavailable(text),
+        }
+    }
+}
+
 /// How a group stands on a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupReport {

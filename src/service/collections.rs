@@ -1,6 +1,8 @@
 //! Operations on collections: create, list, look, delete.
 
-use super::{CollectionInfo, CollectionStats, Service, ShardStats, VectorIndexInfo, payload_indexes, status::node_name};
+use super::{
+    CollectionInfo, CollectionStats, Service, ShardStats, VectorIndexInfo, payload_indexes, status::node_name,
+};
 use crate::{
     cluster::Collection,
     rt,

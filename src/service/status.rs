@@ -152,7 +152,12 @@ impl Service {
             check("phase", phase == Phase::Up, "the node is up", format!("the node is {phase:?}").to_lowercase()),
             check("store", writable, "the store takes writes", "the store has failed; restart the node".to_owned()),
             check("shards", missing == 0, "every shard is open", format!("{missing} shards are not open")),
-            check("leaders", leaderless == 0, "every shard has a leader", format!("{leaderless} shards have no leader")),
+            check(
+                "leaders",
+                leaderless == 0,
+                "every shard has a leader",
+                format!("{leaderless} shards have no leader"),
+            ),
         ];
         HealthReport { live: writable, ready: checks.iter().all(|check| check.ok), checks }
     }
