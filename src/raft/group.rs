@@ -59,6 +59,22 @@ pub(super) enum Request {
     Status(oneshot::Sender<GroupStatus>),
 }
 
+impl Request {
+    /// Nothing happens, because of `error`.
+    pub(super) fn refuse(self, error: ProposeError) {
+        // Whoever gave up waiting does not want the answer.
+        match self {
+            Request::Propose(queued) => queued.waiting.refuse(error),
+            Request::Read { answer, .. } => drop(answer.send(Err(error))),
+            Request::Matched { answer, .. } => drop(answer.send(Err(error))),
+            Request::Members { answer, .. } => drop(answer.send(Err(error))),
+            Request::Transfer { answer, .. } => drop(answer.send(Err(error))),
+            // Its own handle says why.
+            Request::Status(answer) => drop(answer),
+        }
+    }
+}
+
 impl<O: Send + 'static> Group<O> {
     pub(super) fn new(shared: Arc<Shared>, driver: mpsc::UnboundedSender<Input>, bounds: Bounds) -> Group<O> {
         let permits = |max: usize| Arc::new(Semaphore::new(max.clamp(1, Semaphore::MAX_PERMITS)));
@@ -84,9 +100,12 @@ impl<O: Send + 'static> Group<O> {
     pub async fn propose_to_all(&self, data: Bytes) -> Result<(LogIndex, O), ProposeError> {
         let (index, outcome) = self.propose(data).await?;
         let (answer, all) = oneshot::channel();
-        self.ask(Request::Matched { index, answer })?;
-        all.await.unwrap_or(Err(ProposeError::Indeterminate))?;
-        Ok((index, outcome))
+        // It is committed; whatever goes wrong now, nobody may say that nothing happened.
+        let asked = self.ask(Request::Matched { index, answer });
+        match (asked, all.await) {
+            (Ok(()), Ok(Ok(()))) => Ok((index, outcome)),
+            _ => Err(ProposeError::Indeterminate),
+        }
     }
 
     /// Answers when the entry is on this leader's own disk: it may yet be lost with this node, and what it does is not known.

@@ -121,9 +121,11 @@ impl Member {
 
     pub(super) fn request(&mut self, request: Request, round: &mut Round) {
         match request {
-            Request::Propose(queued) => self.enqueue(queued),
+            Request::Propose(queued) => self.queued.push_back(queued),
             Request::Read { deadline, answer } => self.reads.push(deadline, answer),
-            Request::Matched { index, answer } => self.matched.push((index, answer)),
+            Request::Matched { index, answer } if self.replica.is_leader() => self.matched.push((index, answer)),
+            // Who leads now would have to be asked.
+            Request::Matched { answer, .. } => drop(answer.send(Err(ProposeError::Indeterminate))),
             Request::Members { changes, answer } => {
                 let at = self.replica.propose_members(&changes);
                 self.proposed_at(at, [Waiting::members(answer)]);
@@ -137,16 +139,6 @@ impl Member {
                 // As above.
                 let _ = answer.send(self.status());
             }
-        }
-    }
-
-    fn enqueue(&mut self, queued: Queued) {
-        if let Err(error) = self.shared.check_running() {
-            queued.waiting.refuse(error);
-        } else if self.closing.is_some() {
-            queued.waiting.refuse(ProposeError::Stopped);
-        } else {
-            self.queued.push_back(queued);
         }
     }
 
