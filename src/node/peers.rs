@@ -19,7 +19,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex, RwLock},
     time::Duration,
 };
 
@@ -60,7 +60,7 @@ impl Wire {
             nodes: distinct.len(),
             met: Mutex::default(),
             members: known.map_or_else(Members::forming, Members::of),
-            engine: OnceLock::new(),
+            engine: RwLock::new(None),
         };
         let peers = Peers::new(identity, &others, PeerOptions::default(), metrics)
             .map_err(|error| StartError::Peer(error.to_string()))?;
@@ -75,9 +75,14 @@ impl Wire {
 
     /// Dials, and answers for `engine` from now on.
     pub fn start(&self, engine: &Engine) {
-        let attached = self.gate.engine.set(engine.inside());
-        assert!(attached.is_ok(), "a wire serves one engine");
+        *self.gate.engine.write().expect("no panic while attaching") = Some(engine.inside());
         self.peers.start(self.gate.clone());
+    }
+
+    /// Ends the links and lets go of the engine.
+    pub fn stop(&self) {
+        self.peers.stop();
+        *self.gate.engine.write().expect("no panic while attaching") = None;
     }
 
     /// Bounds of the connections of peers.
@@ -99,12 +104,17 @@ struct Gate {
     /// Others met so far, while the cluster forms.
     met: Mutex<BTreeSet<NodeId>>,
     members: Members,
-    engine: OnceLock<super::engine::Inside>,
+    /// Taken away when the node stops: the engine holds the wire, and so itself.
+    engine: RwLock<Option<super::engine::Inside>>,
 }
 
 impl Gate {
-    fn engine(&self) -> Result<&super::engine::Inside, CallError> {
-        self.engine.get().ok_or_else(|| CallError::Unavailable("the node is starting".to_owned()))
+    fn inside(&self) -> Option<super::engine::Inside> {
+        self.engine.read().expect("no panic while attaching").clone()
+    }
+
+    fn engine(&self) -> Result<super::engine::Inside, CallError> {
+        self.inside().ok_or_else(|| CallError::Unavailable("the node is starting or stopping".to_owned()))
     }
 }
 
@@ -130,19 +140,19 @@ impl PeerService for Gate {
     }
 
     fn peer_lost(&self, node: NodeId) {
-        if let Some(inside) = self.engine.get() {
+        if let Some(inside) = self.inside() {
             inside.raft.peer_lost(node);
         }
     }
 
     fn receive(&self, from: NodeId, messages: Vec<GroupMessage>) {
-        if let Some(inside) = self.engine.get() {
+        if let Some(inside) = self.inside() {
             inside.raft.receive(from, messages);
         }
     }
 
     fn propose(&self, _from: NodeId, proposal: Proposal) -> BoxFuture<'static, Result<Proposed, CallError>> {
-        let inside = self.engine().cloned();
+        let inside = self.engine();
         Box::pin(async move {
             let inside = inside?;
             let unknown = || CallError::Indeterminate("it took too long".to_owned());
@@ -156,14 +166,14 @@ impl PeerService for Gate {
         group: GroupId,
         at_least: LogIndex,
     ) -> BoxFuture<'static, Result<Box<dyn CheckpointStream>, FetchError>> {
-        match self.engine.get() {
+        match self.inside() {
             Some(inside) => inside.raft.serve_checkpoint(group, at_least),
             None => Box::pin(async { Err(FetchError::Refused("the node is starting".to_owned())) }),
         }
     }
 
     fn inspect(&self, group: GroupId, bucket: Option<u8>) -> BoxFuture<'static, Result<Bytes, CallError>> {
-        let inside = self.engine().cloned();
+        let inside = self.engine();
         Box::pin(async move {
             let replica = inside?.service.host().replica(group).map_err(|error| not_here(&error))?;
             super::verify::inspect(replica, bucket).await

@@ -24,18 +24,19 @@ impl Replica {
             return;
         }
         let raft = &mut self.raw.raft;
-        let reached = if mutant!(1) {
-            raft.raft_log.persisted
-        } else if mutant!(6) {
-            raft.mut_prs().maximal_committed_index().0
-        } else if mutant!(23) {
+        let mut reached = 0;
+        if mutant!(1) {
+            reached = raft.raft_log.persisted;
+        }
+        if mutant!(6) {
+            reached = raft.mut_prs().maximal_committed_index().0;
+        }
+        if mutant!(23) {
             let mut matched: Vec<u64> = raft.prs().iter().map(|(_, progress)| progress.matched).collect();
             matched.sort_unstable_by(|a, b| b.cmp(a));
             let voters = raft.prs().conf().to_conf_state().voters.len();
-            matched[voters / 2]
-        } else {
-            return;
-        };
+            reached = matched[voters / 2];
+        }
         if reached > raft.raft_log.committed && reached <= raft.raft_log.last_index() {
             raft.raft_log.commit_to(reached);
         }
