@@ -13,7 +13,8 @@ const LOCK_FILE: &str = "LOCK";
 const FORMAT_FILE: &str = "FORMAT";
 const NODE_FILE: &str = "NODE";
 /// Layout of the data directory. Raise it when a program of the version before could damage what is written now.
-const FORMAT: FileKind = FileKind { tag: *b"DATA", version: 1 };
+/// 2: every group of the log is Raft's, and group 0 the coordinator's.
+const FORMAT: FileKind = FileKind { tag: *b"DATA", version: 2 };
 const NODE: FileKind = FileKind { tag: *b"NODE", version: 1 };
 const BOOT_FILE: &str = "BOOT";
 /// How often the directory has been started on, u64 LE.
@@ -37,7 +38,15 @@ impl DataDir {
     pub fn open(path: impl AsRef<Path>) -> Result<DataDir, StoreError> {
         let path = std::path::absolute(path.as_ref()).map_err(|e| StoreError::io(path.as_ref(), "resolve", e))?;
         make_directory(&path)?;
-        let formatted = read_file(&path.join(FORMAT_FILE), FORMAT)?.is_some();
+        let found = read_file(&path.join(FORMAT_FILE), FORMAT)?.map(|(version, _)| version);
+        if let Some(older) = found.filter(|version| *version < FORMAT.version) {
+            let problem = format!(
+                "layout {older}, expected {}: export the tables with the version of the program that wrote it",
+                FORMAT.version
+            );
+            return Err(StoreError::corrupt(&path.join(FORMAT_FILE), problem));
+        }
+        let formatted = found.is_some();
         if !formatted {
             refuse_foreign(&path)?;
         }
@@ -216,8 +225,11 @@ mod tests {
         write_file_synced(&format, FileKind { version: 9, ..FORMAT }, b"future").unwrap();
         let before = fs::read(&format).unwrap();
         let refused = DataDir::open(path.path()).unwrap_err();
-        assert!(matches!(refused, StoreError::NewerFormat { found: 9, supported: 1, .. }), "{refused}");
+        assert!(matches!(refused, StoreError::NewerFormat { found: 9, supported: 2, .. }), "{refused}");
         assert_eq!(fs::read(&format).unwrap(), before);
+        write_file_synced(&format, FileKind { version: 1, ..FORMAT }, b"").unwrap();
+        let older = DataDir::open(path.path()).unwrap_err();
+        assert!(older.to_string().contains("layout 1, expected 2"), "{older}");
         fs::write(&format, &before[..10]).unwrap();
         assert!(matches!(DataDir::open(path.path()), Err(StoreError::Corrupt { .. })));
         assert_eq!(fs::read(&format).unwrap(), &before[..10]);

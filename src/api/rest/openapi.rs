@@ -54,7 +54,7 @@ use utoipa::{
         openapi_json,
         docs,
     ),
-    components(schemas(Problem, dto::WireId, dto::Components)),
+    components(schemas(Problem, dto::WireId, dto::Components, dto::AckWord)),
     tags(
         (name = "tables", description = "Named sets of documents with vectors of one shape"),
         (name = "indexes", description = "Fields of the metadata that filters find without reading documents"),
