@@ -9,10 +9,8 @@ use raft::eraftpb;
 
 /// An entry for the library.
 pub(super) fn entry_out(entry: LogEntry) -> eraftpb::Entry {
-    let mut out = eraftpb::Entry::default();
-    out.index = entry.index;
-    out.term = entry.term;
-    out.data = entry.data;
+    let LogEntry { index, term, data, .. } = entry;
+    let mut out = eraftpb::Entry { index, term, data, ..eraftpb::Entry::default() };
     out.set_entry_type(match entry.kind {
         EntryKind::Command => eraftpb::EntryType::EntryNormal,
         EntryKind::Members => eraftpb::EntryType::EntryConfChangeV2,
@@ -47,13 +45,14 @@ pub(super) fn hard_in(hard: &eraftpb::HardState) -> HardState {
 
 /// The members for the library.
 pub(super) fn members_out(members: &Members) -> eraftpb::ConfState {
-    let mut out = eraftpb::ConfState::default();
-    out.voters = members.voters.clone();
-    out.learners = members.learners.clone();
-    out.voters_outgoing = members.voters_outgoing.clone();
-    out.learners_next = members.learners_next.clone();
-    out.auto_leave = members.auto_leave;
-    out
+    eraftpb::ConfState {
+        voters: members.voters.clone(),
+        learners: members.learners.clone(),
+        voters_outgoing: members.voters_outgoing.clone(),
+        learners_next: members.learners_next.clone(),
+        auto_leave: members.auto_leave,
+        ..eraftpb::ConfState::default()
+    }
 }
 
 /// The members of the library as of `index`, in order.

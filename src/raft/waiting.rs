@@ -47,20 +47,23 @@ impl<T: Send + 'static> Answer for oneshot::Sender<Result<T, ProposeError>> {
     }
 }
 
+/// Where the answer comes.
+pub(super) type Answered<T> = oneshot::Receiver<Result<T, ProposeError>>;
+
 /// The answer, or `Indeterminate` if nobody can give it any more.
-pub(super) async fn answered<T>(answer: oneshot::Receiver<Result<T, ProposeError>>) -> Result<T, ProposeError> {
+pub(super) async fn answered<T>(answer: Answered<T>) -> Result<T, ProposeError> {
     answer.await.unwrap_or(Err(ProposeError::Indeterminate))
 }
 
 impl Waiting {
     /// For the index and the outcome, of type `O`.
-    pub(super) fn applied<O: Send + 'static>() -> (Waiting, oneshot::Receiver<Result<(LogIndex, O), ProposeError>>) {
+    pub(super) fn applied<O: Send + 'static>() -> (Waiting, Answered<(LogIndex, O)>) {
         let (answer, receiver) = oneshot::channel::<Result<(LogIndex, O), ProposeError>>();
         (Waiting { slot: Slot::Applied(Box::new(answer)), permits: None }, receiver)
     }
 
     /// For the index, once it is on this node's disk.
-    pub(super) fn logged() -> (Waiting, oneshot::Receiver<Result<LogIndex, ProposeError>>) {
+    pub(super) fn logged() -> (Waiting, Answered<LogIndex>) {
         let (answer, receiver) = oneshot::channel();
         (Waiting { slot: Slot::Logged(answer), permits: None }, receiver)
     }

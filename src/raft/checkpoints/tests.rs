@@ -210,7 +210,7 @@ async fn leftovers_and_damaged_files_are_cleared_and_others_stay() {
     fs::write(dir.path().join("7-43.checkpoint"), b"").unwrap();
     fs::write(dir.path().join("notes"), b"not ours").unwrap();
     let paths: Vec<_> = found(dir.path()).unwrap().into_iter().map(|checkpoint| checkpoint.path).collect();
-    assert_eq!(paths, [whole.clone()]);
+    assert_eq!(paths, std::slice::from_ref(&whole));
     assert_eq!(files_in(dir.path()), 2, "the whole one, and what is not ours");
 
     // Damage inside a file is found when it is read, before its end is told.
