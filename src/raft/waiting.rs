@@ -51,7 +51,7 @@ impl<T: Send + 'static> Answer for oneshot::Sender<Result<T, ProposeError>> {
 pub(super) type Settled<O> = Result<(LogIndex, O), ProposeError>;
 
 /// The answer, or `Indeterminate` if nobody can give it any more.
-pub(super) async fn answered<T>(answer: oneshot::Receiver<Result<T, ProposeError>>) -> Result<T, ProposeError> {
+pub(super) async fn answered<T>(answer: Answered<T>) -> Result<T, ProposeError> {
     answer.await.unwrap_or(Err(ProposeError::Indeterminate))
 }
 
@@ -63,7 +63,7 @@ impl Waiting {
     }
 
     /// For the index, once it is on this node's disk.
-    pub(super) fn logged() -> (Waiting, oneshot::Receiver<Result<LogIndex, ProposeError>>) {
+    pub(super) fn logged() -> (Waiting, Answered<LogIndex>) {
         let (answer, receiver) = oneshot::channel();
         (Waiting { slot: Slot::Logged(answer), permits: None }, receiver)
     }
