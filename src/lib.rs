@@ -8,6 +8,7 @@ pub mod embedded;
 pub mod index;
 pub mod mutants;
 pub mod node;
+pub mod peer;
 pub mod raft;
 pub mod rt;
 pub mod service;

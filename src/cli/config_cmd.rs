@@ -11,7 +11,7 @@ use super::args::{ConfigArgs, ConfigCommand, ShowArgs};
 use super::context::{CliError, Context, OutputFormat, say};
 use super::exit::ExitCode;
 use super::listing;
-use crate::config::{self, Config, DEFAULT_YAML, Effect, KEYS, Key, Loaded, Sources, Value};
+use crate::config::{self, Config, DEFAULT_YAML, Effect, KEYS, Key, Loaded, Mode, Sources, Value};
 
 /// Loads the configuration from the file, the process's environment and the flags.
 ///
@@ -36,12 +36,19 @@ pub fn load_config(args: &ConfigArgs) -> Result<Loaded, CliError> {
 /// Exit code 2 for a mode that needs a cluster.
 pub fn require_startable(loaded: &Loaded) -> Result<(), CliError> {
     let mode = loaded.config.mode;
+    if mode == Mode::Auto && loaded.config.cluster.peers.is_empty() {
+        return Err(CliError::usage(format!(
+            "{}: mode auto needs cluster.peers, the peer addresses of the other nodes (clusters with etcd are not part of \
+             this version); a node alone is mode standalone",
+            loaded.origin("mode"),
+        )));
+    }
     if mode.can_start() {
         return Ok(());
     }
     Err(CliError::usage(format!(
-        "{}: mode {} is not part of this version, which starts standalone nodes only; \
-         leave the mode out, or give --mode standalone",
+        "{}: mode {} is not part of this version, which starts standalone nodes and, with mode auto, \
+         nodes that replicate to those of cluster.peers",
         loaded.origin("mode"),
         mode.name()
     )))
@@ -177,6 +184,7 @@ mod tests {
     #[test]
     fn modes_of_a_cluster_are_refused_with_their_origin() {
         assert!(require_startable(&loaded(&[])).is_ok());
+        assert!(require_startable(&loaded(&[("mode", "auto"), ("cluster.peers", "10.0.0.2:6335")])).is_ok());
         for mode in ["auto", "master", "worker", "slave", "gateway"] {
             let error = require_startable(&loaded(&[("mode", mode)])).expect_err(mode);
             assert_eq!(error.exit_code, ExitCode::Usage as u8);

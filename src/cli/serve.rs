@@ -73,7 +73,7 @@ fn not_started(error: StartError) -> CliError {
 fn write_ready_file(path: &Path, addresses: &Addresses) -> Result<(), CliError> {
     let ready = serde_json::json!({
         "http": addresses.http.first(), "http_all": addresses.http, "grpc": addresses.grpc, "monitoring": addresses.monitoring,
-        "peer": null, "pid": std::process::id(),
+        "peer": addresses.peer, "pid": std::process::id(),
     });
     let temporary = path.with_extension("tmp");
     let written = std::fs::write(&temporary, ready.to_string()).and_then(|()| std::fs::rename(&temporary, path));

@@ -1,5 +1,7 @@
 //! The catalog: which collections there are and which shards they have, as the coordinator holds it, with a copy in
-//! memory that every request reads without waiting. Called by `service`; `node` loads it before serving.
+//! memory that every request reads without waiting. A change is made in the coordinator only; [`Catalog::read`] sees it, on
+//! every node, and [`Catalog::publish`] shows it to requests once the node has followed it. Called by `service`; `node` loads it
+//! before serving.
 
 use super::{
     slots::{SlotRange, slot_of},
@@ -46,35 +48,32 @@ impl Collection {
     }
 }
 
-type Collections = BTreeMap<CollectionName, Arc<Collection>>;
+/// All collections, by name.
+pub type Collections = BTreeMap<CollectionName, Arc<Collection>>;
 
 /// See the module.
 pub struct Catalog {
     coordinator: Arc<dyn Coordinator>,
     prefix: String,
-    node: NodeId,
     collections: ArcSwap<Collections>,
     /// The greatest shard id given out.
     last_shard: AtomicU64,
-    /// Changes go one after the other; the compare-and-swap still guards against other nodes.
-    changing: tokio::sync::Mutex<()>,
 }
 
 impl Catalog {
-    /// Reads the catalog of `cluster` from the coordinator. `node` is where new shards are put.
+    /// Reads the catalog of `cluster` from the coordinator.
     ///
     /// # Errors
     /// `Unavailable` or `Corrupt`, from the coordinator.
-    pub async fn load(coordinator: Arc<dyn Coordinator>, cluster: &str, node: NodeId) -> Result<Catalog> {
+    pub async fn load(coordinator: Arc<dyn Coordinator>, cluster: &str) -> Result<Catalog> {
         let catalog = Catalog {
             coordinator,
             prefix: format!("/vectorsphere/{cluster}/"),
-            node,
             collections: ArcSwap::default(),
             last_shard: AtomicU64::new(0),
-            changing: tokio::sync::Mutex::new(()),
         };
-        catalog.refresh().await?;
+        let collections = catalog.read().await?;
+        catalog.publish(collections);
         Ok(catalog)
     }
 
@@ -96,21 +95,19 @@ impl Catalog {
         self.last_shard.load(SeqCst)
     }
 
-    /// Creates a collection and its shards in one transaction. `open` is called once that is durable; only when it is done
-    /// is the collection shown to requests.
+    /// Creates a collection and its shards, each with a replica on every node of `replicas`, in one transaction.
     ///
     /// # Errors
-    /// `table_exists`, `too_many_tables`; `Indeterminate` if the coordinator did not answer; those of `open`.
-    pub async fn create<F: Future<Output = Result<()>>>(
+    /// `table_exists`, `too_many_tables`; `Unavailable` or `Indeterminate` if the coordinator did not answer.
+    pub async fn create(
         &self,
         name: &CollectionName,
         spec: CollectionSpec,
         now_ms: u64,
-        open: impl FnOnce(Arc<Collection>) -> F,
-    ) -> Result<Arc<Collection>> {
-        let _one_at_a_time = self.changing.lock().await;
+        replicas: &[NodeId],
+    ) -> Result<()> {
         loop {
-            let known = self.collections.load();
+            let known = self.read().await?;
             if known.contains_key(name) {
                 return Err(exists(name));
             }
@@ -119,7 +116,7 @@ impl Catalog {
                     .expected(format!("at most {}", limits::COLLECTIONS_MAX)));
             }
             let (mut table, guard) = self.table().await?;
-            table.add_collection(name, spec.shards, self.node);
+            table.add_collection(name, spec.shards, replicas);
             let record = CollectionRecord { spec: spec.clone(), created_ms: now_ms };
             let transaction = Transaction {
                 compares: vec![guard, Compare::Absent(self.collection_key(name))],
@@ -128,34 +125,24 @@ impl Catalog {
                     Change::Put(self.table_key(), to_json(&table)),
                 ],
             };
-            let committed = self.coordinator.commit(transaction).await.map_err(coordination)?;
-            let collections = self.read().await?;
-            if matches!(committed, Committed::At(_)) {
-                let collection = collections.get(name).cloned().ok_or_else(|| not_found(name))?;
-                open(collection.clone()).await?;
-                self.collections.store(Arc::new(collections));
-                return Ok(collection);
+            if self.commit(transaction).await? {
+                return Ok(());
             }
-            self.collections.store(Arc::new(collections));
         }
     }
 
     /// Changes what of a collection's spec may change: `change` gives the new spec, of which vectors and shards stay as they are.
     ///
     /// # Errors
-    /// `table_not_found`; those of `change`; `Indeterminate` if the coordinator did not answer.
+    /// `table_not_found`; those of `change`; `Unavailable` or `Indeterminate` if the coordinator did not answer.
     pub async fn alter(
         &self,
         name: &CollectionName,
         change: impl Fn(CollectionSpec) -> Result<CollectionSpec>,
-    ) -> Result<Arc<Collection>> {
-        let _one_at_a_time = self.changing.lock().await;
+    ) -> Result<()> {
         loop {
             let key = self.collection_key(name);
-            let Some(stored) = self.coordinator.get(&key).await.map_err(coordination)? else {
-                self.refresh().await?;
-                return Err(not_found(name));
-            };
+            let stored = self.coordinator.get(&key).await.map_err(coordination)?.ok_or_else(|| not_found(name))?;
             let record: CollectionRecord = from_json(&key, &stored.value)?;
             let spec = change(record.spec.clone())?;
             debug_assert!(spec.vectors == record.spec.vectors && spec.shards == record.spec.shards);
@@ -163,47 +150,48 @@ impl Catalog {
                 compares: vec![Compare::WrittenAt(key.clone(), stored.revision)],
                 changes: vec![Change::Put(key, to_json(&CollectionRecord { spec, ..record }))],
             };
-            let committed = self.coordinator.commit(transaction).await.map_err(coordination)?;
-            self.refresh().await?;
-            if matches!(committed, Committed::At(_)) {
-                return self.collection(name);
+            if self.commit(transaction).await? {
+                return Ok(());
             }
         }
     }
 
-    /// Deletes a collection and forgets its shards; returns their ids.
+    /// Deletes a collection and forgets its shards.
     ///
     /// # Errors
-    /// `table_not_found`; `Indeterminate` if the coordinator did not answer.
-    pub async fn delete(&self, name: &CollectionName) -> Result<Vec<ShardId>> {
-        let _one_at_a_time = self.changing.lock().await;
+    /// `table_not_found`; `Unavailable` or `Indeterminate` if the coordinator did not answer.
+    pub async fn delete(&self, name: &CollectionName) -> Result<()> {
         loop {
             let (mut table, guard) = self.table().await?;
             let key = self.collection_key(name);
-            let Some(record) = self.coordinator.get(&key).await.map_err(coordination)? else {
-                self.refresh().await?;
-                return Err(not_found(name));
-            };
-            let gone = table.remove_collection(name);
+            let record = self.coordinator.get(&key).await.map_err(coordination)?.ok_or_else(|| not_found(name))?;
+            table.remove_collection(name);
             let transaction = Transaction {
                 compares: vec![guard, Compare::WrittenAt(key.clone(), record.revision)],
                 changes: vec![Change::Delete(key), Change::Put(self.table_key(), to_json(&table))],
             };
-            let committed = self.coordinator.commit(transaction).await.map_err(coordination)?;
-            self.refresh().await?;
-            if matches!(committed, Committed::At(_)) {
-                return Ok(gone);
+            if self.commit(transaction).await? {
+                return Ok(());
             }
         }
     }
 
-    /// Reads everything again and publishes it.
-    async fn refresh(&self) -> Result<()> {
-        self.collections.store(Arc::new(self.read().await?));
-        Ok(())
+    /// Whether the transaction's conditions held, and its changes happened.
+    async fn commit(&self, transaction: Transaction) -> Result<bool> {
+        let committed = self.coordinator.commit(transaction).await.map_err(coordination)?;
+        Ok(matches!(committed, Committed::At(_)))
     }
 
-    async fn read(&self) -> Result<Collections> {
+    /// Shows these collections to requests.
+    pub fn publish(&self, collections: Collections) {
+        self.collections.store(Arc::new(collections));
+    }
+
+    /// Every collection, as the coordinator holds it now.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Corrupt`, from the coordinator.
+    pub async fn read(&self) -> Result<Collections> {
         let (table, _) = self.table().await?;
         self.last_shard.store(table.next_shard, SeqCst);
         let mut shards: BTreeMap<&CollectionName, Vec<(ShardId, SlotRange)>> = BTreeMap::new();
@@ -278,6 +266,7 @@ fn from_json<'a, T: Deserialize<'a>>(key: &str, value: &'a [u8]) -> Result<T> {
 fn coordination(error: CoordinationError) -> Error {
     let kind = match error {
         CoordinationError::Indeterminate(_) => ErrorKind::Indeterminate,
+        CoordinationError::Unavailable(_) => ErrorKind::Unavailable,
         CoordinationError::Corrupt(_) => ErrorKind::Corrupt,
     };
     Error::new(kind, "coordinator", error.to_string())

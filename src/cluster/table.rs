@@ -34,31 +34,24 @@ pub struct ShardTable {
 }
 
 impl ShardTable {
-    /// Adds the shards of a new collection, all on `node`; returns their ids in slot order.
-    pub fn add_collection(&mut self, name: &CollectionName, shards: u32, node: NodeId) -> Vec<ShardId> {
+    /// Adds the shards of a new collection, each with a replica on every node of `replicas`; returns their ids in slot order.
+    pub fn add_collection(&mut self, name: &CollectionName, shards: u32, replicas: &[NodeId]) -> Vec<ShardId> {
         self.epoch += 1;
         SlotRange::cut(shards)
             .into_iter()
             .map(|slots| {
                 self.next_shard += 1;
-                let entry = ShardEntry { collection: name.clone(), slots, replicas: vec![node], epoch: self.epoch };
+                let entry = ShardEntry { collection: name.clone(), slots, replicas: replicas.to_vec(), epoch: self.epoch };
                 self.shards.insert(self.next_shard, entry);
                 self.next_shard
             })
             .collect()
     }
 
-    /// Removes the shards of a collection; returns their ids.
-    pub fn remove_collection(&mut self, name: &CollectionName) -> Vec<ShardId> {
+    /// Removes the shards of a collection.
+    pub fn remove_collection(&mut self, name: &CollectionName) {
         self.epoch += 1;
-        let gone = self.of_collection(name).map(|(id, _)| id).collect();
         self.shards.retain(|_, entry| entry.collection != *name);
-        gone
-    }
-
-    /// The shards of a collection, in slot order.
-    pub fn of_collection<'a>(&'a self, name: &'a CollectionName) -> impl Iterator<Item = (ShardId, &'a ShardEntry)> {
-        self.shards.iter().filter(move |(_, entry)| entry.collection == *name).map(|(id, entry)| (*id, entry))
     }
 }
 
@@ -70,10 +63,11 @@ mod tests {
     fn shard_ids_are_never_used_again() {
         let name = |n: &str| CollectionName::new(n).unwrap();
         let mut table = ShardTable::default();
-        assert_eq!(table.add_collection(&name("a"), 2, 9), [1, 2]);
-        assert_eq!(table.add_collection(&name("b"), 1, 9), [3]);
-        assert_eq!(table.remove_collection(&name("a")), [1, 2]);
-        assert_eq!(table.add_collection(&name("a"), 1, 9), [4]);
+        assert_eq!(table.add_collection(&name("a"), 2, &[9]), [1, 2]);
+        assert_eq!(table.add_collection(&name("b"), 1, &[9]), [3]);
+        table.remove_collection(&name("a"));
+        assert_eq!(table.shards.keys().copied().collect::<Vec<_>>(), [3]);
+        assert_eq!(table.add_collection(&name("a"), 1, &[9]), [4]);
         assert_eq!((table.epoch, table.shards.len()), (4, 2));
     }
 }

@@ -145,14 +145,14 @@ macro_rules! key {
 }
 
 const NOW: Effect = Effect::Now;
-const CLUSTER: Effect = Effect::Later("the cluster modes auto, master, worker and gateway read it");
+const CLUSTER: Effect = Effect::Later("it belongs to a cluster with etcd, which this version does not form");
 
 /// Every key, in the order of `conf/default.yaml`. Keys of one section stand together.
 pub static KEYS: &[Key] = &[
     key!(
         mode,
         NOW,
-        "What this process is: standalone (everything in one process, no etcd), auto, master, worker or gateway. Only standalone starts in this version; the others form a cluster."
+        "What this process is: standalone (everything in one process, alone), auto (one of the nodes of cluster.peers, which replicate every shard), master, worker or gateway. The last three need etcd and do not start in this version."
     ),
     key!(
         environment,
@@ -162,20 +162,20 @@ pub static KEYS: &[Key] = &[
     key!(data_dir, NOW, "Directory of everything durable. One process at a time may use it."),
     key!(listen.http, NOW, "Addresses of the HTTP interface; each serves the same. Port 0 takes a free port."),
     key!(listen.grpc, NOW, "Address of the gRPC interface."),
-    key!(listen.peer, CLUSTER, "Address for traffic from other nodes."),
+    key!(listen.peer, NOW, "Address for traffic from other nodes; not opened by a standalone node."),
     key!(listen.monitoring, NOW, "Address of /metrics and /health for monitoring."),
     key!(listen.gateway, CLUSTER, "Address of the gateway's public interface."),
     key!(advertise.http, CLUSTER, "HTTP address told to others, where it differs from the one bound."),
     key!(advertise.grpc, CLUSTER, "gRPC address told to others, where it differs from the one bound."),
-    key!(advertise.peer, CLUSTER, "Peer address told to other nodes, where it differs from the one bound."),
-    key!(cluster.name, CLUSTER, "Name of the cluster; nodes of one name and one etcd belong together."),
+    key!(advertise.peer, NOW, "Peer address told to other nodes, where it differs from the one bound."),
+    key!(cluster.name, NOW, "Name of the cluster; nodes of different names refuse each other."),
     key!(
         cluster.node_id,
         CLUSTER,
         "Name of this node within the cluster; made once and kept in data_dir where absent."
     ),
     key!(cluster.zone, CLUSTER, "Failure domain (rack, zone) of this node; copies of a shard are spread over zones."),
-    key!(cluster.peers, CLUSTER, "Peer addresses of other nodes known beforehand."),
+    key!(cluster.peers, NOW, "Peer addresses of the other nodes of the cluster, with mode auto. All nodes name each other; they form the cluster when they have all met once, and are its members from then on. An odd number of nodes survives the loss of a minority."),
     key!(etcd.endpoints, CLUSTER, "Members of the etcd cluster."),
     key!(etcd.username, CLUSTER, "User name towards etcd."),
     key!(etcd.password, CLUSTER, "Password towards etcd. Never shown."),

@@ -13,6 +13,8 @@ use super::words::Mode;
 use crate::telemetry::logs;
 
 const HTTP_ADDRESSES_MAX: usize = 16;
+/// Nodes that replicate everything to each other; more would only make writes dearer.
+const NODES_MAX: usize = 7;
 
 /// Checks a configuration built by hand.
 ///
@@ -34,6 +36,7 @@ pub(super) fn problems(config: &Config, origins: &BTreeMap<&'static str, Origin>
         check.loopback_only(&listeners);
     }
     check.etcd(config);
+    check.peers(config);
     if let Err(reason) = logs::check_filter(&config.log.level) {
         check.refuse("log.level", format!("expected a level or filter directives: {reason}"));
     }
@@ -97,6 +100,17 @@ impl Check<'_> {
                  127.0.0.1, or accept that with `security.insecure: true` (--insecure)"
             );
             self.refuse(key, reason);
+        }
+    }
+
+    fn peers(&mut self, config: &Config) {
+        let peers = &config.cluster.peers;
+        if config.mode == Mode::Standalone && !peers.is_empty() {
+            self.refuse("cluster.peers", "a standalone node is alone; needs `mode: auto` (--mode auto)".to_owned());
+        }
+        if peers.len() >= NODES_MAX {
+            let reason = format!("expected at most {} other nodes, got {}", NODES_MAX - 1, peers.len());
+            self.refuse("cluster.peers", reason);
         }
     }
 

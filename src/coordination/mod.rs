@@ -1,11 +1,12 @@
 //! What the cluster agrees on about itself: a revisioned key-value store with transactions, behind one trait.
 //!
-//! Standalone nodes use [`Embedded`], kept in the node's own store. Every change is a compare-and-swap; nobody may rest
-//! safety on a read alone. Called by `cluster`; plugged in by `node`.
+//! [`Embedded`] keeps it in the stores of the nodes themselves, equal by Raft. Every change is a compare-and-swap; nobody may
+//! rest safety on a read alone. Called by `cluster`; plugged in by `node`.
 
-mod embedded;
+pub mod embedded;
 
 pub use embedded::Embedded;
+use serde::{Deserialize, Serialize};
 use std::{future::Future, pin::Pin};
 
 /// A boxed future, so that the trait can be used behind a pointer.
@@ -19,8 +20,8 @@ pub struct KeyValue {
     pub revision: u64,
 }
 
-/// A condition of a transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A condition of a transaction. Stored in the log: the variants of these types keep their order for ever.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Compare {
     /// The key is not there.
     Absent(String),
@@ -29,21 +30,21 @@ pub enum Compare {
 }
 
 /// A change of a transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     Put(String, Vec<u8>),
     Delete(String),
 }
 
 /// Changes that happen all at once, if all conditions hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transaction {
     pub compares: Vec<Compare>,
     pub changes: Vec<Change>,
 }
 
 /// How a transaction ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Committed {
     /// All changes happened, at this revision.
     At(u64),
@@ -57,6 +58,9 @@ pub enum CoordinationError {
     /// The change may or may not have happened.
     #[error("the coordinator did not answer; the change may or may not have happened: {0}")]
     Indeterminate(String),
+    /// Nothing happened; the same change may go through later.
+    #[error("the coordinator cannot be reached; nothing was changed: {0}")]
+    Unavailable(String),
     /// What is stored cannot be read.
     #[error("the coordinator's data cannot be read: {0}")]
     Corrupt(String),

@@ -1,12 +1,12 @@
 //! The engine of a node: data directory, store, log, catalog and shards, opened in order and closed in reverse, with the
 //! service over them. No listeners. Built by [`super::Node`] and by the embedded library.
 
-use super::StartError;
+use super::{Network, StartError};
 use crate::{
-    cluster::Catalog,
+    cluster::{Catalog, Members},
     config::{Config, Name},
-    coordination::Embedded,
-    raft::{LogStore, LogWriter, SoloOptions, WriterOptions, log_options},
+    coordination::{Embedded, embedded},
+    raft::{Forward, LogStore, MultiRaft, NodeId, RaftOptions, Route, log_options},
     rt::{self, shutdown::Shutdown},
     service::{Identity, Phase, Service},
     shard::{Host, IndexSettings, Parts},
@@ -21,6 +21,8 @@ use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 /// How often the simulation's stores flush and compact.
 const MAINTAIN_INTERVAL: Duration = Duration::from_millis(500);
+/// After a change of the catalog could not be followed.
+const FOLLOW_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Trainings at once on a node: one, so that searches keep the other processors.
 const TRAININGS_MAX: usize = 1;
 
@@ -31,23 +33,49 @@ const LOCAL_CATALOG: &str = "local";
 /// See the module.
 pub struct Engine {
     service: Service,
+    raft: MultiRaft,
+    coordinator: Embedded,
     store: Store,
     log: LogStore,
     stop: Shutdown,
     failed: Shutdown,
     // Last, so that the lock is given back after everything else is closed.
-    directory: DataDir,
+    directory: Arc<DataDir>,
 }
 
-struct Opened {
-    directory: DataDir,
+/// The parts of an engine that peers' calls reach.
+#[derive(Clone)]
+pub(super) struct Inside {
+    pub(super) raft: MultiRaft,
+    pub(super) coordinator: Embedded,
+    pub(super) service: Service,
+}
+
+/// The opened data directory and the stores in it.
+pub struct Stores {
+    directory: Arc<DataDir>,
     node_id: u64,
     store: Store,
     log: LogStore,
 }
 
+/// The group of the coordinator, to be opened once its members are known.
+struct Control {
+    raft: MultiRaft,
+    coordinator: Embedded,
+    forward: Arc<dyn Forward>,
+}
+
+impl Control {
+    async fn open(&self, voters: &[NodeId]) -> Result<(), StartError> {
+        let group = self.raft.open(embedded::GROUP, voters, self.coordinator.machine()?).await?;
+        self.coordinator.attach(Route::new(group, self.forward.clone(), embedded::decode_outcome));
+        Ok(())
+    }
+}
+
 impl Engine {
-    /// Opens the data directory and everything in it. `identity` is completed by the caller: it knows the addresses.
+    /// Opens the data directory and everything in it, alone. `identity` is completed by the caller: it knows the addresses.
     ///
     /// # Errors
     /// The directory is in use, damaged or newer than this program; nothing is changed then.
@@ -56,23 +84,53 @@ impl Engine {
         metrics: &Metrics,
         describe: impl FnOnce(Identity) -> Identity,
     ) -> Result<Engine, StartError> {
+        let stores = Stores::open(config).await?;
+        let network = Network::alone(stores.node_id);
+        Engine::start(config, metrics, stores, network, describe).await
+    }
+
+    /// Starts everything over opened stores, as a member of a cluster. A cluster that has not met yet forms in the background.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub async fn start(
+        config: &Config,
+        metrics: &Metrics,
+        stores: Stores,
+        network: Network,
+        describe: impl FnOnce(Identity) -> Identity,
+    ) -> Result<Engine, StartError> {
         let started = rt::time::now();
-        let opened = open_stores(config).await?;
-        let stores_ms = started.elapsed().as_secs_f64() * 1e3;
-        let Opened { directory, node_id, store, log } = opened;
-        let writer_options = WriterOptions { metrics: Some(metrics.log.clone()), ..WriterOptions::default() };
-        let writer = LogWriter::start(log.clone(), writer_options);
-        let mut identity = Identity::new(node_id, config.cluster.name.as_str().to_owned(), zone(config), "standalone");
+        let Stores { directory, node_id, store, log } = stores;
+        let Network { transport, forward, members } = network;
+        let mode = config.mode.name();
+        let mut identity = Identity::new(node_id, config.cluster.name.as_str().to_owned(), zone(config), mode);
         identity.can_write = can_write(&store, &log);
         let identity = describe(identity);
-        let coordinator = Arc::new(Embedded::open(store.clone())?);
-        let catalog = Catalog::load(coordinator, LOCAL_CATALOG, node_id).await?;
+        let raft = MultiRaft::start(
+            node_id,
+            log.clone(),
+            Some(metrics.log.clone()),
+            transport,
+            Arc::from(make_directory(&directory, "checkpoint")?),
+            raft_options(config),
+        );
+        let coordinator = Embedded::open(store.clone())?;
+        let control = Control { raft: raft.clone(), coordinator: coordinator.clone(), forward: forward.clone() };
+        let forming = match members.node_ids() {
+            Ok(voters) => {
+                control.open(&voters).await?;
+                None
+            }
+            Err(_) => Some(control),
+        };
+        let catalog = Catalog::load(Arc::new(coordinator.clone()), LOCAL_CATALOG).await?;
         let host = Host::new(Parts {
             store: store.clone(),
             log: log.clone(),
-            writer,
-            solo: solo_options(config),
-            index_directory: Arc::from(index_directory(&directory)?),
+            raft: raft.clone(),
+            forward,
+            index_directory: Arc::from(make_directory(&directory, "index")?),
             settings: IndexSettings {
                 flat_points_max: config.index.flat_points_max as usize,
                 build_threads_max: config.index.build_threads_max as usize,
@@ -81,19 +139,30 @@ impl Engine {
             },
             trainings: Arc::new(tokio::sync::Semaphore::new(TRAININGS_MAX)),
         });
-        open_shards(&catalog, &host).await?;
-        tracing::debug!(stores_ms, all_ms = started.elapsed().as_secs_f64() * 1e3, "data opened");
+        remove_strays(&catalog, &host).await?;
         let (stop, failed) = (Shutdown::new(), Shutdown::new());
-        let service = Service::new(catalog, host, identity, metrics.clone());
-        let engine = Engine { service, store, log, stop, failed, directory };
+        let service = Service::new(catalog, host, members.clone(), identity, metrics.clone());
+        service.follow_catalog().await?;
+        tracing::debug!(ms = started.elapsed().as_secs_f64() * 1e3, "data opened");
+        let engine = Engine { service, raft, coordinator, store, log, stop, failed, directory };
         engine.watch();
         engine.maintain();
+        engine.follow();
+        match forming {
+            Some(control) => engine.form(control, members),
+            None => engine.service.identity().enter(Phase::Up),
+        }
         Ok(engine)
     }
 
     /// The operations.
     pub fn service(&self) -> &Service {
         &self.service
+    }
+
+    /// What peers' calls are answered with.
+    pub(super) fn inside(&self) -> Inside {
+        Inside { raft: self.raft.clone(), coordinator: self.coordinator.clone(), service: self.service.clone() }
     }
 
     /// Where the data is.
@@ -110,6 +179,7 @@ impl Engine {
     pub async fn close(self) {
         self.service.identity().enter(Phase::Stopping);
         self.service.host().close().await;
+        self.raft.stop().await;
         self.stop.trigger();
         let store = self.store.clone();
         if let Err(error) = rt::compute::io(move || store.sync()).await {
@@ -133,6 +203,52 @@ impl Engine {
                     () = rt::time::sleep(WATCH_INTERVAL) => {}
                 }
             }
+        });
+    }
+
+    /// Makes on this node what others have changed in the catalog.
+    fn follow(&self) {
+        let (coordinator, service, stop) = (self.coordinator.clone(), self.service.clone(), self.stop.clone());
+        rt::spawn("catalog-follow", async move {
+            let mut behind = false;
+            while !stop.is_triggered() {
+                tokio::select! {
+                    biased;
+                    () = stop.wait() => return,
+                    () = coordinator.changed() => {}
+                    () = rt::time::sleep(FOLLOW_RETRY_INTERVAL), if behind => {}
+                }
+                let followed = service.follow_catalog().await;
+                behind = followed.is_err();
+                if let Err(error) = followed {
+                    tracing::error!(%error, "the catalog could not be followed; it will be tried again");
+                }
+            }
+        });
+    }
+
+    /// Waits for the members to meet, then opens the coordinator's group.
+    fn form(&self, control: Control, members: Members) {
+        let (service, stop, failed) = (self.service.clone(), self.stop.clone(), self.failed.clone());
+        let directory = self.directory.clone();
+        rt::spawn("cluster-form", async move {
+            let voters = tokio::select! {
+                biased;
+                () = stop.wait() => return,
+                voters = members.wait() => voters,
+            };
+            let (kept, ids) = (directory, voters.clone());
+            let kept = rt::compute::io(move || kept.set_members(&ids)).await.map_err(StartError::from);
+            let opened = match kept {
+                Ok(()) => control.open(&voters).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = opened {
+                tracing::error!(%error, "the cluster's own group cannot be opened; the node stops");
+                failed.trigger();
+                return;
+            }
+            service.identity().enter(Phase::Up);
         });
     }
 
@@ -162,40 +278,65 @@ impl Engine {
     }
 }
 
-async fn open_stores(config: &Config) -> Result<Opened, StartError> {
-    let path = config.data_dir.clone();
-    let options = StoreOptions {
-        cache_bytes: config.storage.cache.bytes(),
-        journal_bytes_max: config.storage.journal_max.bytes(),
-        ..StoreOptions::default()
-    };
-    let candidate = rt::rng::stream("node/id").next_u64();
-    let (directory, node_id) = rt::compute::io(move || {
-        let directory = DataDir::open(path)?;
-        let node_id = directory.node_id(candidate)?;
-        Ok::<_, StartError>((directory, node_id))
-    })
-    .await?;
-    let (log_path, store_path) = (directory.join("log"), directory.join("store"));
-    // At once: after a crash both read their journals, which is most of the time a start takes.
-    let log = rt::compute::io(move || LogStore::open(log_path, log_options()));
-    let store = rt::compute::io(move || Store::open(store_path, options));
-    let (log, store) = futures_util::future::join(log, store).await;
-    Ok(Opened { directory, node_id, store: store?, log: log? })
+impl Stores {
+    /// Opens the data directory of `config`, making it if it is not there.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub async fn open(config: &Config) -> Result<Stores, StartError> {
+        let path = config.data_dir.clone();
+        let options = StoreOptions {
+            cache_bytes: config.storage.cache.bytes(),
+            journal_bytes_max: config.storage.journal_max.bytes(),
+            ..StoreOptions::default()
+        };
+        let candidate = rt::rng::stream("node/id").next_u64();
+        let (directory, node_id) = rt::compute::io(move || {
+            let directory = DataDir::open(path)?;
+            let node_id = directory.node_id(candidate)?;
+            Ok::<_, StartError>((directory, node_id))
+        })
+        .await?;
+        let (log_path, store_path) = (directory.join("log"), directory.join("store"));
+        // At once: after a crash both read their journals, which is most of the time a start takes.
+        let log = rt::compute::io(move || LogStore::open(log_path, log_options()));
+        let store = rt::compute::io(move || Store::open(store_path, options));
+        let (log, store) = futures_util::future::join(log, store).await;
+        Ok(Stores { directory: Arc::new(directory), node_id, store: store?, log: log? })
+    }
+
+    /// Counts this start; its number, and the members of the cluster if they have met.
+    ///
+    /// # Errors
+    /// Those of the data directory.
+    pub async fn begin_boot(&self) -> Result<(u64, Option<Vec<NodeId>>), StartError> {
+        let directory = self.directory.clone();
+        rt::compute::io(move || Ok((directory.next_boot()?, directory.members()?))).await
+    }
+
+    /// The node's identity.
+    pub fn node_id(&self) -> NodeId {
+        self.node_id
+    }
+
+    /// The data directory.
+    pub fn directory(&self) -> &DataDir {
+        &self.directory
+    }
 }
 
-fn index_directory(directory: &DataDir) -> Result<std::path::PathBuf, StartError> {
-    let path = directory.join("index");
+fn make_directory(directory: &DataDir, name: &str) -> Result<std::path::PathBuf, StartError> {
+    let path = directory.join(name);
     crate::store::directory::make_directory(&path)?;
     Ok(path)
 }
 
-fn solo_options(config: &Config) -> SoloOptions {
-    SoloOptions {
+fn raft_options(config: &Config) -> RaftOptions {
+    RaftOptions {
         entry_bytes_max: limits::COMMAND_BYTES_MAX,
         bytes_max: limits::COMMAND_BYTES_MAX * 2,
         compact_after_bytes: config.raft.log_bytes_max.bytes() as usize,
-        ..SoloOptions::default()
+        ..RaftOptions::default()
     }
 }
 
@@ -203,16 +344,11 @@ fn zone(config: &Config) -> String {
     config.cluster.zone.as_ref().map_or("default", Name::as_str).to_owned()
 }
 
-async fn open_shards(catalog: &Catalog, host: &Host) -> Result<(), StartError> {
+async fn remove_strays(catalog: &Catalog, host: &Host) -> Result<(), StartError> {
     let collections = catalog.collections();
-    let wanted: BTreeSet<u64> = collections.values().flat_map(|c| c.shards.iter().map(|(id, _)| *id)).collect();
-    host.remove_strays(&wanted, catalog.last_shard()).await?;
-    for collection in collections.values() {
-        for (id, _) in &collection.shards {
-            host.open(*id, collection.spec.clone()).await?;
-        }
-    }
-    Ok(())
+    let shards = collections.values().flat_map(|collection| &collection.shards).map(|(id, _)| *id);
+    let wanted: BTreeSet<u64> = shards.chain([embedded::GROUP]).collect();
+    Ok(host.remove_strays(&wanted, catalog.last_shard()).await?)
 }
 
 fn can_write(store: &Store, log: &LogStore) -> Arc<dyn Fn() -> bool + Send + Sync> {

@@ -3,9 +3,13 @@
 //! simulation.
 
 mod engine;
+mod network;
+mod peers;
 mod servers;
+mod verify;
 
 pub use engine::Engine;
+pub use network::Network;
 pub use servers::Addresses;
 
 use crate::{
@@ -17,6 +21,8 @@ use crate::{
     telemetry::metrics::Metrics,
     types::Error,
 };
+use engine::Stores;
+use peers::Wire;
 use servers::{Bound, Servers};
 
 /// Why a node did not start.
@@ -28,6 +34,9 @@ pub enum StartError {
     /// A listener could not be bound.
     #[error("cannot listen for {listener} on {address}: {source}")]
     Listen { listener: &'static str, address: String, source: std::io::Error },
+    /// The address of a peer.
+    #[error("cluster.peers: {0}")]
+    Peer(String),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -43,7 +52,7 @@ impl StartError {
     /// The exit code that says so (API.md, "Exit codes").
     pub fn exit_code(&self) -> u8 {
         match self {
-            StartError::Mode { .. } | StartError::Listen { .. } => 2,
+            StartError::Mode { .. } | StartError::Listen { .. } | StartError::Peer(_) => 2,
             StartError::Store(StoreError::InUse { .. }) => 3,
             StartError::Store(_) | StartError::Log(_) | StartError::Data(_) => 4,
         }
@@ -57,13 +66,14 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts a standalone node: when this returns it takes requests.
+    /// Starts a node: when this returns a standalone node takes requests; a node of a cluster answers that it is not ready until
+    /// the cluster has formed.
     ///
     /// # Errors
     /// See [`StartError`]; whatever was opened is closed again.
     pub async fn start(config: &Config) -> Result<Node, StartError> {
-        if config.mode != Mode::Standalone {
-            let why = "only standalone nodes can be started by this version; the cluster is not there yet";
+        if !config.mode.can_start() {
+            let why = "this version starts standalone nodes, and nodes of mode auto that name each other in cluster.peers";
             return Err(StartError::Mode { mode: config.mode, why });
         }
         let bound = Bound::bind(config).await?;
@@ -73,14 +83,20 @@ impl Node {
             // What the process uses is chance; a simulated node leaves it out.
             metrics.watch_process(rt::time::wall().0);
         }
-        let engine = Engine::open(config, &metrics, |mut identity| {
+        let stores = Stores::open(config).await?;
+        let wire = match config.mode {
+            Mode::Standalone => None,
+            _ => Some(Wire::new(config, &stores, &addresses, metrics.peers.clone()).await?),
+        };
+        let network = wire.as_ref().map_or_else(|| Network::alone(stores.node_id()), Wire::network);
+        let engine = Engine::start(config, &metrics, stores, network, |mut identity| {
             identity.http = addresses.http.iter().map(ToString::to_string).collect();
             identity.grpc = addresses.grpc.to_string();
             identity
         })
         .await?;
-        let servers = bound.serve(config, &engine, metrics);
-        engine.service().identity().enter(Phase::Up);
+        wire.iter().for_each(|wire| wire.start(&engine));
+        let servers = bound.serve(config, &engine, wire, metrics);
         Ok(Node { engine, servers })
     }
 

@@ -1,9 +1,9 @@
 //! The listeners of a node and the tasks that serve them. Called by [`super::Node`].
 
-use super::{Engine, StartError};
+use super::{Engine, StartError, peers::Wire};
 use crate::{
     api::{self, rest::RestOptions},
-    config::Config,
+    config::{Config, Mode},
     rt::{
         self, Task,
         http::{self, HttpOptions},
@@ -22,6 +22,8 @@ pub struct Addresses {
     pub http: Vec<SocketAddr>,
     pub grpc: SocketAddr,
     pub monitoring: SocketAddr,
+    /// For other nodes; none on a standalone node.
+    pub peer: Option<SocketAddr>,
 }
 
 /// Listeners that are bound and not yet served: a node whose ports are taken fails before it opens its data.
@@ -29,11 +31,12 @@ pub struct Bound {
     http: Vec<Listener>,
     grpc: Listener,
     monitoring: Listener,
+    peer: Option<Listener>,
     addresses: Addresses,
 }
 
 impl Bound {
-    /// Binds every listener of a standalone node.
+    /// Binds every listener of the node's mode.
     pub async fn bind(config: &Config) -> Result<Bound, StartError> {
         let mut http = Vec::new();
         let mut addresses = Vec::new();
@@ -44,8 +47,16 @@ impl Bound {
         }
         let (grpc, grpc_address) = bind("grpc", config.listen.grpc).await?;
         let (monitoring, monitoring_address) = bind("monitoring", config.listen.monitoring).await?;
-        let addresses = Addresses { http: addresses, grpc: grpc_address, monitoring: monitoring_address };
-        Ok(Bound { http, grpc, monitoring, addresses })
+        let (peer, peer_address) = match config.mode {
+            Mode::Standalone => (None, None),
+            _ => {
+                let (listener, address) = bind("peer", config.listen.peer).await?;
+                (Some(listener), Some(address))
+            }
+        };
+        let addresses =
+            Addresses { http: addresses, grpc: grpc_address, monitoring: monitoring_address, peer: peer_address };
+        Ok(Bound { http, grpc, monitoring, peer, addresses })
     }
 
     /// What was bound; ports that were 0 are known now.
@@ -53,8 +64,8 @@ impl Bound {
         &self.addresses
     }
 
-    /// Serves every face over the engine's service.
-    pub fn serve(self, config: &Config, engine: &Engine, metrics: Metrics) -> Servers {
+    /// Serves every face over the engine's service, and the peers over `wire`.
+    pub fn serve(self, config: &Config, engine: &Engine, wire: Option<Wire>, metrics: Metrics) -> Servers {
         let stop = Shutdown::new();
         let mut tasks = Vec::new();
         let faces = api::Faces::new(engine.service().clone(), api_options(config, metrics));
@@ -67,7 +78,11 @@ impl Bound {
         tasks.push(rt::spawn("grpc", grpc));
         let monitoring = http::serve(self.monitoring, faces.monitoring(), http_options, stop.clone());
         tasks.push(rt::spawn("monitoring", monitoring));
-        Servers { stop, tasks, addresses: self.addresses }
+        if let (Some(listener), Some(wire)) = (self.peer, &wire) {
+            let serving = rpc::serve(listener, wire.peers().routes(), wire.rpc_options(), stop.clone());
+            tasks.push(rt::spawn("peer", serving));
+        }
+        Servers { stop, tasks, wire, addresses: self.addresses }
     }
 }
 
@@ -107,6 +122,7 @@ async fn bind(name: &'static str, address: SocketAddr) -> Result<(Listener, Sock
 pub struct Servers {
     stop: Shutdown,
     tasks: Vec<Task<()>>,
+    wire: Option<Wire>,
     addresses: Addresses,
 }
 
@@ -119,6 +135,7 @@ impl Servers {
     /// Takes no new connections, waits for requests under way, closes.
     pub async fn stop(self) {
         self.stop.trigger();
+        self.wire.iter().for_each(|wire| wire.peers().stop());
         for task in self.tasks {
             let _ended = task.await;
         }

@@ -1,7 +1,7 @@
 //! What can go wrong in the log and in a group, told apart by what the caller may conclude: nothing happened, it may have
 //! happened, or the node must stop.
 
-use super::{GroupId, LogIndex};
+use super::{GroupId, LogIndex, NodeId};
 use crate::store::StoreError;
 use std::path::PathBuf;
 
@@ -35,17 +35,14 @@ pub enum LogError {
         /// The largest index that would have done.
         last: LogIndex,
     },
-}
-
-/// Why entries were not appended.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AppendError {
-    /// The queue is full; nothing was written.
-    #[error("the log's queue is full")]
-    Exhausted,
-    /// The disk failed; the entries may or may not be in the log. The node must stop.
-    #[error("the log failed: {0}")]
-    Failed(String),
+    /// A write that would break a promise of Raft: a defect of this program. Nothing was written.
+    #[error("log of group {group}: {problem}")]
+    Broken {
+        /// The group.
+        group: GroupId,
+        /// What would be broken.
+        problem: String,
+    },
 }
 
 /// Why entries could not be applied. The group stops.
@@ -60,6 +57,38 @@ pub enum ApplyError {
         /// Its index.
         index: LogIndex,
         /// What is wrong with it.
+        problem: String,
+    },
+    /// A checkpoint that could not be given out whole, or not be taken in.
+    #[error("checkpoint of index {at}: {problem}")]
+    Checkpoint {
+        /// The applied index it is of.
+        at: LogIndex,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// Why a group could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The log failed or is corrupt.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The state machine cannot apply what is in the log.
+    #[error("group {group}: cannot replay the log: {source}")]
+    Apply {
+        /// The group.
+        group: GroupId,
+        /// What the state machine said.
+        source: ApplyError,
+    },
+    /// It is open already, the driver has stopped, or it failed on the way.
+    #[error("group {group}: {problem}")]
+    Refused {
+        /// The group.
+        group: GroupId,
+        /// Why.
         problem: String,
     },
 }
@@ -78,6 +107,18 @@ pub enum ProposeError {
         /// The largest length.
         limit: usize,
     },
+    /// This replica does not lead; nothing happened. Ask the leader, where one is known.
+    #[error("this replica is not the leader")]
+    NotLeader {
+        /// Who leads, as far as is known here.
+        leader: Option<NodeId>,
+    },
+    /// No leader answered in time; nothing happened.
+    #[error("no leader answered in time")]
+    Unavailable,
+    /// The node that leads the group cannot be reached; nothing happened.
+    #[error("the leader of the group cannot be reached: {0}")]
+    Unreachable(String),
     /// The group no longer takes proposals here; nothing happened.
     #[error("the group has stopped")]
     Stopped,

@@ -1,234 +1,290 @@
-//! The handle to a consensus group: propose, read index, stop. It is the same for a group of one and for a replicated group;
-//! whoever drives the group holds the other end. Called by `shard` and, through it, by everything that writes.
+//! The handle to a consensus group: propose, read index, members, stop. It is the same for a group of one and for a
+//! replicated group; the node's driver holds the other end. Called by `shard` and `coordination` and, through them, by
+//! everything that writes.
 
-use super::{GroupId, LogIndex, ProposeError};
+use super::driver::Input;
+use super::replica::MemberChange;
+use super::shared::Shared;
+use super::waiting::{Queued, Waiting, answered};
+use super::{GroupId, GroupStatus, LogIndex, NodeId, ProposeError, Role};
+use crate::rt::time::{self, Instant};
 use bytes::Bytes;
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use std::collections::BTreeSet;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+/// How often a change that takes several steps looks how far it is.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// Entries a learner may be behind when it is given a vote.
+const CAUGHT_UP_WITHIN: u64 = 1000;
 
 /// Handle to a group whose entries answer `O`. Cheap to clone.
 pub struct Group<O> {
+    inner: Arc<Inner>,
+    outcome: PhantomData<fn() -> O>,
+}
+
+struct Inner {
     shared: Arc<Shared>,
-    messages: mpsc::Sender<Message<O>>,
+    driver: mpsc::UnboundedSender<Input>,
+    proposals: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
-    entry_bytes_max: usize,
+    bounds: Bounds,
+}
+
+/// What a handle takes in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) proposals_max: usize,
+    pub(super) bytes_max: usize,
+    pub(super) entry_bytes_max: usize,
+    pub(super) read_timeout: Duration,
 }
 
 impl<O> Clone for Group<O> {
     fn clone(&self) -> Self {
-        Group {
-            shared: self.shared.clone(),
-            messages: self.messages.clone(),
-            bytes: self.bytes.clone(),
-            entry_bytes_max: self.entry_bytes_max,
-        }
+        Group { inner: self.inner.clone(), outcome: PhantomData }
     }
 }
 
-/// What the driver of a group receives.
-pub(super) enum Message<O> {
-    Propose(Proposal<O>),
-    Stop(oneshot::Sender<()>),
-}
-
-/// An entry on its way, and where its outcome goes. Dropped unanswered, the proposer gets `Indeterminate`.
-pub(super) struct Proposal<O> {
-    pub(super) data: Bytes,
-    pub(super) answer: oneshot::Sender<Result<(LogIndex, O), ProposeError>>,
-    /// Held until the answer, so that everything under way is within the bound.
-    bytes: OwnedSemaphorePermit,
-}
-
-impl<O> Proposal<O> {
-    pub(super) fn answer(self, result: Result<(LogIndex, O), ProposeError>) {
-        // Before the answer: whoever gets it may propose again at once.
-        drop(self.bytes);
-        // Whoever gave up waiting does not want the answer.
-        let _ = self.answer.send(result);
-    }
+/// What a handle asks of the driver.
+pub(super) enum Request {
+    Propose(Queued),
+    Read { deadline: Instant, answer: oneshot::Sender<Result<LogIndex, ProposeError>> },
+    Matched { index: LogIndex, answer: oneshot::Sender<Result<(), ProposeError>> },
+    Members { changes: Vec<MemberChange>, answer: oneshot::Sender<Result<LogIndex, ProposeError>> },
+    Transfer { to: NodeId, answer: oneshot::Sender<Result<(), ProposeError>> },
+    Status(oneshot::Sender<GroupStatus>),
 }
 
 impl<O: Send + 'static> Group<O> {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        messages: mpsc::Sender<Message<O>>,
-        bytes_max: usize,
-        entry_bytes_max: usize,
-    ) -> Group<O> {
-        let bytes = Arc::new(Semaphore::new(bytes_max.min(Semaphore::MAX_PERMITS)));
-        Group { shared, messages, bytes, entry_bytes_max }
+    pub(super) fn new(shared: Arc<Shared>, driver: mpsc::UnboundedSender<Input>, bounds: Bounds) -> Group<O> {
+        let permits = |max: usize| Arc::new(Semaphore::new(max.clamp(1, Semaphore::MAX_PERMITS)));
+        let (proposals, bytes) = (permits(bounds.proposals_max), permits(bounds.bytes_max));
+        Group { inner: Arc::new(Inner { shared, driver, proposals, bytes, bounds }), outcome: PhantomData }
     }
 
     /// Which group this is.
     pub fn id(&self) -> GroupId {
-        self.shared.id
+        self.inner.shared.id()
     }
 
-    /// Commits `data` to the log, applies it, and answers its index and outcome. Dropping the future does not take the
-    /// proposal back.
+    /// Commits `data` to the log (a majority has it on disk), applies it here, and answers its index and outcome. `NotLeader`
+    /// at once on a replica that does not lead. Dropping the future does not take the proposal back.
     pub async fn propose(&self, data: Bytes) -> Result<(LogIndex, O), ProposeError> {
-        self.shared.check_running()?;
-        if data.len() > self.entry_bytes_max {
-            return Err(ProposeError::TooLarge { got: data.len(), limit: self.entry_bytes_max });
-        }
-        let permits = u32::try_from(data.len()).unwrap_or(u32::MAX).max(1);
-        let bytes = self.bytes.clone().try_acquire_many_owned(permits).map_err(|_| ProposeError::Exhausted)?;
-        let (answer, answered) = oneshot::channel();
-        match self.messages.try_send(Message::Propose(Proposal { data, answer, bytes })) {
-            Ok(()) => answered.await.unwrap_or(Err(ProposeError::Indeterminate)),
-            Err(mpsc::error::TrySendError::Full(_)) => Err(ProposeError::Exhausted),
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(self.shared.why_not_running()),
+        let (waiting, outcome) = Waiting::applied();
+        self.enqueue(data, waiting)?;
+        answered(outcome).await
+    }
+
+    /// As [`Group::propose`], and answers only when every voter has the entry on its disk. `Indeterminate` if that is not
+    /// known any more because leadership was lost.
+    pub async fn propose_to_all(&self, data: Bytes) -> Result<(LogIndex, O), ProposeError> {
+        let (index, outcome) = self.propose(data).await?;
+        let (answer, all) = oneshot::channel();
+        self.ask(Request::Matched { index, answer })?;
+        all.await.unwrap_or(Err(ProposeError::Indeterminate))?;
+        Ok((index, outcome))
+    }
+
+    /// Answers when the entry is on this leader's own disk: it may yet be lost with this node, and what it does is not known.
+    pub async fn propose_logged(&self, data: Bytes) -> Result<LogIndex, ProposeError> {
+        let (waiting, logged) = Waiting::logged();
+        self.enqueue(data, waiting)?;
+        answered(logged).await
+    }
+
+    /// An index such that a read that has applied up to it sees everything acknowledged before this call, on whatever
+    /// replica; returns when this replica has applied up to it (Ongaro, "Consensus: Bridging Theory and Practice", 2014,
+    /// section 6.4). `Unavailable` when no leader confirmed it, or it was not applied, within the read timeout.
+    pub async fn read_index(&self) -> Result<LogIndex, ProposeError> {
+        let shared = &self.inner.shared;
+        shared.check_running()?;
+        let deadline = time::now() + self.inner.bounds.read_timeout;
+        let index = if shared.decides_alone() {
+            // Nobody else can have acknowledged anything: no election is won without this replica.
+            shared.committed()
+        } else {
+            let (answer, index) = oneshot::channel();
+            self.ask(Request::Read { deadline, answer })?;
+            index.await.unwrap_or_else(|_| Err(shared.why_not_running()))?
+        };
+        self.applied_by(index, deadline).await.map(|()| index)
+    }
+
+    /// Waits until this replica has applied up to `index`; for ever, unless the group ends.
+    pub async fn wait_applied(&self, index: LogIndex) -> Result<(), ProposeError> {
+        let shared = &self.inner.shared;
+        match shared.wait_for(index) {
+            None => Ok(()),
+            Some(applied) => applied.await.map_err(|_| shared.why_not_running()),
         }
     }
 
-    /// An index such that a read that has applied up to it sees everything acknowledged before this call; returns when this
-    /// replica has applied up to it (Ongaro, "Consensus: Bridging Theory and Practice", 2014, section 6.4).
-    pub async fn read_index(&self) -> Result<LogIndex, ProposeError> {
-        self.shared.check_running()?;
-        let index = self.shared.committed();
+    /// Returns when this replica has applied everything up to `index`.
+    pub async fn wait_applied(&self, index: LogIndex) -> Result<(), ProposeError> {
         match self.shared.wait_for(index) {
-            None => Ok(index),
-            Some(applied) => applied.await.map(|()| index).map_err(|_| self.shared.why_not_running()),
+            None => Ok(()),
+            Some(applied) => applied.await.map_err(|_| self.shared.why_not_running()),
         }
     }
 
     /// Index of the last applied entry.
     pub fn applied(&self) -> LogIndex {
-        self.shared.applied()
+        self.inner.shared.applied()
+    }
+
+    /// Last index this replica knows to be committed.
+    pub fn committed(&self) -> LogIndex {
+        self.inner.shared.committed()
+    }
+
+    /// Who leads, as far as this replica knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.inner.shared.leader()
+    }
+
+    /// Whether this replica takes itself for the leader. Another one may have been elected meanwhile.
+    pub fn is_leader(&self) -> bool {
+        self.inner.shared.role() == Role::Leader
     }
 
     /// Why the group failed, if it has; the node must then stop.
     pub fn failure(&self) -> Option<String> {
-        match &*self.shared.phase() {
-            Phase::Failed(reason) => Some(reason.clone()),
-            Phase::Running | Phase::Stopped => None,
+        self.inner.shared.failure()
+    }
+
+    /// The group as this replica sees it.
+    pub async fn status(&self) -> Result<GroupStatus, ProposeError> {
+        let (answer, status) = oneshot::channel();
+        self.ask(Request::Status(answer))?;
+        status.await.map_err(|_| self.inner.shared.why_not_running())
+    }
+
+    /// Hands leadership to `to`, a voter, and returns when this replica knows it leads. `Unavailable` if it does not come to
+    /// that within the read timeout: then leadership is where the votes put it.
+    pub async fn transfer_leader(&self, to: NodeId) -> Result<(), ProposeError> {
+        let deadline = time::now() + self.inner.bounds.read_timeout;
+        let (answer, begun) = oneshot::channel();
+        self.ask(Request::Transfer { to, answer })?;
+        begun.await.unwrap_or_else(|_| Err(self.inner.shared.why_not_running()))?;
+        while self.leader() != Some(to) {
+            self.look_again(deadline).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes `voters` the voters of the group, to be called on the leader. New ones first learn; when they have caught up, old
+    /// and new decide together until the change is through (joint consensus). Returns when only the new voters decide.
+    /// `Unavailable` if it takes longer than `limit`: the change may still be under way, and can be called for again.
+    pub async fn change_members(&self, voters: &[NodeId], limit: Duration) -> Result<(), ProposeError> {
+        let deadline = time::now() + limit;
+        let wanted: BTreeSet<NodeId> = voters.iter().copied().collect();
+        loop {
+            let status = self.status().await?;
+            if status.role != Role::Leader {
+                return Err(ProposeError::NotLeader { leader: status.leader });
+            }
+            match next_change(&status, &wanted) {
+                Next::Done => return Ok(()),
+                Next::Wait => self.look_again(deadline).await?,
+                Next::Change(changes) => match self.propose_members(changes).await {
+                    Ok(_) => {}
+                    Err(ProposeError::Exhausted) => self.look_again(deadline).await?,
+                    Err(error) => return Err(error),
+                },
+            }
         }
     }
 
-    /// Takes no more proposals, finishes those under way and returns when their effects are in the state. What is queued
-    /// behind the call is answered `Stopped`.
+    /// Takes no more proposals, finishes those under way and returns when their effects are in the state. What comes after
+    /// the call is answered `Stopped`. The log stays.
     pub async fn stop(&self) {
         let (done, finished) = oneshot::channel();
-        if self.messages.send(Message::Stop(done)).await.is_ok() {
+        if self.inner.driver.send(Input::Close { group: self.id(), done }).is_ok() {
             // An error means the driver has ended, which is what is waited for.
             let _ = finished.await;
         }
     }
+
+    async fn propose_members(&self, changes: Vec<MemberChange>) -> Result<LogIndex, ProposeError> {
+        let (answer, changed) = oneshot::channel();
+        self.ask(Request::Members { changes, answer })?;
+        changed.await.unwrap_or(Err(ProposeError::Indeterminate))
+    }
+
+    async fn look_again(&self, deadline: Instant) -> Result<(), ProposeError> {
+        self.inner.shared.check_running()?;
+        if time::now() >= deadline {
+            return Err(ProposeError::Unavailable);
+        }
+        time::sleep(LOOK_INTERVAL).await;
+        Ok(())
+    }
+
+    async fn applied_by(&self, index: LogIndex, deadline: Instant) -> Result<(), ProposeError> {
+        let shared = &self.inner.shared;
+        let Some(applied) = shared.wait_for(index) else { return Ok(()) };
+        match time::timeout_at(deadline, applied).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(shared.why_not_running()),
+            Err(_) => Err(ProposeError::Unavailable),
+        }
+    }
+
+    /// Queues a proposal, if it is within every bound and this replica leads.
+    fn enqueue(&self, data: Bytes, waiting: Waiting) -> Result<(), ProposeError> {
+        let Inner { shared, proposals, bytes, bounds, .. } = &*self.inner;
+        shared.check_running()?;
+        if shared.role() != Role::Leader {
+            return Err(ProposeError::NotLeader { leader: shared.leader() });
+        }
+        let limit = bounds.entry_bytes_max.min(bounds.bytes_max);
+        if data.len() > limit {
+            return Err(ProposeError::TooLarge { got: data.len(), limit });
+        }
+        let permits = u32::try_from(data.len()).unwrap_or(u32::MAX).max(1);
+        let count = proposals.clone().try_acquire_owned().map_err(|_| ProposeError::Exhausted)?;
+        let bytes = bytes.clone().try_acquire_many_owned(permits).map_err(|_| ProposeError::Exhausted)?;
+        self.ask(Request::Propose(Queued { data, waiting: waiting.holding([count, bytes]) }))
+    }
+
+    fn ask(&self, request: Request) -> Result<(), ProposeError> {
+        let input = Input::Request { group: self.id(), request };
+        self.inner.driver.send(input).map_err(|_| self.inner.shared.why_not_running())
+    }
 }
 
-/// What the handle and the driver both see.
-pub(super) struct Shared {
-    id: GroupId,
-    committed: AtomicU64,
-    applied: AtomicU64,
-    phase: Mutex<Phase>,
-    readers: Mutex<BTreeMap<LogIndex, Vec<oneshot::Sender<()>>>>,
+/// The next step towards the wanted voters.
+enum Next {
+    Done,
+    Wait,
+    Change(Vec<MemberChange>),
 }
 
-enum Phase {
-    Running,
-    Stopped,
-    Failed(String),
-}
-
-impl Shared {
-    pub(super) fn new(id: GroupId, applied: LogIndex) -> Shared {
-        Shared {
-            id,
-            committed: applied.into(),
-            applied: applied.into(),
-            phase: Mutex::new(Phase::Running),
-            readers: Mutex::default(),
-        }
+fn next_change(status: &GroupStatus, wanted: &BTreeSet<NodeId>) -> Next {
+    let members = &status.members;
+    if !members.voters_outgoing.is_empty() {
+        return Next::Wait;
     }
-
-    pub(super) fn id(&self) -> GroupId {
-        self.id
+    let voters: BTreeSet<NodeId> = members.voters.iter().copied().collect();
+    if voters == *wanted {
+        return Next::Done;
     }
-
-    pub(super) fn committed(&self) -> LogIndex {
-        self.committed.load(Ordering::Acquire)
+    let new: Vec<NodeId> = wanted.difference(&voters).copied().collect();
+    if let Some(node) = new.iter().find(|node| !members.learners.contains(node)) {
+        return Next::Change(vec![MemberChange::AddLearner(*node)]);
     }
-
-    pub(super) fn applied(&self) -> LogIndex {
-        self.applied.load(Ordering::Acquire)
+    let has_caught_up = |node: &NodeId| {
+        let peer = status.peers.iter().find(|peer| peer.node == *node);
+        peer.is_some_and(|peer| peer.match_index + CAUGHT_UP_WITHIN >= status.last_index && peer.match_index > 0)
+    };
+    if !new.iter().all(has_caught_up) {
+        return Next::Wait;
     }
-
-    /// Everything up to `index` is committed.
-    pub(super) fn advance_committed(&self, index: LogIndex) {
-        self.committed.fetch_max(index, Ordering::AcqRel);
-    }
-
-    /// Everything up to `index` is applied; releases the readers that waited for it.
-    pub(super) fn advance_applied(&self, index: LogIndex) {
-        let mut readers = self.readers();
-        let before = self.applied.swap(index, Ordering::AcqRel);
-        assert!(before <= index, "applied went back from {before} to {index}");
-        let later = readers.split_off(&(index + 1));
-        for reader in std::mem::replace(&mut *readers, later).into_values().flatten() {
-            // A reader that gave up waiting is not there any more.
-            let _ = reader.send(());
-        }
-    }
-
-    /// Ends the group for good; the first reason stays.
-    pub(super) fn fail(&self, reason: String) {
-        tracing::error!(group = self.id, %reason, "the group failed; the node must stop");
-        let mut phase = self.phase();
-        if !matches!(*phase, Phase::Failed(_)) {
-            *phase = Phase::Failed(reason);
-        }
-        drop(phase);
-        self.readers().clear();
-    }
-
-    /// Takes no more proposals.
-    pub(super) fn stop(&self) {
-        let mut phase = self.phase();
-        if matches!(*phase, Phase::Running) {
-            *phase = Phase::Stopped;
-        }
-    }
-
-    /// Releases the readers that nothing can serve any more.
-    pub(super) fn drop_readers(&self) {
-        self.readers().clear();
-    }
-
-    pub(super) fn check_running(&self) -> Result<(), ProposeError> {
-        match &*self.phase() {
-            Phase::Running => Ok(()),
-            Phase::Stopped => Err(ProposeError::Stopped),
-            Phase::Failed(reason) => Err(ProposeError::Failed(reason.clone())),
-        }
-    }
-
-    /// Why nothing can be done here now, when it is known that nothing can.
-    pub(super) fn why_not_running(&self) -> ProposeError {
-        self.check_running().err().unwrap_or(ProposeError::Stopped)
-    }
-
-    /// `None` if `index` is applied, else what resolves when it is (or is dropped when it cannot be).
-    pub(super) fn wait_for(&self, index: LogIndex) -> Option<oneshot::Receiver<()>> {
-        // Looked at under the lock that `advance_applied` holds, or the wake-up could fall in between.
-        let mut readers = self.readers();
-        if self.applied() >= index {
-            return None;
-        }
-        let (reader, applied) = oneshot::channel();
-        if self.check_running().is_ok() {
-            readers.entry(index).or_default().push(reader);
-        }
-        Some(applied)
-    }
-
-    fn phase(&self) -> MutexGuard<'_, Phase> {
-        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn readers(&self) -> MutexGuard<'_, BTreeMap<LogIndex, Vec<oneshot::Sender<()>>>> {
-        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    let added = new.into_iter().map(MemberChange::AddVoter);
+    let removed = voters.difference(wanted).copied().map(MemberChange::Remove);
+    Next::Change(added.chain(removed).collect())
 }

@@ -1,26 +1,59 @@
-//! Agree. One consensus group is a log of entries and a state machine that applies them; this room keeps the logs of all
-//! groups of a node in one synced store, commits many groups with one sync, and hands the rest of the program a
-//! [`Group`]: propose, read index, stop. A group of one ([`solo`]) stands behind the handle on a standalone node;
-//! multi-Raft takes its place behind the same handle. Called by `shard` (which brings the state machine) and the roof.
-//! Knows nothing of points or vectors.
+//! Agree. One consensus group is a log of entries and a state machine that applies them on each of its members; this room
+//! keeps the logs of all groups of a node in one synced store, commits many groups with one sync, and hands the rest of the
+//! program a [`Group`]: propose, read index, members, stop. The protocol is the library `raft`'s, which only this room
+//! names; a node that stands alone is a group of one. Called by `shard` and `coordination` (which bring the state machines),
+//! `peer` (which brings the network) and the roof. Knows nothing of points or vectors.
+//!
+//! ```text
+//! Group, MultiRaft ──inputs──▶ driver: members ▶ replica ▶ library
+//!                                 │ frames ▶ Transport      ▲
+//!                                 │ writes ▶ writer ▶ log ──┤ written
+//!                                 └ tasks  ▶ apply ▶ machine┘ applied
+//! ```
 
+mod apply;
+mod checkpoint;
+pub mod checkpoints;
+mod convert;
+mod driver;
 mod error;
 mod group;
+mod incoming;
 mod log;
-pub mod solo;
+mod log_size;
+mod member;
+mod multi;
+mod open;
+mod options;
+mod reads;
+mod replica;
+mod round;
+mod route;
+mod shared;
 mod stats;
+mod status;
+mod storage;
+mod transport;
+mod waiting;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
-pub use error::{AppendError, ApplyError, LogError, ProposeError};
+pub use checkpoint::{CHUNK_BYTES, CHUNK_BYTES_MAX, Checkpoint, CheckpointReader};
+pub use error::{ApplyError, LogError, ProposeError, StartError};
 pub use group::Group;
-pub use log::{LogBounds, LogStore, log_options};
-pub use solo::{SoloOptions, StartError, start_solo};
+pub use log::{EntryKind, GroupLog, HardState, LogBounds, LogEntry, LogStore, LogWrite, Members, log_options};
+pub use multi::MultiRaft;
+pub use options::RaftOptions;
+pub use route::{DecodeOutcome, Forward, Route};
 pub use stats::{LogStats, LogTotals};
-pub use writer::{Append, LogWriter, WriterOptions};
+pub use status::{GroupStatus, PeerState, PeerStatus, Role};
+pub use transport::{
+    CheckpointHead, CheckpointPart, CheckpointStream, FetchError, GroupMessage, NodeId, SendError, Transport,
+};
 
+use crate::rt::compute;
 use bytes::Bytes;
 
 /// Identity of a consensus group, unique in the cluster.
@@ -54,4 +87,11 @@ pub trait StateMachine: Send + 'static {
     /// Makes the state survive a power loss; answers the applied index it survives with. The log may then be compacted up
     /// to there.
     fn sync(&mut self) -> Result<LogIndex, ApplyError>;
+
+    /// The state as it is now, to be read while applying goes on. Cheap: a view, not a copy.
+    fn checkpoint(&mut self) -> Result<Box<dyn Checkpoint>, ApplyError>;
+
+    /// Puts the state of a checkpoint taken at applied index `at` in place of this one. Power-safe when it returns; torn by a
+    /// crash, the machine opens again as one that has applied nothing, and the same checkpoint is installed again.
+    fn install(&mut self, at: LogIndex, chunks: &mut dyn CheckpointReader) -> Result<(), ApplyError>;
 }

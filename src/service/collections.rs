@@ -7,7 +7,6 @@ use crate::{
     shard::ReplicaStats,
     types::{CollectionName, CollectionSpec, Error, IndexType, Result, VectorName, VectorSpec},
 };
-use std::sync::Arc;
 
 impl Service {
     /// Creates a collection; when it is answered the collection survives power loss and takes writes. Goes on to its end
@@ -21,16 +20,24 @@ impl Service {
     }
 
     async fn create(&self, name: CollectionName, spec: CollectionSpec) -> Result<CollectionInfo> {
-        let _one_at_a_time = self.0.changing.lock().await;
-        let open = async |collection: Arc<Collection>| {
-            for (id, _) in &collection.shards {
-                self.0.host.open(*id, collection.spec.clone()).await?;
-            }
-            Ok(())
-        };
-        let collection = self.0.catalog.create(&name, spec, rt::time::wall().0, open).await?;
+        let replicas = self.0.members.node_ids()?;
+        self.0.catalog.create(&name, spec, rt::time::wall().0, &replicas).await?;
+        self.follow_catalog().await?;
+        let collection = self.0.catalog.collection(&name)?;
+        self.wait_for_leaders(&collection).await;
         tracing::info!(table = %name, shards = collection.shards.len(), "table created");
         self.info(&collection)
+    }
+
+    /// Returns when every shard of a new collection answers, or after a while without: then its first requests wait.
+    async fn wait_for_leaders(&self, collection: &Collection) {
+        let Ok(replicas) = self.replicas(collection) else { return };
+        let answered = replicas.iter().map(|(_, replica)| replica.read_barrier(0));
+        for answer in futures_util::future::join_all(answered).await {
+            if let Err(error) = answer {
+                tracing::warn!(table = %collection.name, %error, "a shard of a new table does not answer yet");
+            }
+        }
     }
 
     /// Every collection, by name.
@@ -56,15 +63,10 @@ impl Service {
     }
 
     async fn drop_collection(&self, name: &CollectionName) -> Result<()> {
-        let _one_at_a_time = self.0.changing.lock().await;
-        let mut failed = None;
-        for id in self.0.catalog.delete(name).await? {
-            // A shard whose data could not be removed is removed at the next start.
-            failed = self.0.host.drop_shard(id).await.err().or(failed);
-        }
-        self.0.metrics.collections.forget(name.as_str());
+        self.0.catalog.delete(name).await?;
+        self.follow_catalog().await?;
         tracing::info!(table = %name, "table deleted");
-        failed.map_or(Ok(()), Err)
+        Ok(())
     }
 
     /// Sizes and states of a collection and its shards.

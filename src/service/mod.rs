@@ -2,6 +2,7 @@
 //! gathered. Every face calls these functions and no other. Called by `api` and the embedded library; built by `node`.
 
 mod collections;
+mod follow;
 mod info;
 mod payload_indexes;
 mod points;
@@ -15,7 +16,7 @@ pub use info::{
 pub use status::{Identity, Phase};
 
 use crate::{
-    cluster::{Catalog, Collection},
+    cluster::{Catalog, Collection, Members},
     shard::{Host, Replica},
     telemetry::metrics::Metrics,
     types::{
@@ -34,14 +35,16 @@ struct Inner {
     host: Host,
     identity: Identity,
     metrics: Metrics,
-    /// Held from changing the catalog until the shards follow, so that a table is never dropped while it is being opened.
-    changing: tokio::sync::Mutex<()>,
+    members: Members,
+    /// Held while the shards follow the catalog, so that a table is never dropped while it is being opened.
+    following: tokio::sync::Mutex<()>,
 }
 
 impl Service {
     /// The operations over a loaded catalog and the host of its shards.
-    pub fn new(catalog: Catalog, host: Host, identity: Identity, metrics: Metrics) -> Service {
-        Service(Arc::new(Inner { catalog, host, identity, metrics, changing: tokio::sync::Mutex::default() }))
+    pub fn new(catalog: Catalog, host: Host, members: Members, identity: Identity, metrics: Metrics) -> Service {
+        let following = tokio::sync::Mutex::default();
+        Service(Arc::new(Inner { catalog, host, members, identity, metrics, following }))
     }
 
     /// The bounds of every request.
@@ -87,7 +90,8 @@ impl Service {
         let seen = options.session.as_ref().map_or(0, |session| session.seen(id));
         let index = match options.consistency {
             Consistency::Eventual => replica.applied(),
-            Consistency::Session | Consistency::Linearizable => replica.read_barrier(seen).await?,
+            Consistency::Session => replica.session_barrier(seen).await?,
+            Consistency::Linearizable => replica.read_barrier(seen).await?,
         };
         session.saw(id, index);
         Ok(())

@@ -58,16 +58,13 @@ impl Service {
         name: &CollectionName,
         change: impl Fn(IndexedFields) -> Result<IndexedFields>,
     ) -> Result<Vec<PayloadIndexInfo>> {
-        let _one_at_a_time = self.0.changing.lock().await;
         let change = |mut spec: crate::types::CollectionSpec| {
             let fields = change(std::mem::take(&mut spec.indexed_fields))?;
             spec.with_indexed_fields(fields)
         };
-        let collection = self.0.catalog.alter(name, change).await?;
-        for (_, replica) in self.replicas(&collection)? {
-            replica.set_indexed_fields(collection.spec.indexed_fields.clone()).await;
-        }
-        self.payload_index_infos(&collection)
+        self.0.catalog.alter(name, change).await?;
+        self.follow_catalog().await?;
+        self.payload_index_infos(&*self.0.catalog.collection(name)?)
     }
 
     fn payload_index_infos(&self, collection: &Collection) -> Result<Vec<PayloadIndexInfo>> {

@@ -6,7 +6,7 @@ use crate::{
     rt,
     shard::{Applied, Replica, Written},
     types::{
-        CollectionName, DocumentId, Error, ErrorKind, Filter, Point, PointPatch, Result, Session, StoredPoint, limits,
+        CollectionName, DocumentId, Error, ErrorKind, Filter, Point, PointPatch, Result, Session, StoredPoint, WriteOptions, limits,
         operation::{Cursor, DeleteAnswer, DeleteRequest, ListAnswer, ListRequest, ReadOptions, WriteAnswer, in_range},
     },
 };
@@ -24,7 +24,12 @@ impl Service {
     ///
     /// # Errors
     /// Those of [`Point::check`] with row and document; `empty_batch`, `batch_too_large`, `version_mismatch`.
-    pub async fn upsert(&self, name: &CollectionName, points: Vec<Point>) -> Result<WriteAnswer> {
+    pub async fn upsert(
+        &self,
+        name: &CollectionName,
+        points: Vec<Point>,
+        options: &WriteOptions,
+    ) -> Result<WriteAnswer> {
         let collection = self.0.catalog.collection(name)?;
         check_batch_size(points.len())?;
         let components: usize =
@@ -44,7 +49,7 @@ impl Service {
         let several = parts.len() > 1;
         let write = |replica: Arc<Replica>, part: Vec<(usize, Point)>| async move {
             let (rows, points): (Vec<usize>, Vec<Point>) = part.into_iter().unzip();
-            let written = replica.upsert(points).await;
+            let written = replica.upsert(points, options).await;
             written.map_err(|error| if several { in_batch(error, &rows) } else { error })
         };
         let answer = self.write_parts(parts, write).await?;
@@ -56,19 +61,29 @@ impl Service {
     ///
     /// # Errors
     /// Those of [`Service::upsert`].
-    pub async fn replace(&self, name: &CollectionName, point: Point) -> Result<WriteAnswer> {
-        self.upsert(name, vec![point]).await
+    pub async fn replace(
+        &self,
+        name: &CollectionName,
+        point: Point,
+        options: &WriteOptions,
+    ) -> Result<WriteAnswer> {
+        self.upsert(name, vec![point], options).await
     }
 
     /// Changes one point that is there.
     ///
     /// # Errors
     /// Those of [`PointPatch::check`]; `document_not_found`, `version_mismatch`, `metadata_too_large`.
-    pub async fn patch(&self, name: &CollectionName, patch: PointPatch) -> Result<WriteAnswer> {
+    pub async fn patch(
+        &self,
+        name: &CollectionName,
+        patch: PointPatch,
+        options: &WriteOptions,
+    ) -> Result<WriteAnswer> {
         let collection = self.0.catalog.collection(name)?;
         patch.check(&collection.spec).map_err(|error| error.document(&patch.id))?;
         let shard = collection.shard_of(patch.id.point_id());
-        let written = self.0.host.replica(shard)?.patch(patch).await?;
+        let written = self.0.host.replica(shard)?.patch(patch, options).await?;
         self.0.metrics.collections.changed(1, 0);
         Ok(write_answer(vec![(shard, written)]))
     }
@@ -77,7 +92,12 @@ impl Service {
     ///
     /// # Errors
     /// `empty_batch`, `batch_too_large`.
-    pub async fn delete(&self, name: &CollectionName, request: DeleteRequest) -> Result<DeleteAnswer> {
+    pub async fn delete(
+        &self,
+        name: &CollectionName,
+        request: DeleteRequest,
+        options: &WriteOptions,
+    ) -> Result<DeleteAnswer> {
         let collection = self.0.catalog.collection(name)?;
         let parts: BTreeMap<u64, DeleteRequest> = match request {
             DeleteRequest::Ids(ids) => {
@@ -92,10 +112,10 @@ impl Service {
                 collection.shards.iter().map(part).collect()
             }
         };
-        let written = self.write_parts(parts, |replica, part| async move { replica.delete(&part).await }).await?;
+        let written = self.write_parts(parts, |replica, part| async move { replica.delete(&part, options).await }).await?;
         let count = |(_, written): &(u64, Written)| match written.applied {
             Applied::Deleted { count } => count,
-            Applied::Written { .. } => 0,
+            Applied::Written { .. } | Applied::Nothing => 0,
         };
         let deleted = written.iter().map(count).sum();
         self.0.metrics.collections.changed(0, deleted);

@@ -1,11 +1,14 @@
 //! The replicated operations of a shard, as they stand in its log. The bytes are stored data: the variants keep their
-//! order for ever, and golden tests hold them. Called by `replica` (encoding), `machine` (decoding).
+//! order for ever, and golden tests hold them. A command that a client gave a request id is preceded by it. Called by
+//! `commands` (encoding), `round` (decoding).
 
-use crate::types::{Error, ErrorKind, Point, PointId, PointPatch, Result, VectorName, limits};
+use crate::types::{Error, ErrorKind, Point, PointId, PointPatch, RequestId, Result, VectorName, limits};
 use serde::{Deserialize, Serialize};
 
-/// Format of the encoding; the first byte of every command.
+/// Format of a command alone; its first byte.
 const FORMAT: u8 = 1;
+/// Format of a command behind its request id.
+const FORMAT_WITH_ID: u8 = 2;
 
 /// One operation. Borrows from the log entry it is decoded from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,13 +48,19 @@ pub struct VectorBytes<'a> {
 }
 
 impl<'a> Command<'a> {
-    /// Bytes for the log.
+    /// Bytes for the log: of the command alone, or as what the request called `id` asks for.
     ///
     /// # Errors
     /// `command_too_large` over [`limits::COMMAND_BYTES_MAX`].
-    pub fn encode(&self) -> Result<Vec<u8>> {
+    pub fn encode(&self, id: Option<RequestId>) -> Result<Vec<u8>> {
         let mut out = Vec::with_capacity(64 + self.size_hint());
-        out.push(FORMAT);
+        match id {
+            None => out.push(FORMAT),
+            Some(id) => {
+                out.push(FORMAT_WITH_ID);
+                out.extend_from_slice(id.as_bytes());
+            }
+        }
         let out = postcard::to_extend(self, out).map_err(|error| Error::internal(format!("encoding: {error}")))?;
         if out.len() > limits::COMMAND_BYTES_MAX {
             return Err(Error::invalid("command_too_large", "the write is too large for one request")
@@ -65,15 +74,20 @@ impl<'a> Command<'a> {
     ///
     /// # Errors
     /// `Corrupt` for bytes no version of this program wrote, or a newer one did.
-    pub fn decode(bytes: &'a [u8]) -> Result<Command<'a>> {
+    pub fn decode(bytes: &'a [u8]) -> Result<(Option<RequestId>, Command<'a>)> {
         let corrupt = |why: String| Error::new(ErrorKind::Corrupt, "bad_command", why);
-        match bytes.split_first() {
-            Some((&FORMAT, rest)) => {
-                postcard::from_bytes(rest).map_err(|error| corrupt(format!("a log entry is no command: {error}")))
+        let (id, rest) = match bytes.split_first() {
+            Some((&FORMAT, rest)) => (None, rest),
+            Some((&FORMAT_WITH_ID, rest)) => {
+                let cut = rest.split_first_chunk().ok_or_else(|| corrupt("a log entry ends in its request id".into()));
+                let (id, rest) = cut?;
+                (Some(RequestId::from_bytes(*id)), rest)
             }
-            Some((format, _)) => Err(corrupt(format!("a log entry has the unknown format {format}"))),
-            None => Err(corrupt("a log entry is empty".to_owned())),
-        }
+            Some((format, _)) => return Err(corrupt(format!("a log entry has the unknown format {format}"))),
+            None => return Err(corrupt("a log entry is empty".to_owned())),
+        };
+        let command = postcard::from_bytes(rest);
+        Ok((id, command.map_err(|error| corrupt(format!("a log entry is no command: {error}")))?))
     }
 
     fn size_hint(&self) -> usize {
@@ -174,8 +188,8 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        let hex =
-            |command: Command<'_>| command.encode().unwrap().iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let bytes = |command: Command<'_>| command.encode(None).unwrap();
+        let hex = |command| bytes(command).iter().map(|b| format!("{b:02x}")).collect::<String>();
         let buffers = WriteBuffers::of_points(vec![point()]);
         let write = "0110e15dea2e93995332883ca45aed6312e20104646f63310103010008 0000803f000000c0 077b2261223a317d"
             .replace(' ', "");
@@ -183,13 +197,18 @@ mod tests {
         assert_eq!(hex(Command::Patch(buffers.writes().remove(0))), format!("0101{write}"));
         assert_eq!(hex(Command::Delete(vec![PointId::Num(300)])), "01020100ac02");
         assert_eq!(hex(Command::DeleteWhere("{}")), "0103027b7d");
+        let with_id = Command::DeleteWhere("{}").encode(Some(RequestId::from_bytes([7; 16]))).unwrap();
+        assert_eq!(with_id, [&[2][..], &[7; 16], &[3, 2, b'{', b'}']].concat());
     }
 
     #[test]
     fn commands_round_trip() {
         let buffers = WriteBuffers::of_points(vec![point(), point()]);
         let command = Command::Upsert(buffers.writes());
-        assert_eq!(Command::decode(&command.encode().unwrap()).unwrap(), command);
+        for id in [None, Some(RequestId::from_bytes([0xfe; 16]))] {
+            assert_eq!(Command::decode(&command.encode(id).unwrap()).unwrap(), (id, command.clone()));
+        }
+        assert_eq!(Command::decode(&[2; 16]).unwrap_err().code(), "bad_command");
         assert_eq!(Command::decode(&[]).unwrap_err().code(), "bad_command");
         assert_eq!(Command::decode(&[9, 0]).unwrap_err().code(), "bad_command");
     }

@@ -6,6 +6,7 @@ use super::{
     replica::{Parts, Replica},
 };
 use crate::{
+    raft::NodeId,
     rt,
     store::keys::shard_of_space,
     types::{CollectionSpec, Error, ErrorKind, Result},
@@ -27,9 +28,9 @@ impl Host {
         Host { parts, replicas: RwLock::default() }
     }
 
-    /// Opens a shard and makes it found.
-    pub async fn open(&self, id: u64, spec: CollectionSpec) -> Result<()> {
-        let replica = Arc::new(Replica::open(id, spec, &self.parts).await?);
+    /// Opens a shard, of which every node of `voters` has a replica, and makes it found.
+    pub async fn open(&self, id: u64, spec: CollectionSpec, voters: &[NodeId]) -> Result<()> {
+        let replica = Arc::new(Replica::open(id, spec, voters, &self.parts).await?);
         self.replicas.write().expect("no panic while changing").insert(id, replica);
         Ok(())
     }
@@ -67,7 +68,7 @@ impl Host {
     /// `Corrupt`, with nothing removed, if there is a shard that the catalog never gave out: it is not this data's catalog.
     pub async fn remove_strays(&self, wanted: &BTreeSet<u64>, last: u64) -> Result<()> {
         let spaces = self.parts.store.space_names().into_iter().filter_map(|name| shard_of_space(&name));
-        let groups = self.parts.log.group_ids();
+        let groups = self.parts.raft.log().group_ids();
         let stray: BTreeSet<u64> = spaces.chain(groups).filter(|id| !wanted.contains(id)).collect();
         if let Some(unknown) = stray.iter().find(|id| **id > last) {
             let message = format!("the catalog has given out shards up to {last}, but shard {unknown} has data");
@@ -86,7 +87,8 @@ impl Host {
             // The files first: they alone would not be found as strays.
             IndexFiles::new(&parts.index_directory, id).keep_only(None).map_err(Records::failed)?;
             parts
-                .log
+                .raft
+                .log()
                 .remove_group(id)
                 .map_err(|error| Error::new(ErrorKind::Unavailable, "store_failed", error.to_string()))?;
             Records::remove(&parts.store, id)

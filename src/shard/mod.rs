@@ -1,11 +1,16 @@
 //! One shard on one node: commands from its log become effects in store and index; searches and reads over a consistent
 //! view; the background work that keeps its indexes fast. Called by `service` and opened by `node`.
 
+mod checkpoint;
 mod command;
+pub mod commands;
+mod content;
 mod files;
 mod filling;
 mod host;
 mod indexer;
+mod install;
+mod live;
 mod machine;
 mod open;
 mod outcome;
@@ -13,16 +18,21 @@ mod payload;
 mod read;
 mod records;
 mod replica;
+mod requests;
 mod round;
 mod search;
 mod selection;
 mod settings;
 mod state;
 mod stats;
+#[cfg(test)]
+mod tests;
+mod verify;
 
 pub use crate::index::IndexState;
 pub use host::Host;
-pub use outcome::Applied;
+pub use outcome::{Applied, Outcome};
 pub use replica::{Parts, Replica, Written};
 pub use settings::IndexSettings;
 pub use stats::ReplicaStats;
+pub use verify::{BUCKETS, Bucket, Damaged, Difference, Recomputed, RecordName};

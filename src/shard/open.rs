@@ -2,8 +2,9 @@
 //! records where there is none or it cannot be trusted. Called by `replica`.
 
 use super::{
+    content,
     files::{IndexFiles, Unusable},
-    records::{Records, View},
+    records::{Changes, Counters, Records, View},
     round::components,
     settings::IndexSettings,
     state::{Found, Indexes},
@@ -22,7 +23,7 @@ use std::collections::BTreeSet;
 /// `Corrupt` if records cannot be read. A bad index file is not an error: it is made again.
 pub fn find(records: &Records, spec: &CollectionSpec, settings: &IndexSettings, files: &IndexFiles) -> Result<Found> {
     let view = records.view();
-    let (applied, points) = (view.number(MetaKey::AppliedIndex)?, view.number(MetaKey::PointCount)?);
+    let counters = counters(records, &view)?;
     let mut indexes = Indexes::new(spec, settings);
     let mut filled = BTreeSet::new();
     let mut unsaved_rows = 0;
@@ -44,7 +45,7 @@ pub fn find(records: &Records, spec: &CollectionSpec, settings: &IndexSettings, 
         }
     }
     let missing: BTreeSet<VectorName> = spec.vectors.keys().filter(|name| !filled.contains(*name)).cloned().collect();
-    if !missing.is_empty() && points > 0 {
+    if !missing.is_empty() && counters.points > 0 {
         fill(&view, &missing, &mut indexes)?;
     }
     // Bringing the file up to date is a use, too.
@@ -52,7 +53,19 @@ pub fn find(records: &Records, spec: &CollectionSpec, settings: &IndexSettings, 
         tracing::warn!(part, "the index file is damaged; the index is made again from the records");
         indexes = from_records(&view, spec, settings)?;
     }
-    Ok(Found { indexes, applied, points, keeps_deltas: epoch > 0, unsaved_rows })
+    Ok(Found { indexes, counters, keeps_deltas: epoch > 0, unsaved_rows })
+}
+
+/// The counters. Data of versions that kept no content hash is given one.
+fn counters(records: &Records, view: &View) -> Result<Counters> {
+    let mut counters = view.counters()?;
+    if counters.applied > 0 && !view.has(MetaKey::ContentHash)? {
+        counters.hash = content::of_view(view)?;
+        let mut changes = Changes::new(records);
+        changes.put_counters(&counters);
+        changes.commit()?;
+    }
+    Ok(counters)
 }
 
 /// Indexes made from the records alone.

@@ -1,18 +1,32 @@
-//! The records of one replica in the store: points, deltas and meta, under their keys. The only file of the room that
+//! The records of one replica in the store: points, requests, deltas and meta, under their keys. The only file of the room that
 //! knows how they are laid out. Called by `round` (writing), `search`, `read` and `indexer` (reading), `replica`
 //! (opening).
 
+use super::content::ContentHash;
 use crate::{
     store::{
         Batch, Direction, Durability, Scan, Space, Store, StoreError, Value,
         keys::{
             delta,
             meta::{self, MetaKey},
-            point, shard_space,
+            point, request, shard_space,
         },
     },
-    types::{Error, ErrorKind, PointId, Result},
+    types::{Error, ErrorKind, PointId, RequestId, Result},
 };
+
+/// What is counted along with the records, in the same batches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// The log index of the last applied entry.
+    pub applied: u64,
+    /// Live points.
+    pub points: u64,
+    /// Requests ever recorded.
+    pub requests: u64,
+    /// Of all points and requests.
+    pub hash: ContentHash,
+}
 
 /// The space of one replica.
 #[derive(Clone)]
@@ -22,15 +36,46 @@ pub struct Records {
 }
 
 impl Records {
-    /// Opens the space of shard `id`, making it if it is not there.
+    /// Opens the space of shard `id`, making it if it is not there. What a checkpoint that was never whole has left there
+    /// is thrown away.
     pub fn open(store: Store, id: u64) -> Result<Records> {
         let space = store.space(&shard_space(id)).map_err(Records::failed)?;
-        Ok(Records { store, space })
+        let records = Records { store, space };
+        if records.view().number(MetaKey::Installing)? == 0 {
+            return Ok(records);
+        }
+        tracing::warn!(shard = id, "a checkpoint was not installed whole; the replica begins again with nothing");
+        records.emptied(id)
     }
 
     /// Removes the space of shard `id` with all it holds.
     pub fn remove(store: &Store, id: u64) -> Result<()> {
         store.drop_space(&shard_space(id)).map(|_| ()).map_err(Records::failed)
+    }
+
+    /// Records of shard `id` that hold nothing but that a checkpoint is on its way, in place of those there are; handles to
+    /// those go on reading what was there, and what they write is lost. Power-safe when it returns. Until
+    /// [`Changes::commit_installed`] the replica opens as one that has applied nothing.
+    pub fn begin_install(&self, id: u64) -> Result<Records> {
+        let records = self.emptied(id)?;
+        let mut batch = records.store.batch();
+        batch.put(&records.space, &MetaKey::Installing.key(), &meta::encode(1));
+        batch.commit(Durability::Synced).map_err(Records::failed)?;
+        Ok(records)
+    }
+
+    /// Empty records of shard `id` in place of those there are.
+    pub fn emptied(&self, id: u64) -> Result<Records> {
+        Records::remove(&self.store, id)?;
+        Records::open(self.store.clone(), id)
+    }
+
+    /// Leaves no content hash, as versions that kept none did.
+    #[cfg(test)]
+    pub fn forget_hash(&self) {
+        let mut batch = self.store.batch();
+        batch.delete(&self.space, &MetaKey::ContentHash.key());
+        batch.commit(Durability::Buffered).unwrap();
     }
 
     /// What is there now, all of one moment.
@@ -102,11 +147,6 @@ impl View {
         self.view.get(&self.space, &point::key(id)).map_err(Records::failed)
     }
 
-    /// Whether there is such a point.
-    pub fn contains(&self, id: PointId) -> Result<bool> {
-        self.view.contains(&self.space, &point::key(id)).map_err(Records::failed)
-    }
-
     /// All points, in id order.
     pub fn points(&self) -> Points {
         Points(self.view.range(&self.space, &point::keys().start..&point::keys().end, Direction::Forward))
@@ -134,6 +174,56 @@ impl View {
             None => Ok(0),
             Some(value) => meta::decode(&value).map_err(Records::corrupt),
         }
+    }
+}
+
+/// The counters, and what else a view knows of requests.
+impl View {
+    /// What was counted up to this moment.
+    pub fn counters(&self) -> Result<Counters> {
+        Ok(Counters {
+            applied: self.number(MetaKey::AppliedIndex)?,
+            points: self.number(MetaKey::PointCount)?,
+            requests: self.number(MetaKey::Requests)?,
+            hash: ContentHash(self.number(MetaKey::ContentHash)?),
+        })
+    }
+
+    /// Whether a number was ever written.
+    pub fn has(&self, key: MetaKey) -> Result<bool> {
+        self.view.contains(&self.space, &key.key()).map_err(Records::failed)
+    }
+
+    /// The record of a request.
+    pub fn request(&self, id: RequestId) -> Result<Option<Value>> {
+        self.view.get(&self.space, &request::key(id)).map_err(Records::failed)
+    }
+
+    /// The request with a sequence number.
+    pub fn request_at(&self, sequence: u64) -> Result<Option<RequestId>> {
+        let value = self.view.get(&self.space, &request::order_key(sequence)).map_err(Records::failed)?;
+        value.map(|value| request::decode_order(&value).map_err(Records::corrupt)).transpose()
+    }
+
+    /// All requests, in id order.
+    pub fn requests(&self) -> RequestScan {
+        let keys = request::keys();
+        RequestScan(self.view.range(&self.space, &keys.start..&keys.end, Direction::Forward))
+    }
+}
+
+/// Iterator over requests.
+pub struct RequestScan(Scan);
+
+impl Iterator for RequestScan {
+    type Item = Result<(RequestId, Value)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let entry = self.0.next()?;
+        Some(entry.map_err(Records::failed).and_then(|(key, value)| match request::id_of_key(&key) {
+            Some(id) => Ok((id, value)),
+            None => Err(Records::corrupt("a request's key is no id")),
+        }))
     }
 }
 
@@ -184,15 +274,53 @@ impl<'r> Changes<'r> {
         Ok(())
     }
 
+    /// Writes a request's record.
+    pub fn put_request(&mut self, id: RequestId, record: &[u8]) {
+        self.batch.put(&self.records.space, &request::key(id), record);
+    }
+
+    /// Removes a request's record.
+    pub fn remove_request(&mut self, id: RequestId) {
+        self.batch.delete(&self.records.space, &request::key(id));
+    }
+
+    /// Gives a request its sequence number.
+    pub fn put_request_at(&mut self, sequence: u64, id: RequestId) {
+        self.batch.put(&self.records.space, &request::order_key(sequence), &request::encode_order(id));
+    }
+
+    /// Takes a sequence number back.
+    pub fn remove_request_at(&mut self, sequence: u64) {
+        self.batch.delete(&self.records.space, &request::order_key(sequence));
+    }
+
     /// Moves the counters.
-    pub fn put_counters(&mut self, applied: u64, points: u64) {
-        self.batch.put(&self.records.space, &MetaKey::AppliedIndex.key(), &meta::encode(applied));
-        self.batch.put(&self.records.space, &MetaKey::PointCount.key(), &meta::encode(points));
+    pub fn put_counters(&mut self, counters: &Counters) {
+        let numbers = [
+            (MetaKey::AppliedIndex, counters.applied),
+            (MetaKey::PointCount, counters.points),
+            (MetaKey::Requests, counters.requests),
+            (MetaKey::ContentHash, counters.hash.0),
+        ];
+        for (key, number) in numbers {
+            self.batch.put(&self.records.space, &key.key(), &meta::encode(number));
+        }
+    }
+
+    /// Bytes of all of them.
+    pub fn bytes(&self) -> usize {
+        self.batch.bytes()
     }
 
     /// Commits; survives the end of the process, and power loss after the next [`Records::sync`]. The log, synced before
     /// an entry is applied, has everything else.
     pub fn commit(self) -> Result<()> {
         self.batch.commit(Durability::Buffered).map_err(Records::failed)
+    }
+
+    /// Commits what makes a checkpoint whole. Power-safe when it returns, with all that was committed before.
+    pub fn commit_installed(mut self) -> Result<()> {
+        self.batch.delete(&self.records.space, &MetaKey::Installing.key());
+        self.batch.commit(Durability::Synced).map_err(Records::failed)
     }
 }

@@ -2,9 +2,10 @@
 //! Called by `host` (life cycle) and `service` (operations).
 
 use super::{
-    command::{Command, WriteBuffers},
+    command::Command,
+    commands,
     files::IndexFiles,
-    indexer,
+    live::Live,
     machine::Machine,
     open,
     outcome::{Applied, Outcome},
@@ -14,26 +15,29 @@ use super::{
     settings::IndexSettings,
     state::State,
     stats::ReplicaStats,
+    verify::{self, Bucket, Recomputed},
 };
 use crate::{
-    raft::{Group, LogStore, LogWriter, ProposeError, SoloOptions, start_solo},
-    rt::{self, shutdown::Shutdown},
+    raft::{Forward, LogStore, MultiRaft, NodeId, ProposeError, Route},
+    rt,
     store::Store,
     types::{
         CollectionSpec, DocumentId, Error, ErrorKind, IndexedFields, Point, PointPatch, Result, StoredPoint,
+        Ack, WriteOptions,
         operation::{DeleteRequest, ListAnswer, ListRequest, Search, SearchAnswer},
     },
 };
 use bytes::Bytes;
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 /// What a replica is made of; the same for all replicas of a node.
 #[derive(Clone)]
 pub struct Parts {
     pub store: Store,
     pub log: LogStore,
-    pub writer: LogWriter,
-    pub solo: SoloOptions,
+    pub raft: MultiRaft,
+    /// The way to leaders on other nodes.
+    pub forward: Arc<dyn Forward>,
     pub index_directory: Arc<Path>,
     pub settings: IndexSettings,
     /// Trainings that may run at once on the node.
@@ -42,11 +46,13 @@ pub struct Parts {
 
 /// See the module.
 pub struct Replica {
-    state: Arc<State>,
-    group: Group<Outcome>,
-    stop: Shutdown,
+    live: Arc<Live>,
+    route: Route<Outcome>,
     indexer: std::sync::Mutex<Option<rt::Task<()>>>,
 }
+
+/// How long a read waits for what its session has seen.
+const SESSION_WAIT: Duration = Duration::from_secs(3);
 
 /// A write's place in the log and what it did.
 pub struct Written {
@@ -54,34 +60,48 @@ pub struct Written {
     pub applied: Applied,
 }
 
+impl Written {
+    /// What became of the entry at `log_index`.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn of(log_index: u64, outcome: Outcome) -> Result<Written> {
+        match outcome {
+            Outcome::Applied(applied) => Ok(Written { log_index, applied }),
+            Outcome::Refused(error) => Err(error),
+        }
+    }
+}
+
 impl Replica {
-    /// Opens shard `id`: reads what is stored, replays the log behind it, starts the indexer.
+    /// Opens shard `id`, of which every node of `voters` has a replica: reads what is stored, replays the log behind it, starts
+    /// the indexer.
     ///
     /// # Errors
     /// `Corrupt` if stored data cannot be trusted.
-    pub async fn open(id: u64, spec: CollectionSpec, parts: &Parts) -> Result<Replica> {
+    pub async fn open(id: u64, spec: CollectionSpec, voters: &[NodeId], parts: &Parts) -> Result<Replica> {
         let files = IndexFiles::new(&parts.index_directory, id);
         let (store, settings, found_files) = (parts.store.clone(), parts.settings, files.clone());
-        let state = rt::compute::io(move || {
+        let live = rt::compute::io(move || {
             let records = Records::open(store, id)?;
             let found = open::find(&records, &spec, &settings, &found_files)?;
-            Ok::<_, Error>(Arc::new(State::new(id, spec, records, settings, found)))
+            Ok::<_, Error>(Arc::new(Live::new(State::new(id, spec, records, settings, found))))
         })
         .await?;
-        let machine = Machine::new(state.clone());
-        let group = start_solo(id, parts.log.clone(), parts.writer.clone(), machine, parts.solo)
-            .await
+        let machine = Machine::new(live.clone());
+        let opened = parts.raft.open(id, voters, machine).await;
+        let group = opened
             .map_err(|error| Error::new(ErrorKind::Corrupt, "log_unusable", error.to_string()))?;
-        let stop = Shutdown::new();
-        let indexer = indexer::Indexer::new(state.clone(), files, parts.trainings.clone());
-        let task = rt::spawn("indexer", indexer.run(stop.clone()));
-        Ok(Replica { state, group, stop, indexer: std::sync::Mutex::new(Some(task)) })
+        let decode = |bytes: &[u8]| Outcome::decode(bytes).map_err(|error| error.to_string());
+        let route = Route::new(group, parts.forward.clone(), decode);
+        let task = rt::spawn("indexer", live.clone().keep_up(files, parts.trainings.clone()));
+        Ok(Replica { live, route, indexer: std::sync::Mutex::new(Some(task)) })
     }
 
     /// Stops taking operations, finishes what is under way.
     pub async fn close(&self) {
-        self.stop.trigger();
-        self.group.stop().await;
+        self.live.close();
+        self.route.group().stop().await;
         let task = self.indexer.lock().expect("no panic while closing").take();
         if let Some(task) = task {
             let _ended = task.await;
@@ -89,37 +109,45 @@ impl Replica {
     }
 
     /// Writes points, all or none.
-    pub async fn upsert(&self, points: Vec<Point>) -> Result<Written> {
-        let command = rt::compute::short(|| Command::Upsert(WriteBuffers::of_points(points).writes()).encode())?;
-        self.propose(command).await
+    pub async fn upsert(&self, points: Vec<Point>, options: &WriteOptions) -> Result<Written> {
+        self.write(commands::upsert(points, options.request_id)?, options.ack).await
     }
 
     /// Changes one point.
-    pub async fn patch(&self, patch: PointPatch) -> Result<Written> {
-        let buffers = WriteBuffers::of_patch(patch);
-        self.propose(Command::Patch(buffers.writes().remove(0)).encode()?).await
+    pub async fn patch(&self, patch: PointPatch, options: &WriteOptions) -> Result<Written> {
+        self.write(commands::patch(patch, options.request_id)?, options.ack).await
     }
 
-    /// Removes points.
-    pub async fn delete(&self, request: &DeleteRequest) -> Result<Written> {
-        let command = match request {
-            DeleteRequest::Ids(ids) => Command::Delete(ids.iter().map(DocumentId::point_id).collect()).encode()?,
-            DeleteRequest::Filter(filter) => Command::DeleteWhere(&filter.source().to_string()).encode()?,
-        };
-        self.propose(command).await
+    /// Removes points. Its answer counts them, so that [`Ack::Async`] is taken for [`Ack::Quorum`].
+    pub async fn delete(&self, request: &DeleteRequest, options: &WriteOptions) -> Result<Written> {
+        let ack = if options.ack == Ack::Async { Ack::Quorum } else { options.ack };
+        self.write(commands::delete(request, options.request_id)?, ack).await
     }
 
-    async fn propose(&self, command: Vec<u8>) -> Result<Written> {
-        match self.group.propose(Bytes::from(command)).await {
-            Ok((log_index, Outcome::Applied(applied))) => Ok(Written { log_index, applied }),
-            Ok((_, Outcome::Refused(error))) => Err(error),
-            Err(error) => Err(not_proposed(error)),
+    /// Carries out an encoded command through the shard's leader, wherever it is.
+    async fn write(&self, command: Bytes, ack: Ack) -> Result<Written> {
+        let (log_index, outcome) = self.route.propose(command, ack).await.map_err(not_proposed)?;
+        match outcome {
+            Some(outcome) => Written::of(log_index, outcome),
+            None => Ok(Written { log_index, applied: Applied::Written { version: log_index } }),
         }
+    }
+
+    /// Carries out an encoded command that another node has sent because this one leads; the outcome, which may be a refusal, goes
+    /// back as bytes (none with [`Ack::Async`]).
+    ///
+    /// # Errors
+    /// `bad_command` if it is none: nothing was proposed, since an entry that cannot be applied would stop every replica.
+    /// Otherwise those of [`Route::here`].
+    pub async fn propose_forwarded(&self, command: Bytes, ack: Ack) -> Result<Result<(u64, Bytes), ProposeError>> {
+        Command::decode(&command)?;
+        let proposed = self.route.here(command, ack).await;
+        Ok(proposed.map(|(index, outcome)| (index, outcome.map_or_else(Bytes::new, |outcome| outcome.encode().into()))))
     }
 
     /// Waits until a read sees every write acknowledged before now, and at least log index `seen`; says how far it sees.
     pub async fn read_barrier(&self, seen: u64) -> Result<u64> {
-        let index = self.group.read_index().await.map_err(not_proposed)?;
+        let index = self.route.group().read_index().await.map_err(not_proposed)?;
         if seen > index {
             return Err(Error::invalid("session_ahead", "the session token has seen more than this shard ever held")
                 .at("session")
@@ -129,51 +157,99 @@ impl Replica {
         Ok(index)
     }
 
+    /// Waits until a read here sees what a session has seen; says how far it sees.
+    pub async fn session_barrier(&self, seen: u64) -> Result<u64> {
+        let group = self.route.group();
+        match rt::time::timeout(SESSION_WAIT, group.wait_applied(seen)).await {
+            Ok(applied) => applied.map(|()| group.applied()).map_err(not_proposed),
+            // Either this replica is far behind, or nobody has ever got that far.
+            Err(_) => self.read_barrier(seen).await,
+        }
+    }
+
+    /// The node that leads the shard, as far as is known here.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.route.group().leader()
+    }
+
+    /// Whether this replica leads the shard, as far as it knows.
+    pub fn is_leader(&self) -> bool {
+        self.route.group().is_leader()
+    }
+
     /// One point, as of now.
     pub fn get(&self, id: &DocumentId) -> Result<StoredPoint> {
-        read::get(&self.state, id)
+        read::get(&self.state(), id)
     }
 
     /// A page of points. Runs on a compute thread.
     pub async fn list(&self, request: ListRequest) -> Result<ListAnswer> {
-        let state = self.state.clone();
+        let state = self.state();
         rt::compute::cpu(move || read::list(&state, &request)).await
     }
 
     /// Runs one search. Blocks the calling thread for the time of the search.
     pub fn search(&self, request: &Search) -> Result<SearchAnswer> {
-        search::search(&self.state, request)
+        search::search(&self.state(), request)
     }
 
     /// Whether a search is over so soon that handing it to another thread would cost more.
     pub fn is_short(&self, request: &Search) -> bool {
-        search::is_short(&self.state, request)
+        search::is_short(&self.state(), request)
     }
 
     /// Makes these the indexed fields of payloads; new ones are filled in the background.
     pub async fn set_indexed_fields(&self, fields: IndexedFields) {
-        let state = self.state.clone();
-        rt::compute::io(move || state.set_indexed_fields(&fields)).await;
+        let live = self.live.clone();
+        rt::compute::io(move || live.set_indexed_fields(&fields)).await;
+    }
+
+    fn state(&self) -> Arc<State> {
+        self.live.state()
     }
 
     /// Number of points.
     pub fn points(&self) -> u64 {
-        self.state.points()
+        self.state().points()
     }
 
     /// How far the replica has applied its log.
     pub fn applied(&self) -> u64 {
-        self.state.applied()
+        self.state().applied()
+    }
+
+    /// Log index and content hash of one moment: replicas at the same index hold the same if the hashes are equal.
+    pub fn content_hash(&self) -> Result<(u64, u64)> {
+        let counters = self.state().records.view().counters()?;
+        Ok((counters.applied, counters.hash.0))
+    }
+
+    /// The same after each of the latest rounds of applying, oldest first.
+    pub fn recent_hashes(&self) -> Vec<(u64, u64)> {
+        self.state().recent_hashes()
+    }
+
+    /// Computes the content hash again from all records. Cost: a pass over the shard's data.
+    pub async fn recompute_hash(&self) -> Result<Recomputed> {
+        let state = self.state();
+        rt::compute::io(move || verify::recompute(&state.records.view())).await
+    }
+
+    /// The records of one bucket of [`Recomputed::buckets`], to find the one in which two replicas differ. Cost: as
+    /// [`Replica::recompute_hash`].
+    pub async fn bucket(&self, bucket: u8) -> Result<Bucket> {
+        let state = self.state();
+        rt::compute::io(move || verify::bucket(&state.records.view(), bucket)).await
     }
 
     /// Why the replica can no longer follow its log, if it cannot.
     pub fn failure(&self) -> Option<String> {
-        self.group.failure()
+        self.route.group().failure()
     }
 
     /// Sizes and states, as of now.
     pub fn stats(&self) -> ReplicaStats {
-        ReplicaStats::of(&self.state)
+        ReplicaStats::of(&self.state())
     }
 }
 
@@ -181,6 +257,9 @@ fn not_proposed(error: ProposeError) -> Error {
     let (kind, code) = match error {
         ProposeError::Exhausted => (ErrorKind::Exhausted, "queue_full"),
         ProposeError::TooLarge { .. } => (ErrorKind::Invalid, "command_too_large"),
+        ProposeError::NotLeader { .. } => (ErrorKind::Unavailable, "no_leader"),
+        ProposeError::Unreachable(_) => (ErrorKind::Unavailable, "leader_unreachable"),
+        ProposeError::Unavailable => (ErrorKind::Unavailable, "no_quorum"),
         ProposeError::Stopped => (ErrorKind::Unavailable, "shard_stopped"),
         ProposeError::Indeterminate => (ErrorKind::Indeterminate, "outcome_unknown"),
         ProposeError::Failed(_) => (ErrorKind::Unavailable, "shard_failed"),

@@ -5,8 +5,10 @@
 
 use super::{
     command::{Command, PointWrite},
+    content,
     outcome::{Applied, Outcome},
-    records::{Changes, Records, View},
+    records::{Changes, Counters, Records, View},
+    requests::Requests,
     selection,
     state::{PayloadChange, State},
 };
@@ -21,26 +23,50 @@ use std::{borrow::Cow, collections::BTreeMap};
 pub struct Round<'s> {
     state: &'s State,
     view: View,
-    /// What points have become: their record, or nothing for those removed.
-    overlay: BTreeMap<PointId, Option<Vec<u8>>>,
-    points: u64,
-    applied: u64,
+    overlay: BTreeMap<PointId, Touched>,
+    requests: Requests,
+    /// Of requests, what `requests` says.
+    counters: Counters,
+}
+
+/// A point that this round has written or removed.
+struct Touched {
+    /// Hash of its record in the view; nothing if it was not there.
+    before: Option<u64>,
+    /// Its record now; nothing if it is removed.
+    after: Option<Vec<u8>>,
 }
 
 impl<'s> Round<'s> {
     /// A round that begins at the present state. The caller holds the gate.
     pub fn new(state: &'s State) -> Round<'s> {
-        let view = state.records.view();
-        Round { state, view, overlay: BTreeMap::new(), points: state.points(), applied: state.applied() }
+        let (view, counters) = (state.records.view(), state.counters());
+        let requests = Requests::new(counters.requests, state.request_ids_max);
+        Round { state, view, overlay: BTreeMap::new(), requests, counters }
     }
 
-    /// Applies one entry. A refusal is an outcome; an error means the store or the log cannot be trusted.
-    pub fn apply(&mut self, index: u64, command: &[u8]) -> Result<Outcome> {
-        self.applied = index;
-        let outcome = match Command::decode(command)? {
-            Command::Upsert(writes) => self.upsert(index, &writes),
-            Command::Patch(write) => self.patch(index, &write),
-            Command::Delete(ids) => self.delete(&ids),
+    /// Applies one entry: the log's own, which has no data, does nothing. A refusal is an outcome; an error means the store
+    /// or the log cannot be trusted.
+    pub fn apply(&mut self, index: u64, entry: &[u8]) -> Result<Outcome> {
+        self.counters.applied = index;
+        if entry.is_empty() {
+            return Ok(Outcome::Applied(Applied::Nothing));
+        }
+        let (request, command) = Command::decode(entry)?;
+        let Some(request) = request else { return self.execute(index, &command) };
+        if let Some(first) = self.requests.outcome(&self.view, request)? {
+            return Ok(first);
+        }
+        let outcome = self.execute(index, &command)?;
+        self.requests.record(&self.view, &mut self.counters.hash, request, index, &outcome)?;
+        Ok(outcome)
+    }
+
+    fn execute(&mut self, index: u64, command: &Command<'_>) -> Result<Outcome> {
+        let outcome = match command {
+            Command::Upsert(writes) => self.upsert(index, writes),
+            Command::Patch(write) => self.patch(index, write),
+            Command::Delete(ids) => self.delete(ids),
             Command::DeleteWhere(filter) => self.delete_where(filter),
         };
         match outcome {
@@ -52,29 +78,37 @@ impl<'s> Round<'s> {
     }
 
     /// Commits the batch, then shows it in the index and the counters.
-    pub fn finish(self) -> Result<()> {
+    pub fn finish(mut self) -> Result<()> {
         let mut changes = Changes::new(&self.state.records);
-        for (id, record) in &self.overlay {
-            match record {
-                Some(bytes) => changes.put_point(*id, bytes),
+        for (id, touched) in &self.overlay {
+            if let Some(before) = touched.before {
+                self.counters.hash.remove(before);
+            }
+            match &touched.after {
+                Some(record) => {
+                    self.counters.hash.add(content::of_point(*id, record));
+                    changes.put_point(*id, record);
+                }
                 None => changes.remove_point(*id),
             }
         }
+        self.requests.put(&mut changes);
+        self.counters.requests = self.requests.recorded();
         if self.state.keeps_deltas() {
-            changes.put_delta(self.applied, self.overlay.keys().copied())?;
+            changes.put_delta(self.counters.applied, self.overlay.keys().copied())?;
         }
-        changes.put_counters(self.applied, self.points);
+        changes.put_counters(&self.counters);
         changes.commit()?;
         self.show()?;
-        self.state.publish(self.applied, self.points, self.overlay.len() as u64);
+        self.state.publish(&self.counters, self.overlay.len() as u64);
         Ok(())
     }
 
     fn show(&self) -> Result<()> {
         let payloads = self.payload_changes()?;
         let mut indexes = self.state.indexes_mut();
-        for (id, record) in &self.overlay {
-            match record {
+        for (id, touched) in &self.overlay {
+            match &touched.after {
                 Some(bytes) => {
                     let record = PointRecord::decode(bytes).map_err(Records::corrupt)?;
                     let vector = |name: &str| record.vectors.get(name).map(components);
@@ -84,7 +118,7 @@ impl<'s> Round<'s> {
                 None => indexes.remove(*id, payloads.get(id)),
             }
         }
-        indexes.set_applied(self.applied);
+        indexes.set_applied(self.counters.applied);
         Ok(())
     }
 
@@ -94,9 +128,12 @@ impl<'s> Round<'s> {
         if self.state.indexes().payload().is_empty() {
             return Ok(BTreeMap::new());
         }
-        let change = |(id, record): (&PointId, &Option<Vec<u8>>)| {
-            let before = self.view.point(*id)?.map(|bytes| payload_of(&bytes)).transpose()?;
-            let after = record.as_deref().map(payload_of).transpose()?;
+        let change = |(id, touched): (&PointId, &Touched)| {
+            let before = match touched.before {
+                Some(_) => self.view.point(*id)?.map(|bytes| payload_of(&bytes)).transpose()?,
+                None => None,
+            };
+            let after = touched.after.as_deref().map(payload_of).transpose()?;
             Ok((*id, PayloadChange { before, after }))
         };
         self.overlay.iter().map(change).collect()
@@ -130,24 +167,22 @@ impl<'s> Round<'s> {
     }
 
     fn delete(&mut self, ids: &[PointId]) -> Result<Applied> {
-        let mut deleted = 0;
+        let mut count = 0;
         for id in ids {
-            if self.exists(*id)? {
-                self.overlay.insert(*id, None);
-                deleted += 1;
-            }
+            let before = if self.overlay.contains_key(id) { None } else { self.hash_before(*id)? };
+            count += u64::from(self.remove(*id, before));
         }
-        self.points -= deleted;
-        Ok(Applied::Deleted { count: deleted })
+        Ok(Applied::Deleted { count })
     }
 
     fn delete_where(&mut self, filter: &str) -> Result<Applied> {
         let source = serde_json::from_str(filter).map_err(Records::corrupt)?;
         let filter = Filter::from_json(&source).map_err(Records::corrupt)?;
+        let passes = |id: PointId, record: &[u8]| Ok::<_, Error>(filter.passes(id, payload_of(record)?.as_object()));
         let mut passing = Vec::new();
-        let mut test = |id: PointId, bytes: &[u8]| -> Result<()> {
-            if filter.passes(id, payload_of(bytes)?.as_object()) {
-                passing.push(id);
+        let mut test = |id: PointId, record: &[u8]| -> Result<()> {
+            if passes(id, record)? {
+                passing.push((id, Some(content::of_point(id, record))));
             }
             Ok(())
         };
@@ -155,26 +190,29 @@ impl<'s> Round<'s> {
         match selection::possible(&self.state.indexes(), &filter) {
             Some(ids) => {
                 for id in ids.into_iter().filter(|id| !self.overlay.contains_key(id)) {
-                    if let Some(bytes) = self.view.point(id)? {
-                        test(id, &bytes)?;
+                    if let Some(record) = self.view.point(id)? {
+                        test(id, &record)?;
                     }
                 }
             }
             None => {
                 for entry in self.view.points() {
-                    let (id, bytes) = entry?;
+                    let (id, record) = entry?;
                     if !self.overlay.contains_key(&id) {
-                        test(id, &bytes)?;
+                        test(id, &record)?;
                     }
                 }
             }
         }
-        for (id, record) in &self.overlay {
-            if let Some(bytes) = record {
-                test(*id, bytes)?;
+        for (id, touched) in &self.overlay {
+            if let Some(record) = &touched.after
+                && passes(*id, record)?
+            {
+                passing.push((*id, None));
             }
         }
-        self.delete(&passing)
+        let removed = passing.into_iter().filter(|(id, before)| self.remove(*id, *before)).count();
+        Ok(Applied::Deleted { count: removed as u64 })
     }
 
     /// The version a write asks for, against the one there is. No point has version 0.
@@ -195,23 +233,38 @@ impl<'s> Round<'s> {
     }
 
     fn put(&mut self, id: PointId, record: Vec<u8>) -> Result<()> {
-        if !self.exists(id)? {
-            self.points += 1;
-        }
-        self.overlay.insert(id, Some(record));
+        let is_new = match self.overlay.get_mut(&id) {
+            Some(touched) => touched.after.replace(record).is_none(),
+            None => {
+                let before = self.hash_before(id)?;
+                self.overlay.insert(id, Touched { before, after: Some(record) });
+                before.is_none()
+            }
+        };
+        self.counters.points += u64::from(is_new);
         Ok(())
     }
 
-    fn exists(&self, id: PointId) -> Result<bool> {
-        match self.overlay.get(&id) {
-            Some(record) => Ok(record.is_some()),
-            None => self.view.contains(id),
-        }
+    /// Removes a point whose record in the view has the hash `before`, if it is there; for a point this round has touched
+    /// `before` means nothing. Says whether it was there.
+    fn remove(&mut self, id: PointId, before: Option<u64>) -> bool {
+        let was_there = match self.overlay.get_mut(&id) {
+            Some(touched) => touched.after.take().is_some(),
+            None if before.is_none() => false,
+            None => self.overlay.insert(id, Touched { before, after: None }).is_none(),
+        };
+        self.counters.points -= u64::from(was_there);
+        was_there
+    }
+
+    /// Hash of a point's record in the view. Cost: reading the record, if it is there.
+    fn hash_before(&self, id: PointId) -> Result<Option<u64>> {
+        Ok(self.view.point(id)?.map(|record| content::of_point(id, &record)))
     }
 
     fn record(&self, id: PointId) -> Result<Option<Cow<'_, [u8]>>> {
         match self.overlay.get(&id) {
-            Some(record) => Ok(record.as_deref().map(Cow::Borrowed)),
+            Some(touched) => Ok(touched.after.as_deref().map(Cow::Borrowed)),
             None => Ok(self.view.point(id)?.map(|bytes| Cow::Owned(bytes.to_vec()))),
         }
     }

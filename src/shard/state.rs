@@ -6,16 +6,29 @@
 
 use crate::{
     index::{Damage, IndexKind, IndexSpec, Points, VectorIndex},
-    shard::{payload::PayloadIndexes, records::Records, settings::IndexSettings},
-    types::{CollectionSpec, IndexType, IndexedFields, Metric, Payload, PointId, VectorName, VectorSpec},
+    rt::shutdown::Shutdown,
+    shard::{
+        content::ContentHash,
+        payload::PayloadIndexes,
+        records::{Counters, Records},
+        settings::IndexSettings,
+    },
+    types::{
+        CollectionSpec, IndexType, IndexedFields, Metric, Payload, PointId, VectorName, VectorSpec,
+        limits::REQUEST_IDS_MAX,
+    },
 };
 use std::{
     borrow::Cow,
+    collections::VecDeque,
     sync::{
         Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
 };
+
+/// Rounds whose content hash is remembered: some seconds of writing.
+const RECENT_HASHES_MAX: usize = 1_024;
 
 /// See the module.
 pub struct State {
@@ -28,6 +41,12 @@ pub struct State {
     indexes: RwLock<Indexes>,
     applied: AtomicU64,
     points: AtomicU64,
+    requests: AtomicU64,
+    content_hash: AtomicU64,
+    /// Applied index and content hash after each of the latest rounds.
+    recent_hashes: Mutex<VecDeque<(u64, u64)>>,
+    /// How many requests are remembered: the same on every replica.
+    pub request_ids_max: u64,
     training: AtomicBool,
     /// Whether writes leave deltas behind for the index file. Changed only behind the gate.
     keeps_deltas: AtomicBool,
@@ -35,13 +54,16 @@ pub struct State {
     unsaved_rows: AtomicU64,
     /// Rung after every change, for the indexer.
     pub changed: tokio::sync::Notify,
+    /// Triggered when this is no longer what the replica holds, or the replica closes.
+    pub retired: Shutdown,
 }
 
 impl State {
     /// A state over `records`, with the indexes and counters found there.
     pub fn new(id: u64, spec: CollectionSpec, records: Records, settings: IndexSettings, mut found: Found) -> State {
-        found.indexes.set_applied(found.applied);
-        found.indexes.payload.set_fields(&spec.indexed_fields, found.points);
+        let counters = found.counters;
+        found.indexes.set_applied(counters.applied);
+        found.indexes.payload.set_fields(&spec.indexed_fields, counters.points);
         State {
             id,
             spec,
@@ -49,12 +71,17 @@ impl State {
             settings,
             gate: Mutex::new(()),
             indexes: RwLock::new(found.indexes),
-            applied: AtomicU64::new(found.applied),
-            points: AtomicU64::new(found.points),
+            applied: AtomicU64::new(counters.applied),
+            points: AtomicU64::new(counters.points),
+            requests: AtomicU64::new(counters.requests),
+            content_hash: AtomicU64::new(counters.hash.0),
+            recent_hashes: Mutex::default(),
+            request_ids_max: REQUEST_IDS_MAX as u64,
             training: AtomicBool::new(false),
             keeps_deltas: AtomicBool::new(found.keeps_deltas),
             unsaved_rows: AtomicU64::new(found.unsaved_rows),
             changed: tokio::sync::Notify::new(),
+            retired: Shutdown::new(),
         }
     }
 
@@ -104,15 +131,42 @@ impl State {
         self.points.load(SeqCst)
     }
 
+    /// All counters, as of one moment to whoever holds the gate.
+    pub fn counters(&self) -> Counters {
+        Counters {
+            applied: self.applied(),
+            points: self.points(),
+            requests: self.requests.load(SeqCst),
+            hash: ContentHash(self.content_hash.load(SeqCst)),
+        }
+    }
+
     /// Publishes what a committed round that touched `rows` points has made of the counters.
-    pub fn publish(&self, applied: u64, points: u64, rows: u64) {
-        assert!(applied >= self.applied(), "the applied index never goes back");
+    pub fn publish(&self, counters: &Counters, rows: u64) {
+        assert!(counters.applied >= self.applied(), "the applied index never goes back");
         if self.keeps_deltas() {
             self.unsaved_rows.fetch_add(rows, SeqCst);
         }
-        self.points.store(points, SeqCst);
-        self.applied.store(applied, SeqCst);
+        self.remember_hash(counters);
+        self.requests.store(counters.requests, SeqCst);
+        self.content_hash.store(counters.hash.0, SeqCst);
+        self.points.store(counters.points, SeqCst);
+        self.applied.store(counters.applied, SeqCst);
         self.changed.notify_one();
+    }
+
+    fn remember_hash(&self, counters: &Counters) {
+        let mut recent = self.recent_hashes.lock().expect("no panic while remembering");
+        if recent.len() == RECENT_HASHES_MAX {
+            recent.pop_front();
+        }
+        recent.push_back((counters.applied, counters.hash.0));
+    }
+
+    /// Applied index and content hash after each of the latest rounds, oldest first: replicas whose rounds ended at a common
+    /// index can be compared while writes go on.
+    pub fn recent_hashes(&self) -> Vec<(u64, u64)> {
+        self.recent_hashes.lock().expect("no panic while remembering").iter().copied().collect()
     }
 
     /// Whether writes have to leave deltas behind.
@@ -155,8 +209,7 @@ impl State {
 /// What opening a replica found.
 pub struct Found {
     pub indexes: Indexes,
-    pub applied: u64,
-    pub points: u64,
+    pub counters: Counters,
     /// Whether there is an index file.
     pub keeps_deltas: bool,
     /// Points it does not have.

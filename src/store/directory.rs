@@ -1,5 +1,5 @@
 //! The data directory of a node: who may use it and what it is. `LOCK` keeps a second process out, `FORMAT` says that the
-//! directory is ours and how it is laid out, `NODE` holds the node's identity. A directory that is not ours, is newer or
+//! directory is ours and how it is laid out, `NODE` holds the node's identity, `BOOT` how often it was started, `MEMBERS` the nodes of its cluster. A directory that is not ours, is newer or
 //! is damaged is refused and left as it is. Opened first of all by `node` and `embedded`; the databases lie inside.
 
 use super::error::StoreError;
@@ -15,6 +15,12 @@ const NODE_FILE: &str = "NODE";
 /// Layout of the data directory. Raise it when a program of the version before could damage what is written now.
 const FORMAT: FileKind = FileKind { tag: *b"DATA", version: 1 };
 const NODE: FileKind = FileKind { tag: *b"NODE", version: 1 };
+const BOOT_FILE: &str = "BOOT";
+/// How often the directory has been started on, u64 LE.
+const BOOT: FileKind = FileKind { tag: *b"BOOT", version: 1 };
+const MEMBERS_FILE: &str = "MEMBERS";
+/// Ids of the nodes of the cluster, u64 LE each, in order.
+const MEMBERS: FileKind = FileKind { tag: *b"MEMB", version: 1 };
 /// What a first start that was cut short may have left beside `LOCK`.
 const FORMAT_TEMPORARY: &str = "FORMAT.tmp";
 
@@ -59,9 +65,38 @@ impl DataDir {
             write_file_synced(&path, NODE, &candidate.to_le_bytes())?;
             return Ok(candidate);
         };
-        let id = content.as_slice().try_into().map(u64::from_le_bytes);
-        id.map_err(|_| StoreError::corrupt(&path, format!("expected 8 bytes, got {}", content.len())))
+        number(&path, &content)
     }
+
+    /// How often a process has started on this directory, this one included: survives power loss before it returns, so that no two
+    /// processes are told the same.
+    pub fn next_boot(&self) -> Result<u64, StoreError> {
+        let path = self.path.join(BOOT_FILE);
+        let before = match read_file(&path, BOOT)? {
+            Some((_, content)) => number(&path, &content)?,
+            None => 0,
+        };
+        write_file_synced(&path, BOOT, &(before + 1).to_le_bytes())?;
+        Ok(before + 1)
+    }
+
+    /// The ids of the cluster's nodes, once they were set.
+    pub fn members(&self) -> Result<Option<Vec<u64>>, StoreError> {
+        let path = self.path.join(MEMBERS_FILE);
+        let Some((_, content)) = read_file(&path, MEMBERS)? else { return Ok(None) };
+        content.chunks(8).map(|id| number(&path, id)).collect::<Result<_, _>>().map(Some)
+    }
+
+    /// Keeps the ids of the cluster's nodes; survives power loss when it returns.
+    pub fn set_members(&self, ids: &[u64]) -> Result<(), StoreError> {
+        let content: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+        write_file_synced(&self.path.join(MEMBERS_FILE), MEMBERS, &content)
+    }
+}
+
+fn number(path: &Path, content: &[u8]) -> Result<u64, StoreError> {
+    let number = content.try_into().map(u64::from_le_bytes);
+    number.map_err(|_| StoreError::corrupt(path, format!("expected 8 bytes, got {}", content.len())))
 }
 
 /// Makes a directory (mode 0700) and its parents if they are not there, and syncs the parent.
@@ -129,6 +164,20 @@ mod tests {
         assert_eq!(first.node_id(7).unwrap(), 7);
         drop(first);
         assert_eq!(DataDir::open(&path).unwrap().node_id(8).unwrap(), 7);
+    }
+
+    #[test]
+    fn starts_are_counted_and_members_kept() {
+        let path = tempfile::tempdir().unwrap();
+        let directory = DataDir::open(path.path()).unwrap();
+        assert_eq!((directory.next_boot().unwrap(), directory.next_boot().unwrap()), (1, 2));
+        assert_eq!(directory.members().unwrap(), None);
+        directory.set_members(&[3, u64::MAX]).unwrap();
+        drop(directory);
+        let directory = DataDir::open(path.path()).unwrap();
+        assert_eq!((directory.next_boot().unwrap(), directory.members().unwrap()), (3, Some(vec![3, u64::MAX])));
+        fs::write(path.path().join(BOOT_FILE), "x").unwrap();
+        assert!(matches!(directory.next_boot(), Err(StoreError::Corrupt { .. })));
     }
 
     #[test]

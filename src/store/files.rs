@@ -17,6 +17,9 @@ use std::path::{Path, PathBuf};
 /// Bytes gathered before a write of [`write_synced_with`].
 const WRITE_BUFFER_BYTES: usize = 1 << 20;
 
+/// How the names of unfinished files end.
+pub const TEMPORARY: &str = ".tmp";
+
 const MAGIC: &[u8; 4] = b"VSPH";
 /// Length of the header in front of the content.
 pub const HEADER_BYTES: usize = 32;
@@ -35,11 +38,7 @@ pub struct FileKind {
 pub fn write_file_synced(path: &Path, kind: FileKind, content: &[u8]) -> Result<(), StoreError> {
     let temporary = temporary_path(path);
     write_new(&temporary, &header(kind, content), content).map_err(|e| StoreError::io(&temporary, "write", e))?;
-    fs::rename(&temporary, path).map_err(|e| StoreError::io(path, "rename into place", e))?;
-    if mutant!(10) {
-        return Ok(());
-    }
-    sync_directory(parent(path))
+    put_in_place(&temporary, path)
 }
 
 /// Reads a file written by [`write_file_synced`]; `None` if there is none. Refuses a file of another kind or with bad
@@ -69,7 +68,12 @@ pub fn write_synced_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::
         out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
     });
     written.map_err(|e| StoreError::io(&temporary, "write", e))?;
-    fs::rename(&temporary, path).map_err(|e| StoreError::io(path, "rename into place", e))?;
+    put_in_place(&temporary, path)
+}
+
+/// Gives the synced file `temporary` its name and makes that survive a power loss.
+pub(super) fn put_in_place(temporary: &Path, path: &Path) -> Result<(), StoreError> {
+    fs::rename(temporary, path).map_err(|e| StoreError::io(path, "rename into place", e))?;
     if mutant!(10) {
         return Ok(());
     }
@@ -129,7 +133,7 @@ fn parent(path: &Path) -> &Path {
 /// Where `path` is written before it is renamed; one left by a crash is overwritten by the next write.
 fn temporary_path(path: &Path) -> PathBuf {
     let mut name = OsString::from(path.as_os_str());
-    name.push(".tmp");
+    name.push(TEMPORARY);
     name.into()
 }
 

@@ -5,6 +5,7 @@
 
 mod batch;
 mod birth;
+pub mod blocks;
 pub mod directory;
 mod engine;
 mod error;

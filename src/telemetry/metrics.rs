@@ -7,6 +7,7 @@
 
 mod collections;
 mod log;
+mod peers;
 mod process;
 mod requests;
 mod search;
@@ -24,6 +25,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 pub use collections::{CollectionMetrics, CollectionsMetrics};
 pub use log::LogMetrics;
+pub use peers::{PeerMetrics, PeersMetrics};
 pub use process::{ProcessUse, Resident};
 pub use requests::{GrpcMetrics, HttpMetrics, InFlight};
 pub use search::{SearchKind, SearchMetrics, Stage};
@@ -51,6 +53,8 @@ pub struct Metrics {
     pub collections: CollectionsMetrics,
     /// The synced log.
     pub log: LogMetrics,
+    /// Other nodes.
+    pub peers: PeersMetrics,
     /// Searches, by stage.
     pub search: SearchMetrics,
     registry: Arc<Mutex<Registry>>,
@@ -80,6 +84,7 @@ impl Metrics {
             grpc: GrpcMetrics::new(registry),
             collections: CollectionsMetrics::new(registry),
             log: LogMetrics::new(registry),
+            peers: PeersMetrics::new(registry),
             search: SearchMetrics::new(registry),
             registry: Arc::new(Mutex::new(root)),
         }
@@ -254,6 +259,24 @@ mod tests {
         assert_eq!(line(&metrics, "vectorsphere_log_syncs_total"), "vectorsphere_log_syncs_total 1");
         assert_eq!(line(&metrics, "vectorsphere_log_sync_failures_total"), "vectorsphere_log_sync_failures_total 1");
         assert!(line(&metrics, "vectorsphere_log_sync_duration_seconds_sum").ends_with(" 0.001"));
+    }
+
+    #[test]
+    fn a_peer_has_its_series() {
+        let metrics = Metrics::new();
+        let peer = metrics.peers.peer("00ab");
+        peer.found();
+        peer.sent(3, 500);
+        peer.dropped(2);
+        peer.round_trip(Duration::from_micros(1_500));
+        assert_eq!(line(&metrics, "vectorsphere_peer_connected"), "vectorsphere_peer_connected{peer=\"00ab\"} 1");
+        assert!(line(&metrics, "vectorsphere_peer_sent_bytes_total").ends_with("{peer=\"00ab\"} 500"));
+        assert!(line(&metrics, "vectorsphere_peer_messages_dropped_total").ends_with(" 2"));
+        assert!(line(&metrics, "vectorsphere_peer_round_trip_seconds").ends_with(" 0.0015"));
+        peer.lost();
+        assert!(line(&metrics, "vectorsphere_peer_connected").ends_with(" 0"));
+        metrics.peers.refused("wrong_cluster");
+        assert!(line(&metrics, "vectorsphere_peer_refusals_total").ends_with("{cause=\"wrong_cluster\"} 1"));
     }
 
     #[test]

@@ -1,7 +1,11 @@
 //! The one error type of the domain. It says what the caller should do (`kind`), which rule was broken (`code`, stable),
 //! and where: field, expected, got, row, document. `api` turns it into HTTP and gRPC; nobody below `api` knows those.
 
-use std::fmt;
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{Mutex, PoisonError},
+};
 
 /// Shorthand of every fallible domain function.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -131,6 +135,12 @@ impl Error {
         self
     }
 
+    /// An error that was taken apart on another node, or before a restart. A code that could not have been one of ours, or one
+    /// too many of those this program does not know, becomes `unknown_code`.
+    pub fn restore(kind: ErrorKind, code: &str, message: impl Into<String>, detail: Detail) -> Error {
+        Error(Box::new(Inner { kind, code: known_code(code), message: message.into(), detail }))
+    }
+
     /// What the caller should do.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
@@ -150,6 +160,28 @@ impl Error {
     pub fn detail(&self) -> &Detail {
         &self.0.detail
     }
+}
+
+/// Longest code that is taken from outside, in bytes.
+const CODE_BYTES_MAX: usize = 64;
+/// Most codes taken from outside.
+const CODES_MAX: usize = 1_024;
+
+/// A code that came as text, as one that lives as long as the program: kept once, however often it comes.
+fn known_code(code: &str) -> &'static str {
+    static KNOWN: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let is_code = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    // Inserting is the only change, so a panic elsewhere leaves the set whole.
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(code) = known.get(code) {
+        return code;
+    }
+    if code.is_empty() || code.len() > CODE_BYTES_MAX || !code.bytes().all(is_code) || known.len() == CODES_MAX {
+        return "unknown_code";
+    }
+    let code: &'static str = Box::leak(code.into());
+    known.insert(code);
+    code
 }
 
 impl fmt::Display for Error {
@@ -177,6 +209,17 @@ impl std::error::Error for Error {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn restored_errors_are_equal_and_bounded() {
+        let error = Error::invalid("version_mismatch", "wrong").at("if_version").got(1);
+        let again = || Error::restore(error.kind(), error.code(), error.message(), error.detail().clone());
+        assert_eq!(again(), error);
+        assert!(std::ptr::eq(again().code(), again().code()), "kept once");
+        for bad in ["", "Not A Code", &"x".repeat(65)] {
+            assert_eq!(Error::restore(ErrorKind::Invalid, bad, "", Detail::default()).code(), "unknown_code");
+        }
+    }
 
     #[test]
     fn fields_nest_from_the_inside_out() {

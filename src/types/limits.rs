@@ -56,6 +56,10 @@ pub const FILTER_VALUES_MAX: usize = 65_536;
 pub const INDEXED_FIELDS_MAX: usize = 64;
 /// Longest payload path, in bytes.
 pub const PATH_BYTES_MAX: usize = KIB;
+/// Longest text of a request id, in bytes.
+pub const REQUEST_ID_BYTES_MAX: usize = 64;
+/// Request ids a shard remembers, the latest: a retry with one of these is known again.
+pub const REQUEST_IDS_MAX: usize = 100_000;
 
 const _: () = assert!(DIMENSION_MAX * 4 * VECTORS_PER_POINT_MAX + PAYLOAD_BYTES_MAX < POINT_BYTES_MAX, "a point fits");
 const _: () = assert!(REQUEST_BYTES_MAX + BATCH_POINTS_MAX * 128 < COMMAND_BYTES_MAX, "a whole body fits one command");
@@ -90,6 +94,8 @@ pub struct Limits {
     pub filter_values_max: usize,
     pub indexed_fields_per_table_max: usize,
     pub path_bytes_max: usize,
+    pub request_id_bytes_max: usize,
+    pub request_ids_per_shard_max: usize,
 }
 
 impl Limits {
@@ -118,5 +124,7 @@ impl Limits {
         filter_values_max: FILTER_VALUES_MAX,
         indexed_fields_per_table_max: INDEXED_FIELDS_MAX,
         path_bytes_max: PATH_BYTES_MAX,
+        request_id_bytes_max: REQUEST_ID_BYTES_MAX,
+        request_ids_per_shard_max: REQUEST_IDS_MAX,
     };
 }

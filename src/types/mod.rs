@@ -14,6 +14,7 @@ pub mod point;
 pub mod quantization;
 pub mod session;
 pub mod vector;
+pub mod write;
 
 pub use collection::{
     CollectionName, CollectionSpec, IndexType, IndexedFields, PayloadIndexKind, VectorName, VectorSpec,
@@ -28,3 +29,4 @@ pub use point::{DocumentId, Point, PointPatch, StoredPoint};
 pub use quantization::{CodeSettings, Compression, Rerank};
 pub use session::Session;
 pub use vector::Vector;
+pub use write::{Ack, RequestId, WriteOptions};

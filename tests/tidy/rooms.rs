@@ -26,7 +26,7 @@ const ROOMS: &[Room] = &[
     Room { name: "store", imports: &[] },
     Room { name: "raft", imports: &["store"] },
     Room { name: "shard", imports: &["index", "store", "raft"] },
-    Room { name: "coordination", imports: &["store"] },
+    Room { name: "coordination", imports: &["store", "raft"] },
     Room { name: "cluster", imports: &["coordination"] },
     Room { name: "traffic", imports: &[] },
     Room { name: "security", imports: &["store", "coordination"] },

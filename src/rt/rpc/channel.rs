@@ -41,6 +41,16 @@ pub struct InvalidAddress {
     pub addr: String,
 }
 
+/// The cause of a status that a channel made because it could not send the request: nothing happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the request was not sent")]
+struct NotSent;
+
+/// Whether a call failed with `status` before anything of it was sent. If not, the server may have acted on it.
+pub fn was_not_sent(status: &Status) -> bool {
+    std::error::Error::source(status).is_some_and(|source| source.is::<NotSent>())
+}
+
 /// Makes a channel to `addr` (`"host:port"`). No I/O until the first call.
 ///
 /// # Errors
@@ -134,7 +144,8 @@ impl Peer {
             // A connection that closed before the request went out does no harm: the request may take the next one.
             match error.take_message() {
                 Some(unsent) if attempts_left > 0 => request = unsent,
-                _ => return Err(deadline::transport_status(error.into_error().into())),
+                Some(_) => return Err(self.unreachable(None)),
+                None => return Err(deadline::transport_status(error.into_error().into())),
             }
         }
     }
@@ -177,7 +188,9 @@ impl Peer {
     /// The status of a call whose dial failed, or gave a connection that the server closed at once.
     fn unreachable(&self, failure: Option<&io::Error>) -> Status {
         let reason = failure.map_or_else(|| "closed as soon as it was open".to_owned(), io::Error::to_string);
-        Status::unavailable(format!("cannot connect to {}: {reason}", self.authority))
+        let mut status = Status::unavailable(format!("cannot connect to {}: {reason}", self.authority));
+        status.set_source(Arc::new(NotSent));
+        status
     }
 
     /// One attempt to connect, as a task of its own.

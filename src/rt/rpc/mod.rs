@@ -10,7 +10,7 @@ mod server;
 #[cfg(all(test, not(madsim)))]
 mod tests;
 
-pub use channel::{Channel, InvalidAddress, connect};
+pub use channel::{Channel, InvalidAddress, connect, was_not_sent};
 pub use server::serve;
 
 use super::http::ConnectionStats;

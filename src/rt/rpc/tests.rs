@@ -1,6 +1,6 @@
 //! tonic's generated health service and client, over this room's transport.
 
-use super::{Channel, InvalidAddress, RpcOptions, connect, serve};
+use super::{Channel, InvalidAddress, RpcOptions, connect, serve, was_not_sent};
 use crate::rt::{
     Task,
     http::ConnectionStats,
@@ -127,6 +127,7 @@ async fn nobody_there_is_unavailable_and_silence_exceeds_the_deadline() {
     let mut client = HealthClient::new(connect(&addr, &RpcOptions::default()).expect("an address"));
     let error = client.check(about("store")).await.expect_err("nobody listens");
     assert_eq!(error.code(), Code::Unavailable, "{error:?}");
+    assert!(was_not_sent(&error), "{error:?}");
 
     // Somebody who takes the connection and never says a word.
     let listener = Listener::bind(addr.as_str()).await.expect("free again");
@@ -147,6 +148,7 @@ async fn the_channel_dials_again_after_a_restart_and_cut_streams_are_unavailable
     let addr = server.stop().await;
     let error = time::timeout(PATIENCE, changes.message()).await.expect("ends").expect_err("the stream was cut");
     assert_eq!(error.code(), Code::Unavailable, "{error:?}");
+    assert!(!was_not_sent(&error), "{error:?}");
     let error = client.check(about("store")).await.expect_err("nobody listens");
     assert_eq!(error.code(), Code::Unavailable, "{error:?}");
 

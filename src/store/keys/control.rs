@@ -69,6 +69,8 @@ pub enum Counter {
     CompactedRevision = 2,
     /// The last lease given out.
     Lease = 3,
+    /// Log index of the last entry whose effects are in the space.
+    Applied = 4,
 }
 
 impl Counter {
@@ -106,6 +108,7 @@ mod tests {
         assert_eq!(Counter::Revision.key(), [2, 1]);
         assert_eq!(Counter::CompactedRevision.key(), [2, 2]);
         assert_eq!(Counter::Lease.key(), [2, 3]);
+        assert_eq!(Counter::Applied.key(), [2, 4]);
         assert_eq!(Counter::encode(1), [1, 1, 0, 0, 0, 0, 0, 0, 0]);
     }
 

@@ -1,22 +1,40 @@
 //! The log of all Raft groups of a node, in one space of its own database. Key: `group u64 BE | kind u8 | index u64 BE`, so
-//! a group is one range and its entries are in order. Values (little-endian):
-//! kind 1, index 0: format 1, compacted index u64, compacted term u64, CRC-32C u32 of group, index and term.
-//! kind 2: format 1, term u64, CRC-32C u32 of group, index, term and data, data.
-//! The checksums cover where a record belongs, so a record in a wrong place is as bad as a changed one.
+//! a group is one range and its entries are in order. Values begin with format 2; numbers are little-endian, and a CRC-32C
+//! covers where the record belongs and all of its content, so a record in a wrong place is as bad as a changed one.
+//!
+//! | kind | index | value behind the format byte |
+//! |---|---|---|
+//! | 1 | 0 | bounds: compacted index u64, compacted term u64, CRC |
+//! | 1 | 1 | hard state: term u64, vote u64, commit index u64, CRC |
+//! | 1 | 2 | members: index u64, CRC, auto leave u8, four lists of u16 count and u64 each |
+//! | 2 | its own | entry: term u64, kind u8, CRC, data |
 
 use super::RecordError;
-use super::reader::Reader;
+use super::reader::{Reader, length};
 use crate::mutants::mutant;
 use std::ops::Range;
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 const RECORD: &str = "log";
 const KIND_STATE: u8 = 1;
 const KIND_ENTRY: u8 = 2;
 /// Length of every key.
 pub const KEY_BYTES: usize = 17;
 /// Bytes of an entry's value before its data.
-pub const ENTRY_HEAD_BYTES: usize = 13;
+pub const ENTRY_HEAD_BYTES: usize = 14;
+/// Members of a group, at most, in each of its lists.
+pub const MEMBERS_MAX: usize = u16::MAX as usize;
+
+/// What an entry is to the group. The codes are in stored data for ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum EntryKind {
+    /// A command of the state machine; without data, a leader's first entry.
+    #[default]
+    Command = 0,
+    /// A change of the members.
+    Members = 1,
+}
 
 /// Where the log of a group begins: everything up to here has been compacted away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,6 +45,35 @@ pub struct GroupState {
     pub compacted_term: u64,
 }
 
+/// What a member of a group must never forget (Ongaro & Ousterhout, "In Search of an Understandable Consensus Algorithm", 2014,
+/// figure 2). The commit index may be behind the truth, never ahead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HardState {
+    /// The latest term it has seen.
+    pub term: u64,
+    /// Whom it voted for in that term; 0 for nobody.
+    pub vote: u64,
+    /// The last index it knows to be committed.
+    pub commit: u64,
+}
+
+/// Who belongs to a group, as of one index. While a joint change is under way both sets of voters decide.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    /// The entry that made it so.
+    pub index: u64,
+    /// Who votes.
+    pub voters: Vec<u64>,
+    /// Who only learns.
+    pub learners: Vec<u64>,
+    /// Who voted before the joint change that is under way.
+    pub voters_outgoing: Vec<u64>,
+    /// Who will only learn after it.
+    pub learners_next: Vec<u64>,
+    /// Whether the leader ends the joint change by itself.
+    pub auto_leave: bool,
+}
+
 /// The key of the entry of `group` at `index`.
 pub fn entry_key(group: u64, index: u64) -> [u8; KEY_BYTES] {
     key(group, KIND_ENTRY, index)
@@ -35,6 +82,16 @@ pub fn entry_key(group: u64, index: u64) -> [u8; KEY_BYTES] {
 /// The key of the state of `group`.
 pub fn state_key(group: u64) -> [u8; KEY_BYTES] {
     key(group, KIND_STATE, 0)
+}
+
+/// The key of the hard state of `group`.
+pub fn hard_state_key(group: u64) -> [u8; KEY_BYTES] {
+    key(group, KIND_STATE, 1)
+}
+
+/// The key of the members of `group`.
+pub fn members_key(group: u64) -> [u8; KEY_BYTES] {
+    key(group, KIND_STATE, 2)
 }
 
 /// The keys of the entries of `group` from `from` up to the end of its log.
@@ -53,23 +110,29 @@ pub fn group_of_key(key: &[u8]) -> Option<u64> {
 }
 
 /// The value of an entry.
-pub fn encode_entry(group: u64, index: u64, term: u64, data: &[u8]) -> Vec<u8> {
+pub fn encode_entry(group: u64, index: u64, term: u64, kind: EntryKind, data: &[u8]) -> Vec<u8> {
     let mut value = Vec::with_capacity(ENTRY_HEAD_BYTES + data.len());
     value.push(FORMAT);
     value.extend_from_slice(&term.to_le_bytes());
-    value.extend_from_slice(&checksum(group, index, term, data).to_le_bytes());
+    value.push(kind as u8);
+    value.extend_from_slice(&checksum(group, index, term, kind as u8, data).to_le_bytes());
     value.extend_from_slice(data);
     value
 }
 
-/// Term and data of the entry of `group` at `index`. Costs one pass over the data.
-pub fn decode_entry(group: u64, index: u64, value: &[u8]) -> Result<(u64, &[u8]), RecordError> {
+/// Term, kind and data of the entry of `group` at `index`. Costs one pass over the data.
+pub fn decode_entry(group: u64, index: u64, value: &[u8]) -> Result<(u64, EntryKind, &[u8]), RecordError> {
     let mut reader = Reader::open(RECORD, FORMAT, value)?;
-    let (term, expected) = (reader.u64()?, reader.u32()?);
-    if !mutant!(11) && expected != checksum(group, index, term, reader.rest()) {
+    let (term, code, expected) = (reader.u64()?, reader.u8()?, reader.u32()?);
+    if !mutant!(11) && expected != checksum(group, index, term, code, reader.rest()) {
         return Err(reader.malformed("its checksum is wrong"));
     }
-    Ok((term, reader.rest()))
+    let kind = match code {
+        0 => EntryKind::Command,
+        1 => EntryKind::Members,
+        _ => return Err(reader.malformed("an entry of an unknown kind")),
+    };
+    Ok((term, kind, reader.rest()))
 }
 
 impl GroupState {
@@ -94,7 +157,73 @@ impl GroupState {
     }
 
     fn checksum(&self, group: u64) -> u32 {
-        checksum(group, self.compacted_index, self.compacted_term, b"state")
+        checksum(group, self.compacted_index, self.compacted_term, 0, b"state")
+    }
+}
+
+impl HardState {
+    /// The bytes to store for `group`.
+    pub fn encode(&self, group: u64) -> Vec<u8> {
+        let mut value = vec![FORMAT];
+        for number in [self.term, self.vote, self.commit] {
+            value.extend_from_slice(&number.to_le_bytes());
+        }
+        value.extend_from_slice(&self.checksum(group).to_le_bytes());
+        value
+    }
+
+    /// The hard state of `group` in `value`.
+    pub fn decode(group: u64, value: &[u8]) -> Result<HardState, RecordError> {
+        let mut reader = Reader::open(RECORD, FORMAT, value)?;
+        let state = HardState { term: reader.u64()?, vote: reader.u64()?, commit: reader.u64()? };
+        if reader.u32()? != state.checksum(group) {
+            return Err(reader.malformed("its checksum is wrong"));
+        }
+        reader.finish()?;
+        Ok(state)
+    }
+
+    fn checksum(&self, group: u64) -> u32 {
+        checksum(group, self.commit, self.term, 1, &self.vote.to_le_bytes())
+    }
+}
+
+impl Members {
+    /// The bytes to store for `group`. Lists longer than [`MEMBERS_MAX`] are a caller's error and refused.
+    pub fn encode(&self, group: u64) -> Result<Vec<u8>, RecordError> {
+        let lists = self.encode_lists()?;
+        let mut value = vec![FORMAT];
+        value.extend_from_slice(&self.index.to_le_bytes());
+        value.extend_from_slice(&checksum(group, self.index, 0, 2, &lists).to_le_bytes());
+        value.extend_from_slice(&lists);
+        Ok(value)
+    }
+
+    /// The members of `group` in `value`.
+    pub fn decode(group: u64, value: &[u8]) -> Result<Members, RecordError> {
+        let mut reader = Reader::open(RECORD, FORMAT, value)?;
+        let (index, expected) = (reader.u64()?, reader.u32()?);
+        if expected != checksum(group, index, 0, 2, reader.rest()) {
+            return Err(reader.malformed("its checksum is wrong"));
+        }
+        let auto_leave = reader.u8()? != 0;
+        let mut list = || -> Result<Vec<u64>, RecordError> {
+            let count = reader.u16()?;
+            (0..count).map(|_| reader.u64()).collect()
+        };
+        let (voters, learners, voters_outgoing, learners_next) = (list()?, list()?, list()?, list()?);
+        reader.finish()?;
+        Ok(Members { index, voters, learners, voters_outgoing, learners_next, auto_leave })
+    }
+
+    fn encode_lists(&self) -> Result<Vec<u8>, RecordError> {
+        let mut bytes = vec![u8::from(self.auto_leave)];
+        for list in [&self.voters, &self.learners, &self.voters_outgoing, &self.learners_next] {
+            let count: u16 = length(RECORD, "a list of members", list.len(), MEMBERS_MAX)?;
+            bytes.extend_from_slice(&count.to_le_bytes());
+            list.iter().for_each(|node| bytes.extend_from_slice(&node.to_le_bytes()));
+        }
+        Ok(bytes)
     }
 }
 
@@ -111,11 +240,11 @@ fn parse(key: &[u8]) -> Option<(u64, u8, u64)> {
     Some((number(0), key[8], number(9)))
 }
 
-fn checksum(group: u64, index: u64, term: u64, data: &[u8]) -> u32 {
-    let mut place = [0; 24];
+fn checksum(group: u64, index: u64, term: u64, kind: u8, data: &[u8]) -> u32 {
+    let mut place = [kind; 25];
     place[..8].copy_from_slice(&group.to_le_bytes());
     place[8..16].copy_from_slice(&index.to_le_bytes());
-    place[16..].copy_from_slice(&term.to_le_bytes());
+    place[16..24].copy_from_slice(&term.to_le_bytes());
     crc32c::crc32c_append(crc32c::crc32c(&place), data)
 }
 
@@ -128,15 +257,21 @@ mod tests {
     fn golden_bytes() {
         assert_eq!(entry_key(1, 0x0203), [0, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 2, 3]);
         assert_eq!(state_key(1), [0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
-        let checksum = checksum(1, 2, 3, b"data").to_le_bytes();
-        let mut expected = vec![1, 3, 0, 0, 0, 0, 0, 0, 0];
-        expected.extend(checksum);
-        expected.extend(b"data");
-        assert_eq!(encode_entry(1, 2, 3, b"data"), expected);
-        assert_eq!(checksum, [97, 233, 118, 142]);
+        assert_eq!(hard_state_key(1)[8..], [1, 0, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(members_key(1)[8..], [1, 0, 0, 0, 0, 0, 0, 0, 2]);
+        let entry = encode_entry(1, 2, 3, EntryKind::Members, b"data");
+        assert_eq!(entry, [2, 3, 0, 0, 0, 0, 0, 0, 0, 1, CRC, CRC, CRC, CRC, b'd', b'a', b't', b'a']);
         let state = GroupState { compacted_index: 5, compacted_term: 6 }.encode(1);
-        assert_eq!(state[..17], [1, 5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(state[..17], [2, 5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(state.len(), 21);
+        let hard = HardState { term: 7, vote: 8, commit: 9 }.encode(1);
+        assert_eq!(hard[..17], [2, 7, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!((hard[17..25].to_vec(), hard.len()), (9u64.to_le_bytes().to_vec(), 29));
+        let members = Members { index: 4, voters: vec![1, 2], learners: vec![3], auto_leave: true, ..Members::default() };
+        let members = members.encode(1).unwrap();
+        assert_eq!(members[..9], [2, 4, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(members[13..18], [1, 2, 0, 1, 0]);
+        assert_eq!(members.len(), 13 + 1 + 4 * 2 + 3 * 8);
     }
 
     #[test]
@@ -155,8 +290,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_changed_or_moved_entry_is_refused(data: Vec<u8>, at: prop::sample::Index, flip in 1u8..) {
-            let value = encode_entry(1, 2, 3, &data);
-            prop_assert_eq!(decode_entry(1, 2, &value), Ok((3, &data[..])));
+            let value = encode_entry(1, 2, 3, EntryKind::Command, &data);
+            prop_assert_eq!(decode_entry(1, 2, &value), Ok((3, EntryKind::Command, &data[..])));
             prop_assert!(decode_entry(2, 2, &value).is_err() && decode_entry(1, 3, &value).is_err());
             let mut changed = value.clone();
             let at = at.index(changed.len());
@@ -170,6 +305,24 @@ mod tests {
             prop_assert_eq!(GroupState::decode(9, &state.encode(9)), Ok(state));
             prop_assert!(GroupState::decode(8, &state.encode(9)).is_err());
             let _ = (GroupState::decode(9, &bytes), decode_entry(1, 2, &bytes));
+            let _ = (HardState::decode(9, &bytes), Members::decode(9, &bytes));
+        }
+
+        #[test]
+        fn hard_state_and_members_round_trip_and_a_changed_byte_is_refused(
+            numbers: [u64; 4], lists: [Vec<u64>; 4], auto_leave: bool, at: prop::sample::Index, flip in 1u8..
+        ) {
+            let hard = HardState { term: numbers[0], vote: numbers[1], commit: numbers[2] };
+            let [voters, learners, voters_outgoing, learners_next] = lists;
+            let members = Members { index: numbers[3], voters, learners, voters_outgoing, learners_next, auto_leave };
+            let (mut hard_bytes, mut bytes) = (hard.encode(9), members.encode(9).unwrap());
+            prop_assert_eq!(HardState::decode(9, &hard_bytes), Ok(hard));
+            prop_assert_eq!(Members::decode(9, &bytes), Ok(members));
+            prop_assert!(HardState::decode(8, &hard_bytes).is_err() && Members::decode(8, &bytes).is_err());
+            let (hard_at, members_at) = (at.index(hard_bytes.len()), at.index(bytes.len()));
+            hard_bytes[hard_at] ^= flip;
+            bytes[members_at] ^= flip;
+            prop_assert!(HardState::decode(9, &hard_bytes).is_err() && Members::decode(9, &bytes).is_err());
         }
     }
 }

@@ -23,6 +23,12 @@ pub enum MetaKey {
     IndexedThrough = 4,
     /// Bytes of live point records.
     PointBytes = 5,
+    /// Hash of what the space holds at the applied index.
+    ContentHash = 6,
+    /// Requests ever recorded, so also the sequence number of the last.
+    Requests = 7,
+    /// 1 while a checkpoint is being written to the space: whatever else it holds means nothing.
+    Installing = 8,
 }
 
 impl MetaKey {
@@ -58,6 +64,9 @@ mod tests {
         assert_eq!(MetaKey::IndexEpoch.key(), [1, 3]);
         assert_eq!(MetaKey::IndexedThrough.key(), [1, 4]);
         assert_eq!(MetaKey::PointBytes.key(), [1, 5]);
+        assert_eq!(MetaKey::ContentHash.key(), [1, 6]);
+        assert_eq!(MetaKey::Requests.key(), [1, 7]);
+        assert_eq!(MetaKey::Installing.key(), [1, 8]);
         assert_eq!(encode(0x0102), [1, 2, 1, 0, 0, 0, 0, 0, 0]);
     }
 

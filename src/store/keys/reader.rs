@@ -17,7 +17,7 @@ impl<'a> Reader<'a> {
         match reader.u8()? {
             found if found == supported => Ok(reader),
             found if found > supported => Err(RecordError::NewerFormat { record, found, supported }),
-            _ => Err(reader.malformed("format 0")),
+            _ => Err(reader.malformed("an older format, which this program does not read")),
         }
     }
 

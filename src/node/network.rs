@@ -1,0 +1,58 @@
+//! What an engine needs of other nodes: the network of a cluster, or nobody. Built by [`super::Node`] and, without others, by the
+//! embedded library.
+
+use crate::{
+    cluster::Members,
+    raft::{
+        CheckpointStream, FetchError, Forward, GroupId, GroupMessage, LogIndex, NodeId, ProposeError, SendError,
+        Transport,
+    },
+    types::Ack,
+};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use std::sync::Arc;
+
+/// See the module.
+pub struct Network {
+    pub transport: Arc<dyn Transport>,
+    pub forward: Arc<dyn Forward>,
+    pub members: Members,
+}
+
+impl Network {
+    /// Of a node that is alone.
+    pub fn alone(node: NodeId) -> Network {
+        Network { transport: Arc::new(Nobody), forward: Arc::new(Nobody), members: Members::of(vec![node]) }
+    }
+}
+
+/// No other node.
+struct Nobody;
+
+impl Transport for Nobody {
+    fn send(&self, _to: NodeId, _messages: Vec<GroupMessage>) -> Result<(), SendError> {
+        Err(SendError::Unknown)
+    }
+
+    fn fetch_checkpoint(
+        &self,
+        _from: NodeId,
+        _group: GroupId,
+        _at_least: LogIndex,
+    ) -> BoxFuture<'static, Result<Box<dyn CheckpointStream>, FetchError>> {
+        Box::pin(async { Err(FetchError::Unreachable("this node is alone".to_owned())) })
+    }
+}
+
+impl Forward for Nobody {
+    fn forward(
+        &self,
+        to: NodeId,
+        _group: GroupId,
+        _data: Bytes,
+        _ack: Ack,
+    ) -> BoxFuture<'static, Result<(LogIndex, Bytes), ProposeError>> {
+        Box::pin(async move { Err(ProposeError::Unreachable(format!("there is no node {to:016x} beside this one"))) })
+    }
+}

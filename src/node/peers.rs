@@ -1,0 +1,247 @@
+//! Between the wire to other nodes and the rooms below it: what peers ask is done by this node's groups and shards, and the nodes
+//! that meet for the first time become the members of a cluster. Built by [`super::Node`].
+
+use super::{Engine, Network, StartError, engine::Stores};
+use crate::{
+    cluster::Members,
+    config::Config,
+    coordination::embedded,
+    peer::{
+        Addresses, CallError, Cause, ContentHash, GroupReport, Identity, PeerInfo, PeerOptions, PeerService, Peers,
+        Proposal, Proposed, Refusal, peer_set_hash,
+    },
+    raft::{CheckpointStream, FetchError, Forward, GroupId, GroupMessage, LogIndex, NodeId, ProposeError},
+    rt::{rpc::RpcOptions, time},
+    telemetry::metrics::PeersMetrics,
+    types::{Ack, Error, ErrorKind},
+};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, OnceLock},
+    time::Duration,
+};
+
+/// How long a write sent to another node may take there.
+const FORWARD_LIMIT: Duration = Duration::from_secs(5);
+
+/// The wire of one node, before the engine it serves is there.
+pub struct Wire {
+    peers: Peers,
+    gate: Arc<Gate>,
+}
+
+impl Wire {
+    /// The links to the peers of `config`; they are dialled by [`Wire::start`].
+    ///
+    /// # Errors
+    /// The data directory cannot be read or written.
+    pub async fn new(
+        config: &Config,
+        stores: &Stores,
+        bound: &super::Addresses,
+        metrics: PeersMetrics,
+    ) -> Result<Wire, StartError> {
+        let addresses = advertised(config, bound);
+        let others: Vec<String> = config.cluster.peers.iter().map(ToString::to_string).collect();
+        let (boot, known) = stores.begin_boot().await?;
+        let own = addresses.peer.clone();
+        let identity = Identity {
+            cluster_name: config.cluster.name.as_str().to_owned(),
+            peer_set_hash: peer_set_hash(others.iter().map(String::as_str).chain([own.as_str()])),
+            node: stores.node_id(),
+            boot,
+            addresses,
+        };
+        let distinct: BTreeSet<&str> = others.iter().map(String::as_str).chain([own.as_str()]).collect();
+        let gate = Gate {
+            node: stores.node_id(),
+            nodes: distinct.len(),
+            met: Mutex::default(),
+            members: known.map_or_else(Members::forming, Members::of),
+            engine: OnceLock::new(),
+        };
+        let peers = Peers::new(identity, &others, PeerOptions::default(), metrics)
+            .map_err(|error| StartError::Peer(error.to_string()))?;
+        Ok(Wire { peers, gate: Arc::new(gate) })
+    }
+
+    /// What the engine is started over.
+    pub fn network(&self) -> Network {
+        let (transport, forward) = (Arc::new(self.peers.clone()), Arc::new(self.peers.clone()));
+        Network { transport, forward, members: self.gate.members.clone() }
+    }
+
+    /// Dials, and answers for `engine` from now on.
+    pub fn start(&self, engine: &Engine) {
+        let attached = self.gate.engine.set(engine.inside());
+        assert!(attached.is_ok(), "a wire serves one engine");
+        self.peers.start(self.gate.clone());
+    }
+
+    /// Bounds of the connections of peers.
+    pub fn rpc_options(&self) -> RpcOptions {
+        PeerOptions::default().rpc
+    }
+
+    /// The links.
+    pub fn peers(&self) -> &Peers {
+        &self.peers
+    }
+}
+
+/// This node as its peers see it.
+struct Gate {
+    node: NodeId,
+    /// How many nodes the cluster will have.
+    nodes: usize,
+    /// Others met so far, while the cluster forms.
+    met: Mutex<BTreeSet<NodeId>>,
+    members: Members,
+    engine: OnceLock<super::engine::Inside>,
+}
+
+impl Gate {
+    fn engine(&self) -> Result<&super::engine::Inside, CallError> {
+        self.engine.get().ok_or_else(|| CallError::Unavailable("the node is starting".to_owned()))
+    }
+}
+
+impl PeerService for Gate {
+    fn cluster_id(&self) -> Option<u64> {
+        self.members.cluster_id()
+    }
+
+    fn admit(&self, peer: &PeerInfo) -> Result<(), Refusal> {
+        if self.members.may_contain(peer.node) {
+            return Ok(());
+        }
+        let detail = format!("node {:016x} is not one of the nodes that formed the cluster", peer.node);
+        Err(Refusal::new(Cause::Member, detail))
+    }
+
+    fn peer_found(&self, peer: &PeerInfo) {
+        let mut met = self.met.lock().expect("no panic while meeting");
+        met.insert(peer.node);
+        if met.len() + 1 == self.nodes {
+            self.members.met(met.iter().copied().chain([self.node]).collect());
+        }
+    }
+
+    fn peer_lost(&self, node: NodeId) {
+        if let Some(inside) = self.engine.get() {
+            inside.raft.peer_lost(node);
+        }
+    }
+
+    fn receive(&self, from: NodeId, messages: Vec<GroupMessage>) {
+        if let Some(inside) = self.engine.get() {
+            inside.raft.receive(from, messages);
+        }
+    }
+
+    fn propose(&self, _from: NodeId, proposal: Proposal) -> BoxFuture<'static, Result<Proposed, CallError>> {
+        let inside = self.engine().cloned();
+        Box::pin(async move {
+            let inside = inside?;
+            let left = proposal.deadline.saturating_duration_since(time::now());
+            let unknown = || CallError::Indeterminate("it took too long".to_owned());
+            time::timeout(left, propose(&inside, proposal)).await.unwrap_or_else(|_| Err(unknown()))
+        })
+    }
+
+    fn serve_checkpoint(
+        &self,
+        _from: NodeId,
+        group: GroupId,
+        at_least: LogIndex,
+    ) -> BoxFuture<'static, Result<Box<dyn CheckpointStream>, FetchError>> {
+        match self.engine.get() {
+            Some(inside) => inside.raft.serve_checkpoint(group, at_least),
+            None => Box::pin(async { Err(FetchError::Refused("the node is starting".to_owned())) }),
+        }
+    }
+
+    fn content_hash(&self, group: GroupId) -> BoxFuture<'static, Result<ContentHash, CallError>> {
+        let inside = self.engine().cloned();
+        Box::pin(async move {
+            let replica = inside?.service.host().replica(group).map_err(|error| not_here(&error))?;
+            super::verify::content(replica).await
+        })
+    }
+
+    fn groups(&self) -> Vec<GroupReport> {
+        Vec::new()
+    }
+}
+
+async fn propose(inside: &super::engine::Inside, proposal: Proposal) -> Result<Proposed, CallError> {
+    let Proposal { group, data, ack, .. } = proposal;
+    let proposed = if group == embedded::GROUP {
+        inside.coordinator.propose_forwarded(data).await
+    } else {
+        let replica = inside.service.host().replica(group).map_err(|error| not_here(&error))?;
+        replica.propose_forwarded(data, ack).await.map_err(|error| CallError::Refused(error.to_string()))?
+    };
+    let (log_index, outcome) = proposed.map_err(told)?;
+    Ok(Proposed { log_index, outcome })
+}
+
+fn not_here(error: &Error) -> CallError {
+    match error.kind() {
+        ErrorKind::Unavailable | ErrorKind::NotFound => CallError::Unavailable(error.to_string()),
+        _ => CallError::Refused(error.to_string()),
+    }
+}
+
+/// What a peer is told about a proposal of its that went wrong here.
+fn told(error: ProposeError) -> CallError {
+    match error {
+        ProposeError::NotLeader { leader } => CallError::NotLeader { leader },
+        ProposeError::Exhausted => CallError::Exhausted(error.to_string()),
+        ProposeError::TooLarge { .. } => CallError::Refused(error.to_string()),
+        ProposeError::Indeterminate => CallError::Indeterminate(error.to_string()),
+        nothing_happened => CallError::Unavailable(nothing_happened.to_string()),
+    }
+}
+
+impl Forward for Peers {
+    fn forward(
+        &self,
+        to: NodeId,
+        group: GroupId,
+        data: Bytes,
+        ack: Ack,
+    ) -> BoxFuture<'static, Result<(LogIndex, Bytes), ProposeError>> {
+        let peers = self.clone();
+        Box::pin(async move {
+            let proposal = Proposal { group, data, ack, deadline: time::now() + FORWARD_LIMIT };
+            match peers.propose(to, proposal).await {
+                Ok(Proposed { log_index, outcome }) => Ok((log_index, outcome)),
+                Err(CallError::NotLeader { leader }) => Err(ProposeError::NotLeader { leader }),
+                Err(CallError::Exhausted(_)) => Err(ProposeError::Exhausted),
+                Err(CallError::Indeterminate(why)) => {
+                    tracing::debug!(to, group, why, "the outcome of a forwarded write is not known");
+                    Err(ProposeError::Indeterminate)
+                }
+                Err(CallError::Refused(why) | CallError::Unavailable(why)) => Err(ProposeError::Unreachable(why)),
+            }
+        })
+    }
+}
+
+/// The addresses this node gives to its peers.
+fn advertised(config: &Config, bound: &super::Addresses) -> Addresses {
+    let advertised = &config.advertise;
+    let peer = bound.peer.unwrap_or(config.listen.peer);
+    let http = match &advertised.http {
+        Some(one) => vec![one.to_string()],
+        None => bound.http.iter().map(ToString::to_string).collect(),
+    };
+    Addresses {
+        peer: advertised.peer.as_ref().map_or_else(|| peer.to_string(), ToString::to_string),
+        http,
+        grpc: advertised.grpc.as_ref().map_or_else(|| bound.grpc.to_string(), ToString::to_string),
+    }
+}

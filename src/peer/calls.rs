@@ -1,0 +1,141 @@
+//! The asking side of the calls beside the link: who is asked, how long, and what may be concluded when no answer comes.
+
+use super::{
+    identity::PeerInfo,
+    link::Link,
+    peers::Shared,
+    proto::{self, peer_client::PeerClient},
+    server::MESSAGE_BYTES_MAX,
+    service::{CallError, ContentHash, NodeReport, Proposal, Proposed},
+    wire,
+};
+use crate::raft::{CHUNK_BYTES_MAX, CheckpointPart, CheckpointStream, FetchError, GroupId, LogIndex, NodeId};
+use crate::rt::{
+    rpc::{self, Channel},
+    time,
+};
+use crate::types::limits;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::SemaphorePermit;
+use tonic::{Code, Request, Status, Streaming};
+
+/// Longest part of a checkpoint: a chunk, or a head with its members.
+const PART_BYTES_MAX: usize = CHUNK_BYTES_MAX + (128 << 10);
+
+pub(super) async fn propose(shared: &Shared, to: NodeId, proposal: Proposal) -> Result<Proposed, CallError> {
+    let (got, limit) = (proposal.data.len(), limits::COMMAND_BYTES_MAX);
+    if got > limit {
+        return Err(CallError::Refused(format!("an entry of {got} bytes, expected at most {limit}")));
+    }
+    let left = proposal.deadline - time::now();
+    if left.is_zero() {
+        return Err(CallError::Unavailable("no time was left to ask the leader".to_owned()));
+    }
+    let link = connected(shared, to)?;
+    let _call = turn(&link)?;
+    let request = proto::ProposeRequest {
+        caller: Some(caller(shared, to)),
+        group: proposal.group,
+        data: proposal.data,
+        ack: wire::wire_ack(proposal.ack) as i32,
+        timeout_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+    };
+    let mut client = PeerClient::new(link.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    match client.propose(limited(request, left)).await {
+        Ok(reply) => reply.into_inner().into(),
+        Err(status) if nothing_happened(&status) => Err(CallError::Unavailable(status.message().to_owned())),
+        Err(status) => Err(CallError::Indeterminate(status.message().to_owned())),
+    }
+}
+
+pub(super) async fn content_hash(
+    shared: &Shared,
+    to: NodeId,
+    group: GroupId,
+    limit: Duration,
+) -> Result<ContentHash, CallError> {
+    let link = connected(shared, to)?;
+    let _call = turn(&link)?;
+    let request = proto::ContentHashRequest { caller: Some(caller(shared, to)), group };
+    let reply = PeerClient::new(link.channel.clone()).content_hash(limited(request, limit)).await;
+    reply.map_err(no_answer)?.into_inner().into()
+}
+
+pub(super) async fn report(shared: &Shared, to: NodeId, limit: Duration) -> Result<NodeReport, CallError> {
+    let link = connected(shared, to)?;
+    let _call = turn(&link)?;
+    let request = proto::StatusRequest { caller: Some(caller(shared, to)) };
+    let reply = PeerClient::new(link.channel.clone()).status(limited(request, limit)).await;
+    let reply = reply.map_err(no_answer)?.into_inner();
+    let node = PeerInfo::try_from(reply.node.unwrap_or_default());
+    let node = node.map_err(|refusal| CallError::Unavailable(refusal.to_string()))?;
+    Ok(NodeReport { node, groups: reply.groups.into_iter().map(Into::into).collect() })
+}
+
+/// Asks for a checkpoint; its parts are read as they are wanted, and what is not read is not sent.
+pub(super) async fn fetch_checkpoint(
+    shared: Arc<Shared>,
+    from: NodeId,
+    group: GroupId,
+    at_least: LogIndex,
+) -> Result<Box<dyn CheckpointStream>, FetchError> {
+    let link = connected(&shared, from).map_err(|error| FetchError::Unreachable(error.to_string()))?;
+    let request = proto::FetchCheckpointRequest { caller: Some(caller(&shared, from)), group, at_least };
+    let mut client: PeerClient<Channel> =
+        PeerClient::new(link.channel.clone()).max_decoding_message_size(PART_BYTES_MAX);
+    let parts = client.fetch_checkpoint(request).await.map_err(unreachable)?.into_inner();
+    Ok(Box::new(Fetching(parts)))
+}
+
+struct Fetching(Streaming<proto::CheckpointPart>);
+
+impl CheckpointStream for Fetching {
+    fn next(&mut self) -> BoxFuture<'_, Result<Option<CheckpointPart>, FetchError>> {
+        async move {
+            match self.0.message().await.map_err(unreachable)? {
+                Some(part) => wire::checkpoint_part(part).map(Some),
+                None => Ok(None),
+            }
+        }
+        .boxed()
+    }
+}
+
+/// The link to a node that is there.
+fn connected(shared: &Shared, node: NodeId) -> Result<Arc<Link>, CallError> {
+    let link = shared.link_to(node).filter(|link| link.is_connected());
+    link.ok_or_else(|| CallError::Unavailable("the node is not connected".to_owned()))
+}
+
+/// One of the calls that may be under way.
+fn turn(link: &Link) -> Result<SemaphorePermit<'_>, CallError> {
+    link.calls.try_acquire().map_err(|_| CallError::Exhausted("too many calls to it are under way".to_owned()))
+}
+
+fn caller(shared: &Shared, to: NodeId) -> proto::Caller {
+    proto::Caller { node: shared.me.identity.node, instance: shared.me.instance, to }
+}
+
+fn limited<T>(message: T, limit: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(limit);
+    request
+}
+
+/// Whether a call with this status was never acted on: it was not sent, or the peer's server turned it away before its handler.
+fn nothing_happened(status: &Status) -> bool {
+    rpc::was_not_sent(status)
+        || matches!(status.code(), Code::FailedPrecondition | Code::Unimplemented | Code::InvalidArgument)
+}
+
+/// A question that changes nothing and has no answer.
+fn no_answer(status: Status) -> CallError {
+    CallError::Unavailable(status.message().to_owned())
+}
+
+fn unreachable(status: Status) -> FetchError {
+    FetchError::Unreachable(status.message().to_owned())
+}

@@ -1,0 +1,583 @@
+//! One group on this node as the driver sees it: the replica, who waits for what, the queue to the state machine's worker, and
+//! the checkpoints on their way in and out. It turns requests, messages and reports into calls of the replica, and the work the
+//! replica asks for into what the driver's round carries out. Owned by `driver`.
+
+use super::apply::Task;
+use super::round::Round;
+use super::group::Request;
+use super::incoming::Incoming;
+use super::log_size::{LogSize, Others};
+use super::reads::Reads;
+use super::replica::{MESSAGE_BYTES_MAX, NotProposed, Replica, Step, Work};
+use super::shared::Shared;
+use super::waiting::{Proposed, Queued, Waiting};
+use super::{GroupId, GroupStatus, LogEntry, LogIndex, NodeId, PeerState, PeerStatus, ProposeError, convert};
+use crate::mutants::mutant;
+use crate::rt::time::Instant;
+use bytes::Bytes;
+use raft::eraftpb::{Message, MessageType};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+
+/// Ticks after which a member that was offered a checkpoint and takes none is offered another.
+const OFFER_TICKS: u64 = 30;
+/// Ticks in which the first leader of a new group is tried for every tick.
+const EAGER_TICKS: u64 = 5;
+/// Bytes handed to the state machine and not applied; a follower with more takes no entries.
+const UNAPPLIED_BYTES_MAX: usize = 64 << 20;
+/// Ticks without anything new after which a group lets go of its entries in memory.
+const QUIET_TICKS: u64 = 50;
+
+/// See the module.
+pub(super) struct Member {
+    pub(super) shared: Arc<Shared>,
+    pub(super) replica: Replica,
+    tasks: mpsc::UnboundedSender<Task>,
+    queued: VecDeque<Queued>,
+    proposed: Proposed,
+    /// Who waits until every voter has an index.
+    matched: Vec<(LogIndex, oneshot::Sender<Result<(), ProposeError>>)>,
+    reads: Reads,
+    /// Whether it led, and in which term, when last looked at.
+    led: Option<u64>,
+    /// The first tick after a new group was opened whose first leader this is to be.
+    eager_since: Option<u64>,
+    pub(super) incoming: Incoming,
+    /// Steps that wait for the state they build on.
+    backlog: Option<Vec<Task>>,
+    /// Since which tick members have been offered a checkpoint.
+    offered: BTreeMap<NodeId, u64>,
+    /// Shared with the streams that give checkpoints.
+    giving: Arc<()>,
+    size: LogSize,
+    compacting: bool,
+    /// Entries with the worker: the last index and the bytes of each lot.
+    unapplied: VecDeque<(LogIndex, usize)>,
+    unapplied_bytes: usize,
+    quiet_since: u64,
+    /// Reads and compactions on I/O threads.
+    pub(super) jobs: usize,
+    closing: Option<Closing>,
+    worker_ended: bool,
+}
+
+struct Closing {
+    deadline: Instant,
+    done: Vec<oneshot::Sender<()>>,
+    told_worker: bool,
+}
+
+/// What a member is made of.
+pub(super) struct Parts {
+    pub(super) shared: Arc<Shared>,
+    pub(super) replica: Replica,
+    pub(super) tasks: mpsc::UnboundedSender<Task>,
+    pub(super) size: LogSize,
+    pub(super) awaits_state: bool,
+    /// Whether to try to lead at once and keep trying.
+    pub(super) is_eager: bool,
+}
+
+impl Member {
+    pub(super) fn new(parts: Parts, tick: u64) -> Member {
+        let mut replica = parts.replica;
+        replica.set_may_campaign(!parts.awaits_state);
+        Member {
+            shared: parts.shared,
+            replica,
+            tasks: parts.tasks,
+            queued: VecDeque::new(),
+            proposed: Proposed::default(),
+            matched: Vec::new(),
+            reads: Reads::default(),
+            led: None,
+            eager_since: parts.is_eager.then_some(tick),
+            incoming: Incoming::default(),
+            backlog: parts.awaits_state.then(Vec::new),
+            offered: BTreeMap::new(),
+            giving: Arc::new(()),
+            size: parts.size,
+            compacting: false,
+            unapplied: VecDeque::new(),
+            unapplied_bytes: 0,
+            quiet_since: tick,
+            jobs: 0,
+            closing: None,
+            worker_ended: false,
+        }
+    }
+
+    pub(super) fn id(&self) -> GroupId {
+        self.shared.id()
+    }
+
+    /// Whether the state is older than the log's beginning.
+    pub(super) fn awaits_state(&self) -> bool {
+        self.backlog.is_some()
+    }
+
+    /// To be held by whoever gives a checkpoint of this group.
+    pub(super) fn giving(&self) -> Arc<()> {
+        self.giving.clone()
+    }
+
+    /// Asks the worker for the state.
+    pub(super) fn checkpoint(&self) -> oneshot::Receiver<Result<Box<dyn super::Checkpoint>, String>> {
+        let (answer, checkpoint) = oneshot::channel();
+        self.send(Task::Checkpoint(answer));
+        checkpoint
+    }
+
+    pub(super) fn request(&mut self, request: Request, round: &mut Round) {
+        match request {
+            Request::Propose(queued) => self.enqueue(queued),
+            Request::Read { deadline, answer } => self.reads.push(deadline, answer),
+            Request::Matched { index, answer } => self.matched.push((index, answer)),
+            Request::Members { changes, answer } => {
+                let at = self.replica.propose_members(&changes);
+                self.proposed_at(at, [Waiting::members(answer)]);
+            }
+            Request::Transfer { to, answer } => {
+                let begun = self.replica.transfer(to, &mut round.rng);
+                // Whoever gave up waiting does not want the answer.
+                let _ = answer.send(begun.map_err(|why| self.not_proposed(why)));
+            }
+            Request::Status(answer) => {
+                // As above.
+                let _ = answer.send(self.status());
+            }
+        }
+    }
+
+    fn enqueue(&mut self, queued: Queued) {
+        if let Err(error) = self.shared.check_running() {
+            queued.waiting.refuse(error);
+        } else if self.closing.is_some() {
+            queued.waiting.refuse(ProposeError::Stopped);
+        } else {
+            self.queued.push_back(queued);
+        }
+    }
+
+    /// A message of another member.
+    pub(super) fn receive(&mut self, message: Message, round: &mut Round) {
+        match message.get_msg_type() {
+            // Full: as if it had been lost.
+            MessageType::MsgAppend if self.is_full(round) && !message.entries.is_empty() => {}
+            MessageType::MsgSnapshot => self.offered_checkpoint(message, round),
+            _ => self.replica.step(message, &mut round.rng),
+        }
+    }
+
+    fn is_full(&self, round: &Round) -> bool {
+        self.unapplied_bytes > UNAPPLIED_BYTES_MAX || round.is_writing_too_much()
+    }
+
+    /// The library is told of a checkpoint only once it lies here whole.
+    fn offered_checkpoint(&mut self, message: Message, round: &mut Round) {
+        let index = message.get_snapshot().get_metadata().index;
+        if index <= self.replica.committed() && !self.awaits_state() {
+            // It is older than what is here; the answer tells the leader so.
+            self.replica.step(message, &mut round.rng);
+        } else if message.to == round.node() && self.incoming.begin() {
+            round.fetch_checkpoint(self.id(), message.from, index);
+        }
+    }
+
+    pub(super) fn tick(&mut self, now: Instant, round: &mut Round) {
+        self.replica.tick(&mut round.rng);
+        self.reads.expire(now);
+        if let Some(since) = self.eager_since.filter(|_| self.replica.leader().is_none()) {
+            if round.tick() <= since + EAGER_TICKS {
+                self.replica.campaign(&mut round.rng);
+            }
+        } else {
+            self.eager_since = None;
+        }
+        self.offer_again(round.tick());
+        if self.awaits_state() && self.incoming.is_none() {
+            self.ask_for_state(round);
+        }
+        if round.tick() == self.quiet_since + QUIET_TICKS {
+            let upto = self.replica.mirror().applied().min(self.replica.persisted());
+            self.replica.mirror_mut().evict(upto, 0);
+        }
+    }
+
+    /// Rule 4: whoever was offered a checkpoint and neither takes it nor comes back is offered another.
+    fn offer_again(&mut self, tick: u64) {
+        let awaiting = self.replica.awaiting_checkpoint();
+        self.offered.retain(|node, _| awaiting.contains(node));
+        let is_giving = Arc::strong_count(&self.giving) > 1;
+        for node in awaiting {
+            let since = self.offered.entry(node).or_insert(tick);
+            if is_giving {
+                *since = tick;
+            } else if tick >= *since + OFFER_TICKS {
+                self.offered.remove(&node);
+                self.replica.checkpoint_lost(node);
+            }
+        }
+    }
+
+    /// The state was lost between the reset of the log and the installation: any other member's will do.
+    fn ask_for_state(&mut self, round: &mut Round) {
+        let members = self.replica.members();
+        let mut others = members.voters.iter().copied().filter(|node| *node != round.node()).collect::<Vec<_>>();
+        let Some(from) = self.replica.leader().or_else(|| {
+            let at = usize::try_from(round.tick()).unwrap_or(0) % others.len().max(1);
+            others.drain(..).nth(at)
+        }) else {
+            return;
+        };
+        if self.incoming.begin() {
+            round.fetch_checkpoint(self.id(), from, self.replica.mirror().compacted_index());
+        }
+    }
+
+    /// The connection to a node broke.
+    pub(super) fn peer_lost(&mut self, node: NodeId, round: &mut Round) {
+        if self.replica.is_leader() {
+            self.unreachable(node, true);
+        } else if self.replica.leader() == Some(node) {
+            round.leader_lost(self.id(), node);
+        }
+    }
+
+    /// Messages to a node were lost.
+    pub(super) fn unreachable(&mut self, node: NodeId, with_checkpoint: bool) {
+        self.replica.unreachable(node);
+        if with_checkpoint {
+            self.replica.checkpoint_lost(node);
+        }
+    }
+
+    /// The write of this number is on the disk.
+    pub(super) fn written(&mut self, number: u64, round: &mut Round) {
+        let mut work = Work::default();
+        self.replica.written(number, &mut work);
+        self.proposed.logged(self.replica.persisted());
+        self.carry_out(work, round);
+    }
+
+    pub(super) fn applied(&mut self, index: LogIndex, round: &mut Round) {
+        while self.unapplied.front().is_some_and(|(last, _)| *last <= index) {
+            self.unapplied_bytes -= self.unapplied.pop_front().map_or(0, |(_, bytes)| bytes);
+        }
+        self.replica.applied(index, round.options().cache_bytes_max, &mut round.rng);
+        if !self.compacting && self.size.is_due() {
+            self.compacting = true;
+            self.send(Task::Sync);
+        }
+    }
+
+    pub(super) fn installed(&mut self, index: LogIndex, round: &mut Round) {
+        self.incoming = Incoming::default();
+        self.replica.applied(index, round.options().cache_bytes_max, &mut round.rng);
+        self.replica.set_may_campaign(true);
+        for task in self.backlog.take().unwrap_or_default() {
+            self.send(task);
+        }
+    }
+
+    /// The state up to `index` is on disk: the log may be compacted.
+    pub(super) fn synced(&mut self, index: LogIndex, round: &mut Round) {
+        let members = self.replica.members();
+        let alone = members.voters.len() == 1 && members.learners.is_empty() && members.voters_outgoing.is_empty();
+        let others = match self.replica.needed_by_others() {
+            _ if alone => Others::None,
+            Some(needed) => Others::Have(needed),
+            None => Others::Unknown,
+        };
+        let upto = self.size.limit(index, others, round.options().keep_bytes_max);
+        if upto <= self.replica.mirror().compacted_index() || self.replica.mirror_mut().compact(upto).is_err() {
+            self.compacting = false;
+            return;
+        }
+        self.size.compacted(upto);
+        self.jobs += 1;
+        round.compact(self.id(), upto);
+    }
+
+    pub(super) fn compacted(&mut self) {
+        self.jobs -= 1;
+        self.compacting = false;
+    }
+
+    /// Entries for a member far behind have come from the log.
+    pub(super) fn entries_read(&mut self, read: super::storage::ColdRead, entries: Vec<LogEntry>) {
+        self.jobs -= 1;
+        self.replica.entries_read(read, entries);
+    }
+
+    /// Takes no more proposals; ends when what is under way is through, or the time is up.
+    pub(super) fn close(&mut self, deadline: Instant, done: oneshot::Sender<()>) {
+        let closing = self.closing.get_or_insert(Closing { deadline, done: Vec::new(), told_worker: false });
+        closing.done.push(done);
+        self.shared.stop();
+    }
+
+    pub(super) fn worker_ended(&mut self) {
+        self.worker_ended = true;
+    }
+
+    /// Whether a closing member is through, now that nothing else happened at `now`; those who wait for it.
+    pub(super) fn try_end(&mut self, now: Instant) -> Option<Vec<oneshot::Sender<()>>> {
+        let failed = self.shared.failure().is_some();
+        let is_through = self.queued.is_empty()
+            && self.proposed.is_empty()
+            && self.replica.delivered() == self.replica.committed()
+            && self.replica.mirror().applied() == self.replica.delivered();
+        let no_write = failed || !self.replica.is_writing();
+        let closing = self.closing.as_mut()?;
+        if (is_through || failed || now >= closing.deadline) && no_write && self.jobs == 0 && !closing.told_worker {
+            closing.told_worker = true;
+            // The worker has ended if it failed.
+            let _ = self.tasks.send(Task::End);
+        }
+        let over = closing.told_worker && self.worker_ended && self.jobs == 0 && (failed || !self.replica.is_writing());
+        over.then(|| std::mem::take(&mut closing.done))
+    }
+
+    /// The group is of no use any more.
+    pub(super) fn fail(&mut self, reason: String) {
+        self.shared.fail(reason.clone());
+        let error = ProposeError::Failed(reason);
+        self.queued.drain(..).for_each(|queued| queued.waiting.refuse(error.clone()));
+        self.reads.refuse_all(&error);
+        self.proposed.refuse_all(&ProposeError::Indeterminate);
+        self.matched.clear();
+        // It does nothing more; what it was given comes to no end.
+        let _ = self.tasks.send(Task::End);
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.shared.failure().is_some()
+    }
+
+    /// Proposes what is queued, asks what is to be read, and takes everything the library wants done.
+    pub(super) fn settle(&mut self, round: &mut Round) {
+        self.propose_queued(round);
+        if self.replica.can_read()
+            && let Some(context) = self.reads.question(round.tick(), round.contexts())
+        {
+            self.replica.read_index(context);
+        }
+        let mut work = Work::default();
+        self.replica.collect(&mut work, &mut round.rng);
+        self.carry_out(work, round);
+        self.notice_role();
+        self.answer_matched();
+        self.take_incoming(round);
+        if let Some(read) = self.replica.mirror_mut().take_wanted() {
+            self.jobs += 1;
+            round.read_entries(self.id(), read);
+        }
+        if self.replica.has_ready() {
+            round.dirty(self.id());
+        }
+    }
+
+    fn propose_queued(&mut self, round: &Round) {
+        while !self.queued.is_empty() {
+            if round.is_writing_too_much() {
+                self.queued.drain(..).for_each(|queued| queued.waiting.refuse(ProposeError::Exhausted));
+                return;
+            }
+            let (mut data, mut waiting, mut bytes) = (Vec::new(), Vec::new(), 0);
+            while let Some(next) = self.queued.pop_front_if(|next| bytes == 0 || bytes + next.data.len() <= MESSAGE_BYTES_MAX)
+            {
+                bytes += next.data.len().max(1);
+                data.push(next.data);
+                waiting.push(next.waiting);
+            }
+            let at = self.replica.propose(&data);
+            self.proposed_at(at, waiting);
+        }
+    }
+
+    fn proposed_at(&mut self, at: Result<LogIndex, NotProposed>, waiting: impl IntoIterator<Item = Waiting>) {
+        match at {
+            Ok(first) => {
+                let term = self.replica.term();
+                for (index, waiting) in (first..).zip(waiting) {
+                    self.proposed.push(index, term, waiting);
+                }
+            }
+            Err(why) => {
+                let error = self.not_proposed(why);
+                waiting.into_iter().for_each(|waiting| waiting.refuse(error.clone()));
+            }
+        }
+    }
+
+    fn not_proposed(&self, why: NotProposed) -> ProposeError {
+        match why {
+            NotProposed::NotLeader => ProposeError::NotLeader { leader: self.replica.leader() },
+            NotProposed::Busy => ProposeError::Exhausted,
+        }
+    }
+
+    fn carry_out(&mut self, work: Work, round: &mut Round) {
+        if !work.writes.is_empty() || !work.steps.is_empty() {
+            self.quiet_since = round.tick();
+        }
+        for message in work.messages {
+            let offers_checkpoint = message.get_msg_type() == MessageType::MsgSnapshot;
+            round.send(message.to, self.id(), convert::encode(&message), offers_checkpoint);
+        }
+        for write in work.writes {
+            if let Some(last) = write.what.entries.last() {
+                self.size.grow(last.index, write.what.bytes());
+            }
+            round.write(write);
+        }
+        // Before anything of it can be answered.
+        self.shared.advance_committed(self.replica.committed());
+        for read in work.reads {
+            self.reads.answer(&read.request_ctx, read.index);
+        }
+        for step in work.steps {
+            let task = self.task_of(step);
+            match &mut self.backlog {
+                Some(backlog) if matches!(task, Task::Apply { .. }) => backlog.push(task),
+                _ => self.send(task),
+            }
+        }
+    }
+
+    fn task_of(&mut self, step: Step) -> Task {
+        match step {
+            Step::Install(index) => Task::Install { index, path: self.incoming.install() },
+            Step::Apply(entries) => {
+                let bytes = entries.iter().map(|entry| entry.data.len()).sum();
+                if let Some(last) = entries.last() {
+                    self.unapplied.push_back((last.index, bytes));
+                    self.unapplied_bytes += bytes;
+                }
+                let take = |entry: &LogEntry| Some((entry.index, self.proposed.take(entry.index, entry.term)?));
+                let waiting = entries.iter().filter_map(take).collect();
+                Task::Apply { entries, waiting }
+            }
+        }
+    }
+
+    fn send(&self, task: Task) {
+        // A worker that ended has failed and said so.
+        let _ = self.tasks.send(task);
+    }
+
+    /// Tells the handles what this member is now. Who waited for a leader that is one no more is told that nobody knows
+    /// (rule 7).
+    fn notice_role(&mut self) {
+        let leads = self.replica.is_leader().then(|| self.replica.term());
+        if leads != self.led {
+            if self.led.is_some() {
+                let leader = self.replica.leader();
+                // Mutant 27: it is taken for certain that nothing happened.
+                let error =
+                    if mutant!(27) { ProposeError::NotLeader { leader } } else { ProposeError::Indeterminate };
+                self.proposed.refuse_all(&error);
+                self.matched.drain(..).for_each(|(_, answer)| {
+                    // Whoever gave up waiting does not want the answer.
+                    let _ = answer.send(Err(ProposeError::Indeterminate));
+                });
+            }
+            self.reads.ask_anew();
+            self.led = leads;
+        }
+        let alone = self.replica.decides_alone();
+        self.shared.set_role(self.replica.role(), self.replica.leader(), alone);
+    }
+
+    fn answer_matched(&mut self) {
+        if self.matched.is_empty() || !self.replica.is_leader() {
+            return;
+        }
+        let by_all = self.replica.matched_by_all();
+        for (_, answer) in self.matched.extract_if(.., |(index, _)| *index <= by_all) {
+            // As above.
+            let _ = answer.send(Ok(()));
+        }
+    }
+
+    /// Goes on with a checkpoint that lies here whole.
+    fn take_incoming(&mut self, round: &mut Round) {
+        let Some((index, term, members)) = self.incoming.here() else { return };
+        if index > self.replica.delivered() {
+            // What it is of is not all here: the log begins anew behind it.
+            if self.replica.adopt(index, term, &members, &mut round.rng) {
+                self.incoming.adopted();
+                self.backlog = self.backlog.take().map(|_| Vec::new());
+                round.dirty(self.id());
+            }
+        } else if self.awaits_state() {
+            let path = self.incoming.install();
+            self.send(Task::Install { index, path });
+        } else if let Some(path) = self.incoming.drop_file() {
+            round.remove_checkpoint(path);
+        }
+    }
+
+    fn status(&self) -> GroupStatus {
+        let replica = &self.replica;
+        let peer = |(node, progress): (NodeId, raft::Progress)| PeerStatus {
+            node,
+            match_index: progress.matched,
+            state: match progress.state {
+                raft::ProgressState::Probe => PeerState::Probing,
+                raft::ProgressState::Replicate => PeerState::Replicating,
+                raft::ProgressState::Snapshot => PeerState::AwaitingCheckpoint,
+            },
+            active: progress.recent_active,
+        };
+        let own = replica.node();
+        GroupStatus {
+            role: replica.role(),
+            term: replica.term(),
+            leader: replica.leader(),
+            committed: replica.committed(),
+            applied: self.shared.applied(),
+            first_index: replica.mirror().compacted_index() + 1,
+            last_index: replica.last_index(),
+            awaits_state: self.awaits_state(),
+            members: replica.members().clone(),
+            peers: replica.progress().into_iter().filter(|(node, _)| *node != own).map(peer).collect(),
+        }
+    }
+
+    /// What a checkpoint of this group at `index` begins with; `None` if it is not known any more.
+    pub(super) fn head(&self, index: LogIndex) -> Option<super::CheckpointHead> {
+        use raft::Storage as _;
+        let mirror = self.replica.mirror();
+        let term = mirror.term(index).ok()?;
+        let members = mirror.members_at(index)?.encode(self.id()).ok()?;
+        Some(super::CheckpointHead { index, term, members: Bytes::from(members) })
+    }
+
+    /// The leader's process ended a moment ago, and has not been heard of since.
+    pub(super) fn succeed(&mut self, round: &mut Round) {
+        if self.replica.leader().is_none() {
+            self.replica.campaign(&mut round.rng);
+        }
+    }
+
+    pub(super) fn checkpoint_fetched(
+        &mut self,
+        fetched: Result<super::checkpoints::Fetched, super::FetchError>,
+        round: &mut Round,
+    ) {
+        match fetched {
+            Ok(fetched) => {
+                if let Some(path) = self.incoming.fetched(self.id(), fetched) {
+                    round.remove_checkpoint(path);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(group = self.id(), %error, "a checkpoint did not come; it will be offered again");
+                self.incoming = Incoming::default();
+            }
+        }
+    }
+}

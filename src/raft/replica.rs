@@ -1,0 +1,601 @@
+//! One member of one group, without I/O and without a clock: the library's state machine of the protocol, the mirror of its
+//! log, and the rules that the library leaves to its user. The driver feeds it messages, ticks and what became durable or
+//! was applied, and carries out the [`Work`] it asks for. A panic of the library (an impossible state) goes through; the
+//! driver catches it.
+
+use super::log::{HardState, LogEntry, LogWrite, Members};
+use super::storage::{ColdRead, Mirror};
+use super::writer::Write;
+use super::{EntryKind, GroupId, LogIndex, NodeId, Role, convert};
+use crate::mutants::mutant;
+use crate::rt::rng::Rng;
+use bytes::Bytes;
+use protobuf::Message as _;
+use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, EntryType, Message, MessageType, Snapshot};
+use raft::{Config, ProgressState, RawNode, ReadOnlyOption, ReadState, SnapshotStatus, StateRole, Storage};
+use rand::Rng as _;
+use std::collections::VecDeque;
+
+/// Rounds of the library taken in one go, so that one group does not hold up the others.
+const READIES_MAX: usize = 8;
+/// Bytes of entries in one message, about.
+pub(super) const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// Messages on their way to one member.
+const IN_FLIGHT_MAX: usize = 256;
+/// Bytes of entries proposed and not committed.
+const UNCOMMITTED_BYTES_MAX: usize = 64 << 20;
+/// Bytes of committed entries handed over at a time.
+const COMMITTED_BYTES_MAX: usize = 4 << 20;
+
+/// How fast a member counts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ticks {
+    pub(super) heartbeat: usize,
+    pub(super) election: usize,
+}
+
+/// See the module.
+pub(super) struct Replica {
+    node: NodeId,
+    raw: RawNode<Mirror>,
+    election_ticks: usize,
+    /// The election timeout of our own choice (rule 1), and what it was chosen for: a change of any of these is when the
+    /// library draws, which is not told otherwise.
+    timeout: usize,
+    chosen_for: Option<(u64, StateRole, NodeId)>,
+    /// A state came or is wanted that the machine does not have: it must not lead.
+    may_campaign: bool,
+    latest_ready: u64,
+    next_write: u64,
+    /// Writes under way: their numbers and the Ready each belongs to.
+    writing: VecDeque<(u64, u64)>,
+    /// Messages that wait until the Ready of this number is durable.
+    held: VecDeque<(u64, Vec<Message>)>,
+    /// What waits until a write is durable, by its number plus one (0 for what only waits for those before it).
+    parked: VecDeque<(u64, Step)>,
+    /// Changed since it was last written; written with the next entries if only the commit index changed.
+    hard: HardState,
+    hard_is_written: bool,
+    delivered: LogIndex,
+}
+
+/// What the state machine has to do next, in order.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// Apply these committed entries.
+    Apply(Vec<LogEntry>),
+    /// Put the checkpoint of this index in place of the state.
+    Install(LogIndex),
+}
+
+/// What the driver has to do for a replica.
+#[derive(Default)]
+pub(super) struct Work {
+    /// To be sent now.
+    pub(super) messages: Vec<Message>,
+    /// To be written, in order.
+    pub(super) writes: Vec<Write>,
+    /// For the state machine, in order.
+    pub(super) steps: Vec<Step>,
+    /// Reads that have an index now.
+    pub(super) reads: Vec<ReadState>,
+}
+
+/// Why entries were not proposed; nothing happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotProposed {
+    /// Not the leader.
+    NotLeader,
+    /// Too much is uncommitted, or leadership is being handed over, or another member change is under way.
+    Busy,
+}
+
+/// A change of one member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MemberChange {
+    AddVoter(NodeId),
+    AddLearner(NodeId),
+    Remove(NodeId),
+}
+
+impl Replica {
+    /// The member `node` of the mirror's group, whose state machine has applied up to `applied` (or will have, before
+    /// anything else is applied).
+    pub(super) fn new(node: NodeId, mirror: Mirror, applied: LogIndex, ticks: Ticks) -> raft::Result<Replica> {
+        let hard = convert::hard_in(&mirror.initial_state()?.hard_state);
+        let config = Config {
+            id: node,
+            election_tick: ticks.election,
+            heartbeat_tick: ticks.heartbeat,
+            applied,
+            max_size_per_msg: MESSAGE_BYTES_MAX as u64,
+            max_inflight_msgs: IN_FLIGHT_MAX,
+            check_quorum: true,
+            pre_vote: true,
+            read_only_option: ReadOnlyOption::Safe,
+            max_uncommitted_size: UNCOMMITTED_BYTES_MAX as u64,
+            max_committed_size_per_ready: COMMITTED_BYTES_MAX as u64,
+            ..Config::default()
+        };
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let raw = RawNode::new(&config, mirror, &logger)?;
+        Ok(Replica {
+            node,
+            raw,
+            election_ticks: ticks.election,
+            timeout: 0,
+            chosen_for: None,
+            may_campaign: true,
+            latest_ready: 0,
+            next_write: 0,
+            writing: VecDeque::new(),
+            held: VecDeque::new(),
+            parked: VecDeque::new(),
+            hard,
+            hard_is_written: true,
+            delivered: applied,
+        })
+    }
+
+    pub(super) fn group(&self) -> GroupId {
+        self.mirror().group()
+    }
+
+    pub(super) fn node(&self) -> NodeId {
+        self.node
+    }
+
+    pub(super) fn mirror(&self) -> &Mirror {
+        self.raw.store()
+    }
+
+    pub(super) fn mirror_mut(&mut self) -> &mut Mirror {
+        self.raw.mut_store()
+    }
+
+    pub(super) fn term(&self) -> u64 {
+        self.raw.raft.term
+    }
+
+    pub(super) fn role(&self) -> Role {
+        match self.raw.raft.state {
+            StateRole::Leader => Role::Leader,
+            StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
+            StateRole::Follower if self.members().learners.contains(&self.node) => Role::Learner,
+            StateRole::Follower => Role::Follower,
+        }
+    }
+
+    pub(super) fn is_leader(&self) -> bool {
+        self.raw.raft.state == StateRole::Leader
+    }
+
+    pub(super) fn leader(&self) -> Option<NodeId> {
+        Some(self.raw.raft.leader_id).filter(|&leader| leader != raft::INVALID_ID)
+    }
+
+    pub(super) fn members(&self) -> &Members {
+        self.mirror().members()
+    }
+
+    pub(super) fn committed(&self) -> LogIndex {
+        self.raw.raft.raft_log.committed
+    }
+
+    /// Up to where the log is on this disk.
+    pub(super) fn persisted(&self) -> LogIndex {
+        self.raw.raft.raft_log.persisted
+    }
+
+    pub(super) fn last_index(&self) -> LogIndex {
+        self.raw.raft.raft_log.last_index()
+    }
+
+    /// Committed entries have been given out up to here.
+    pub(super) fn delivered(&self) -> LogIndex {
+        self.delivered
+    }
+
+    /// Whether writes are under way.
+    pub(super) fn is_writing(&self) -> bool {
+        !self.writing.is_empty()
+    }
+
+    /// Whether this member alone decides, now: it leads, nobody else votes, and it has committed in its term.
+    pub(super) fn decides_alone(&self) -> bool {
+        self.is_leader() && self.raw.raft.prs().is_singleton() && self.raw.raft.commit_to_current_term()
+    }
+
+    /// How far the others are; empty unless this member leads.
+    pub(super) fn progress(&self) -> Vec<(NodeId, raft::Progress)> {
+        if !self.is_leader() {
+            return Vec::new();
+        }
+        let mut all: Vec<_> = self.raw.raft.prs().iter().map(|(node, progress)| (*node, progress.clone())).collect();
+        all.sort_unstable_by_key(|(node, _)| *node);
+        all
+    }
+
+    /// The smallest index that every voter is known to have; only a leader knows.
+    pub(super) fn matched_by_all(&self) -> LogIndex {
+        let progress = self.raw.raft.prs();
+        let voters = self.members().voters.iter().chain(&self.members().voters_outgoing);
+        voters.map(|node| progress.get(*node).map_or(0, |progress| progress.matched)).min().unwrap_or(0)
+    }
+
+    /// The smallest index whose successors some other member still needs: what it has, or will have from a checkpoint.
+    /// `None` unless this member leads others.
+    pub(super) fn needed_by_others(&self) -> Option<LogIndex> {
+        let others = self.raw.raft.prs().iter().filter(|(node, _)| **node != self.node);
+        let needed = others.map(|(_, progress)| progress.matched.max(progress.pending_snapshot));
+        needed.min().filter(|_| self.is_leader())
+    }
+
+    /// While false this member votes and follows, but does not try to lead.
+    pub(super) fn set_may_campaign(&mut self, may: bool) {
+        self.may_campaign = may;
+    }
+
+    /// One tick of the clock.
+    pub(super) fn tick(&mut self, rng: &mut Rng) {
+        if !self.may_campaign && !self.is_leader() {
+            return;
+        }
+        if self.raw.tick() && !self.is_leader() {
+            // It campaigned: next time after another timeout, whatever the library thinks.
+            self.chosen_for = None;
+        }
+        self.choose_timeout(rng);
+    }
+
+    /// A message of another member. One that a member would not send is dropped.
+    pub(super) fn step(&mut self, message: Message, rng: &mut Rng) {
+        match message.get_msg_type() {
+            // Nobody forwards these: roles are checked where a request comes in.
+            MessageType::MsgPropose | MessageType::MsgTransferLeader => return,
+            MessageType::MsgTimeoutNow if !self.may_campaign => return,
+            _ => {}
+        }
+        if message.to != self.node || message.from == self.node || message.from == raft::INVALID_ID {
+            return;
+        }
+        // Errors say that the message means nothing here: a local one, or an answer from nobody's member.
+        let _ = self.raw.step(message);
+        self.miscount();
+        self.choose_timeout(rng);
+    }
+
+    /// Tries to become the leader, now.
+    pub(super) fn campaign(&mut self, rng: &mut Rng) {
+        if self.may_campaign && self.raw.raft.promotable() {
+            let _ = self.raw.campaign();
+            self.choose_timeout(rng);
+        }
+    }
+
+    /// The leader's process has ended (rule 12): votes for others are no longer ignored. Liveness only.
+    pub(super) fn forget_leader(&mut self, leader: NodeId, rng: &mut Rng) {
+        if self.raw.raft.state == StateRole::Follower && self.raw.raft.leader_id == leader {
+            self.raw.raft.leader_id = raft::INVALID_ID;
+            self.choose_timeout(rng);
+        }
+    }
+
+    /// Proposes entries; they get consecutive indices from the answer on, in the term now.
+    pub(super) fn propose(&mut self, data: &[Bytes]) -> Result<LogIndex, NotProposed> {
+        let entries = data.iter().map(|data| Entry { data: data.clone(), ..Entry::default() }).collect();
+        self.propose_entries(entries)
+    }
+
+    /// Proposes a change of members; more than one at once go through a joint change, which ends by itself.
+    pub(super) fn propose_members(&mut self, changes: &[MemberChange]) -> Result<LogIndex, NotProposed> {
+        if self.is_leader() && (self.raw.raft.has_pending_conf() || !self.members().voters_outgoing.is_empty()) {
+            return Err(NotProposed::Busy);
+        }
+        let mut change = ConfChangeV2::default();
+        change.set_changes(changes.iter().map(|change| single(*change)).collect::<Vec<_>>().into());
+        let data = change.write_to_bytes().map_err(|_| NotProposed::Busy)?;
+        let mut entry = Entry { data: data.into(), ..Entry::default() };
+        entry.set_entry_type(EntryType::EntryConfChangeV2);
+        self.propose_entries(vec![entry])
+    }
+
+    fn propose_entries(&mut self, entries: Vec<Entry>) -> Result<LogIndex, NotProposed> {
+        // Rule 6: on a follower the library would forward them, and nobody would know what became of them.
+        if !self.is_leader() {
+            return Err(NotProposed::NotLeader);
+        }
+        let first = self.last_index() + 1;
+        let mut message = Message::default();
+        message.set_msg_type(MessageType::MsgPropose);
+        message.from = self.node;
+        message.set_entries(entries.into());
+        self.raw.step(message).map_err(|_| NotProposed::Busy)?;
+        Ok(first)
+    }
+
+    /// Whether asking for a read index can lead to an answer (rule 6: a leader drops it before it has committed in its term).
+    pub(super) fn can_read(&self) -> bool {
+        if self.is_leader() { self.raw.raft.commit_to_current_term() } else { self.leader().is_some() }
+    }
+
+    /// Asks for a read index under a context that was never used before (rule 5).
+    pub(super) fn read_index(&mut self, context: Vec<u8>) {
+        // Mutant 4: a leader takes itself for the leader without asking anybody.
+        if mutant!(4) && self.is_leader() {
+            let index = self.committed();
+            self.raw.raft.read_states.push(ReadState { index, request_ctx: context });
+            return;
+        }
+        self.raw.read_index(context);
+    }
+
+    /// Hands leadership to another voter, once it has all entries.
+    pub(super) fn transfer(&mut self, to: NodeId, rng: &mut Rng) -> Result<(), NotProposed> {
+        if !self.is_leader() {
+            return Err(NotProposed::NotLeader);
+        }
+        self.raw.transfer_leader(to);
+        self.choose_timeout(rng);
+        Ok(())
+    }
+
+    /// Messages to that node were lost.
+    pub(super) fn unreachable(&mut self, node: NodeId) {
+        self.raw.report_unreachable(node);
+    }
+
+    /// That node will not have the checkpoint that was offered to it (rule 4).
+    pub(super) fn checkpoint_lost(&mut self, node: NodeId) {
+        self.raw.report_snapshot(node, SnapshotStatus::Failure);
+    }
+
+    /// The members that were offered a checkpoint and have not come back.
+    pub(super) fn awaiting_checkpoint(&self) -> Vec<NodeId> {
+        let waits = |(node, progress): (NodeId, raft::Progress)| {
+            (progress.state == ProgressState::Snapshot).then_some(node)
+        };
+        self.progress().into_iter().filter_map(waits).collect()
+    }
+
+    /// Takes over the index, term and members of a checkpoint that lies here whole. Whether the log was reset for it; else
+    /// the log has everything the checkpoint is of.
+    pub(super) fn adopt(&mut self, index: LogIndex, term: u64, members: &Members, rng: &mut Rng) -> bool {
+        let Some(leader) = self.leader().filter(|_| self.raw.raft.state == StateRole::Follower) else { return false };
+        let mut message = Message::default();
+        message.set_msg_type(MessageType::MsgSnapshot);
+        (message.from, message.to, message.term) = (leader, self.node, self.term());
+        message.set_snapshot(convert::snapshot(index, term, members));
+        let _ = self.raw.step(message);
+        self.choose_timeout(rng);
+        self.raw.snap().is_some_and(|snapshot| snapshot.get_metadata().index == index)
+    }
+
+    /// Entries for a member far behind have been read from the log.
+    pub(super) fn entries_read(&mut self, read: ColdRead, entries: Vec<LogEntry>) {
+        self.mirror_mut().set_cold(entries);
+        self.raw.on_entries_fetched(read.context);
+    }
+
+    /// Takes everything the library wants done.
+    pub(super) fn collect(&mut self, work: &mut Work, rng: &mut Rng) {
+        for _ in 0..READIES_MAX {
+            if !self.raw.has_ready() {
+                break;
+            }
+            self.take_ready(work);
+            if self.writing.is_empty() {
+                // Nothing of it needs the disk, and nothing before it is on its way there.
+                self.durable_up_to(self.latest_ready, work);
+            }
+        }
+        self.choose_timeout(rng);
+    }
+
+    /// Whether there is more to collect.
+    pub(super) fn has_ready(&self) -> bool {
+        self.raw.has_ready()
+    }
+
+    fn take_ready(&mut self, work: &mut Work) {
+        let mut ready = self.raw.ready();
+        self.latest_ready = ready.number();
+        work.messages.append(&mut ready.take_messages());
+        let held = self.release_reads(ready.take_persisted_messages(), work);
+        work.reads.append(&mut ready.take_read_states());
+        let snapshot = ready.snapshot().clone();
+        let entries = ready.take_entries();
+        if let Some(hard) = ready.hs().map(convert::hard_in) {
+            self.mirror_mut().set_hard(hard);
+            (self.hard, self.hard_is_written) = (hard, false);
+        }
+        self.queue_write(&snapshot, &entries, ready.must_sync(), work);
+        let committed = ready.take_committed_entries();
+        if !held.is_empty() {
+            self.held.push_back((self.latest_ready, held));
+        }
+        self.raw.advance_append_async(ready);
+        self.deliver(committed, work);
+    }
+
+    /// A read asks and promises nothing, so it need not wait for the disk; the rest does.
+    fn release_reads(&self, messages: Vec<Message>, work: &mut Work) -> Vec<Message> {
+        let is_read = |message: &Message| message.get_msg_type() == MessageType::MsgReadIndex;
+        let (reads, held) = messages.into_iter().partition(is_read);
+        work.messages.extend::<Vec<_>>(reads);
+        held
+    }
+
+    /// Puts what must become durable into the mirror and into one write. A commit index alone is not worth a sync: it is
+    /// found again.
+    fn queue_write(&mut self, snapshot: &Snapshot, entries: &[Entry], must_sync: bool, work: &mut Work) {
+        if !must_sync {
+            return;
+        }
+        let mut write = LogWrite { group: self.group(), ..LogWrite::default() };
+        if !snapshot.is_empty() {
+            let metadata = snapshot.get_metadata();
+            let members = convert::members_in(metadata.index, metadata.get_conf_state());
+            self.mirror_mut().reset(metadata.index, metadata.term, members.clone());
+            (write.reset, write.members) = (Some((metadata.index, metadata.term)), Some(members));
+            // Rule 2: only once the write is durable.
+            self.parked.push_back((self.next_write + 1, Step::Install(metadata.index)));
+            self.delivered = metadata.index;
+        }
+        self.mirror_mut().append(entries);
+        write.entries = entries.iter().map(convert::entry_in).collect();
+        if !self.hard_is_written {
+            (write.hard, self.hard_is_written) = (Some(self.hard), true);
+        }
+        self.push_write(write, work);
+    }
+
+    fn push_write(&mut self, what: LogWrite, work: &mut Work) {
+        let number = self.next_write;
+        self.next_write += 1;
+        self.writing.push_back((number, self.latest_ready));
+        work.writes.push(Write { number, what });
+    }
+
+    /// Hands committed entries to the state machine. Members change here, when the entry is committed; what is applied from
+    /// that entry on waits until the new members are on the disk, so that an applied change is never forgotten.
+    fn deliver(&mut self, committed: Vec<Entry>, work: &mut Work) {
+        let Some(last) = committed.last() else { return };
+        self.delivered = last.index;
+        let mut run = Vec::with_capacity(committed.len());
+        for entry in &committed {
+            let entry = convert::entry_in(entry);
+            if entry.kind == EntryKind::Members {
+                self.deliver_run(&mut run, 0, work);
+                let written = self.change_members(&entry, work);
+                self.deliver_run(&mut vec![entry], written, work);
+            } else {
+                run.push(entry);
+            }
+        }
+        self.deliver_run(&mut run, 0, work);
+    }
+
+    fn deliver_run(&mut self, run: &mut Vec<LogEntry>, after_write: u64, work: &mut Work) {
+        if run.is_empty() {
+            return;
+        }
+        let step = Step::Apply(std::mem::take(run));
+        if after_write == 0 && self.parked.is_empty() {
+            work.steps.push(step);
+        } else {
+            self.parked.push_back((after_write, step));
+        }
+    }
+
+    /// Changes who the members are; the number of the write that remembers it, plus one.
+    fn change_members(&mut self, entry: &LogEntry, work: &mut Work) -> u64 {
+        let change = ConfChangeV2::parse_from_bytes(&entry.data)
+            .unwrap_or_else(|error| panic!("entry {}: no member change: {error}", entry.index));
+        let state = if mutant!(22) && change.get_changes().len() > 1 {
+            self.change_one_by_one(&change)
+        } else {
+            self.raw.apply_conf_change(&change)
+        };
+        let state = state.unwrap_or_else(|error| panic!("entry {}: {error}", entry.index));
+        let members = convert::members_in(entry.index, &state);
+        self.mirror_mut().set_members(members.clone());
+        self.push_write(
+            LogWrite { group: self.group(), members: Some(members), ..LogWrite::default() },
+            work,
+        );
+        self.next_write
+    }
+
+    /// Mutant 22: the voters change at once, without a time in which old and new both decide.
+    fn change_one_by_one(&mut self, change: &ConfChangeV2) -> raft::Result<raft::eraftpb::ConfState> {
+        let mut state = Ok(convert::members_out(self.members()));
+        for single in change.get_changes() {
+            let mut alone = ConfChangeV2::default();
+            alone.set_changes(vec![single.clone()].into());
+            state = self.raw.apply_conf_change(&alone);
+        }
+        state
+    }
+
+    /// The write of this number is on the disk. Writes become durable in their order.
+    pub(super) fn written(&mut self, number: u64, work: &mut Work) {
+        let first = self.writing.pop_front();
+        assert!(first.is_some_and(|(first, _)| first == number), "write {number} came back before {first:?}");
+        let durable = self.writing.front().map_or(self.latest_ready, |(_, ready)| ready - 1);
+        self.durable_up_to(durable, work);
+        self.miscount();
+        while self.parked.front().is_some_and(|(after, _)| is_durable(*after, number)) {
+            work.steps.extend(self.parked.pop_front().map(|(_, step)| step));
+        }
+    }
+
+    fn durable_up_to(&mut self, ready: u64, work: &mut Work) {
+        self.raw.on_persist_ready(ready);
+        while self.held.front().is_some_and(|(number, _)| *number <= ready) {
+            let (_, mut messages) = self.held.pop_front().expect("there is a front");
+            work.messages.append(&mut messages);
+        }
+    }
+
+    /// The state machine has applied up to `index`.
+    pub(super) fn applied(&mut self, index: LogIndex, cache_bytes_max: usize, rng: &mut Rng) {
+        self.raw.advance_apply_to(index);
+        let upto = index.min(self.persisted());
+        self.mirror_mut().set_applied(index);
+        self.mirror_mut().evict(upto, cache_bytes_max);
+        self.choose_timeout(rng);
+    }
+
+    /// Rule 1: the election timeout is ours, drawn whenever the library has drawn one of its own.
+    fn choose_timeout(&mut self, rng: &mut Rng) {
+        let now = (self.raw.raft.term, self.raw.raft.state, self.raw.raft.leader_id);
+        if self.chosen_for != Some(now) {
+            self.chosen_for = Some(now);
+            self.timeout = rng.random_range(self.election_ticks..2 * self.election_ticks);
+        }
+        if self.raw.raft.randomized_election_timeout() != self.timeout {
+            self.raw.raft.set_randomized_election_timeout(self.timeout);
+        }
+    }
+
+    /// Mutants of counting: 1 a leader commits what only it has; 6 an entry of an older term is committed because a quorum
+    /// has it; 23 a learner counts like a voter.
+    fn miscount(&mut self) {
+        if !self.is_leader() {
+            return;
+        }
+        let raft = &mut self.raw.raft;
+        let reached = if mutant!(1) {
+            raft.raft_log.persisted
+        } else if mutant!(6) {
+            raft.mut_prs().maximal_committed_index().0
+        } else if mutant!(23) {
+            let mut matched: Vec<u64> = raft.prs().iter().map(|(_, progress)| progress.matched).collect();
+            matched.sort_unstable_by(|a, b| b.cmp(a));
+            let voters = raft.prs().conf().to_conf_state().voters.len();
+            matched[voters / 2]
+        } else {
+            return;
+        };
+        if reached > raft.raft_log.committed && reached <= raft.raft_log.last_index() {
+            raft.raft_log.commit_to(reached);
+        }
+    }
+}
+
+/// Whether what waits for `after` (a write's number plus one; 0 for nothing) need not wait now that `number` is durable.
+fn is_durable(after: u64, number: u64) -> bool {
+    after <= number + 1
+}
+
+fn single(change: MemberChange) -> ConfChangeSingle {
+    let (kind, node) = match change {
+        MemberChange::AddVoter(node) => (ConfChangeType::AddNode, node),
+        MemberChange::AddLearner(node) => (ConfChangeType::AddLearnerNode, node),
+        MemberChange::Remove(node) => (ConfChangeType::RemoveNode, node),
+    };
+    let mut single = ConfChangeSingle { node_id: node, ..ConfChangeSingle::default() };
+    single.set_change_type(kind);
+    single
+}

@@ -1,0 +1,1 @@
+//! The promises of the log, of a group and of the driver.

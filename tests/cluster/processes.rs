@@ -1,0 +1,127 @@
+//! Real nodes as processes on loopback: started with the flags a user would give, killed with SIGKILL, started again on the same
+//! directory and ports. Called by the tests of `cluster`.
+
+use super::client::Rest;
+use std::{
+    fs,
+    net::{Ipv4Addr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// A node must be ready this soon after its start; the machine may be busy.
+const READY_LIMIT: Duration = Duration::from_secs(60);
+
+struct Node {
+    directory: PathBuf,
+    http: u16,
+    peer: u16,
+    process: Option<Child>,
+}
+
+/// The nodes of one cluster. Dropping it kills them.
+pub struct Cluster {
+    root: tempfile::TempDir,
+    nodes: Vec<Node>,
+}
+
+impl Cluster {
+    /// Starts `n` nodes that know each other and waits until all are ready.
+    pub async fn start(n: usize) -> Cluster {
+        let root = tempfile::tempdir().expect("a directory");
+        let ports = free_ports(2 * n);
+        let node = |i: usize| Node {
+            directory: root.path().join(format!("node{i}")),
+            http: ports[2 * i],
+            peer: ports[2 * i + 1],
+            process: None,
+        };
+        let nodes = (0..n).map(node).collect();
+        let mut cluster = Cluster { root, nodes };
+        (0..n).for_each(|i| cluster.restart(i));
+        cluster.wait_until_ready().await;
+        cluster
+    }
+
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// `host:port` of a node's REST face.
+    pub fn http(&self, i: usize) -> String {
+        format!("127.0.0.1:{}", self.nodes[i].http)
+    }
+
+    /// The data directory of a node.
+    pub fn directory(&self, i: usize) -> &Path {
+        &self.nodes[i].directory
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self, i: usize) {
+        if let Some(mut process) = self.nodes[i].process.take() {
+            process.kill().expect("a process can be killed");
+            process.wait().expect("a killed process ends");
+        }
+    }
+
+    /// Starts a node again where it was.
+    pub fn restart(&mut self, i: usize) {
+        let others: Vec<String> = self
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(j, _)| *j != i)
+            .map(|(_, other)| format!("127.0.0.1:{}", other.peer))
+            .collect();
+        let node = &mut self.nodes[i];
+        assert!(node.process.is_none(), "node {i} runs already");
+        let log = fs::File::options().create(true).append(true).open(self.root.path().join(format!("node{i}.log")));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vectorsphere"));
+        command.args(["serve", "--mode", "auto", "--data-dir"]).arg(&node.directory);
+        command.args(["--http", &format!("127.0.0.1:{}", node.http), "--grpc", "127.0.0.1:0"]);
+        command.args(["--monitoring", "127.0.0.1:0", "--peer", &format!("127.0.0.1:{}", node.peer)]);
+        command.arg("--set").arg(format!("cluster.peers={}", others.join(",")));
+        command.args(["--set", "index.flat_points_max=200"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.expect("a log file"));
+        node.process = Some(command.spawn().expect("the program starts"));
+    }
+
+    /// Waits until every node says it is ready.
+    pub async fn wait_until_ready(&mut self) {
+        for i in 0..self.len() {
+            self.wait_until_one_is_ready(i).await;
+        }
+    }
+
+    /// Waits until a node says it is ready.
+    pub async fn wait_until_one_is_ready(&mut self, i: usize) {
+        let (started, client) = (Instant::now(), Rest::new(&self.http(i), ""));
+        while !client.ready().await {
+            let process = self.nodes[i].process.as_mut().expect("the node was started");
+            let ended = process.try_wait().expect("a process can be looked at");
+            let (late, log) = (started.elapsed() > READY_LIMIT, self.log(i));
+            assert!(ended.is_none() && !late, "node {i} is not ready (ended: {ended:?}):\n{log}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// What a node has logged.
+    pub fn log(&self, i: usize) -> String {
+        fs::read_to_string(self.root.path().join(format!("node{i}.log"))).unwrap_or_default()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        (0..self.len()).for_each(|i| self.kill(i));
+    }
+}
+
+/// Ports that were free a moment ago; all different, because all are held before any is given back.
+fn free_ports(n: usize) -> Vec<u16> {
+    let listen = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let listeners: Vec<TcpListener> = (0..n).map(listen).collect();
+    listeners.iter().map(|listener| listener.local_addr().expect("it is bound").port()).collect()
+}
