@@ -25,7 +25,7 @@ use crate::{
     telemetry::metrics::Metrics,
     types::{
         CollectionName, CollectionSpec, DocumentId, Error, IndexType, Metric, Payload, PayloadIndexKind, Point,
-        PointPatch, Result, StoredPoint, Vector, VectorName, VectorSpec,
+        PointPatch, Result, StoredPoint, Vector, VectorName, VectorSpec, WriteOptions,
         operation::{
             DeleteAnswer, DeleteRequest, ListAnswer, ListRequest, ReadOptions, Search, SearchAnswer, SearchHit,
             WriteAnswer,
@@ -164,7 +164,7 @@ impl Collection<'_> {
     /// # Errors
     /// Those of [`Service::upsert`].
     pub fn upsert_points(&self, points: Vec<Point>) -> Result<WriteAnswer> {
-        self.database.wait(self.service().upsert(&self.name, points))
+        self.database.wait(self.service().upsert(&self.name, points, &WriteOptions::default()))
     }
 
     /// Changes one point that is there.
@@ -172,7 +172,7 @@ impl Collection<'_> {
     /// # Errors
     /// Those of [`Service::patch`].
     pub fn patch(&self, patch: PointPatch) -> Result<WriteAnswer> {
-        self.database.wait(self.service().patch(&self.name, patch))
+        self.database.wait(self.service().patch(&self.name, patch, &WriteOptions::default()))
     }
 
     /// Removes points.
@@ -180,7 +180,7 @@ impl Collection<'_> {
     /// # Errors
     /// Those of [`Service::delete`].
     pub fn delete(&self, request: DeleteRequest) -> Result<DeleteAnswer> {
-        self.database.wait(self.service().delete(&self.name, request))
+        self.database.wait(self.service().delete(&self.name, request, &WriteOptions::default()))
     }
 
     /// One point with its vectors.

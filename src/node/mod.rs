@@ -43,6 +43,9 @@ pub enum StartError {
     /// The log.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// A group of the log.
+    #[error(transparent)]
+    Group(#[from] crate::raft::StartError),
     /// The catalog or a shard.
     #[error(transparent)]
     Data(#[from] Error),
@@ -54,7 +57,7 @@ impl StartError {
         match self {
             StartError::Mode { .. } | StartError::Listen { .. } | StartError::Peer(_) => 2,
             StartError::Store(StoreError::InUse { .. }) => 3,
-            StartError::Store(_) | StartError::Log(_) | StartError::Data(_) => 4,
+            StartError::Store(_) | StartError::Log(_) | StartError::Group(_) | StartError::Data(_) => 4,
         }
     }
 }

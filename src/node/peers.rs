@@ -44,7 +44,7 @@ impl Wire {
         metrics: PeersMetrics,
     ) -> Result<Wire, StartError> {
         let addresses = advertised(config, bound);
-        let others: Vec<String> = config.cluster.peers.iter().map(ToString::to_string).collect();
+        let others: Vec<String> = config.cluster.peers.iter().map(|peer| peer.as_str().to_owned()).collect();
         let (boot, known) = stores.begin_boot().await?;
         let own = addresses.peer.clone();
         let identity = Identity {
@@ -145,9 +145,8 @@ impl PeerService for Gate {
         let inside = self.engine().cloned();
         Box::pin(async move {
             let inside = inside?;
-            let left = proposal.deadline.saturating_duration_since(time::now());
             let unknown = || CallError::Indeterminate("it took too long".to_owned());
-            time::timeout(left, propose(&inside, proposal)).await.unwrap_or_else(|_| Err(unknown()))
+            time::timeout_at(proposal.deadline, propose(&inside, proposal)).await.unwrap_or_else(|_| Err(unknown()))
         })
     }
 
@@ -236,12 +235,12 @@ fn advertised(config: &Config, bound: &super::Addresses) -> Addresses {
     let advertised = &config.advertise;
     let peer = bound.peer.unwrap_or(config.listen.peer);
     let http = match &advertised.http {
-        Some(one) => vec![one.to_string()],
+        Some(one) => vec![one.as_str().to_owned()],
         None => bound.http.iter().map(ToString::to_string).collect(),
     };
     Addresses {
-        peer: advertised.peer.as_ref().map_or_else(|| peer.to_string(), ToString::to_string),
+        peer: advertised.peer.as_ref().map_or_else(|| peer.to_string(), |given| given.as_str().to_owned()),
         http,
-        grpc: advertised.grpc.as_ref().map_or_else(|| bound.grpc.to_string(), ToString::to_string),
+        grpc: advertised.grpc.as_ref().map_or_else(|| bound.grpc.to_string(), |given| given.as_str().to_owned()),
     }
 }

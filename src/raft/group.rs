@@ -123,14 +123,6 @@ impl<O: Send + 'static> Group<O> {
         }
     }
 
-    /// Returns when this replica has applied everything up to `index`.
-    pub async fn wait_applied(&self, index: LogIndex) -> Result<(), ProposeError> {
-        match self.shared.wait_for(index) {
-            None => Ok(()),
-            Some(applied) => applied.await.map_err(|_| self.shared.why_not_running()),
-        }
-    }
-
     /// Index of the last applied entry.
     pub fn applied(&self) -> LogIndex {
         self.inner.shared.applied()

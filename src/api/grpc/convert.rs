@@ -6,13 +6,25 @@ use crate::{
     api::rest::{dto, json},
     rt::rng,
     types::{
-        DocumentId, Error, Filter, Payload, Point, Session, StoredPoint, Vector, VectorName,
+        Ack, DocumentId, Error, Filter, Payload, Point, RequestId, Session, StoredPoint, Vector, VectorName, WriteOptions,
         limits::BATCH_POINTS_MAX,
         operation::{Consistency, DeleteRequest, OnUnavailable, ReadOptions, Search, SearchesAnswer, ShardsAnswer},
     },
 };
 use bytes::Bytes;
 use std::time::Duration;
+use tonic::metadata::MetadataMap;
+
+/// How to write, as a call's metadata says: `ack` and `idempotency-key`.
+///
+/// # Errors
+/// `bad_ack`, `bad_request_id`.
+pub fn write_options(metadata: &MetadataMap) -> Result<WriteOptions, Error> {
+    let text = |name| metadata.get(name).map(|value| value.to_str().unwrap_or("\u{0}"));
+    let ack = text("ack").map_or(Ok(Ack::default()), Ack::from_text)?;
+    let request_id = text("idempotency-key").map(RequestId::from_text).transpose();
+    Ok(WriteOptions { ack, request_id: request_id.map_err(|error| error.at("idempotency-key"))? })
+}
 
 /// The points of an upsert.
 ///

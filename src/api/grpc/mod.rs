@@ -140,11 +140,13 @@ where
 impl VectorService for Face {
     async fn upsert(&self, request: Request<proto::UpsertRequest>) -> Result<Response<proto::UpsertResponse>, Status> {
         let began = time::now();
+        let options = convert::write_options(request.metadata());
         self.call("vectorsphere.v1.VectorService/Upsert", request, async |mut request| {
             let name = table(std::mem::take(&mut request.table))?;
+            let options = options?;
             let points = converted(request, convert::points).await?;
             let ids = points.iter().map(|point| convert::wire_id(&point.id)).collect();
-            let written = self.service.upsert(&name, points).await.map_err(convert::in_documents)?;
+            let written = self.service.upsert(&name, points, &options).await.map_err(convert::in_documents)?;
             Ok(proto::UpsertResponse {
                 ids,
                 version: written.version,
@@ -168,10 +170,12 @@ impl VectorService for Face {
 
     async fn delete(&self, request: Request<proto::DeleteRequest>) -> Result<Response<proto::DeleteResponse>, Status> {
         let began = time::now();
+        let options = convert::write_options(request.metadata());
         self.call("vectorsphere.v1.VectorService/Delete", request, async |mut request| {
             let name = table(std::mem::take(&mut request.table))?;
+            let options = options?;
             let selected = converted(request, convert::selected).await?;
-            let deleted = self.service.delete(&name, selected).await?;
+            let deleted = self.service.delete(&name, selected, &options).await?;
             Ok(proto::DeleteResponse {
                 deleted: deleted.deleted,
                 session: deleted.session.to_string(),

@@ -5,7 +5,7 @@ use super::{
     App, answer,
     body::{Json, Media, RawBody, parse},
     bulk, dto, json,
-    path::{Document, NoQuery, ReadQuery, Table},
+    path::{Document, NoQuery, ReadQuery, Table, WriteQuery},
     problem::ApiError,
 };
 use crate::{
@@ -68,10 +68,12 @@ pub async fn table_stats(State(app): State<App>, _: NoQuery, Table(name): Table)
 ///
 /// A request is checked whole before anything is written; the documents of one shard are then written all or none (a table has one shard unless it was created with more). Existing documents are replaced. For bulk loads the body may be
 /// `application/octet-stream`: u32 count, u32 dimension, count × u64 ids, count × dimension × f32, all little-endian.
-#[utoipa::path(post, path = "/api/v1/tables/{table}/documents", tag = "documents", params(("table" = String, Path, description = "Name of the table")),
+#[utoipa::path(post, path = "/api/v1/tables/{table}/documents", tag = "documents", params(("ack" = Option<dto::AckWord>, Query, description = "When the write is acknowledged: quorum if absent; all waits for every replica; async for the leader's disk alone (a delete is then taken as quorum)"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The client's own name for this write, 1 to 64 characters: a retry with the same key takes effect once and is given the first answer"),
+        ("table" = String, Path, description = "Name of the table")),
     request_body(content((dto::WriteRequest = "application/json"), (Vec<u8> = "application/octet-stream"))),
     responses((status = 200, description = "Written and durable", body = dto::WriteAnswerBody)))]
-pub async fn write_documents(State(app): State<App>, _: NoQuery, Table(name): Table, body: RawBody) -> Answer {
+pub async fn write_documents(State(app): State<App>, WriteQuery(options): WriteQuery, Table(name): Table, body: RawBody) -> Answer {
     let write = match body.media {
         Media::Json => parse(body.bytes, |bytes| json::read::<dto::WriteRequest>(bytes)?.into_write()).await?,
         Media::OctetStream => {
@@ -79,7 +81,7 @@ pub async fn write_documents(State(app): State<App>, _: NoQuery, Table(name): Ta
         }
     };
     let ids: Vec<DocumentId> = write.points.iter().map(|point| point.id.clone()).collect();
-    let written = app.service.upsert(&name, write.points).await;
+    let written = app.service.upsert(&name, write.points, &options).await;
     let written = written.map_err(|error| dto::Write::locate(write.batch, error))?;
     Ok(answer::ok(&dto::WriteAnswerBody::new(ids, &written)))
 }
@@ -107,19 +109,21 @@ pub async fn get_document(
 
 /// Write a document of this id, whole
 #[utoipa::path(put, path = "/api/v1/tables/{table}/documents/{document_id}", tag = "documents",
-    params(("table" = String, Path, description = "Name of the table"), ("document_id" = String, Path, description = "Name of the document")),
+    params(("ack" = Option<dto::AckWord>, Query, description = "When the write is acknowledged: quorum if absent; all waits for every replica; async for the leader's disk alone (a delete is then taken as quorum)"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The client's own name for this write, 1 to 64 characters: a retry with the same key takes effect once and is given the first answer"),
+        ("table" = String, Path, description = "Name of the table"), ("document_id" = String, Path, description = "Name of the document")),
     request_body = dto::DocumentBody,
     responses((status = 200, description = "Created or replaced, and durable", body = dto::WriteAnswerBody)))]
 pub async fn put_document(
     State(app): State<App>,
-    _: NoQuery,
+    WriteQuery(options): WriteQuery,
     Table(name): Table,
     Document(id): Document,
     Json(body): Json<dto::DocumentBody>,
 ) -> Answer {
     let point = body.into_replacement(id)?;
     let id = point.id.clone();
-    let written = app.service.replace(&name, point).await?;
+    let written = app.service.replace(&name, point, &options).await?;
     Ok(answer::ok(&dto::WriteAnswerBody::new(vec![id], &written)))
 }
 
@@ -127,19 +131,21 @@ pub async fn put_document(
 ///
 /// Keys of `metadata` are set one by one, null removes a key; vectors given are replaced; the rest stays.
 #[utoipa::path(patch, path = "/api/v1/tables/{table}/documents/{document_id}", tag = "documents",
-    params(("table" = String, Path, description = "Name of the table"), ("document_id" = String, Path, description = "Name of the document")),
+    params(("ack" = Option<dto::AckWord>, Query, description = "When the write is acknowledged: quorum if absent; all waits for every replica; async for the leader's disk alone (a delete is then taken as quorum)"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The client's own name for this write, 1 to 64 characters: a retry with the same key takes effect once and is given the first answer"),
+        ("table" = String, Path, description = "Name of the table"), ("document_id" = String, Path, description = "Name of the document")),
     request_body = dto::DocumentBody,
     responses((status = 200, description = "Changed and durable", body = dto::WriteAnswerBody)))]
 pub async fn patch_document(
     State(app): State<App>,
-    _: NoQuery,
+    WriteQuery(options): WriteQuery,
     Table(name): Table,
     Document(id): Document,
     Json(body): Json<dto::DocumentBody>,
 ) -> Answer {
     let patch = body.into_patch(id)?;
     let id = patch.id.clone();
-    let written = app.service.patch(&name, patch).await?;
+    let written = app.service.patch(&name, patch, &options).await?;
     Ok(answer::ok(&dto::WriteAnswerBody::new(vec![id], &written)))
 }
 
@@ -147,24 +153,28 @@ pub async fn patch_document(
 ///
 /// Deleting what is not there is no error: `deleted` is then 0.
 #[utoipa::path(delete, path = "/api/v1/tables/{table}/documents/{document_id}", tag = "documents",
-    params(("table" = String, Path, description = "Name of the table"), ("document_id" = String, Path, description = "Name of the document")),
+    params(("ack" = Option<dto::AckWord>, Query, description = "When the write is acknowledged: quorum if absent; all waits for every replica; async for the leader's disk alone (a delete is then taken as quorum)"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The client's own name for this write, 1 to 64 characters: a retry with the same key takes effect once and is given the first answer"),
+        ("table" = String, Path, description = "Name of the table"), ("document_id" = String, Path, description = "Name of the document")),
     responses((status = 200, description = "It is not there (any more)", body = dto::DeleteAnswerBody)))]
-pub async fn delete_document(State(app): State<App>, _: NoQuery, Table(name): Table, Document(id): Document) -> Answer {
-    let deleted = app.service.delete(&name, DeleteRequest::Ids(vec![id])).await?;
+pub async fn delete_document(State(app): State<App>, WriteQuery(options): WriteQuery, Table(name): Table, Document(id): Document) -> Answer {
+    let deleted = app.service.delete(&name, DeleteRequest::Ids(vec![id]), &options).await?;
     Ok(answer::ok(&dto::DeleteAnswerBody::from(deleted)))
 }
 
 /// Delete documents by ids or by filter
-#[utoipa::path(post, path = "/api/v1/tables/{table}/documents/delete", tag = "documents", params(("table" = String, Path, description = "Name of the table")),
+#[utoipa::path(post, path = "/api/v1/tables/{table}/documents/delete", tag = "documents", params(("ack" = Option<dto::AckWord>, Query, description = "When the write is acknowledged: quorum if absent; all waits for every replica; async for the leader's disk alone (a delete is then taken as quorum)"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The client's own name for this write, 1 to 64 characters: a retry with the same key takes effect once and is given the first answer"),
+        ("table" = String, Path, description = "Name of the table")),
     request_body = dto::DeleteBody,
     responses((status = 200, description = "They are gone", body = dto::DeleteAnswerBody)))]
 pub async fn delete_documents(
     State(app): State<App>,
-    _: NoQuery,
+    WriteQuery(options): WriteQuery,
     Table(name): Table,
     Json(body): Json<dto::DeleteBody>,
 ) -> Answer {
-    let deleted = app.service.delete(&name, body.into_request()?).await?;
+    let deleted = app.service.delete(&name, body.into_request()?, &options).await?;
     Ok(answer::ok(&dto::DeleteAnswerBody::from(deleted)))
 }
 

@@ -4,7 +4,9 @@
 use super::{App, dto, problem::ApiError};
 use crate::{
     api::errors::did_you_mean,
-    types::{CollectionName, DocumentId, Error, operation::ReadOptions, path::Path as FieldPath},
+    types::{
+        Ack, CollectionName, DocumentId, Error, RequestId, WriteOptions, operation::ReadOptions, path::Path as FieldPath,
+    },
 };
 use axum::extract::{FromRequestParts, Path, Query};
 use http::request::Parts;
@@ -131,6 +133,22 @@ impl FromRequestParts<App> for NoQuery {
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<NoQuery, ApiError> {
         Parameters::of(parts, &[])?;
         Ok(NoQuery)
+    }
+}
+
+/// How to write: `?ack=` and the header `Idempotency-Key`.
+#[derive(Debug)]
+pub struct WriteQuery(pub WriteOptions);
+
+impl FromRequestParts<App> for WriteQuery {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<WriteQuery, ApiError> {
+        let parameters = Parameters::of(parts, &["ack"])?;
+        let ack = parameters.0.get("ack").map_or(Ok(Ack::default()), |text| Ack::from_text(text))?;
+        let key = parts.headers.get("idempotency-key").map(|value| value.to_str().unwrap_or("\u{0}"));
+        let request_id = key.map(RequestId::from_text).transpose().map_err(|error| error.at("Idempotency-Key"))?;
+        Ok(WriteQuery(WriteOptions { ack, request_id }))
     }
 }
 

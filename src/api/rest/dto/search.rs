@@ -23,6 +23,19 @@ pub enum ConsistencyWord {
     Eventual,
 }
 
+/// When a write is acknowledged.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[allow(dead_code)] // named in the description; read by `types::Ack`
+pub enum AckWord {
+    /// A majority has it on disk and the leader has applied it.
+    Quorum,
+    /// Every replica has it on disk.
+    All,
+    /// The leader has it on disk.
+    Async,
+}
+
 /// What a read does when a shard cannot answer.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
