@@ -236,9 +236,14 @@ impl State {
         }
     }
 
+    /// The process that used `dir` is gone, and the kernel gives its locks back, whatever memory of it lives on here.
     pub fn orphan_descriptors(&mut self, dir: &Path) {
-        for descriptor in self.descriptors.values_mut() {
-            descriptor.orphan |= self.files[&descriptor.file].home.starts_with(dir);
+        for (fd, descriptor) in &mut self.descriptors {
+            if !descriptor.orphan && self.files[&descriptor.file].home.starts_with(dir) {
+                descriptor.orphan = true;
+                // SAFETY: flock takes no pointers; an unlocked file stays as it is.
+                unsafe { libc::flock(*fd, libc::LOCK_UN) };
+            }
         }
     }
 
