@@ -55,7 +55,8 @@ async fn every_node_answers_and_what_one_took_all_have() {
     }
     cluster.kill(1);
     for id in 100..140 {
-        retried(|| nodes[0].put(&[(id, id)], None)).await;
+        let point = [(id, id)];
+        retried(|| nodes[0].put(&point, None)).await;
     }
     cluster.restart(1);
     cluster.wait_until_ready().await;

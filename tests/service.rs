@@ -10,7 +10,7 @@ use vectorsphere::{
     telemetry::metrics::Metrics,
     types::{
         CollectionName, CollectionSpec, DocumentId, ErrorKind, IndexType, Metric, Payload, Point, Vector, VectorName,
-        VectorSpec, operation::ReadOptions,
+        VectorSpec, WriteOptions, operation::ReadOptions,
     },
 };
 
@@ -79,10 +79,10 @@ fn a_caller_that_goes_away_leaves_no_table_half_made_or_half_dropped() {
             assert!(service.health().ready, "round {round}: {:?}", service.health());
             let again = service.create_collection(name("t"), spec(4)).await;
             assert_eq!(again.unwrap_err().code(), "table_exists");
-            service.upsert(&name("t"), (0..50).map(|id| point(id, None)).collect()).await.expect("it takes writes");
+            service.upsert(&name("t"), (0..50).map(|id| point(id, None)).collect(), &WriteOptions::default()).await.expect("it takes writes");
             abandon(service.delete_collection(&name("t"))).await;
             until("it is gone", async || service.collection(&name("t")).await.is_err()).await;
-            assert_eq!(service.upsert(&name("t"), vec![point(1, None)]).await.unwrap_err().code(), "table_not_found");
+            assert_eq!(service.upsert(&name("t"), vec![point(1, None)], &WriteOptions::default()).await.unwrap_err().code(), "table_not_found");
             until("no shard stays open", async || service.host().replicas().is_empty()).await;
         }
         engine.close().await;
@@ -98,7 +98,7 @@ fn errors_of_a_batch_over_several_shards_name_the_callers_row() {
         service.create_collection(name("t"), spec(4)).await.unwrap();
         for bad in 0..12 {
             let points = (0..12).map(|id| point(id, (id == bad).then_some(999))).collect();
-            let error = service.upsert(&name("t"), points).await.unwrap_err();
+            let error = service.upsert(&name("t"), points, &WriteOptions::default()).await.unwrap_err();
             assert_eq!((error.kind(), error.code()), (ErrorKind::Conflict, "version_mismatch"));
             assert_eq!(error.detail().row, Some(bad as usize));
             assert_eq!(error.detail().document_id, Some(bad.to_string()));
@@ -118,7 +118,7 @@ fn the_name_of_the_cluster_is_a_setting_and_the_data_stays() {
             if service.list_collections().await.unwrap().is_empty() {
                 assert_eq!(cluster, "vectorsphere", "the table is there under every later name");
                 service.create_collection(name("t"), spec(1)).await.unwrap();
-                service.upsert(&name("t"), vec![point(7, None)]).await.unwrap();
+                service.upsert(&name("t"), vec![point(7, None)], &WriteOptions::default()).await.unwrap();
             }
             let found = service.get(&name("t"), &DocumentId::Num(7), &ReadOptions::default()).await;
             assert_eq!(found.unwrap().version, 1);
@@ -134,11 +134,11 @@ fn a_guarded_batch_names_each_document_once() {
         let engine = open(&config(&directory)).await;
         let service = engine.service();
         service.create_collection(name("t"), spec(1)).await.unwrap();
-        let error = service.upsert(&name("t"), vec![point(1, Some(0)), point(1, Some(0))]).await.unwrap_err();
+        let error = service.upsert(&name("t"), vec![point(1, Some(0)), point(1, Some(0))], &WriteOptions::default()).await.unwrap_err();
         assert_eq!((error.code(), error.detail().row), ("duplicate_document", Some(1)));
         assert_eq!(service.collection(&name("t")).await.unwrap().points, 0);
         service
-            .upsert(&name("t"), vec![point(1, None), point(1, None)])
+            .upsert(&name("t"), vec![point(1, None), point(1, None)], &WriteOptions::default())
             .await
             .expect("without guards the last one stays");
         engine.close().await;

@@ -5,7 +5,7 @@ use super::client::Rest;
 use std::{
     fs,
     net::{Ipv4Addr, TcpListener},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -51,11 +51,6 @@ impl Cluster {
     /// `host:port` of a node's REST face.
     pub fn http(&self, i: usize) -> String {
         format!("127.0.0.1:{}", self.nodes[i].http)
-    }
-
-    /// The data directory of a node.
-    pub fn directory(&self, i: usize) -> &Path {
-        &self.nodes[i].directory
     }
 
     /// SIGKILL.
