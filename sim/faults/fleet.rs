@@ -4,11 +4,7 @@ use super::{
     network::Network,
     victim::{Phase, Victim},
 };
-use crate::{
-    disk::Disk,
-    plan::Plan,
-    world::{log, sometimes},
-};
+use crate::{disk::Disk, plan::Plan};
 use madsim::{
     runtime::{Handle, NodeHandle},
     time,
@@ -38,7 +34,7 @@ impl Fleet {
         let disk = Rc::new(disk);
         let victims = (0..plan.nodes).map(|number| {
             let crash = plan.first_start.filter(|_| number == 0).map(|(operations, _)| operations);
-            Victim::start(disk.clone(), number, plan.nodes, plan.flat_points_max, crash)
+            Victim::start(disk.clone(), number, plan, crash)
         });
         let victims = victims.collect();
         let (clients, observer) = (machine("clients", 1), machine("observer", 2));
@@ -105,19 +101,13 @@ impl Fleet {
         self.observer.spawn(future).await.expect("the observer never fails")
     }
 
-    /// The number of the node that leads, if somebody says so.
-    pub async fn leader(&self) -> Option<usize> {
-        for victim in &self.victims {
-            let address = victim.http();
-            let Some(leader) = self.observe(async move { super::network::leader(&address).await }).await else {
-                continue;
-            };
-            let found = self.victims.iter().find(|other| other.http() == leader)?.number;
-            log!("node-{} leads, says {}", found + 1, victim.name());
-            sometimes!(true, "a fault was aimed at the leader");
-            return Some(found);
-        }
-        None
+    /// The number of a node that leads a shard, as it believes itself.
+    pub fn leader(&self) -> Option<usize> {
+        let leads = |victim: &&Victim| {
+            let inside = victim.inside();
+            inside.is_some_and(|inside| inside.host().replicas().iter().any(|(_, replica)| replica.is_leader()))
+        };
+        self.victims.iter().find(leads).map(|victim| victim.number)
     }
 }
 

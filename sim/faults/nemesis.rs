@@ -40,7 +40,7 @@ fn chance(seed: u64, place: u64) -> StdRng {
 }
 
 async fn strike(fleet: &Fleet, planned: &PlannedFault, mut rng: StdRng) {
-    let nodes = aim(fleet, planned).await;
+    let nodes = aim(fleet, planned);
     let fault = planned.fault;
     match fault {
         Fault::Partition { shape, way, for_ms } => {
@@ -94,12 +94,13 @@ async fn strike(fleet: &Fleet, planned: &PlannedFault, mut rng: StdRng) {
 }
 
 /// Whom the fault hits: as planned, but for the leader.
-async fn aim(fleet: &Fleet, planned: &PlannedFault) -> Vec<usize> {
+fn aim(fleet: &Fleet, planned: &PlannedFault) -> Vec<usize> {
     let mut nodes = if planned.nodes.is_empty() { vec![0] } else { planned.nodes.clone() };
     if planned.leader
         && !fleet.is_one()
-        && let Some(leader) = fleet.leader().await
+        && let Some(leader) = fleet.leader()
     {
+        sometimes!(true, "a fault was aimed at a leader");
         match nodes.iter().position(|node| *node == leader) {
             Some(place) => nodes.swap(0, place),
             None => nodes[0] = leader,

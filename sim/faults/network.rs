@@ -1,4 +1,4 @@
-//! Faults of the network: cut links, counted so that partitions may overlap, lost and late packets; and the few questions
+//! Faults of the network: cut links, counted so that partitions may overlap, lost and late packets; and the one question
 //! that the run itself asks nodes over it.
 use super::fleet::Fleet;
 use crate::plan::{Shape, Way};
@@ -6,7 +6,6 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::Full;
 use madsim::{net::NetSim, task::NodeId, time::Duration};
-use serde_json::Value;
 use std::{cell::RefCell, collections::BTreeMap};
 use vectorsphere::rt::{http::client::Client, sim as links};
 
@@ -130,22 +129,9 @@ fn between(these: &[NodeId], those: &[NodeId], way: Way) -> Links {
     links
 }
 
-async fn ask(address: &str, path: &str) -> Option<(StatusCode, Value)> {
-    let request = Request::builder().uri(path).body(Full::new(Bytes::new())).expect("a well-formed request");
-    let answer = Client::new(address).request_within(ASK_LIMIT, request).await.ok()?;
-    let status = answer.status();
-    Some((status, serde_json::from_slice(answer.body()).unwrap_or(Value::Null)))
-}
-
 /// Whether the node says it is ready.
 pub async fn ready(address: &str) -> bool {
-    ask(address, "/readyz").await.is_some_and(|(status, _)| status == StatusCode::OK)
-}
-
-/// The HTTP address of the node that leads, as the node at `address` sees it.
-pub async fn leader(address: &str) -> Option<String> {
-    let (_, status) = ask(address, "/api/v1/cluster/status").await?;
-    let master = status["master"].as_str()?;
-    let leader = status["nodes"].as_array()?.iter().find(|node| node["id"] == master)?;
-    leader["http"][0].as_str().map(str::to_string)
+    let request = Request::builder().uri("/readyz").body(Full::new(Bytes::new())).expect("a well-formed request");
+    let answer = Client::new(address).request_within(ASK_LIMIT, request).await;
+    answer.is_ok_and(|answer| answer.status() == StatusCode::OK)
 }

@@ -2,6 +2,7 @@
 //! end and begin.
 use crate::{
     disk::{self, Disk, LossModel},
+    plan::Plan,
     world::{log, sometimes},
 };
 use madsim::{
@@ -22,6 +23,7 @@ use vectorsphere::{
     config::{Authority, ByteSize, Config, Mode},
     node::Node,
     rt::{self, Shutdown},
+    service::Service,
 };
 
 const HTTP: u16 = 8080;
@@ -53,12 +55,18 @@ struct Shared {
     phase: Mutex<Phase>,
     /// Tells the present process to stop, as SIGTERM would.
     stop: Mutex<Shutdown>,
+    /// The inside of the present process, while it is up: for looking only.
+    inside: Mutex<Option<Service>>,
 }
 
 impl Shared {
     fn enter(&self, phase: Phase) {
         log!("{}: {phase:?}", self.name);
         *self.phase.lock().expect("no panic while locked") = phase;
+    }
+
+    fn show(&self, inside: Option<Service>) {
+        *self.inside.lock().expect("no panic while locked") = inside;
     }
 }
 
@@ -73,19 +81,20 @@ pub struct Victim {
     node: NodeHandle,
     shared: Arc<Shared>,
     power: Cell<bool>,
+    process: Cell<u64>,
 }
 
 impl Victim {
-    /// Starts node `number` of `nodes` on a machine of its own; with `crash`, its disk stops after that many operations.
-    pub fn start(disk: Rc<Disk>, number: usize, nodes: usize, flat_points_max: u64, crash: Option<u64>) -> Victim {
+    /// Starts the plan's node `number` on a machine of its own; with `crash`, its disk stops after that many operations.
+    pub fn start(disk: Rc<Disk>, number: usize, plan: &Plan, crash: Option<u64>) -> Victim {
         let name = format!("node-{}", number + 1);
         let dir = disk.root().join(&name);
         if let Some(operations) = crash {
             disk.crash_after(&dir, operations);
         }
-        let config = config(dir.clone(), number, nodes, flat_points_max);
+        let config = config(dir.clone(), number, plan);
         let (phase, stop) = (Mutex::new(Phase::Starting), Mutex::new(Shutdown::new()));
-        let shared = Arc::new(Shared { name: name.clone(), phase, stop });
+        let shared = Arc::new(Shared { name: name.clone(), phase, stop, inside: Mutex::default() });
         let process = shared.clone();
         let node = Handle::current()
             .create_node()
@@ -95,7 +104,7 @@ impl Victim {
             .build();
         rt::sim::register(node.id(), &name, address(number));
         let busy = tokio::sync::Mutex::new(());
-        Victim { number, disk, dir, busy, node, shared, power: Cell::new(true) }
+        Victim { number, disk, dir, busy, node, shared, power: Cell::new(true), process: Cell::new(1) }
     }
 
     pub fn name(&self) -> &str {
@@ -114,12 +123,18 @@ impl Victim {
         SocketAddr::new(address(self.number), GRPC).to_string()
     }
 
-    pub fn monitoring(&self) -> String {
-        SocketAddr::new(address(self.number), MONITORING).to_string()
-    }
-
     pub fn phase(&self) -> Phase {
         self.shared.phase.lock().expect("no panic while locked").clone()
+    }
+
+    /// Which process this is, from 1.
+    pub fn process(&self) -> u64 {
+        self.process.get()
+    }
+
+    /// The inside of its process, if that is up.
+    pub fn inside(&self) -> Option<Service> {
+        self.shared.inside.lock().expect("no panic while locked").clone()
     }
 
     /// Whether the process has ended by itself.
@@ -155,6 +170,7 @@ impl Victim {
     }
 
     async fn bury(&self) {
+        self.shared.show(None);
         Handle::current().kill(self.node.id());
         time::sleep(BURIAL).await;
     }
@@ -178,6 +194,7 @@ impl Victim {
         }
         *self.shared.phase.lock().expect("no panic while locked") = Phase::Starting;
         *self.shared.stop.lock().expect("no panic while locked") = Shutdown::new();
+        self.process.set(self.process.get() + 1);
         Handle::current().restart(self.node.id());
     }
 
@@ -204,6 +221,7 @@ impl Victim {
 /// The node's process, from its start to its end: as `serve` does it in production.
 async fn be(shared: Arc<Shared>, config: Config) {
     let phase = live(&shared, &config).await;
+    shared.show(None);
     shared.enter(phase);
     // Tasks it leaves behind end with it.
     disk::kill(&config.data_dir);
@@ -216,6 +234,7 @@ async fn live(shared: &Shared, config: &Config) -> Phase {
         Ok(node) => node,
         Err(error) => return Phase::Refused(format!("{error} ({error:?})")),
     };
+    shared.show(Some(node.service().clone()));
     shared.enter(Phase::Up);
     let failed = node.failed().clone();
     let asked = tokio::select! {
@@ -234,7 +253,7 @@ fn address(number: usize) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1 + number as u8))
 }
 
-fn config(data_dir: PathBuf, number: usize, nodes: usize, flat_points_max: u64) -> Config {
+fn config(data_dir: PathBuf, number: usize, plan: &Plan) -> Config {
     let mut config = Config { data_dir, ..Config::default() };
     let on = |port| SocketAddr::new(address(number), port);
     config.listen.http = vec![on(HTTP)];
@@ -242,12 +261,15 @@ fn config(data_dir: PathBuf, number: usize, nodes: usize, flat_points_max: u64) 
     config.listen.peer = on(PEER);
     config.listen.monitoring = on(MONITORING);
     config.listen.gateway = on(9000);
-    config.index.flat_points_max = flat_points_max;
+    config.index.flat_points_max = plan.flat_points_max;
+    if let Some(bytes) = plan.log_bytes_max {
+        config.raft.log_bytes_max = ByteSize(bytes);
+    }
     config.storage.cache = ByteSize::mib(4);
     config.limits.shutdown_grace = Duration::from_secs(2);
-    if nodes > 1 {
+    if plan.nodes > 1 {
         config.mode = Mode::Auto;
-        let others = (0..nodes).filter(|other| *other != number);
+        let others = (0..plan.nodes).filter(|other| *other != number);
         config.cluster.peers = others.map(|other| Authority::from(SocketAddr::new(address(other), PEER))).collect();
     }
     config

@@ -51,6 +51,9 @@ pub struct Plan {
     pub metric: String,
     /// `index.flat_points_max`: small, so that indexes are trained during the run.
     pub flat_points_max: u64,
+    /// `raft.log_bytes_max`, if not the usual: so small that logs are compacted and nodes fetch checkpoints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_bytes_max: Option<u64>,
     /// The power fails during the first node's very first start, after that many disk operations.
     pub first_start: Option<(u64, LossModel)>,
     pub clients: Vec<ClientPlan>,

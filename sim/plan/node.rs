@@ -33,6 +33,7 @@ pub fn generate(workload: Workload, seed: u64) -> Plan {
         metric: ["cosine", "euclidean"].choose(&mut rng).expect("not empty").to_string(),
         flat_points_max: rng.random_range(8..=40),
         first_start: rng.random_bool(0.5).then(|| (rng.random_range(0..FIRST_START_OPERATIONS), model(&mut rng))),
+        log_bytes_max: None,
         clients,
         faults: faults(duration_ms, &mut rng),
         finale: None,

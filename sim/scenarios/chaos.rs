@@ -34,7 +34,8 @@ pub async fn run<W: Workload>(run: Run, kind: Kind, generate: fn(Kind, u64) -> P
     let service = service(&fleet, &plan, &everyone);
     prepare(&fleet, &service, &plan, &workload).await;
     let shared = drive::Run::new(workload, plan.clients.len() as u64);
-    join(nemesis::run(&fleet, &plan.faults, run.seed), drive_clients(&fleet, &service, &plan, &shared)).await;
+    let trouble = join(nemesis::run(&fleet, &plan.faults, run.seed), drive_clients(&fleet, &service, &plan, &shared));
+    rest::witnessed(&fleet, trouble).await;
     if let Some(finale) = &plan.finale {
         let rest = finale::collapse(&fleet, finale, run.seed).await;
         ask_the_core(&fleet, &plan, &shared).await;
@@ -42,7 +43,8 @@ pub async fn run<W: Workload>(run: Run, kind: Kind, generate: fn(Kind, u64) -> P
     }
     fleet.wait_until_ready(&everyone, READY_LIMIT).await;
     close(&fleet, &service, &shared).await;
-    rest::check(&fleet, TABLE, listed(&fleet, &service).await).await;
+    rest::check(&fleet).await;
+    list_everywhere(&fleet, &service).await;
     let history = shared.history.lock().expect("no panic while locked");
     keep(&run.scratch, &*history);
     judge(&shared.workload, &*history);
@@ -142,8 +144,8 @@ async fn close<W: Workload>(fleet: &Fleet, service: &Service, shared: &Shared<W>
     }
 }
 
-/// How many documents can be listed at each node, which must be the same everywhere; and each node's own count of them.
-async fn listed(fleet: &Fleet, service: &Service) -> u64 {
+/// At every node the same number of documents can be listed, and is its own count of them.
+async fn list_everywhere(fleet: &Fleet, service: &Service) {
     let mut counts = Vec::new();
     for victim in &fleet.victims {
         let client = Client::new(service, Face::Rest, u64::MAX, victim.number);
@@ -158,7 +160,6 @@ async fn listed(fleet: &Fleet, service: &Service) -> u64 {
         counts.push(listed);
     }
     assert!(counts.iter().all(|count| *count == counts[0]), "nodes at rest list different numbers: {counts:?}");
-    counts[0]
 }
 
 fn keep<C: export::Describe<Answer = R>, R>(scratch: &Path, history: &crate::check::history::History<C, R>) {

@@ -9,12 +9,15 @@ pub const MARKS: &[&str] = &[
     "a partition had a side that went on",
     "a majority ring went on",
     "two halves went on over a bridge",
-    "a fault was aimed at the leader",
+    "a fault was aimed at a leader",
     "all nodes lost their power at once",
     "every node had to come back",
     "a node was paused",
     "a healed core refused at first",
     "a client went to another node",
+    "a shard changed its leader under its clients",
+    "a replica skipped what it lacked: it took over a checkpoint",
+    "replicas were compared at the same index while clients wrote",
     "a retry learnt what became of a lost write",
 ];
 
