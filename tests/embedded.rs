@@ -257,10 +257,9 @@ fn every_code_serves_searches() {
 #[test]
 fn training_never_loses_or_revives_a_point() {
     let dir = tempfile::tempdir().unwrap();
-    let config = Config {
-        index: vectorsphere::config::Index { flat_points_max: 300, ..Config::default().index },
-        ..Config::default()
-    };
+    let defaults = Config::default();
+    let index = vectorsphere::config::Index { flat_points_max: 300, ..defaults.index.clone() };
+    let config = Config { index, ..defaults };
     let options = || Options { config: config.clone(), ..Options::default() };
     let vector = |i: u32| {
         let (x, y) = (f64::from(i) * 0.754_877_666, f64::from(i) * 0.569_840_291);

@@ -51,6 +51,11 @@ pub struct Plan {
     pub metric: String,
     /// `index.flat_points_max`: small, so that indexes are trained during the run.
     pub flat_points_max: u64,
+    /// `index.tail_points_max` and `index.list_points`: small, so that rows are filed and lists split and dissolved.
+    #[serde(default = "small")]
+    pub tail_points_max: u64,
+    #[serde(default = "small")]
+    pub list_points: u64,
     /// `raft.log_bytes_max`, if not the usual: so small that logs are compacted and nodes fetch checkpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_bytes_max: Option<u64>,
@@ -65,6 +70,10 @@ pub struct Plan {
 
 fn one() -> usize {
     1
+}
+
+fn small() -> u64 {
+    8
 }
 
 impl Plan {

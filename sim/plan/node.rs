@@ -32,6 +32,8 @@ pub fn generate(workload: Workload, seed: u64) -> Plan {
         index_type: if rng.random_bool(0.75) { "ivf_pq" } else { "flat" }.to_string(),
         metric: ["cosine", "euclidean"].choose(&mut rng).expect("not empty").to_string(),
         flat_points_max: rng.random_range(8..=40),
+        tail_points_max: rng.random_range(2..=12),
+        list_points: rng.random_range(4..=10),
         first_start: rng.random_bool(0.5).then(|| (rng.random_range(0..FIRST_START_OPERATIONS), model(&mut rng))),
         log_bytes_max: None,
         clients,

@@ -7,7 +7,7 @@ use crate::{
     faults::{finale, fleet::Fleet, nemesis},
     plan::{Face, Plan, Step, Workload as Kind},
     workload::{Client, Failure, Service, Shared, Workload, drive},
-    world::{log, sometimes},
+    world::{self, log, sometimes},
 };
 use futures_util::future::join;
 use madsim::time;
@@ -45,6 +45,10 @@ pub async fn run<W: Workload>(run: Run, kind: Kind, generate: fn(Kind, u64) -> P
     close(&fleet, &service, &shared).await;
     rest::check(&fleet).await;
     list_everywhere(&fleet, &service).await;
+    for (name, times) in vectorsphere::rt::sim::marks() {
+        log!("{name}: {times} times");
+        world::mark(name);
+    }
     let history = shared.history.lock().expect("no panic while locked");
     keep(&run.scratch, &*history);
     judge(&shared.workload, &*history);

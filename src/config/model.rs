@@ -124,6 +124,10 @@ pub struct Index {
     pub build_threads_max: u64,
     /// What of the index is kept in memory, and what in mapped files.
     pub memory: Memory,
+    /// Fresh points compared one by one before they are filed into lists.
+    pub tail_points_max: u64,
+    /// Points a list aims at.
+    pub list_points: u64,
 }
 
 /// The replicated log.
@@ -179,7 +183,13 @@ impl Default for Config {
             cluster: Cluster { name: Name::known("vectorsphere"), node_id: None, zone: None, peers: Vec::new() },
             etcd: Etcd::default(),
             storage: Storage { cache: ByteSize::mib(64), journal_max: ByteSize::mib(64) },
-            index: Index { flat_points_max: 20_000, build_threads_max: 0, memory: Memory::default() },
+            index: Index {
+                flat_points_max: 20_000,
+                build_threads_max: 0,
+                memory: Memory::default(),
+                tail_points_max: 2_048,
+                list_points: 384,
+            },
             raft: Raft { log_bytes_max: ByteSize::mib(16) },
             limits: Limits::default(),
             security: Security::default(),

@@ -32,7 +32,7 @@ pub(crate) struct EncodedBatch<'a> {
 /// A row and the list it belongs to.
 pub(crate) struct AssignedRow<'a> {
     pub(crate) list: usize,
-    pub(crate) residual_square: f32,
+    residual_square: f32,
     row: (u32, &'a [f32]),
     /// None in IVF-Flat.
     encoded: Option<&'a EncodedRow>,
@@ -147,6 +147,7 @@ impl AssignedRow<'_> {
     /// Appends the row to its list.
     pub(crate) fn push(&self, list: &mut PostingList) {
         let (ordinal, raw) = self.row;
+        list.residual_sum += f64::from(self.residual_square);
         match self.encoded {
             Some(encoded) => list.push_coded(ordinal, encoded),
             None => list.push_exact(ordinal, raw),

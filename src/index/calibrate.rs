@@ -1,7 +1,7 @@
 //! The plans of searches, chosen when the lists are built: held-out rows are the queries, their true neighbours are found on the
 //! side of the encoding pass, each is searched for once with every list (`trace`), and from what those searches had at each
 //! moment the cheapest plan is read off for every recall target. Costs are counted, not timed, so the choice is the same on
-//! every machine. Called by `train`.
+//! every machine. Called by `train` and `recalibrate`.
 
 use super::plan::{CALIBRATED_K, Calibration, Ladder, Plan, RECALL_TARGETS, Rung, StopRule, recall_required};
 use super::search::{Lists, Scratch};

@@ -20,7 +20,6 @@ pub(crate) struct Encoder<'a> {
     points: Points,
     lists: Vec<PostingList>,
     batch: Batch,
-    residuals: Vec<(f64, usize)>,
 }
 
 /// What the pass made.
@@ -28,18 +27,15 @@ pub(crate) struct Encoded {
     pub(crate) lists: Vec<LiveList>,
     pub(crate) points: Points,
     pub(crate) truth: GroundTruth,
-    /// Of each list: the sum of its rows' squared residuals, and how many they are.
-    pub(crate) residuals: Vec<(f64, usize)>,
 }
 
 impl<'a> Encoder<'a> {
     /// For about `rows` rows.
     pub(crate) fn new(work: Work<'a>, quantizer: &'a Quantizer, truth: GroundTruth, rows: usize) -> Self {
         let lists = (0..quantizer.lists()).map(|_| quantizer.empty_list()).collect();
-        let residuals = vec![(0.0, 0); quantizer.lists()];
         let assigner = Assigner::new(&quantizer.centroids, quantizer.space(), rows, work);
         let (points, batch) = (Points::new(), Batch::default());
-        Encoder { work, quantizer, assigner, truth, points, lists, batch, residuals }
+        Encoder { work, quantizer, assigner, truth, points, lists, batch }
     }
 
     pub(crate) fn push(&mut self, id: PointId, version: u64, row: &[f32]) {
@@ -71,11 +67,6 @@ impl<'a> Encoder<'a> {
             let own = |row: &AssignedRow<'_>| span.contains(&row.list);
             encoded.rows().filter(own).for_each(|row| row.push(&mut lists[row.list - first]));
         });
-        for row in encoded.rows() {
-            let (sum, rows) = &mut self.residuals[row.list];
-            *sum += f64::from(row.residual_square);
-            *rows += 1;
-        }
         for (ordinal, seen) in encoded.sightings() {
             let id = self.points.id(ordinal).expect("invariant: every row of the batch is a point");
             self.truth.see(seen, id);
@@ -87,6 +78,6 @@ impl<'a> Encoder<'a> {
         let mut lists = self.lists;
         lists.iter_mut().for_each(PostingList::shrink);
         let lists = lists.into_iter().map(LiveList::all_live).collect();
-        Encoded { lists, points: self.points, truth: self.truth, residuals: self.residuals }
+        Encoded { lists, points: self.points, truth: self.truth }
     }
 }

@@ -1,13 +1,13 @@
 //! The head of one vector's index in an index file: everything but the posting lists. Reading never panics and never allocates more
 //! than the bytes it was given announce. Called by `image`, which holds the file together.
 //!
-//! Layout, little-endian: metric, kind, re-rank, subspace width (0: no codebook), dimension, lists, whether rotated, whether
-//! lifted (u32 each); mean residual, unit of the factors, squared radius of the lift, deviations of the visit order (NaN: none)
-//! (f32 each); plans (count, then f32 each); mean, signs, centroids, the lists' radii, words (f32 each).
+//! Layout, little-endian: metric, kind, re-rank, subspace width (0: no codebook), dimension, lists, lists at calibration, renewed since, whether
+//! rotated, whether lifted (u32 each); mean residual, unit of the factors, squared radius of the lift, deviations of the visit order
+//! (NaN: none) (f32 each); plans (count, then f32 each); mean, signs, centroids, the lists' radii, words (f32 each).
 
 use super::kernels::{self, SUBSPACE_CODES};
 use super::lift::Lift;
-use super::plan::Calibration;
+use super::plan::{Calibration, TriedOn};
 use super::product::Codebook;
 use super::quantizer::{FactorUnits, Quantizer, QuantizerParts};
 use super::rotation::Rotation;
@@ -18,7 +18,7 @@ use crate::types::{Metric, Rerank};
 use std::sync::Arc;
 
 /// Of the whole file.
-pub(crate) const FORMAT_VERSION: u32 = 4;
+pub(crate) const FORMAT_VERSION: u32 = 5;
 /// A file names one by its place.
 const RERANKS: [Rerank; 2] = [Rerank::F32, Rerank::Int8];
 
@@ -61,6 +61,8 @@ impl Sealed {
         w.u32(q.codebook.as_ref().map_or(0, |c| c.width as u32));
         w.u32(q.dimension as u32);
         w.u32(q.lists() as u32);
+        w.u32(self.tried_on.lists as u32);
+        w.u32(u32::try_from(self.tried_on.renewed).unwrap_or(u32::MAX));
         w.u32(u32::from(!q.rotation.signs.is_empty()));
         w.u32(u32::from(q.lift.is_some()));
         w.f32s(&[q.residual_mean, q.units.length]);
@@ -130,6 +132,8 @@ impl<'a> Reader<'a> {
         let width = self.u32("subspace width")? as usize;
         let dimension = self.u32("dimension")? as usize;
         let count = self.u32("lists")? as usize;
+        let [lists, renewed] = [self.u32("lists at calibration")?, self.u32("lists renewed since")?];
+        let tried_on = TriedOn { lists: lists as usize, renewed: renewed as usize };
         let rotated = self.u32("rotation")?;
         let lifted = self.u32("lift")?;
         let has_codes = matches!(kind, IndexKind::IvfPq | IndexKind::IvfBinary);
@@ -173,7 +177,8 @@ impl<'a> Reader<'a> {
             lift,
             order,
         };
-        Ok(Sealed { quantizer: Arc::new(Quantizer::new(parts, kernels::active())), lists: Vec::new(), calibration })
+        let quantizer = Arc::new(Quantizer::new(parts, kernels::active()));
+        Ok(Sealed { quantizer, lists: Vec::new(), calibration, tried_on })
     }
 
     fn calibration(&mut self) -> Result<Calibration, IndexFileError> {

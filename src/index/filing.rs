@@ -1,17 +1,22 @@
 //! Moving rows from the tail into posting lists, and lists that are a quarter dead into lists that are not: a job taken under the
-//! lock, run off it, installed under it. Rows keep their slots, so installing costs the rows moved, not the rows held.
-//! Called by `vector_index` and `shard`.
+//! lock, run off it, installed under it. Called by `vector_index` and `shard`.
 
 use super::assigner::Assigner;
 use super::batch::Batch;
 use super::kernels::Kernels;
-use super::list::{LiveList, PostingList};
+use super::list::LiveList;
 use super::locations::Location;
 use super::quantizer::Quantizer;
+use super::rearrange::{ChangedList, Rearranged, all_sound};
 use super::tail::{Chunk, TailSlot};
 use super::work::Work;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+/// Live rows, roughly, of the sparse lists that one job rewrites: bounds what installing it costs.
+const COMPACTED_ROWS_MAX: usize = 16_384;
+/// Chunks of the tail that one job files.
+pub(crate) const FILED_CHUNKS_MAX: usize = 32;
 
 /// A consistent copy of what filing needs. Pure and `Send`: run it on any thread.
 pub struct FilingJob {
@@ -22,45 +27,39 @@ pub struct FilingJob {
     pub(crate) chunks: Vec<(u32, Chunk)>,
 }
 
-/// The lists a job changed. Valid for the index it was taken from until lists are changed otherwise.
-pub struct Filed {
-    pub(crate) epoch: u64,
-    pub(crate) changed: Vec<ChangedList>,
-    pub(crate) residual_sum: f64,
-    pub(crate) rows: usize,
-}
-
-/// A list's new rows: the first `kept` slots are as they were; the others came from `origins`.
-pub(crate) struct ChangedList {
-    pub(crate) list: usize,
-    pub(crate) rows: Arc<PostingList>,
-    pub(crate) kept: usize,
-    pub(crate) origins: Vec<Location>,
-}
-
-struct OpenList {
-    rows: PostingList,
-    kept: usize,
-    origins: Vec<Location>,
-}
-
 impl FilingJob {
     /// Rows of the tail that the job files.
     pub fn tail_rows(&self) -> usize {
         self.chunks.iter().map(|(_, chunk)| chunk.live_slots().count()).sum()
     }
 
-    /// Encodes the tail's rows into copies of their lists and rewrites lists that are more than a quarter dead.
-    /// Cost: rows · lists · d for the assignment, and a copy of every list touched.
-    pub fn run(self) -> Filed {
-        let mut open: BTreeMap<usize, OpenList> = BTreeMap::new();
-        for (i, list) in self.lists.iter().enumerate().filter(|(_, list)| list.wants_compaction()) {
-            open.insert(i, self.open(i, list));
+    /// Encodes the tail's rows into copies of their lists and rewrites lists that are more than a quarter dead. `None` if a list
+    /// of the index file is damaged, which is then noted. Cost: rows · lists · d for the assignment, and a copy of every list
+    /// touched; lists that nobody has verified yet are.
+    pub fn run(self) -> Option<Rearranged> {
+        if !all_sound(&self.lists) {
+            return None;
         }
-        let mut filed = Filed { epoch: self.epoch, changed: Vec::new(), residual_sum: 0.0, rows: 0 };
+        let mut changed: Vec<ChangedList> = self.file().into_values().collect();
+        changed.iter_mut().for_each(ChangedList::close);
+        Some(Rearranged {
+            epoch: self.epoch,
+            lists: self.lists.len(),
+            quantizer: self.quantizer,
+            changed,
+            departed: Vec::new(),
+            sound: Vec::new(),
+            retired: Vec::new(),
+            renewed_lists: 0,
+            dissolved_lists: 0,
+        })
+    }
+
+    /// The lists that change, by number.
+    fn file(&self) -> BTreeMap<usize, ChangedList> {
+        let mut open = self.open_sparse();
         let work = Work::alone(self.kernels);
-        let rows = self.tail_rows();
-        let assigner = Assigner::new(&self.quantizer.centroids, self.quantizer.space(), rows, work);
+        let assigner = Assigner::new(&self.quantizer.centroids, self.quantizer.space(), self.tail_rows(), work);
         let mut batch = Batch::default();
         let mut origins: Vec<Location> = Vec::new();
         for (number, chunk) in &self.chunks {
@@ -70,13 +69,25 @@ impl FilingJob {
                 batch.add(chunk.rows.ordinals[slot], vector);
                 origins.push(Location::Tail(TailSlot { chunk: *number, slot: slot as u32 }));
                 if batch.is_full() {
-                    self.flush(&assigner, &mut batch, &mut origins, &mut open, &mut filed);
+                    self.flush(&assigner, &mut batch, &mut origins, &mut open);
                 }
             }
         }
-        self.flush(&assigner, &mut batch, &mut origins, &mut open, &mut filed);
-        filed.changed = open.into_iter().map(|(list, open)| open.close(list)).collect();
-        filed
+        self.flush(&assigner, &mut batch, &mut origins, &mut open);
+        open
+    }
+
+    /// Lists that are rewritten whether a row comes or not.
+    fn open_sparse(&self) -> BTreeMap<usize, ChangedList> {
+        let mut open = BTreeMap::new();
+        let mut rows = 0;
+        for (i, list) in self.lists.iter().enumerate().filter(|(_, list)| list.wants_compaction()) {
+            if rows < COMPACTED_ROWS_MAX {
+                rows += list.live_rows;
+                open.insert(i, self.open(i));
+            }
+        }
+        open
     }
 
     fn flush(
@@ -84,50 +95,18 @@ impl FilingJob {
         assigner: &Assigner,
         batch: &mut Batch,
         origins: &mut Vec<Location>,
-        open: &mut BTreeMap<usize, OpenList>,
-        filed: &mut Filed,
+        open: &mut BTreeMap<usize, ChangedList>,
     ) {
         let encoded = batch.encode(&self.quantizer, assigner, None, Work::alone(self.kernels));
         for (row, origin) in encoded.rows().zip(origins.drain(..)) {
-            let target = open.entry(row.list).or_insert_with(|| self.open(row.list, &self.lists[row.list]));
-            target.origins.push(origin);
-            row.push(&mut target.rows);
-            filed.residual_sum += f64::from(row.residual_square);
+            let target = open.entry(row.list).or_insert_with(|| self.open(row.list));
+            row.push(target.arrive(origin));
         }
-        filed.rows += batch.len();
         batch.clear();
     }
 
-    /// A list to append to: a copy, or its live rows alone.
-    fn open(&self, number: usize, live: &LiveList) -> OpenList {
-        // Damage is noted by this, and the index made again before anything is saved: no copy of it gets a checksum of its own.
-        let _ = live.list.is_sound();
-        if !live.wants_compaction() {
-            let rows = live.list.to_grow();
-            return OpenList { kept: rows.len(), rows, origins: Vec::new() };
-        }
-        let mut rows = live.list.empty_like();
-        let mut origins = Vec::with_capacity(live.live_rows);
-        for slot in live.live_slots() {
-            rows.push_from(&live.list, slot, self.quantizer.dimension);
-            origins.push(Location::List { list: number as u32, slot: slot as u32 });
-        }
-        OpenList { rows, kept: 0, origins }
-    }
-}
-
-impl OpenList {
-    fn close(mut self, list: usize) -> ChangedList {
-        self.rows.shrink();
-        ChangedList { list, rows: Arc::new(self.rows), kept: self.kept, origins: self.origins }
-    }
-}
-
-impl ChangedList {
-    /// Slots, ordinals and origins of the rows that are not where they were. A row is still current if its ordinal is at its
-    /// origin: places in the tail and, within an epoch, in lists are never used twice.
-    pub(crate) fn moved(&self) -> impl Iterator<Item = (usize, u32, Location)> + '_ {
-        let slots = self.kept..self.rows.len();
-        slots.zip(&self.origins).map(|(slot, &origin)| (slot, self.rows.ordinals[slot], origin))
+    /// A list to append to.
+    fn open(&self, number: usize) -> ChangedList {
+        ChangedList::reopened(number, number, &self.lists[number], &BTreeSet::new(), (&self.quantizer, self.kernels))
     }
 }

@@ -15,6 +15,11 @@ pub(crate) struct PostingList {
     pub(crate) rows: Rows,
     /// Of a list read from a file: whether it is as it was written.
     pub(crate) check: Option<Arc<Check>>,
+    /// The most by which a number of a row may be off beyond the rounding of its own record: what rows that came from other lists
+    /// brought along. 0 where every row was encoded from f32.
+    pub(crate) inherited_error: f32,
+    /// Sum of the rows' squared residuals, those of dead rows included.
+    pub(crate) residual_sum: f64,
 }
 
 /// The rows' content.
@@ -77,11 +82,12 @@ pub(crate) struct EncodedRow {
 impl PostingList {
     pub(crate) fn coded(pairs: usize) -> PostingList {
         let rows = Rows::Coded(CodedRows { pairs, ..CodedRows::default() });
-        PostingList { ordinals: Region::default(), rows, check: None }
+        PostingList { ordinals: Region::default(), rows, check: None, inherited_error: 0.0, residual_sum: 0.0 }
     }
 
     pub(crate) fn exact() -> PostingList {
-        PostingList { ordinals: Region::default(), rows: Rows::Exact(Region::default()), check: None }
+        let rows = Rows::Exact(Region::default());
+        PostingList { ordinals: Region::default(), rows, check: None, inherited_error: 0.0, residual_sum: 0.0 }
     }
 
     /// A list of the same form without rows.
@@ -109,8 +115,9 @@ impl PostingList {
         vectors.to_mut().extend_from_slice(vector);
     }
 
-    /// Appends a row of another list of the same form and centroid.
+    /// Appends a row of another list of the same form and centroid; its squared residual is the caller's to add.
     pub(crate) fn push_from(&mut self, other: &PostingList, slot: usize, dimension: usize) {
+        self.inherited_error = self.inherited_error.max(other.inherited_error);
         match &other.rows {
             Rows::Coded(rows) => self.push_coded(other.ordinals[slot], &rows.row(slot, dimension)),
             Rows::Exact(vectors) => {
@@ -171,7 +178,8 @@ impl PostingList {
             }),
             Rows::Exact(_) => Rows::Exact(Region::within(block, hot[1], blocks / 4)?),
         };
-        Some(PostingList { ordinals: Region::within(block, hot[0], rows)?, rows: content, check: Some(check) })
+        let ordinals = Region::within(block, hot[0], rows)?;
+        Some(PostingList { ordinals, rows: content, check: Some(check), ..*self })
     }
 
     /// The list with its hot arrays, and its int8 rows if they have a place there, at these bytes of another block.
@@ -191,7 +199,8 @@ impl PostingList {
             }
             Rows::Exact(_) => Rows::Exact(Region::within(block, hot[1], blocks / 4)?),
         };
-        Some(PostingList { ordinals: Region::within(block, hot[0], self.len())?, rows, check: None })
+        let ordinals = Region::within(block, hot[0], self.len())?;
+        Some(PostingList { ordinals, rows, check: None, ..*self })
     }
 
     /// Whether the hot arrays are in a mapped file.
@@ -303,6 +312,27 @@ impl CodedRows {
     }
 }
 
+/// Rows that jobs took to other lists: dead where they were, and farther from the centroid than those that die as points change.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Departed {
+    pub(crate) rows: usize,
+    /// Sum of their squared residuals.
+    pub(crate) residual_sum: f64,
+}
+
+impl Departed {
+    pub(crate) fn add(&mut self, residual_square: f32) {
+        self.rows += 1;
+        self.residual_sum += f64::from(residual_square);
+    }
+
+    /// Mean squared residual of the list's other rows; 0 without any. (Rows that die otherwise are taken to be as the rest.)
+    pub(crate) fn others_mean(self, list: &PostingList) -> f64 {
+        let (sum, rows) = (list.residual_sum - self.residual_sum, list.len().saturating_sub(self.rows));
+        sum.max(0.0) / rows.max(1) as f64
+    }
+}
+
 /// A list and which of its rows are live.
 #[derive(Clone, Debug)]
 pub(crate) struct LiveList {
@@ -310,6 +340,12 @@ pub(crate) struct LiveList {
     /// One word a block of 32 rows.
     pub(crate) live: Vec<u32>,
     pub(crate) live_rows: usize,
+    /// How many rows there were when they last could not be parted.
+    pub(crate) unparted_rows: usize,
+    /// Rows that came and went since its centroid was last compared with its rows.
+    pub(crate) changed_rows: usize,
+    /// Of its dead rows.
+    pub(crate) departed: Departed,
 }
 
 impl LiveList {
@@ -323,7 +359,7 @@ impl LiveList {
     /// Every row dead.
     pub(crate) fn none_live(list: Arc<PostingList>) -> LiveList {
         let live = vec![0; list.len().div_ceil(BLOCK_ROWS)];
-        LiveList { list, live, live_rows: 0 }
+        LiveList { list, live, live_rows: 0, unparted_rows: 0, changed_rows: 0, departed: Departed::default() }
     }
 
     pub(crate) fn is_live(&self, slot: usize) -> bool {
@@ -335,14 +371,18 @@ impl LiveList {
         slot < self.list.len() && self.is_live(slot)
     }
 
-    /// Takes other rows, of which the first `kept` are the present ones; all others are dead.
-    pub(crate) fn replace(&mut self, list: Arc<PostingList>, kept: usize) {
+    /// Takes other rows, of which the first `kept` are the present ones; all others are dead. Returns the rows of before.
+    pub(crate) fn replace(&mut self, list: Arc<PostingList>, kept: usize) -> Arc<PostingList> {
         if kept == 0 {
-            *self = LiveList::none_live(list);
-            return;
+            return std::mem::replace(self, LiveList::none_live(list)).list;
         }
         self.live.resize(list.len().div_ceil(BLOCK_ROWS), 0);
-        self.list = list;
+        std::mem::replace(&mut self.list, list)
+    }
+
+    /// Mean squared residual of the live rows.
+    pub(crate) fn residual_mean(&self) -> f64 {
+        self.departed.others_mean(&self.list)
     }
 
     /// Makes a dead row live.
@@ -357,6 +397,7 @@ impl LiveList {
         debug_assert!(self.is_live(slot));
         self.live[slot / BLOCK_ROWS] &= !(1 << (slot % BLOCK_ROWS));
         self.live_rows -= 1;
+        self.changed_rows += 1;
     }
 
     pub(crate) fn dead_rows(&self) -> usize {

@@ -2,12 +2,13 @@
 //! clock, thread or I/O; chance comes from a seed. The same rows, seed and queries give the same bytes and answers on every CPU.
 //!
 //! A [`VectorIndex`] is a flat tail of f32 rows and, once trained, immutable posting lists with live bits. An upsert lands in the
-//! tail and is found by the next search. Rows go by ordinal, which [`Points`] gives to ids. [`train`] builds lists from a consistent view, [`FilingJob::run`] moves the tail's rows
-//! into them; both run off the caller's lock and are then installed. A search ranks the lists, scans 4-bit codes with one look-up
-//! table, re-ranks candidates in int8, and leaves the f32 re-score to the caller, who has the vectors.
+//! tail and is found by the next search. Rows go by ordinal, which [`Points`] gives to ids. [`train`] builds lists from a consistent
+//! view, [`FilingJob::run`] moves the tail's rows into them, [`ReshapeJob::run`] keeps the lists in shape, [`RecalibrationJob::run`] the plans of searches; all run off the caller's
+//! lock and are then installed. A search ranks the lists, scans 4-bit codes with one look-up table, re-ranks candidates in int8, and leaves the f32 re-score to the caller, who has the vectors.
 //!
 //! Called by `shard`. [`distance`] is the one exact distance of the system.
 
+mod adoption;
 mod allowed;
 mod assigner;
 mod batch;
@@ -38,8 +39,11 @@ mod product;
 mod quantizer;
 mod random;
 mod reach;
+mod rearrange;
+mod recalibrate;
 mod region;
 mod rerank;
+mod reshape;
 mod rotation;
 mod sealed;
 mod search;
@@ -53,28 +57,34 @@ mod train;
 mod trained;
 mod truth;
 mod vector_index;
+mod verification;
 mod visits;
 mod work;
 
 #[cfg(test)]
 mod tests;
 
+pub use adoption::Adoption;
 pub use allowed::Allowed;
 pub use damage::Damage;
 pub use distance::{distance, normalize};
 pub use file::IndexFileError;
-pub use filing::{Filed, FilingJob};
+pub use filing::FilingJob;
 pub use image::{Image, SavedIndex, write_image};
 pub use placement::{Memory, Placed, Placement};
 pub use points::Points;
+pub use rearrange::Rearranged;
+pub use recalibrate::{Recalibrated, RecalibrationJob};
 pub use region::Block;
+pub use reshape::ReshapeJob;
 pub use sealed::Sealed;
 pub use search::Scratch;
 pub use spec::{
     FilterPlan, Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchPlan, SearchStats,
 };
 pub use train::{Built, RowSource, RowVisitor, SourceError, TrainError, TrainOptions, train};
-pub use vector_index::{InstallError, Installed, VectorIndex, Verification};
+pub use vector_index::{InstallError, Installed, VectorIndex};
+pub use verification::Verification;
 
 /// The name of the kernels in use: `scalar`, `avx2`, `avx512` or `neon`.
 pub fn active_simd() -> &'static str {

@@ -106,6 +106,20 @@ impl Rung {
     }
 }
 
+/// The lists that plans were tried on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct TriedOn {
+    pub(crate) lists: usize,
+    /// How many were renewed or dissolved since then.
+    pub(crate) renewed: usize,
+}
+
+impl TriedOn {
+    pub(crate) fn now(lists: usize) -> TriedOn {
+        TriedOn { lists, renewed: 0 }
+    }
+}
+
 /// Plans for one k.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Ladder {

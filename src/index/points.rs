@@ -56,6 +56,11 @@ impl Points {
         self.table.find(id, &self.ids)
     }
 
+    /// The ordinal of a point, if it is at this version.
+    pub fn ordinal_at(&self, id: PointId, version: u64) -> Option<u32> {
+        self.ordinal(id).filter(|&ordinal| self.versions.get(ordinal as usize) == Some(version))
+    }
+
     /// The point of an ordinal and its version.
     pub fn get(&self, ordinal: u32) -> Option<(PointId, u64)> {
         Some((self.id(ordinal)?, self.versions.get(ordinal as usize)?))

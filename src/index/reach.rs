@@ -8,7 +8,6 @@
 //! queries, rows of a sample are what a filter allows. Called by `trained` (measuring) and `search`.
 
 use super::kernels::Kernels;
-use super::list::{ByteRow, Rows};
 use super::search::Lists;
 use crate::types::Metric;
 
@@ -185,18 +184,9 @@ impl<'a> Sample<'a> {
 impl Lists<'_> {
     /// Appends a row, projected, to `out`: an IVF-PQ row as its int8 form has it.
     fn reconstruct(self, list: usize, slot: usize, out: &mut Vec<f32>, kernels: &Kernels) {
-        let (d, at) = (self.quantizer.dimension, out.len());
-        match &self.lists[list].list.rows {
-            Rows::Coded(rows) => {
-                let row = ByteRow::of(rows.record(slot, d));
-                let centroid = self.quantizer.centroid(list);
-                out.extend(centroid.iter().zip(row.bytes).map(|(c, &byte)| c + f32::from(byte as i8) * row.step));
-            }
-            Rows::Exact(vectors) => {
-                out.resize(at + self.quantizer.space(), 0.0);
-                self.quantizer.project_row(&vectors[slot * d..(slot + 1) * d], &mut out[at..], kernels);
-                out.truncate(at + d);
-            }
-        }
+        let at = out.len();
+        out.resize(at + self.quantizer.space(), 0.0);
+        self.quantizer.stored_row(list, &self.lists[list].list, slot, &mut out[at..], kernels);
+        out.truncate(at + self.quantizer.dimension);
     }
 }

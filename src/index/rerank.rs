@@ -5,7 +5,7 @@ use super::candidates::Candidates;
 use super::kernels::{BLOCK_ROWS, Kernels, order_bits, prefetch};
 use super::list::{ByteRow, CodedRows, LiveList, Rows};
 use super::probes::Probe;
-use super::quantizer::{Quantizer, quantise_query};
+use super::quantizer::{HALF_STEP, Quantizer, quantise_query};
 use super::select;
 use crate::types::Metric;
 
@@ -231,7 +231,8 @@ impl ByteQuery<'_> {
     fn bounded(&self, rows: &CodedRows, slot: usize, probe: Probe, query_length: f32) -> Reranked {
         let row = ByteRow::of(rows.record(slot, self.against.projected.len()));
         let distance = self.distance(&row, (self.against.kernels.dot_i8)(self.wide, row.bytes), probe);
-        let error = self.error(&row, probe, distance, query_length);
+        let inherited = self.against.lists[probe.list].list.inherited_error;
+        let error = self.error(&row, inherited, probe, distance, query_length);
         Reranked { distance, error, list: probe.list as u32, slot: slot as u32 }
     }
 
@@ -247,19 +248,19 @@ impl ByteQuery<'_> {
     }
 
     /// The most by which [`ByteQuery::distance`] can be off, rounding of both sides and of the arithmetic included. A residual
-    /// is off by at most half a step a dimension: `e = step/2 · √d` in length, `step/2 · d` in L1. Then |√D − √D̃| ≤ e for an L2
-    /// distance, and |⟨q, e⟩| ≤ |q|·e for a product.
-    fn error(&self, row: &ByteRow<'_>, probe: Probe, distance: f32, query_length: f32) -> f32 {
+    /// is off by at most half a step a dimension, and what it inherited: `e = step/2 · √d` in length, `step/2 · d` in L1. Then
+    /// |√D − √D̃| ≤ e for an L2 distance, and |⟨q, e⟩| ≤ |q|·e for a product.
+    fn error(&self, row: &ByteRow<'_>, inherited: f32, probe: Probe, distance: f32, query_length: f32) -> f32 {
         const ARITHMETIC: f32 = 1e-5;
         let quantizer = self.against.quantizer;
         let d = self.wide.len() as f32;
-        let half = row.step * 0.5001;
+        let half = row.step * HALF_STEP + inherited;
         if quantizer.metric == Metric::Manhattan {
             return half * d + ARITHMETIC * distance.abs();
         }
         let row_error = half * d.sqrt();
         // The query's rounding, against a row of int8 numbers at most 127 · √d · step long.
-        let query_error = self.step * 0.5001 * d.sqrt() * 127.0 * d.sqrt() * row.step;
+        let query_error = self.step * HALF_STEP * d.sqrt() * 127.0 * d.sqrt() * row.step;
         let slack = ARITHMETIC * (probe.base.abs() + row.add.abs() + query_length * query_length + distance.abs());
         let error = match quantizer.metric {
             Metric::Dot => query_length * row_error + query_error,

@@ -45,6 +45,22 @@ impl Rotation {
             }
         }
     }
+
+    /// Undoes [`Rotation::apply`]: each transform and each round of signs is its own inverse.
+    pub(crate) fn undo(&self, v: &mut [f32], kernels: &Kernels) {
+        if self.signs.is_empty() {
+            return;
+        }
+        let d = v.len();
+        let power = 1usize << d.ilog2();
+        for signs in self.signs.chunks_exact(d).rev() {
+            if power < d {
+                (kernels.hadamard)(&mut v[d - power..]);
+            }
+            (kernels.hadamard)(&mut v[..power]);
+            v.iter_mut().zip(signs).for_each(|(x, sign)| *x *= sign);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -60,10 +76,12 @@ mod tests {
             let rotation = Rotation::random(d, &mut rng);
             let mut vector = || (0..d).map(|_| rng.below(1000) as f32 / 500.0 - 1.0).collect::<Vec<f32>>();
             let (mut a, mut b) = (vector(), vector());
-            let before = (kernels.dot)(&a, &b);
+            let (before, original) = ((kernels.dot)(&a, &b), a.clone());
             rotation.apply(&mut a, kernels);
             rotation.apply(&mut b, kernels);
             assert!((before - (kernels.dot)(&a, &b)).abs() < 1e-4 * d as f32, "dimension {d}");
+            rotation.undo(&mut a, kernels);
+            assert!(a.iter().zip(&original).all(|(a, b)| (a - b).abs() < 1e-5), "dimension {d}");
         }
     }
 }

@@ -2,7 +2,7 @@
 //! Called by `train`, `file`, `vector_index` and `shard`.
 
 use super::list::LiveList;
-use super::plan::Calibration;
+use super::plan::{Calibration, TriedOn};
 use super::quantizer::Quantizer;
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ pub struct Sealed {
     pub(crate) quantizer: Arc<Quantizer>,
     pub(crate) lists: Vec<LiveList>,
     pub(crate) calibration: Calibration,
+    pub(crate) tried_on: TriedOn,
 }
 
 impl Sealed {

@@ -1,6 +1,7 @@
 //! What an index is told and what it answers: its specification, a search's parameters, hits and statistics.
 //! Plain data; called by `shard` and by every file of this room.
 
+use super::kmeans::ListBounds;
 use super::points::Points;
 use super::product::Codebook;
 use crate::types::{Metric, PointId, Rerank};
@@ -86,6 +87,12 @@ impl IndexSpec {
 }
 
 impl IndexSpec {
+    /// Live rows of a posting list: above the most it is split, below the least dissolved, into as many parts as come to the aim.
+    pub(crate) fn list_bounds(&self) -> ListBounds {
+        let rows_aim = self.list_rows.max(1);
+        ListBounds { rows_min: (rows_aim / 6).max(1), rows_aim, rows_max: rows_aim * 8 / 3 }
+    }
+
     /// Dimensions a code stands for: more than asked for where there would be too many codes.
     pub(crate) fn codebook_width(&self) -> usize {
         Codebook::fitting_width(self.dimension, self.subspace_width)
@@ -216,7 +223,7 @@ pub struct IndexState {
     pub tail_rows: usize,
     /// Dead rows still held in posting lists.
     pub dead_rows: usize,
-    /// Mean squared residual of rows filed since training, relative to training; 1.0 = no drift.
+    /// Mean squared residual of the lists' rows, relative to training; 1.0 = no drift.
     pub drift: f32,
     /// The plan of a default search for 10.
     pub plan: SearchPlan,

@@ -11,8 +11,10 @@ use crate::types::Metric;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Rows a chunk holds.
-pub(crate) const CHUNK_ROWS: usize = 256;
+/// Rows a chunk holds at most.
+const CHUNK_ROWS_MAX: usize = 256;
+/// Chunks a tail has when it is to be filed.
+const CHUNKS_FILED: usize = 8;
 
 /// Where a row of the tail is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,19 +34,21 @@ pub(crate) struct ChunkRows {
 #[derive(Clone, Debug)]
 pub(crate) struct Chunk {
     pub(crate) rows: Arc<ChunkRows>,
-    live: [u64; CHUNK_ROWS / 64],
+    live: [u64; CHUNK_ROWS_MAX / 64],
     live_rows: usize,
+    /// Rows it holds when full.
+    capacity: usize,
 }
 
 impl Chunk {
-    fn new(dimension: usize) -> Chunk {
+    fn new(dimension: usize, capacity: usize) -> Chunk {
         let rows =
-            ChunkRows { ordinals: Vec::with_capacity(CHUNK_ROWS), vectors: Vec::with_capacity(CHUNK_ROWS * dimension) };
-        Chunk { rows: Arc::new(rows), live: [0; CHUNK_ROWS / 64], live_rows: 0 }
+            ChunkRows { ordinals: Vec::with_capacity(capacity), vectors: Vec::with_capacity(capacity * dimension) };
+        Chunk { rows: Arc::new(rows), live: [0; CHUNK_ROWS_MAX / 64], live_rows: 0, capacity }
     }
 
     fn is_full(&self) -> bool {
-        self.rows.ordinals.len() == CHUNK_ROWS
+        self.rows.ordinals.len() == self.capacity
     }
 
     /// A damaged index file may name places there never were.
@@ -53,7 +57,7 @@ impl Chunk {
     }
 
     fn is_sparse(&self) -> bool {
-        self.live_rows * 2 < CHUNK_ROWS
+        self.live_rows * 2 < self.capacity
     }
 
     fn clear(&mut self, slot: usize) {
@@ -78,6 +82,7 @@ impl Chunk {
 #[derive(Clone, Debug)]
 pub(crate) struct Tail {
     dimension: usize,
+    chunk_rows: usize,
     chunks: BTreeMap<u32, Chunk>,
     next: u32,
     live_rows: usize,
@@ -90,8 +95,10 @@ pub(crate) struct Evicted {
 }
 
 impl Tail {
-    pub(crate) fn new(dimension: usize) -> Tail {
-        Tail { dimension, chunks: BTreeMap::new(), next: 0, live_rows: 0 }
+    /// An empty tail that is filed at `rows_max` rows: its chunks are small enough that most of it can be, then.
+    pub(crate) fn new(dimension: usize, rows_max: usize) -> Tail {
+        let chunk_rows = (rows_max / CHUNKS_FILED).clamp(1, CHUNK_ROWS_MAX);
+        Tail { dimension, chunk_rows, chunks: BTreeMap::new(), next: 0, live_rows: 0 }
     }
 
     pub(crate) fn live_rows(&self) -> usize {
@@ -105,11 +112,11 @@ impl Tail {
             _ => {
                 let number = self.next;
                 self.next += 1;
-                self.chunks.insert(number, Chunk::new(self.dimension));
+                self.chunks.insert(number, Chunk::new(self.dimension, self.chunk_rows));
                 number
             }
         };
-        let chunk = self.chunks.entry(chunk_number).or_insert_with(|| Chunk::new(self.dimension));
+        let chunk = self.chunks.entry(chunk_number).or_insert_with(|| Chunk::new(self.dimension, self.chunk_rows));
         // Only full chunks are ever shared, so this does not copy.
         let rows = Arc::make_mut(&mut chunk.rows);
         let slot = rows.ordinals.len();
@@ -156,6 +163,23 @@ impl Tail {
         self.live_rows -= chunk.live_rows;
         let slots: Vec<usize> = chunk.live_slots().collect();
         (!slots.is_empty()).then_some(Evicted { rows: chunk.rows, slots })
+    }
+
+    /// Begins a new chunk with the next row; the number it will have.
+    pub(crate) fn close_chunk(&mut self) -> u32 {
+        if let Some(mut last) = self.chunks.last_entry() {
+            let rows = last.get().rows.ordinals.len();
+            last.get_mut().capacity = rows;
+        }
+        self.next
+    }
+
+    /// Takes out all chunks before a number.
+    pub(crate) fn split_before(&mut self, number: u32) -> Vec<Chunk> {
+        let kept = self.chunks.split_off(&number);
+        let before = std::mem::replace(&mut self.chunks, kept);
+        self.live_rows = self.chunks.values().map(|chunk| chunk.live_rows).sum();
+        before.into_values().collect()
     }
 
     /// The full chunks, oldest first.
@@ -208,6 +232,6 @@ impl Tail {
 
     pub(crate) fn memory_bytes(&self) -> usize {
         let row = 4 * self.dimension + 4;
-        self.chunks.len() * (CHUNK_ROWS * row + size_of::<Chunk>() + size_of::<ChunkRows>())
+        self.chunks.len() * (self.chunk_rows * row + size_of::<Chunk>() + size_of::<ChunkRows>())
     }
 }

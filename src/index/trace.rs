@@ -20,7 +20,8 @@ pub(crate) fn homes(lists: Lists<'_>, truth: &GroundTruth) -> Homes {
     }
     let mut homes = Homes::new();
     for (i, list) in lists.lists.iter().enumerate() {
-        for (slot, &ordinal) in list.list.ordinals.iter().enumerate() {
+        for slot in list.live_slots() {
+            let ordinal = list.list.ordinals[slot];
             if wanted[ordinal as usize] {
                 homes.extend(lists.points.id(ordinal).map(|id| (id, (i as u32, slot as u32))));
             }

@@ -6,7 +6,7 @@ use super::encoder::{Encoded, Encoder};
 use super::kernels::{self, ByteRows, Kernels};
 use super::kmeans::{Clustering, ListBounds};
 use super::lift::Lift;
-use super::plan::Calibration;
+use super::plan::{Calibration, TriedOn};
 use super::points::Points;
 use super::product::Codebook;
 use super::quantizer::{FactorUnits, Quantizer, QuantizerParts};
@@ -129,14 +129,15 @@ pub(crate) fn train_with(
     wanted()?;
     let mut encoder = Encoder::new(work, &quantizer, truth, source.rows_hint());
     visit_checked(spec, source, &mut |id, version, row| encoder.push(id, version, row))?;
-    let Encoded { lists, points, truth, residuals } = encoder.finish();
+    let Encoded { lists, points, truth } = encoder.finish();
     wanted()?;
-    quantizer.learn_residuals(&residuals);
+    quantizer.learn_residuals(&lists);
     visits::choose(&mut quantizer, (&points, &lists), &truth, spec.recall_target, kernels);
     let view = Lists { points: &points, quantizer: &quantizer, lists: &lists };
     let calibration = Calibration::choose(view, &truth, work);
     wanted()?;
-    Ok(Built { sealed: Sealed { quantizer: Arc::new(quantizer), lists, calibration }, points })
+    let tried_on = TriedOn::now(lists.len());
+    Ok(Built { sealed: Sealed { quantizer: Arc::new(quantizer), lists, calibration, tried_on }, points })
 }
 
 fn visit_checked(spec: &IndexSpec, source: &mut dyn RowSource, visit: &mut RowVisitor<'_>) -> Result<(), TrainError> {

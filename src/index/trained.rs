@@ -1,51 +1,89 @@
 //! The trained part of an index: its lists, and when they no longer fit their rows. Called by `vector_index`.
 
 use super::kernels::Kernels;
+use super::kmeans::ListBounds;
 use super::list::LiveList;
-use super::plan::{CANDIDATES_MAX, Calibration, Plan};
+use super::plan::{CANDIDATES_MAX, Calibration, Plan, TriedOn};
 use super::points::Points;
 use super::quantizer::Quantizer;
 use super::reach::Reach;
+use super::rearrange::Rearranged;
 use super::sealed::Sealed;
 use super::search::Lists;
-use super::spec::{IndexSpec, SearchParams, SearchPlan};
+use super::spec::{IndexKind, IndexSpec, SearchParams, SearchPlan};
+use crate::types::Rerank;
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
-/// Filed rows below which drift is not judged.
-const DRIFT_ROWS_MIN: usize = 1_000;
-/// Retrain when filed rows lie this many times farther from their centroids than the rows of training did.
+/// Retrain when rows lie this many times farther (squared) from their centroids than the rows of training did.
 const DRIFT_MAX: f32 = 1.2;
+
+/// How far neighbours lie is measured again when one list in so many is another than at the last measurement.
+const REACH_RENEWED_SHARE: usize = 8;
+
+/// Plans are chosen anew when one list in so many is another than those they were tried on.
+const RECALIBRATED_SHARE: usize = 4;
+
 /// Posting lists and what has happened to them since training.
 pub(crate) struct Trained {
     pub(crate) quantizer: Arc<Quantizer>,
     pub(crate) lists: Vec<LiveList>,
     pub(crate) calibration: Calibration,
     pub(crate) rows_at_training: usize,
-    pub(crate) filed_rows: usize,
-    pub(crate) filed_residual: f64,
     /// Lists that want compaction.
     pub(crate) sparse_lists: usize,
+    pub(crate) tried_on: TriedOn,
     /// Measured when first asked for.
     reach: OnceLock<Reach>,
+    /// Lists that were renewed or dissolved since then.
+    reach_outdated_by: usize,
 }
 
 impl Trained {
     pub(crate) fn new(sealed: Sealed) -> Trained {
         let rows_at_training = sealed.len();
-        let Sealed { quantizer, lists, calibration } = sealed;
-        let (filed_rows, filed_residual, sparse_lists) = (0, 0.0, 0);
+        let Sealed { quantizer, lists, calibration, tried_on } = sealed;
         let mut trained = Trained {
             quantizer,
             lists,
             calibration,
+            tried_on,
             rows_at_training,
-            filed_rows,
-            filed_residual,
-            sparse_lists,
+            sparse_lists: 0,
             reach: OnceLock::new(),
+            reach_outdated_by: 0,
         };
         trained.count_sparse();
         trained
+    }
+
+    /// Takes a job's lists, whose moved rows are still dead, and gives it the rows of before; returns the lists of before whose rows
+    /// are all elsewhere now.
+    pub(crate) fn adopt(&mut self, rearranged: &mut Rearranged) -> BTreeSet<u32> {
+        let mut dissolved: BTreeSet<u32> = (rearranged.lists..self.lists.len()).map(|list| list as u32).collect();
+        self.quantizer = Arc::clone(&rearranged.quantizer);
+        for &(list, departed) in &rearranged.departed {
+            self.lists[list].departed = departed;
+        }
+        for changed in &mut rearranged.changed {
+            let rows = Arc::clone(&changed.rows);
+            match self.lists.get_mut(changed.list) {
+                Some(live) => changed.rows = live.replace(rows, changed.kept),
+                None => self.lists.push(LiveList::none_live(rows)),
+            }
+            self.lists[changed.list].changed_rows = changed.changed_rows;
+            self.lists[changed.list].unparted_rows = changed.unparted_rows;
+            if changed.kept == 0 {
+                dissolved.insert(changed.list as u32);
+            }
+        }
+        for &list in &rearranged.sound {
+            self.lists[list].changed_rows = 0;
+        }
+        let renewed = rearranged.renewed_lists + rearranged.dissolved_lists;
+        self.tried_on.renewed = self.tried_on.renewed.saturating_add(renewed);
+        self.outdate_reach(renewed);
+        dissolved
     }
 
     /// Counts the lists that want compaction anew.
@@ -66,6 +104,14 @@ impl Trained {
         Lists { points, quantizer: &self.quantizer, lists: &self.lists }
     }
 
+    /// Forgets how far neighbours lie once too many lists are others. (Not at each: a search waits for the measurement.)
+    fn outdate_reach(&mut self, lists: usize) {
+        self.reach_outdated_by += lists;
+        if self.reach_outdated_by * REACH_RENEWED_SHARE > self.lists.len() {
+            (self.reach, self.reach_outdated_by) = (OnceLock::new(), 0);
+        }
+    }
+
     /// How far a filtered search goes. Cost: a measurement the first time.
     pub(crate) fn reach(&self, points: &Points, kernels: &Kernels) -> &Reach {
         self.reach.get_or_init(|| Reach::measure(self.view(points), kernels))
@@ -81,7 +127,8 @@ impl Trained {
             None => self.calibration.reaching(params.k, target),
         };
         let Some((mut plan, mut recall)) = found else { return (None, SearchPlan::EXACT) };
-        plan.nprobe = plan.nprobe.min(self.lists.len());
+        let nprobe = if params.nprobe.is_some() { plan.nprobe } else { self.scaled(plan.nprobe) };
+        plan.nprobe = nprobe.min(self.lists.len());
         if let Some(candidates) = params.candidates {
             // Recall rises ever more slowly with the candidates: with a share of them it has at least that share.
             recall *= (candidates as f32 / plan.candidates as f32).min(1.0);
@@ -97,15 +144,36 @@ impl Trained {
         (Some(plan), chosen)
     }
 
-    /// Mean squared residual of filed rows, relative to training; 1 while too few to judge.
+    /// Mean squared residual of the lists' rows, relative to training. (Rows of one list are taken to die evenly.)
     pub(crate) fn drift(&self) -> f32 {
-        let mean = (self.filed_residual / self.filed_rows.max(1) as f64) as f32;
-        let drift = mean / self.quantizer.residual_mean;
-        if self.filed_rows >= DRIFT_ROWS_MIN && drift.is_finite() { drift } else { 1.0 }
+        let rows: usize = self.lists.iter().map(|list| list.live_rows).sum();
+        let sum: f64 = self.lists.iter().map(|list| list.residual_mean() * list.live_rows as f64).sum();
+        let drift = (sum / rows as f64) as f32 / self.quantizer.residual_mean;
+        if drift.is_finite() { drift } else { 1.0 }
     }
 
-    /// Filed rows, at least a tenth as many as were trained on, lie much farther from their centroids than those did.
-    pub(crate) fn has_drifted(&self) -> bool {
-        self.drift() > DRIFT_MAX && self.filed_rows * 10 >= self.rows_at_training
+    /// A calibrated number of lists, as the same share of the lists there are now: splits leave smaller ones.
+    pub(crate) fn scaled(&self, nprobe: usize) -> usize {
+        nprobe.saturating_mul(self.lists.len()).div_ceil(self.tried_on.lists.max(1))
+    }
+
+    /// Whether plans should be chosen anew, and can be: what int8 loses does not show in the lists.
+    pub(crate) fn wants_recalibration(&self) -> bool {
+        let settled_in_f32 = self.quantizer.rerank != Rerank::Int8 && self.quantizer.kind != IndexKind::IvfInt8;
+        settled_in_f32 && self.tried_on.renewed.saturating_mul(RECALIBRATED_SHARE) > self.lists.len()
+    }
+
+    /// Whether a list should be looked at, split or dissolved.
+    pub(crate) fn wants_reshaping(&self, bounds: ListBounds) -> bool {
+        self.lists.iter().any(|list| match list.live_rows < bounds.rows_min {
+            true => self.lists.len() > 1,
+            false => list.is_due() || list.wants_split(bounds),
+        })
+    }
+
+    /// The lists are in shape, and yet rows lie much farther from their centroids than those of training did: what is common to
+    /// all lists, the codebook first of all, is not made for such rows.
+    pub(crate) fn has_drifted(&self, bounds: ListBounds) -> bool {
+        !self.wants_reshaping(bounds) && self.drift() > DRIFT_MAX
     }
 }

@@ -1,5 +1,5 @@
 //! Held-out rows and their true neighbours, found while all rows stream by: what plans are judged against.
-//! Filled by `train`, read by `calibrate` and `trace`.
+//! Filled by `train` and `recalibrate`, read by `calibrate` and `trace`.
 
 use super::distance;
 use super::kernels::{ByteSlice, Kernels};
@@ -52,6 +52,11 @@ impl GroundTruth {
         GroundTruth { kernels, metric, queries: places.iter().map(query).collect(), sieve: None }
     }
 
+    /// Queries whose neighbours are known.
+    pub(crate) fn known(kernels: &'static Kernels, metric: Metric, queries: Vec<TruthQuery>) -> GroundTruth {
+        GroundTruth { kernels, metric, queries, sieve: None }
+    }
+
     /// Makes the search for neighbours fast, given how rows are projected and a sample of them.
     pub(crate) fn prepare(&mut self, quantizer: &Quantizer, sample: Clustering<'_>) {
         let vectors: Vec<f32> = self.queries.iter().flat_map(|query| &query.vector).copied().collect();
@@ -93,6 +98,14 @@ impl GroundTruth {
 }
 
 impl TruthQuery {
+    /// Neighbours kept at most.
+    pub(crate) const NEIGHBOURS: usize = NEIGHBOURS;
+
+    /// A row with its neighbours, nearest first, itself perhaps among them.
+    pub(crate) fn known(id: PointId, vector: Vec<f32>, nearest: impl Iterator<Item = (f32, PointId)>) -> TruthQuery {
+        TruthQuery { id, vector, nearest: nearest.filter(|&(_, other)| other != id).take(NEIGHBOURS).collect() }
+    }
+
     fn see(&mut self, id: PointId, distance: f32) {
         if id == self.id || distance >= self.limit() {
             return;

@@ -2,14 +2,18 @@
 //! search. Rows are known by ordinal; the [`Points`] that give ordinals to ids belong to the shard. Heavy work (training, filing) happens on values taken from it, off the lock that the shard keeps it behind.
 //! Called by `shard`.
 
-use super::filing::{Filed, FilingJob};
+use super::adoption::{Adoption, Journal};
+use super::filing::{FILED_CHUNKS_MAX, FilingJob};
 use super::image::SavedIndex;
 use super::kernels::{self, Kernels};
-use super::list::{LiveList, PostingList};
+use super::list::LiveList;
 use super::locations::{Location, Locations};
 use super::placement::{Memory, Placed, PlacedList, Placement};
-use super::plan::Plan;
+use super::plan::{Plan, TriedOn};
 use super::points::Points;
+use super::rearrange::Rearranged;
+use super::recalibrate::{Recalibrated, RecalibrationJob};
+use super::reshape::ReshapeJob;
 use super::sealed::Sealed;
 use super::search::Scratch;
 use super::spec::{Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchPlan, SearchStats};
@@ -17,7 +21,8 @@ use super::tail::{Evicted, Tail, TailSlot};
 use super::top::TopHits;
 use super::train::Built;
 use super::trained::Trained;
-use crate::types::{PointId, Rerank};
+use super::verification::Verification;
+use crate::types::Rerank;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -34,9 +39,11 @@ pub enum InstallError {
     /// Built for another metric, dimension or kind.
     #[error("sealed index: expected the metric, dimension and kind of the specification")]
     Specification,
-    /// Rows would be lost: they are in the present lists, but not in the new ones. (Filing must rest while a training runs:
-    /// see [`VectorIndex::training_started`].)
-    #[error("sealed index: {rows} filed rows are not in it")]
+    /// Nobody said that a training began, so nobody noted what changed since: see [`VectorIndex::training_started`].
+    #[error("sealed index: no training is under way")]
+    NoTraining,
+    /// Rows would be lost: they are in the index, have not changed since the training began, and are not in the new lists.
+    #[error("sealed index: {rows} rows are not in it")]
     NotCovered {
         /// How many.
         rows: usize,
@@ -61,9 +68,17 @@ pub struct VectorIndex {
     locations: Locations,
     /// Counts changes of the lists other than by deletes: a filing job belongs to one epoch.
     epoch: u64,
-    training: bool,
+    /// While one runs.
+    training: Option<Training>,
     /// Rows read from a file since its pages were given back, where few may stay: [`Memory::Low`].
     file_reads: Option<AtomicUsize>,
+}
+
+/// What is noted while new lists are built.
+struct Training {
+    journal: Journal,
+    /// Rows in chunks before it were there when it began.
+    first_chunk: u32,
 }
 
 impl VectorIndex {
@@ -73,9 +88,9 @@ impl VectorIndex {
     }
 
     pub(crate) fn with_kernels(spec: IndexSpec, kernels: &'static Kernels) -> Self {
-        let tail = Tail::new(spec.dimension);
+        let tail = Tail::new(spec.dimension, spec.tail_rows_max);
         let locations = Locations::default();
-        VectorIndex { spec, kernels, tail, trained: None, locations, epoch: 0, training: false, file_reads: None }
+        VectorIndex { spec, kernels, tail, trained: None, locations, epoch: 0, training: None, file_reads: None }
     }
 
     /// An index as it was just built: its rows are the live rows of `built`, by the ordinals of `built.points`. Cost: a look at
@@ -221,6 +236,12 @@ impl VectorIndex {
         }
     }
 
+    /// Live rows of the smallest and the largest posting list.
+    pub fn list_sizes(&self) -> Option<(usize, usize)> {
+        let sizes = || self.trained.iter().flat_map(|trained| trained.lists.iter().map(|list| list.live_rows));
+        sizes().min().zip(sizes().max())
+    }
+
     /// Gives a point a row, or replaces it. `vector` has the spec's dimension, is finite, and for cosine of unit length. Cost: the
     /// copy; once per 128 deletes a chunk's live rows are copied too.
     ///
@@ -228,6 +249,7 @@ impl VectorIndex {
     /// If the dimension is not the spec's: the caller validates.
     pub fn upsert(&mut self, ordinal: u32, vector: &[f32]) {
         assert_eq!(vector.len(), self.spec.dimension, "invariant: vectors are validated before they are indexed");
+        self.note(ordinal);
         let at = Location::Tail(self.tail.push(ordinal, vector));
         if let Some(old) = self.locations.set(ordinal, at) {
             self.retire(old);
@@ -237,8 +259,16 @@ impl VectorIndex {
     /// Removes a point's row; whether it had one. Comes before its ordinal is given to another.
     pub fn remove(&mut self, ordinal: u32) -> bool {
         let Some(old) = self.locations.take(ordinal) else { return false };
+        self.note(ordinal);
         self.retire(old);
         true
+    }
+
+    /// Remembers a change that a training under way does not know of.
+    fn note(&mut self, ordinal: u32) {
+        if let Some(training) = &mut self.training {
+            training.journal.note(ordinal);
+        }
     }
 
     /// Makes the row dead. The caller has already pointed its ordinal elsewhere.
@@ -262,6 +292,7 @@ impl VectorIndex {
     fn append_again(&mut self, Evicted { rows, slots }: Evicted) {
         for slot in slots {
             let vector = &rows.vectors[slot * self.spec.dimension..(slot + 1) * self.spec.dimension];
+            self.note(rows.ordinals[slot]);
             let moved = self.tail.push(rows.ordinals[slot], vector);
             self.locations.set(rows.ordinals[slot], Location::Tail(moved));
         }
@@ -371,85 +402,75 @@ impl VectorIndex {
         (plan.map(|plan| Plan { candidates: plan.candidates.min(self.len().max(1)), ..plan }), chosen)
     }
 
-    /// Whether building posting lists would pay: too many rows for a flat index, twice the rows of the last training, or filed
-    /// rows that lie a fifth farther from their centroids. False while a training runs.
+    /// Whether building posting lists would pay: too many rows for a flat index, twice the rows of the last training, or
+    /// rows that lie a fifth farther from their centroids though the lists are in shape. False while a training runs.
     pub fn wants_training(&self) -> bool {
-        if self.spec.kind == IndexKind::Flat || self.training {
+        if self.spec.kind == IndexKind::Flat || self.training.is_some() {
             return false;
         }
         match &self.trained {
             None => self.len() > self.spec.flat_rows_max,
             Some(trained) => {
                 self.len() > GROWTH_MAX * trained.rows_at_training.max(self.spec.flat_rows_max / 2)
-                    || trained.has_drifted()
+                    || trained.has_drifted(self.spec.list_bounds())
             }
         }
     }
 
-    /// A training on a view of now or later begins. Until [`VectorIndex::install`] or [`VectorIndex::training_abandoned`] no row
-    /// leaves the tail, so that every row is in the tail or in the view.
+    /// A training on a view of now or later begins. Until [`VectorIndex::install_adopted`] or [`VectorIndex::training_abandoned`] no
+    /// row leaves the tail, so that every row is in the tail or in the view, and what changes is noted.
     pub fn training_started(&mut self) {
-        self.training = true;
         self.epoch += 1;
+        self.training = Some(Training { journal: Journal::default(), first_chunk: self.tail.close_chunk() });
     }
 
     /// The training ended without a result.
     pub fn training_abandoned(&mut self) {
-        self.training = false;
+        self.training = None;
     }
 
-    /// Puts new posting lists in place of the old. Rows of the tail that they cover (same id and version) leave it; rows replaced
-    /// or removed since the lists were built are dead in them. Cost: a look-up a row.
-    pub fn install(&mut self, points: &Points, built: Built) -> Result<Installed, InstallError> {
-        if !built.sealed.quantizer.fits(&self.spec) {
-            return Err(InstallError::Specification);
+    /// Does a piece of what has to be done before new lists can be installed; whether there is more. Changes nothing that a search
+    /// could see, so that a shared lock is enough. Cost: a fraction of a millisecond.
+    pub fn adopt_some(&self, points: &Points, adoption: &mut Adoption) -> bool {
+        adoption.advance(points, &self.locations)
+    }
+
+    /// Puts new posting lists in place of the old; the rows they have leave the tail. `None`: so much has changed meanwhile that
+    /// more should be done by [`VectorIndex::adopt_some`] first. Rows replaced or removed since the training began are dead in the
+    /// lists. Cost: a look-up for each of the last changes (about a thousand at most).
+    ///
+    /// # Errors
+    /// The lists do not fit, or lack rows: the index is unchanged, the training goes on until it is abandoned.
+    pub fn install_adopted(&mut self, adoption: &mut Adoption) -> Option<Result<Installed, InstallError>> {
+        if !adoption.sealed().quantizer.fits(&self.spec) {
+            return Some(Err(InstallError::Specification));
         }
-        let rows = self.rows_not_covered(points, &built.points);
-        if rows > 0 {
-            return Err(InstallError::NotCovered { rows });
+        let Some(training) = &mut self.training else { return Some(Err(InstallError::NoTraining)) };
+        let first_chunk = training.first_chunk;
+        if !adoption.catch_up(std::mem::take(&mut training.journal), &self.locations) {
+            return None;
         }
-        self.training = false;
-        self.epoch += 1;
-        let built_rows = built.sealed.len();
-        let sealed = self.adopt(points, built);
+        if adoption.len() != self.len() {
+            return Some(Err(InstallError::NotCovered { rows: self.len().saturating_sub(adoption.len()) }));
+        }
+        let covered = self.tail.split_before(first_chunk);
+        let sealed = adoption.exchange((self.trained.take(), covered), &mut self.locations);
+        let (live_rows, built_rows) = (sealed.len(), sealed.lists.iter().map(|l| l.list.len()).sum::<usize>());
         self.trained = Some(Trained::new(sealed));
-        self.sweep_tail();
-        let live_rows = self.trained.as_ref().map_or(0, |t| t.lists.iter().map(|l| l.live_rows).sum());
-        Ok(Installed { live_rows, dead_rows: built_rows - live_rows })
+        self.training = None;
+        self.epoch += 1;
+        Some(Ok(Installed { live_rows, dead_rows: built_rows - live_rows }))
     }
 
-    /// Live rows of the present lists that the new ones do not have.
-    fn rows_not_covered(&self, points: &Points, built: &Points) -> usize {
-        let Some(trained) = &self.trained else { return 0 };
-        let filed: usize = trained.lists.iter().map(|l| l.live_rows).sum();
-        let in_lists = |ordinal: &u32| matches!(self.locations.get(*ordinal), Some(Location::List { .. }));
-        let covered = built.iter().filter_map(|(_, id, version)| current(points, id, version)).filter(in_lists).count();
-        filed.saturating_sub(covered)
-    }
-
-    /// The built lists, with those rows live that are current; their points' rows are there from now on.
-    fn adopt(&mut self, points: &Points, built: Built) -> Sealed {
-        let Built { mut sealed, points: rows } = built;
-        for (i, source) in sealed.lists.iter_mut().enumerate() {
-            // Nobody else has the lists yet, so this copies nothing.
-            let list = Arc::make_mut(&mut source.list);
-            let mut gone = Vec::new();
-            for (slot, ordinal) in list.ordinals.to_mut().iter_mut().enumerate() {
-                let now = rows.get(*ordinal).and_then(|(id, version)| current(points, id, version));
-                match now.and_then(|now| Some((now, self.locations.get(now)?))) {
-                    None => gone.push(slot),
-                    Some((now, before)) => {
-                        *ordinal = now;
-                        self.locations.set(now, Location::List { list: i as u32, slot: slot as u32 });
-                        if let Location::Tail(at) = before {
-                            self.tail.clear(at);
-                        }
-                    }
-                }
+    /// The same at once, for callers that nobody waits for.
+    pub fn install(&mut self, points: &Points, built: Built) -> Result<Installed, InstallError> {
+        let mut adoption = Adoption::new(built);
+        loop {
+            while self.adopt_some(points, &mut adoption) {}
+            if let Some(installed) = self.install_adopted(&mut adoption) {
+                return installed;
             }
-            gone.into_iter().for_each(|slot| source.clear(slot));
         }
-        sealed
     }
 
     /// Packs the rows of mostly dead chunks together.
@@ -464,43 +485,94 @@ impl VectorIndex {
     pub fn wants_filing(&self) -> bool {
         let Some(trained) = &self.trained else { return false };
         let tail_long = self.tail.live_rows() > self.spec.tail_rows_max && self.tail.full_chunks().next().is_some();
-        !self.training && (tail_long || trained.sparse_lists * 16 > trained.lists.len())
+        self.training.is_none() && (tail_long || trained.sparse_lists * 16 > trained.lists.len())
     }
 
     /// The work of moving the tail's full chunks into their lists; none if not trained, or while a training runs.
     /// Cost: a copy of the lists' handles and live bits.
     pub fn filing_job(&self) -> Option<FilingJob> {
-        let trained = self.trained.as_ref().filter(|_| !self.training)?;
+        let trained = self.trained.as_ref().filter(|_| self.training.is_none())?;
         Some(FilingJob {
             epoch: self.epoch,
             kernels: self.kernels,
             quantizer: Arc::clone(&trained.quantizer),
             lists: trained.lists.clone(),
-            chunks: self.tail.full_chunks().map(|(number, chunk)| (number, chunk.clone())).collect(),
+            chunks: self.tail.full_chunks().take(FILED_CHUNKS_MAX).map(|(n, chunk)| (n, chunk.clone())).collect(),
         })
     }
 
+    /// Whether splitting and dissolving lists would pay: one of them is out of bounds. False until trained and while a training
+    /// runs. Cost: a look at every list.
+    pub fn wants_reshaping(&self) -> bool {
+        self.training.is_none() && self.trained.as_ref().is_some_and(|t| t.wants_reshaping(self.spec.list_bounds()))
+    }
+
+    /// The work of splitting lists that grew too large and dissolving those that shrank; none if not trained, or while a training
+    /// runs. Cost: a copy of the lists' handles and live bits.
+    pub fn reshape_job(&self) -> Option<ReshapeJob> {
+        let trained = self.trained.as_ref().filter(|_| self.training.is_none())?;
+        Some(ReshapeJob {
+            epoch: self.epoch,
+            kernels: self.kernels,
+            bounds: self.spec.list_bounds(),
+            quantizer: Arc::clone(&trained.quantizer),
+            lists: trained.lists.clone(),
+        })
+    }
+
+    /// Whether choosing the plans of searches anew would pay: many lists are others than those they were tried on. False until
+    /// trained and while a training runs.
+    pub fn wants_recalibration(&self) -> bool {
+        self.training.is_none() && self.trained.as_ref().is_some_and(Trained::wants_recalibration)
+    }
+
+    /// The work of choosing plans anew; none if not trained, or while a training runs. `points` are those whose ordinals the rows
+    /// have. Cost: a copy of the lists' handles and live bits, and of the points' pages' handles.
+    pub fn recalibration_job(&self, points: &Points) -> Option<RecalibrationJob> {
+        let trained = self.trained.as_ref().filter(|_| self.training.is_none())?;
+        Some(RecalibrationJob {
+            epoch: self.epoch,
+            kernels: self.kernels,
+            queries: self.spec.calibration_queries,
+            quantizer: Arc::clone(&trained.quantizer),
+            lists: trained.lists.clone(),
+            points: points.clone(),
+        })
+    }
+
+    /// Searches by a job's plans from now on. Whether it was done: not if lists were changed otherwise since the job was taken.
+    pub fn install_recalibrated(&mut self, recalibrated: Recalibrated) -> bool {
+        let Some(trained) = self.trained.as_mut().filter(|_| recalibrated.epoch == self.epoch) else { return false };
+        trained.calibration = recalibrated.calibration;
+        trained.tried_on = TriedOn::now(trained.lists.len());
+        true
+    }
+
     /// Puts a job's lists in place: rows that were replaced or removed meanwhile are dead in them. Whether it was done: not if
-    /// lists were installed since the job was taken. Cost: a look-up a row moved.
-    pub fn install_filed(&mut self, filed: Filed) -> bool {
-        let Some(trained) = self.trained.as_mut().filter(|_| filed.epoch == self.epoch) else { return false };
+    /// lists were changed otherwise since the job was taken. Cost: a look-up a row moved.
+    pub fn install_rearranged(&mut self, rearranged: &mut Rearranged) -> bool {
+        let Some(trained) = self.trained.as_mut().filter(|_| rearranged.epoch == self.epoch) else { return false };
         self.epoch += 1;
-        for changed in &filed.changed {
-            let live = &mut trained.lists[changed.list];
-            live.replace(Arc::clone(&changed.rows), changed.kept);
-            for (slot, ordinal, origin) in changed.moved() {
+        let dissolved = trained.adopt(rearranged);
+        for changed in &rearranged.changed {
+            let rows = Arc::clone(&trained.lists[changed.list].list);
+            for (slot, origin) in changed.moved() {
+                let ordinal = rows.ordinals[slot];
                 if self.locations.get(ordinal) != Some(origin) {
                     continue;
                 }
                 self.locations.set(ordinal, Location::List { list: changed.list as u32, slot: slot as u32 });
-                live.set(slot);
-                if let Location::Tail(at) = origin {
-                    self.tail.clear(at);
+                trained.lists[changed.list].set(slot);
+                match origin {
+                    Location::Tail(at) => self.tail.clear(at),
+                    Location::List { list, slot } if !dissolved.contains(&list) => {
+                        trained.clear(list as usize, slot as usize);
+                    }
+                    Location::List { .. } => {}
                 }
             }
         }
-        trained.filed_rows += filed.rows;
-        trained.filed_residual += filed.residual_sum;
+        rearranged.retired = trained.lists.split_off(rearranged.lists);
         trained.count_sparse();
         self.sweep_tail();
         true
@@ -518,25 +590,7 @@ impl VectorIndex {
             quantizer: Arc::clone(&trained.quantizer),
             lists: trained.lists.clone(),
             calibration: trained.calibration.clone(),
+            tried_on: trained.tried_on,
         })
     }
-}
-
-/// The parts of an index that came from a file: to be read through once, off any lock.
-pub struct Verification {
-    lists: Vec<Arc<PostingList>>,
-    locations: Locations,
-}
-
-impl Verification {
-    /// Reads everything; what is damaged is noted in the [`super::Damage`] the file was opened with.
-    pub fn run(&self) {
-        self.lists.iter().for_each(|list| _ = list.is_sound());
-        self.locations.packed().verify();
-    }
-}
-
-/// The ordinal of a point that still is at this version.
-fn current(points: &Points, id: PointId, version: u64) -> Option<u32> {
-    points.ordinal(id).filter(|&ordinal| points.get(ordinal).is_some_and(|point| point.1 == version))
 }

@@ -102,7 +102,7 @@ impl Engine {
     ) -> Result<Engine, StartError> {
         let started = rt::time::now();
         let Stores { directory, node_id, store, log } = stores;
-        let Network { transport, forward, members } = network;
+        let Network { transport, forward, others, members } = network;
         let mode = config.mode.name();
         let mut identity = Identity::new(node_id, config.cluster.name.as_str().to_owned(), zone(config), mode);
         identity.can_write = can_write(&store, &log);
@@ -135,13 +135,15 @@ impl Engine {
                 flat_points_max: config.index.flat_points_max as usize,
                 build_threads_max: config.index.build_threads_max as usize,
                 memory: config.index.memory,
+                tail_rows_max: config.index.tail_points_max as usize,
+                list_rows: config.index.list_points as usize,
                 ..IndexSettings::default()
             },
             trainings: Arc::new(tokio::sync::Semaphore::new(TRAININGS_MAX)),
         });
         remove_strays(&catalog, &host).await?;
         let (stop, failed) = (Shutdown::new(), Shutdown::new());
-        let service = Service::new(catalog, host, members.clone(), identity, metrics.clone());
+        let service = Service::new(catalog, host, members.clone(), others, identity, metrics.clone());
         service.follow_catalog().await?;
         tracing::debug!(ms = started.elapsed().as_secs_f64() * 1e3, "data opened");
         let engine = Engine { service, raft, coordinator, store, log, stop, failed, directory };

@@ -7,23 +7,27 @@ use crate::{
         CheckpointStream, FetchError, Forward, GroupId, GroupMessage, LogIndex, NodeId, ProposeError, SendError,
         Transport,
     },
-    types::Ack,
+    service::{Answering, OtherNode, Others},
+    shard::{Bucket, Recomputed},
+    types::{Ack, Error, ErrorKind},
 };
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// See the module.
 pub struct Network {
     pub transport: Arc<dyn Transport>,
     pub forward: Arc<dyn Forward>,
+    pub others: Arc<dyn Others>,
     pub members: Members,
 }
 
 impl Network {
     /// Of a node that is alone.
     pub fn alone(node: NodeId) -> Network {
-        Network { transport: Arc::new(Nobody), forward: Arc::new(Nobody), members: Members::of(vec![node]) }
+        let members = Members::of(vec![node]);
+        Network { transport: Arc::new(Nobody), forward: Arc::new(Nobody), others: Arc::new(Nobody), members }
     }
 }
 
@@ -55,4 +59,22 @@ impl Forward for Nobody {
     ) -> BoxFuture<'static, Result<(LogIndex, Bytes), ProposeError>> {
         Box::pin(async move { Err(ProposeError::Unreachable(format!("there is no node {to:016x} beside this one"))) })
     }
+}
+
+impl Others for Nobody {
+    fn recompute(&self, node: NodeId, _shard: u64) -> Answering<Recomputed> {
+        Box::pin(async move { Err(unknown(node)) })
+    }
+
+    fn bucket(&self, node: NodeId, _shard: u64, _bucket: u8) -> Answering<Bucket> {
+        Box::pin(async move { Err(unknown(node)) })
+    }
+
+    fn nodes(&self) -> BTreeMap<NodeId, OtherNode> {
+        BTreeMap::new()
+    }
+}
+
+fn unknown(node: NodeId) -> Error {
+    Error::new(ErrorKind::Unavailable, "node_unreachable", format!("there is no node {node:016x} beside this one"))
 }

@@ -7,7 +7,7 @@ use crate::{
     config::Config,
     coordination::embedded,
     peer::{
-        Addresses, CallError, Cause, ContentHash, GroupReport, Identity, PeerInfo, PeerOptions, PeerService, Peers,
+        Addresses, CallError, Cause, GroupReport, Identity, PeerInfo, PeerOptions, PeerService, Peers,
         Proposal, Proposed, Refusal, peer_set_hash,
     },
     raft::{CheckpointStream, FetchError, Forward, GroupId, GroupMessage, LogIndex, NodeId, ProposeError},
@@ -69,8 +69,8 @@ impl Wire {
 
     /// What the engine is started over.
     pub fn network(&self) -> Network {
-        let (transport, forward) = (Arc::new(self.peers.clone()), Arc::new(self.peers.clone()));
-        Network { transport, forward, members: self.gate.members.clone() }
+        let all = || Arc::new(self.peers.clone());
+        Network { transport: all(), forward: all(), others: all(), members: self.gate.members.clone() }
     }
 
     /// Dials, and answers for `engine` from now on.
@@ -162,11 +162,11 @@ impl PeerService for Gate {
         }
     }
 
-    fn content_hash(&self, group: GroupId) -> BoxFuture<'static, Result<ContentHash, CallError>> {
+    fn inspect(&self, group: GroupId, bucket: Option<u8>) -> BoxFuture<'static, Result<Bytes, CallError>> {
         let inside = self.engine().cloned();
         Box::pin(async move {
             let replica = inside?.service.host().replica(group).map_err(|error| not_here(&error))?;
-            super::verify::content(replica).await
+            super::verify::inspect(replica, bucket).await
         })
     }
 

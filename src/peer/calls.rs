@@ -6,7 +6,7 @@ use super::{
     peers::Shared,
     proto::{self, peer_client::PeerClient},
     server::MESSAGE_BYTES_MAX,
-    service::{CallError, ContentHash, NodeReport, Proposal, Proposed},
+    service::{CallError, NodeReport, Proposal, Proposed},
     wire,
 };
 use crate::raft::{CHUNK_BYTES_MAX, CheckpointPart, CheckpointStream, FetchError, GroupId, LogIndex, NodeId};
@@ -15,6 +15,7 @@ use crate::rt::{
     time,
 };
 use crate::types::limits;
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
@@ -51,16 +52,17 @@ pub(super) async fn propose(shared: &Shared, to: NodeId, proposal: Proposal) -> 
     }
 }
 
-pub(super) async fn content_hash(
+pub(super) async fn inspect(
     shared: &Shared,
     to: NodeId,
     group: GroupId,
+    bucket: Option<u8>,
     limit: Duration,
-) -> Result<ContentHash, CallError> {
+) -> Result<Bytes, CallError> {
     let link = connected(shared, to)?;
     let _call = turn(&link)?;
-    let request = proto::ContentHashRequest { caller: Some(caller(shared, to)), group };
-    let reply = PeerClient::new(link.channel.clone()).content_hash(limited(request, limit)).await;
+    let request = proto::InspectRequest { caller: Some(caller(shared, to)), group, bucket: bucket.map(u32::from) };
+    let reply = PeerClient::new(link.channel.clone()).inspect(limited(request, limit)).await;
     reply.map_err(no_answer)?.into_inner().into()
 }
 

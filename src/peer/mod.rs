@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! Transport::send → Queue (bounded) → link: frames → socket ⇒ server: decode → PeerService::receive
-//! Peers::propose, content_hash, status, fetch_checkpoint → unary or streamed call ⇒ server → PeerService
+//! Peers::propose, inspect, status, fetch_checkpoint → unary or streamed call ⇒ server → PeerService
 //! ```
 //!
 //! Promises: nothing waits but who asks; queues, frames, streams and names are bounded; what comes from outside never panics; a broken
@@ -35,4 +35,4 @@ mod proto {
 pub use identity::{Addresses, Cause, Identity, PROTOCOL_VERSIONS, PeerInfo, Refusal, peer_set_hash};
 pub use peers::{IncomingRefusal, PeerOptions, PeerState, PeerStatus, Peers};
 pub use queue::QueueLimits;
-pub use service::{CallError, ContentHash, GroupReport, NodeReport, PeerService, Proposal, Proposed};
+pub use service::{CallError, GroupReport, NodeReport, PeerService, Proposal, Proposed};

@@ -9,7 +9,7 @@ use super::{
     proto,
     queue::QueueLimits,
     server,
-    service::{CallError, ContentHash, NodeReport, PeerService, Proposal, Proposed},
+    service::{CallError, NodeReport, PeerService, Proposal, Proposed},
 };
 use crate::raft::{CheckpointStream, FetchError, GroupId, GroupMessage, LogIndex, NodeId, SendError, Transport};
 use crate::rt::{
@@ -20,6 +20,7 @@ use crate::rt::{
 };
 use crate::telemetry::metrics::PeersMetrics;
 use axum::Router;
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use rand::RngCore;
 use std::collections::BTreeMap;
@@ -212,8 +213,14 @@ impl Peers {
     ///
     /// # Errors
     /// [`CallError`]; there is nothing that could have happened.
-    pub async fn content_hash(&self, to: NodeId, group: GroupId, limit: Duration) -> Result<ContentHash, CallError> {
-        calls::content_hash(&self.0, to, group, limit).await
+    pub async fn inspect(
+        &self,
+        to: NodeId,
+        group: GroupId,
+        bucket: Option<u8>,
+        limit: Duration,
+    ) -> Result<Bytes, CallError> {
+        calls::inspect(&self.0, to, group, bucket, limit).await
     }
 
     /// What another node is and how its groups stand.

@@ -138,13 +138,16 @@ impl Peer for Server {
         Ok(Response::new(proto::StatusReply { node, groups: groups.into_iter().map(Into::into).collect() }))
     }
 
-    async fn content_hash(
+    async fn inspect(
         &self,
-        request: Request<proto::ContentHashRequest>,
-    ) -> Result<Response<proto::ContentHashReply>, Status> {
+        request: Request<proto::InspectRequest>,
+    ) -> Result<Response<proto::InspectReply>, Status> {
         let request = request.into_inner();
         let (service, _) = self.service_for(request.caller)?;
-        let answer: Result<_, CallError> = service.content_hash(request.group).await;
+        let answer: Result<_, CallError> = match request.bucket.map(u8::try_from).transpose() {
+            Ok(bucket) => service.inspect(request.group, bucket).await,
+            Err(_) => Err(CallError::Refused("there is no such bucket".to_owned())),
+        };
         Ok(Response::new(answer.into()))
     }
 }

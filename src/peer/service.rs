@@ -48,15 +48,6 @@ pub enum CallError {
     Indeterminate(String),
 }
 
-/// What a replica holds at an applied index.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ContentHash {
-    pub applied: LogIndex,
-    pub hash: u64,
-    /// Hashes of parts of the content, to find where two replicas differ. At most 64 Ki.
-    pub buckets: Vec<u64>,
-}
-
 /// How a group stands on a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupReport {
@@ -103,8 +94,8 @@ pub trait PeerService: Send + Sync + 'static {
         at_least: LogIndex,
     ) -> BoxFuture<'static, Result<Box<dyn CheckpointStream>, FetchError>>;
 
-    /// What the replica of a group holds.
-    fn content_hash(&self, group: GroupId) -> BoxFuture<'static, Result<ContentHash, CallError>>;
+    /// What the replica of a group holds, or the records of one bucket of it, computed again from what is stored.
+    fn inspect(&self, group: GroupId, bucket: Option<u8>) -> BoxFuture<'static, Result<Bytes, CallError>>;
 
     /// How this node's groups stand.
     fn groups(&self) -> Vec<GroupReport>;

@@ -1,7 +1,7 @@
 //! The wire's messages as the types of the rooms, and back. What comes from outside is bounded before anything is made of it.
 
 use super::proto::{self, checkpoint_part::Part, failure::Kind};
-use super::service::{CallError, ContentHash, GroupReport, Proposed};
+use super::service::{CallError, GroupReport, Proposed};
 use crate::raft::{CheckpointHead, CheckpointPart, FetchError, GroupMessage};
 use crate::types::Ack;
 use bytes::{Buf, Bytes};
@@ -124,28 +124,22 @@ impl From<proto::ProposeReply> for Result<Proposed, CallError> {
     }
 }
 
-impl From<Result<ContentHash, CallError>> for proto::ContentHashReply {
-    fn from(answer: Result<ContentHash, CallError>) -> proto::ContentHashReply {
-        use proto::content_hash_reply::Answer;
-        proto::ContentHashReply {
-            answer: Some(match answer {
-                Ok(ContentHash { applied, hash, mut buckets }) => {
-                    buckets.truncate(ITEMS_MAX);
-                    Answer::Content(proto::ContentHash { applied, hash, buckets })
-                }
-                Err(error) => Answer::Failure(error.into()),
-            }),
-        }
+impl From<Result<Bytes, CallError>> for proto::InspectReply {
+    fn from(answer: Result<Bytes, CallError>) -> proto::InspectReply {
+        use proto::inspect_reply::Answer;
+        let answer = match answer {
+            Ok(report) => Answer::Report(report),
+            Err(error) => Answer::Failure(error.into()),
+        };
+        proto::InspectReply { answer: Some(answer) }
     }
 }
 
-impl From<proto::ContentHashReply> for Result<ContentHash, CallError> {
-    fn from(reply: proto::ContentHashReply) -> Result<ContentHash, CallError> {
-        use proto::content_hash_reply::Answer;
+impl From<proto::InspectReply> for Result<Bytes, CallError> {
+    fn from(reply: proto::InspectReply) -> Result<Bytes, CallError> {
+        use proto::inspect_reply::Answer;
         match reply.answer {
-            Some(Answer::Content(proto::ContentHash { applied, hash, buckets })) => {
-                Ok(ContentHash { applied, hash, buckets })
-            }
+            Some(Answer::Report(report)) => Ok(report),
             Some(Answer::Failure(failure)) => Err(failure.into()),
             None => Err(CallError::Unavailable("an empty answer".to_owned())),
         }

@@ -27,25 +27,70 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Everything that reaches the driver.
 pub(super) enum Input {
-    Open { parts: Box<Parts>, answer: oneshot::Sender<Result<(), String>> },
-    Close { group: GroupId, done: oneshot::Sender<()> },
+    Open {
+        parts: Box<Parts>,
+        answer: oneshot::Sender<Result<(), String>>,
+    },
+    Close {
+        group: GroupId,
+        done: oneshot::Sender<()>,
+    },
     /// Close everything and end.
     Stop(oneshot::Sender<()>),
-    Request { group: GroupId, request: Request },
-    Received { from: NodeId, messages: Vec<GroupMessage>, bytes: usize },
+    Request {
+        group: GroupId,
+        request: Request,
+    },
+    Received {
+        from: NodeId,
+        messages: Vec<GroupMessage>,
+        bytes: usize,
+    },
     PeerLost(NodeId),
     Written(Vec<Written>),
     LogFailed(String),
-    Applied { group: GroupId, index: LogIndex },
-    ApplyFailed { group: GroupId, reason: String },
-    WorkerEnded { group: GroupId },
-    Synced { group: GroupId, index: LogIndex },
-    Installed { group: GroupId, index: LogIndex },
-    Compacted { group: GroupId, result: Result<(), String> },
-    EntriesRead { group: GroupId, read: ColdRead, entries: Vec<LogEntry> },
-    Fetched { group: GroupId, fetched: Result<checkpoints::Fetched, FetchError> },
-    Serve { group: GroupId, at_least: LogIndex, answer: oneshot::Sender<Result<Given, FetchError>> },
-    Head { group: GroupId, index: LogIndex, answer: oneshot::Sender<Option<CheckpointHead>> },
+    Applied {
+        group: GroupId,
+        index: LogIndex,
+    },
+    ApplyFailed {
+        group: GroupId,
+        reason: String,
+    },
+    WorkerEnded {
+        group: GroupId,
+    },
+    Synced {
+        group: GroupId,
+        index: LogIndex,
+    },
+    Installed {
+        group: GroupId,
+        index: LogIndex,
+    },
+    Compacted {
+        group: GroupId,
+        result: Result<(), String>,
+    },
+    EntriesRead {
+        group: GroupId,
+        read: ColdRead,
+        entries: Vec<LogEntry>,
+    },
+    Fetched {
+        group: GroupId,
+        fetched: Result<checkpoints::Fetched, FetchError>,
+    },
+    Serve {
+        group: GroupId,
+        at_least: LogIndex,
+        answer: oneshot::Sender<Result<Given, FetchError>>,
+    },
+    Head {
+        group: GroupId,
+        index: LogIndex,
+        answer: oneshot::Sender<Option<CheckpointHead>>,
+    },
 }
 
 /// A state that is about to be given out.
@@ -68,11 +113,7 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    pub(super) fn new(
-        inbox: mpsc::UnboundedReceiver<Input>,
-        received_bytes: Arc<AtomicUsize>,
-        round: Round,
-    ) -> Driver {
+    pub(super) fn new(inbox: mpsc::UnboundedReceiver<Input>, received_bytes: Arc<AtomicUsize>, round: Round) -> Driver {
         Driver {
             inbox,
             received_bytes,

@@ -150,7 +150,12 @@ impl LogStore {
             if bytes > bytes_max && !entries.is_empty() {
                 break;
             }
-            entries.push(LogEntry { index, term, kind, data: Bytes::from_owner(value).slice(keys::ENTRY_HEAD_BYTES..) });
+            entries.push(LogEntry {
+                index,
+                term,
+                kind,
+                data: Bytes::from_owner(value).slice(keys::ENTRY_HEAD_BYTES..),
+            });
         }
         Ok(entries)
     }

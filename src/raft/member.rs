@@ -3,12 +3,12 @@
 //! replica asks for into what the driver's round carries out. Owned by `driver`.
 
 use super::apply::Task;
-use super::round::Round;
 use super::group::Request;
 use super::incoming::Incoming;
 use super::log_size::{LogSize, Others};
 use super::reads::Reads;
 use super::replica::{MESSAGE_BYTES_MAX, NotProposed, Replica, Step, Work};
+use super::round::Round;
 use super::shared::Shared;
 use super::waiting::{Proposed, Queued, Waiting};
 use super::{GroupId, GroupStatus, LogEntry, LogIndex, NodeId, PeerState, PeerStatus, ProposeError, convert};
@@ -386,7 +386,8 @@ impl Member {
                 return;
             }
             let (mut data, mut waiting, mut bytes) = (Vec::new(), Vec::new(), 0);
-            while let Some(next) = self.queued.pop_front_if(|next| bytes == 0 || bytes + next.data.len() <= MESSAGE_BYTES_MAX)
+            while let Some(next) =
+                self.queued.pop_front_if(|next| bytes == 0 || bytes + next.data.len() <= MESSAGE_BYTES_MAX)
             {
                 bytes += next.data.len().max(1);
                 data.push(next.data);
@@ -476,8 +477,7 @@ impl Member {
             if self.led.is_some() {
                 let leader = self.replica.leader();
                 // Mutant 27: it is taken for certain that nothing happened.
-                let error =
-                    if mutant!(27) { ProposeError::NotLeader { leader } } else { ProposeError::Indeterminate };
+                let error = if mutant!(27) { ProposeError::NotLeader { leader } } else { ProposeError::Indeterminate };
                 self.proposed.refuse_all(&error);
                 self.matched.drain(..).for_each(|(_, answer)| {
                     // Whoever gave up waiting does not want the answer.
@@ -505,7 +505,10 @@ impl Member {
     /// Goes on with a checkpoint that lies here whole.
     fn take_incoming(&mut self, round: &mut Round) {
         let Some((index, term, members)) = self.incoming.here() else { return };
-        if index > self.replica.delivered() {
+        if !members.contains(round.node()) {
+            // From before this node was added: the next one will know it.
+            self.incoming.drop_file().into_iter().for_each(|path| round.remove_checkpoint(path));
+        } else if index > self.replica.delivered() {
             // What it is of is not all here: the log begins anew behind it.
             if self.replica.adopt(index, term, &members, &mut round.rng) {
                 self.incoming.adopted();

@@ -144,7 +144,8 @@ impl Opening<'_> {
         let (mut bytes, mut done) = (0, false);
         while next <= committed && !done {
             let mut entries = self.log.read(self.group, next, self.apply_bytes_max)?;
-            let changes = |entry: &super::LogEntry| entry.kind == EntryKind::Members && entry.index > found.members.index;
+            let changes =
+                |entry: &super::LogEntry| entry.kind == EntryKind::Members && entry.index > found.members.index;
             if let Some(at) = entries.iter().position(changes) {
                 committed = found.hard.commit.max(entries[at].index).min(committed);
                 (done, entries) = (true, entries.drain(..at).collect());

@@ -352,9 +352,8 @@ impl Replica {
 
     /// The members that were offered a checkpoint and have not come back.
     pub(super) fn awaiting_checkpoint(&self) -> Vec<NodeId> {
-        let waits = |(node, progress): (NodeId, raft::Progress)| {
-            (progress.state == ProgressState::Snapshot).then_some(node)
-        };
+        let waits =
+            |(node, progress): (NodeId, raft::Progress)| (progress.state == ProgressState::Snapshot).then_some(node);
         self.progress().into_iter().filter_map(waits).collect()
     }
 
@@ -500,10 +499,7 @@ impl Replica {
         let state = state.unwrap_or_else(|error| panic!("entry {}: {error}", entry.index));
         let members = convert::members_in(entry.index, &state);
         self.mirror_mut().set_members(members.clone());
-        self.push_write(
-            LogWrite { group: self.group(), members: Some(members), ..LogWrite::default() },
-            work,
-        );
+        self.push_write(LogWrite { group: self.group(), members: Some(members), ..LogWrite::default() }, work);
         self.next_write
     }
 

@@ -65,6 +65,7 @@ impl Mirror {
         self.group
     }
 
+    #[cfg(test)]
     pub(super) fn log(&self) -> &LogStore {
         &self.log
     }
@@ -258,12 +259,13 @@ impl Storage for Mirror {
         Ok(self.last.0)
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> Result<Snapshot> {
+    fn snapshot(&self, request_index: u64, to: u64) -> Result<Snapshot> {
         let unavailable = || Error::Store(StorageError::SnapshotTemporarilyUnavailable);
         if self.applied == 0 || self.applied < request_index {
             return Err(unavailable());
         }
-        let members = self.members_at(self.applied).ok_or_else(unavailable)?;
+        // A member that was added a moment ago is not in the state yet, and would refuse a checkpoint without itself.
+        let members = self.members_at(self.applied).filter(|members| members.contains(to)).ok_or_else(unavailable)?;
         let term = self.term(self.applied).map_err(|_| unavailable())?;
         Ok(convert::snapshot(self.applied, term, members))
     }

@@ -31,5 +31,13 @@ pub use task::{Task, TaskFailed, spawn, yield_now};
 /// Whether this build runs inside the simulation. For logging and for sizing only: behaviour must not depend on it.
 pub const SIMULATED: bool = cfg!(madsim);
 
+/// Notes that something rare happened. A simulation counts it, to show what its runs have covered; else nothing.
+pub fn mark(name: &'static str) {
+    #[cfg(madsim)]
+    sim::mark(name);
+    #[cfg(not(madsim))]
+    let _ = name;
+}
+
 /// A boxed error that may cross threads, the currency of the tower services this room serves and calls.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -8,12 +8,14 @@ mod payload_indexes;
 mod points;
 mod search;
 mod status;
+mod verify;
 
 pub use info::{
     Check, ClusterStatus, CollectionInfo, CollectionStats, HealthReport, NodeInfo, PayloadIndexInfo, ShardStats,
     VectorIndexInfo,
 };
 pub use status::{Identity, Phase};
+pub use verify::{Answering, OtherNode, Others, ReplicaVerdict, ShardVerdict, VerifyReport};
 
 use crate::{
     cluster::{Catalog, Collection, Members},
@@ -36,15 +38,23 @@ struct Inner {
     identity: Identity,
     metrics: Metrics,
     members: Members,
+    others: Arc<dyn Others>,
     /// Held while the shards follow the catalog, so that a table is never dropped while it is being opened.
     following: tokio::sync::Mutex<()>,
 }
 
 impl Service {
     /// The operations over a loaded catalog and the host of its shards.
-    pub fn new(catalog: Catalog, host: Host, members: Members, identity: Identity, metrics: Metrics) -> Service {
+    pub fn new(
+        catalog: Catalog,
+        host: Host,
+        members: Members,
+        others: Arc<dyn Others>,
+        identity: Identity,
+        metrics: Metrics,
+    ) -> Service {
         let following = tokio::sync::Mutex::default();
-        Service(Arc::new(Inner { catalog, host, members, identity, metrics, following }))
+        Service(Arc::new(Inner { catalog, host, members, others, identity, metrics, following }))
     }
 
     /// The bounds of every request.

@@ -247,7 +247,12 @@ fn session_of(written: &[(u64, Written)]) -> Session {
 }
 
 fn write_answer(written: Vec<(u64, Written)>) -> WriteAnswer {
-    let version = written.iter().map(|(_, written)| written.log_index).max().unwrap_or(0);
+    // Not the place in the log: of a retry that is not where the write took effect.
+    let version = |written: &Written| match written.applied {
+        Applied::Written { version } => version,
+        _ => written.log_index,
+    };
+    let version = written.iter().map(|(_, written)| version(written)).max().unwrap_or(0);
     WriteAnswer { version, session: session_of(&written) }
 }
 

@@ -10,7 +10,10 @@ use super::{
     state::{State, prepared},
 };
 use crate::{
-    index::{self, Built, Installed, Points, Sealed, TrainError, VectorIndex, Verification},
+    index::{
+        self, Adoption, Built, FilingJob, Installed, Points, Rearranged, ReshapeJob, Sealed, TrainError, VectorIndex,
+        Verification,
+    },
     rt,
     rt::shutdown::Shutdown,
     store::keys::{meta::MetaKey, point::PointRecord},
@@ -35,6 +38,8 @@ enum Work {
     Fill,
     Train(VectorName),
     File(VectorName),
+    Reshape(VectorName),
+    Recalibrate(VectorName),
     Save,
     Place(VectorName),
 }
@@ -94,6 +99,12 @@ impl Indexer {
         if let Some(name) = find(VectorIndex::wants_filing) {
             return Some(Work::File(name));
         }
+        if let Some(name) = find(VectorIndex::wants_reshaping) {
+            return Some(Work::Reshape(name));
+        }
+        if let Some(name) = find(VectorIndex::wants_recalibration) {
+            return Some(Work::Recalibrate(name));
+        }
         if let Some(name) = find(VectorIndex::wants_placement) {
             return Some(Work::Place(name));
         }
@@ -121,7 +132,15 @@ impl Indexer {
                 self.save().await
             }
             Work::File(name) => {
-                self.file(name).await;
+                self.rearrange(name, VectorIndex::filing_job, FilingJob::run).await;
+                Ok(())
+            }
+            Work::Reshape(name) => {
+                self.rearrange(name, VectorIndex::reshape_job, ReshapeJob::run).await;
+                Ok(())
+            }
+            Work::Recalibrate(name) => {
+                self.recalibrate(name, stop).await;
                 Ok(())
             }
             Work::Save => self.save().await,
@@ -178,11 +197,35 @@ impl Indexer {
         Ok(())
     }
 
-    /// Moves rows of the tail into their posting lists.
-    async fn file(&self, name: &VectorName) {
-        let Some(job) = self.state.indexes().get(name).and_then(VectorIndex::filing_job) else { return };
-        let filed = rt::compute::io(move || job.run()).await;
-        self.state.indexes_mut().get_mut(name).expect("indexes do not go away").1.install_filed(filed);
+    /// Takes a job from an index, runs it off every lock, and swaps its lists in.
+    async fn rearrange<J: Send + 'static>(
+        &self,
+        name: &VectorName,
+        take: fn(&VectorIndex) -> Option<J>,
+        run: fn(J) -> Option<Rearranged>,
+    ) {
+        let Some(job) = self.state.indexes().get(name).and_then(take) else { return };
+        // Without an outcome the index file is damaged: that shows in the next piece of work.
+        let Some(mut rearranged) = rt::compute::io(move || run(job)).await else { return };
+        note(&rearranged);
+        self.state.indexes_mut().get_mut(name).expect("indexes do not go away").1.install_rearranged(&mut rearranged);
+        // What was replaced goes off the lock, and off the executor.
+        rt::compute::io(move || drop(rearranged)).await;
+    }
+
+    /// Chooses the plans of searches anew for the lists there are now.
+    async fn recalibrate(&self, name: &VectorName, stop: &Shutdown) {
+        let job = {
+            let indexes = self.state.indexes();
+            indexes.get(name).and_then(|index| index.recalibration_job(indexes.points()))
+        };
+        let Some(job) = job else { return };
+        let (threads, stop) = (self.state.settings.build_threads(), stop.clone());
+        let recalibrated = rt::compute::io(move || job.run(threads, &|| stop.is_triggered())).await;
+        // Without an outcome the node stops, or the index file is damaged: that shows in the next piece of work.
+        let Some(recalibrated) = recalibrated else { return };
+        rt::mark("plans were chosen anew");
+        self.state.indexes_mut().get_mut(name).expect("indexes do not go away").1.install_recalibrated(recalibrated);
     }
 
     /// Moves the lists of the index file to the memory the settings want them in.
@@ -207,6 +250,20 @@ impl Indexer {
     }
 }
 
+/// For the simulation's coverage.
+fn note(rearranged: &Rearranged) {
+    let (renewed, dissolved) = (rearranged.renewed_lists() > 0, rearranged.dissolved_lists() > 0);
+    if renewed {
+        rt::mark("lists got new centroids");
+    }
+    if dissolved {
+        rt::mark("small lists were dissolved");
+    }
+    if !renewed && !dissolved && rearranged.moved_rows() > 0 {
+        rt::mark("rows were filed");
+    }
+}
+
 /// A training under way.
 struct Training {
     view: View,
@@ -226,6 +283,9 @@ impl Training {
         state.keep_deltas();
         let mut indexes = state.indexes_mut();
         let (_, index) = indexes.get_mut(name).expect("the index was just seen");
+        if index.state().trained {
+            rt::mark("an index was trained again");
+        }
         index.training_started();
         let (view, spec) = (state.records.view(), index.spec().clone());
         let (rows_hint, threads) = (state.points() as usize, state.settings.build_threads());
@@ -259,17 +319,30 @@ impl index::RowSource for Training {
     }
 }
 
-/// Swaps trained lists in, or says that there are none.
+/// Swaps trained lists in, or says that there are none. Blocking; locks are held for a fraction of a millisecond at a time.
 fn install(state: &State, name: &VectorName, built: Result<Built, TrainError>) -> Result<Installed> {
-    let mut indexes = state.indexes_mut();
-    let (points, index) = indexes.get_mut(name).expect("indexes do not go away");
-    let does_not_fit = |error| Error::internal(format!("a trained index does not fit: {error}"));
-    let install = |built| index.install(points, built).map_err(does_not_fit);
-    let installed = built.map_err(Records::corrupt).and_then(install);
+    let installed = built.map_err(Records::corrupt).and_then(|built| {
+        let mut adoption = Adoption::new(built);
+        loop {
+            while adopt_some(state, name, &mut adoption) {}
+            let mut indexes = state.indexes_mut();
+            let (_, index) = indexes.get_mut(name).expect("indexes do not go away");
+            let installed = index.install_adopted(&mut adoption);
+            drop(indexes);
+            if let Some(installed) = installed {
+                break installed.map_err(|error| Error::internal(format!("a trained index does not fit: {error}")));
+            }
+        }
+    });
     if installed.is_err() {
-        index.training_abandoned();
+        state.indexes_mut().get_mut(name).expect("indexes do not go away").1.training_abandoned();
     }
     installed
+}
+
+fn adopt_some(state: &State, name: &VectorName, adoption: &mut Adoption) -> bool {
+    let indexes = state.indexes();
+    indexes.get(name).is_some_and(|index| index.adopt_some(indexes.points(), adoption))
 }
 
 /// What the next index file will hold.

@@ -7,7 +7,7 @@ use super::{
     files::IndexFiles,
     live::Live,
     machine::Machine,
-    open,
+    mutated, open,
     outcome::{Applied, Outcome},
     read,
     records::Records,
@@ -18,6 +18,7 @@ use super::{
     verify::{self, Bucket, Recomputed},
 };
 use crate::{
+    mutants::mutant,
     raft::{Forward, LogStore, MultiRaft, NodeId, ProposeError, Route},
     rt,
     store::Store,
@@ -125,7 +126,16 @@ impl Replica {
     }
 
     /// Carries out an encoded command through the shard's leader, wherever it is.
-    async fn write(&self, command: Bytes, ack: Ack) -> Result<Written> {
+    async fn write(&self, mut command: Bytes, ack: Ack) -> Result<Written> {
+        if mutant!(15)
+            && let Some((first, rest)) = mutated::halves(&command)
+        {
+            self.route.propose(first, ack).await.map_err(not_proposed)?;
+            command = rest;
+        }
+        if mutant!(26) {
+            command = mutated::unguarded(&self.state(), &command)?;
+        }
         let (log_index, outcome) = self.route.propose(command, ack).await.map_err(not_proposed)?;
         match outcome {
             Some(outcome) => Written::of(log_index, outcome),

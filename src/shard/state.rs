@@ -367,6 +367,8 @@ fn index_spec(spec: &VectorSpec, settings: &IndexSettings) -> IndexSpec {
         subspace_width: spec.codes.compression.dimensions_per_code(),
         rerank: spec.codes.rerank,
         flat_rows_max: settings.flat_points_max,
+        tail_rows_max: settings.tail_rows_max,
+        list_rows: settings.list_rows,
         ..IndexSpec::new(spec.metric, spec.dimension)
     }
 }

@@ -2,6 +2,10 @@
 //! and wherever a checkpoint comes between; a request takes effect once; a torn install leaves nothing.
 
 mod checkpoints;
+#[cfg(not(madsim))]
+mod live;
 mod requests;
 mod rig;
 mod verify;
+
+pub use rig::upserts;

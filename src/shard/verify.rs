@@ -12,8 +12,9 @@ use crate::{
         Value,
         keys::{point, point::PointRecord, request},
     },
-    types::{PointId, RequestId, Result},
+    types::{Error, ErrorKind, PointId, RequestId, Result},
 };
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::{cmp::Ordering, fmt};
 use xxhash_rust::xxh3::xxh3_64;
@@ -54,6 +55,27 @@ impl fmt::Display for RecordName {
 pub struct Damaged {
     pub record: RecordName,
     pub problem: String,
+}
+
+/// First byte of reports between nodes.
+const REPORT_FORMAT: u8 = 1;
+
+/// The bytes in which a [`Recomputed`] or a [`Bucket`] goes to another node.
+pub fn encode_report(report: &impl Serialize) -> Bytes {
+    let bytes = postcard::to_extend(report, vec![REPORT_FORMAT]);
+    Bytes::from(bytes.expect("reports always encode"))
+}
+
+/// The inverse of [`encode_report`].
+///
+/// # Errors
+/// `bad_report`: another version of this program, or not one at all.
+pub fn decode_report<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
+    let bad = |why: String| Error::new(ErrorKind::Unavailable, "bad_report", format!("a peer's report: {why}"));
+    match bytes.split_first() {
+        Some((&REPORT_FORMAT, rest)) => postcard::from_bytes(rest).map_err(|error| bad(error.to_string())),
+        _ => Err(bad("its format is not known".to_owned())),
+    }
 }
 
 /// What the records of one moment come to.

@@ -104,6 +104,17 @@ pub struct WriteOptions {
     pub request_id: Option<RequestId>,
 }
 
+impl WriteOptions {
+    /// Reads both text forms; what is absent is the default.
+    ///
+    /// # Errors
+    /// `bad_ack`, `bad_request_id`.
+    pub fn from_texts(ack: Option<&str>, request_id: Option<&str>) -> Result<WriteOptions> {
+        let ack = ack.map(Ack::from_text).transpose()?.unwrap_or_default();
+        Ok(WriteOptions { ack, request_id: request_id.map(RequestId::from_text).transpose()? })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,7 +126,9 @@ mod tests {
         }
         let error = Ack::from_text("Quorum").unwrap_err();
         assert_eq!((error.code(), error.detail().field.as_deref()), ("bad_ack", Some("ack")));
-        assert_eq!(WriteOptions::default(), WriteOptions { ack: Ack::Quorum, request_id: None });
+        assert_eq!(WriteOptions::from_texts(None, None), Ok(WriteOptions { ack: Ack::Quorum, request_id: None }));
+        let both = WriteOptions::from_texts(Some("all"), Some("one")).unwrap();
+        assert_eq!(both, WriteOptions { ack: Ack::All, request_id: RequestId::from_text("one").ok() });
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::{
     api::rest::{dto, json},
     rt::rng,
     types::{
-        Ack, DocumentId, Error, Filter, Payload, Point, RequestId, Session, StoredPoint, Vector, VectorName, WriteOptions,
+        DocumentId, Error, Filter, Payload, Point, Session, StoredPoint, Vector, VectorName, WriteOptions,
         limits::BATCH_POINTS_MAX,
         operation::{Consistency, DeleteRequest, OnUnavailable, ReadOptions, Search, SearchesAnswer, ShardsAnswer},
     },
@@ -20,10 +20,8 @@ use tonic::metadata::MetadataMap;
 /// # Errors
 /// `bad_ack`, `bad_request_id`.
 pub fn write_options(metadata: &MetadataMap) -> Result<WriteOptions, Error> {
-    let text = |name| metadata.get(name).map(|value| value.to_str().unwrap_or("\u{0}"));
-    let ack = text("ack").map_or(Ok(Ack::default()), Ack::from_text)?;
-    let request_id = text("idempotency-key").map(RequestId::from_text).transpose();
-    Ok(WriteOptions { ack, request_id: request_id.map_err(|error| error.at("idempotency-key"))? })
+    let text = |name| metadata.get(name).map(|value| value.to_str().unwrap_or(""));
+    WriteOptions::from_texts(text("ack"), text("idempotency-key"))
 }
 
 /// The points of an upsert.

@@ -5,7 +5,7 @@ use super::{App, dto, problem::ApiError};
 use crate::{
     api::errors::did_you_mean,
     types::{
-        Ack, CollectionName, DocumentId, Error, RequestId, WriteOptions, operation::ReadOptions, path::Path as FieldPath,
+        CollectionName, DocumentId, Error, WriteOptions, operation::ReadOptions, path::Path as FieldPath,
     },
 };
 use axum::extract::{FromRequestParts, Path, Query};
@@ -145,10 +145,9 @@ impl FromRequestParts<App> for WriteQuery {
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<WriteQuery, ApiError> {
         let parameters = Parameters::of(parts, &["ack"])?;
-        let ack = parameters.0.get("ack").map_or(Ok(Ack::default()), |text| Ack::from_text(text))?;
-        let key = parts.headers.get("idempotency-key").map(|value| value.to_str().unwrap_or("\u{0}"));
-        let request_id = key.map(RequestId::from_text).transpose().map_err(|error| error.at("Idempotency-Key"))?;
-        Ok(WriteQuery(WriteOptions { ack, request_id }))
+        // What is not text is refused as an empty key is.
+        let key = parts.headers.get("idempotency-key").map(|value| value.to_str().unwrap_or(""));
+        Ok(WriteQuery(WriteOptions::from_texts(parameters.0.get("ack").map(String::as_str), key)?))
     }
 }
 

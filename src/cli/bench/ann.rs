@@ -10,7 +10,7 @@
 //!
 //! Called by `bench`.
 
-mod data;
+pub(super) mod data;
 mod engine;
 
 use self::{data::Matrix, engine::Engine};

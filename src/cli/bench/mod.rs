@@ -6,6 +6,7 @@ pub mod histogram;
 mod load;
 pub mod report;
 pub mod truth;
+mod upkeep;
 
 use self::{
     histogram::Histogram,
@@ -41,6 +42,8 @@ pub enum Mode {
 pub enum BenchCommand {
     /// Measure the vector index alone, without a server.
     Ann(ann::AnnArgs),
+    /// Replace every vector of an index while it is searched, without a server.
+    Upkeep(upkeep::UpkeepArgs),
 }
 
 /// Arguments of `bench`.
@@ -99,8 +102,10 @@ pub struct BenchArgs {
 /// # Errors
 /// Files that cannot be read, a server that cannot be reached, or no request that succeeded.
 pub async fn run(args: BenchArgs, context: &Context) -> Result<ExitCode, CliError> {
-    if let Some(BenchCommand::Ann(args)) = args.command {
-        return ann::run(args, context).await.map(|()| ExitCode::Ok);
+    match args.command {
+        Some(BenchCommand::Ann(args)) => return ann::run(args, context).await.map(|()| ExitCode::Ok),
+        Some(BenchCommand::Upkeep(args)) => return upkeep::run(args, context).await.map(|()| ExitCode::Ok),
+        None => {}
     }
     let stop = Shutdown::new();
     let trigger = stop.clone();

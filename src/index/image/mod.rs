@@ -4,8 +4,9 @@
 //!
 //! Layout, little-endian, every section at a multiple of 64: a head of 64 bytes (`VSIX`, version, zeros); of each vector the hot
 //! arrays of all lists (ordinals, code blocks or f32 rows), then the warm ones (int8 rows); pages (512 numbers and a CRC-32C each)
-//! of locations, ids, versions, live bits, the id table; the directory: where all this is, the quantizers, live bits of lists,
-//! checksums; a trailer of 32 bytes: offset and length of the directory (u64), its CRC-32C, version, `VSIX`, CRC-32C of the 28
+//! of locations, ids, versions, live bits, the id table; the directory: where all this is, the quantizers, of each list its
+//! checksum, inherited error (f32), sum of squared residuals (f64), rows of when it could not be parted, rows changed (u32 each) and
+//! live bits; a trailer of 32 bytes: offset and length of the directory (u64), its CRC-32C, version, `VSIX`, CRC-32C of the 28
 //! bytes before. The trailer is last, so a file cut short has none.
 
 mod read;

@@ -4,7 +4,7 @@
 use super::super::damage::{Check, Damage};
 use super::super::file::{FORMAT_VERSION, IndexFileError, field};
 use super::super::kernels::BLOCK_ROWS;
-use super::super::list::{LiveList, PostingList};
+use super::super::list::{Departed, LiveList, PostingList};
 use super::super::locations::Locations;
 use super::super::pages::{PAGE, Pages};
 use super::super::points::{Ids, Points, Table};
@@ -138,6 +138,16 @@ impl<'a> Reader<'a> {
         let mut place = || self.count(NAME, self.block.len());
         let (hot, warm) = ([place()?, place()?], place()?);
         let expected = self.u32s(1, NAME)?[0];
+        let inherited_error = f32::from_bits(self.u32s(1, NAME)?[0]);
+        let residual_sum = f64::from_bits(self.u64(NAME)?);
+        let departed_sum = f64::from_bits(self.u64(NAME)?);
+        let is_sum = |sum| (0.0..f64::INFINITY).contains(&sum);
+        if !(0.0..f32::INFINITY).contains(&inherited_error) || !is_sum(residual_sum) || !is_sum(departed_sum) {
+            return Err(field("errors of a posting list"));
+        }
+        let counts = self.u32s(3, NAME)?;
+        let [departed_rows, unparted_rows, changed_rows] = [0, 1, 2].map(|at| counts[at] as usize);
+        let departed = Departed { rows: departed_rows, residual_sum: departed_sum };
         let live = self.u32s(rows.div_ceil(BLOCK_ROWS), "live bits")?;
         let beyond = rows % BLOCK_ROWS;
         if beyond != 0 && live.last().is_some_and(|word| word >> beyond != 0) {
@@ -145,8 +155,9 @@ impl<'a> Reader<'a> {
         }
         let check = Arc::new(Check::new(expected, self.damage));
         let list = form.at((rows, dimension), self.block, (hot, warm), check).ok_or(field(NAME))?;
+        let list = PostingList { inherited_error, residual_sum, ..list };
         let live_rows = live.iter().map(|word| word.count_ones() as usize).sum();
-        Ok(LiveList { list: Arc::new(list), live, live_rows })
+        Ok(LiveList { list: Arc::new(list), live, live_rows, unparted_rows, changed_rows, departed })
     }
 
     fn pages<T: Pod>(&mut self, name: &'static str) -> Result<Pages<T>, IndexFileError> {

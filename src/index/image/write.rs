@@ -79,6 +79,12 @@ impl FileWriter<'_> {
             // Damage to a list that came from a file stays visible in the next.
             let check = live.list.check.as_ref();
             directory.u32(check.map_or_else(|| live.list.checksum(), |check| check.expected()));
+            directory.u32(live.list.inherited_error.to_bits());
+            directory.u64(live.list.residual_sum.to_bits());
+            directory.u64(live.departed.residual_sum.to_bits());
+            for rows in [live.departed.rows, live.unparted_rows, live.changed_rows] {
+                directory.u32(u32::try_from(rows).unwrap_or(u32::MAX));
+            }
             live.live.iter().for_each(|&word| directory.u32(word));
         }
         Ok(())

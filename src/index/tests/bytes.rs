@@ -1,6 +1,7 @@
 //! The bytes of a sealed index: the same everywhere, read back as they were, and never trusted.
 
 use super::*;
+use crate::index::list::LiveList;
 use crate::types::Rerank;
 use proptest::prelude::*;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -273,6 +274,82 @@ fn lists_answer_the_same_from_any_memory() {
                 assert!((0..9).all(|_| ask(&opened) == ask(&whole)), "{kind:?} {rerank:?} {memory:?}");
                 assert!(opened.bytes() == bytes, "{kind:?} {memory:?}: saved again as it was");
             }
+        }
+    }
+}
+
+/// An index whose lists were filed into, split and dissolved.
+fn worn(kind: IndexKind) -> Whole {
+    let spec = small(Metric::Euclidean, kind, 8);
+    let mut generator = Generator::new(Metric::Euclidean, 8, 6, 3);
+    let mut whole = trained(&spec, &generator.model(1000), 1);
+    generator.centres.iter_mut().flatten().for_each(|x| *x += 1.0);
+    for n in 0..1200 {
+        whole.upsert(PointId::Num(n + 500), 2, &generator.vector());
+    }
+    let filed = &mut whole.index.filing_job().expect("trained").run().expect("sound lists");
+    assert!(whole.index.install_rearranged(filed) && whole.index.wants_reshaping());
+    let reshaped = &mut whole.index.reshape_job().expect("trained").run().expect("sound lists");
+    assert!(whole.index.install_rearranged(reshaped) && reshaped.renewed_lists() > 0);
+    whole
+}
+
+#[test]
+fn what_lists_know_of_their_rows_survives_the_file() {
+    for kind in IndexKind::TRAINED {
+        let mut whole = worn(kind);
+        for n in 0..60 {
+            whole.remove_if_there(PointId::Num(n * 20));
+        }
+        let (opened, _) = Whole::of_bytes(whole.index.spec(), &whole.bytes()).expect("its own bytes");
+        let [before, after] = [&whole, &opened].map(|whole| whole.index.sealed().expect("trained").lists);
+        for (before, after) in before.iter().zip(&after) {
+            let of = |live: &LiveList| {
+                let known = (live.list.inherited_error.to_bits(), live.list.residual_sum.to_bits());
+                (known, live.departed, live.unparted_rows, live.changed_rows, live.live_rows)
+            };
+            assert_eq!(of(before), of(after));
+        }
+        let inherits = before.iter().any(|live| live.list.inherited_error > 0.0);
+        assert!(inherits != (kind == IndexKind::IvfFlat) && before.iter().any(|live| live.changed_rows > 0));
+        assert_eq!(opened.index.state().drift.to_bits(), whole.index.state().drift.to_bits());
+        let params = SearchParams::new(10);
+        assert_eq!(opened.index.plan(&params), whole.index.plan(&params), "as many of the lists are probed as before");
+    }
+}
+
+/// A damaged list that is copied would be saved with a checksum of its own, and the damage be sound for ever.
+#[test]
+fn no_job_copies_a_damaged_list() {
+    for kind in IndexKind::TRAINED {
+        let whole = worn(kind);
+        let spec = whole.index.spec();
+        let mut bytes = whole.bytes();
+        let job =
+            |whole: &Whole| (whole.index.filing_job().expect("trained"), whole.index.reshape_job().expect("trained"));
+        let open = |bytes: &[u8]| {
+            let (mut opened, damage) = Whole::of_bytes(spec, bytes).expect("the directory is sound");
+            for n in 0..600 {
+                opened.upsert(PointId::Num(10_000 + n), 1, &[0.5; 8]);
+            }
+            (opened, damage)
+        };
+        let (mut sound, damage) = open(&bytes);
+        let (filing, _) = job(&sound);
+        assert!(filing.tail_rows() > 0);
+        assert!(sound.index.install_rearranged(&mut filing.run().expect("sound lists")));
+        let saved = sound.bytes();
+        let (again, later) = Whole::of_bytes(spec, &saved).expect("its own bytes");
+        again.index.verification().run();
+        assert_eq!((damage.found(), later.found()), (None, None), "a list that grew has a checksum of its own");
+        // The first bytes behind the head are of the first list.
+        bytes[64] ^= 1;
+        for takes_filing in [true, false] {
+            let (opened, damage) = open(&bytes);
+            let (filing, reshaping) = job(&opened);
+            assert_eq!(damage.found(), None, "nobody has looked");
+            let outcome = if takes_filing { filing.run() } else { reshaping.run() };
+            assert!(outcome.is_none() && damage.found().is_some());
         }
     }
 }

@@ -3,25 +3,25 @@
 use super::*;
 
 /// An index and what should be in it.
-struct Pair {
-    whole: Whole,
-    model: Model,
-    generator: Generator,
+pub(super) struct Pair {
+    pub(super) whole: Whole,
+    pub(super) model: Model,
+    pub(super) generator: Generator,
     version: u64,
 }
 
 impl Pair {
-    fn new(spec: IndexSpec, seed: u64) -> Pair {
+    pub(super) fn new(spec: IndexSpec, seed: u64) -> Pair {
         let generator = Generator::new(spec.metric, spec.dimension, 6, seed);
         Pair { whole: Whole::new(&spec), model: Model::new(), generator, version: 0 }
     }
 
-    fn index(&self) -> &VectorIndex {
+    pub(super) fn index(&self) -> &VectorIndex {
         &self.whole.index
     }
 
     /// Random changes over ids below `ids`, of which `deletes` in ten are deletes.
-    fn change(&mut self, count: usize, ids: usize, deletes: usize) {
+    pub(super) fn change(&mut self, count: usize, ids: usize, deletes: usize) {
         for _ in 0..count {
             let id = self.generator.id(ids);
             self.version += 1;
@@ -37,7 +37,7 @@ impl Pair {
     }
 
     /// Every point is in the index once, at its version, and exhaustive searches are brute force.
-    fn check(&mut self) {
+    pub(super) fn check(&mut self) {
         assert_eq!((self.index().len(), self.whole.points.len()), (self.model.len(), self.model.len()));
         for (id, (version, _)) in &self.model {
             let ordinal = self.whole.points.ordinal(*id).expect("a point has an ordinal");
@@ -61,7 +61,7 @@ impl Pair {
         }
     }
 
-    fn train(&mut self, changes_meanwhile: usize, ids: usize) {
+    pub(super) fn train(&mut self, changes_meanwhile: usize, ids: usize) {
         let view = self.model.clone();
         self.whole.index.training_started();
         assert!(!self.index().wants_training() && !self.index().wants_filing() && self.index().filing_job().is_none());
@@ -71,8 +71,9 @@ impl Pair {
         let installed = self.whole.install(sealed).expect("it fits");
         assert_eq!(installed.live_rows + installed.dead_rows, view.len());
         let current = view.iter().filter(|(id, row)| self.model.get(id).is_some_and(|r| r.0 == row.0)).count();
-        assert_eq!(installed.live_rows, current);
-        assert_eq!(self.index().state().tail_rows, self.model.len() - current);
+        // Rows that only moved within the tail stay there, too.
+        assert!(installed.live_rows <= current && installed.live_rows * 10 >= current * 9, "{installed:?} {current}");
+        assert_eq!(self.index().state().tail_rows, self.model.len() - installed.live_rows);
         self.check();
     }
 }
@@ -93,7 +94,10 @@ fn changes_before_during_and_after_training_and_filing() {
                 let tail_before = pair.index().state().tail_rows;
                 let moved = job.tail_rows();
                 pair.change(120, 1500, 5);
-                assert!(pair.whole.index.install_filed(job.run()), "{metric:?} {kind:?} {round}");
+                assert!(
+                    pair.whole.index.install_rearranged(&mut job.run().expect("sound lists")),
+                    "{metric:?} {kind:?} {round}"
+                );
                 assert!(moved == 0 || pair.index().state().tail_rows < tail_before);
                 pair.check();
             }
@@ -138,7 +142,7 @@ fn dead_rows_are_compacted() {
     assert!(pair.index().wants_filing());
     assert!(pair.index().state().dead_rows > 400);
     let job = pair.index().filing_job().expect("trained");
-    assert!(pair.whole.index.install_filed(job.run()));
+    assert!(pair.whole.index.install_rearranged(&mut job.run().expect("sound lists")));
     assert!(!pair.index().wants_filing());
     assert!(pair.index().state().dead_rows < 100, "{:?}", pair.index().state());
     pair.check();
@@ -151,8 +155,8 @@ fn a_job_of_another_epoch_is_not_installed() {
     pair.train(0, 2000);
     pair.change(600, 2000, 0);
     let (first, second) = (pair.index().filing_job().expect("trained"), pair.index().filing_job().expect("trained"));
-    assert!(pair.whole.index.install_filed(first.run()));
-    assert!(!pair.whole.index.install_filed(second.run()));
+    assert!(pair.whole.index.install_rearranged(&mut first.run().expect("sound lists")));
+    assert!(!pair.whole.index.install_rearranged(&mut second.run().expect("sound lists")));
     pair.check();
 }
 
@@ -166,13 +170,16 @@ fn lists_that_lack_filed_rows_are_refused() {
     pair.change(900, 50_000, 0);
     let job = pair.index().filing_job().expect("trained");
     let filed = job.tail_rows();
-    assert!(pair.whole.index.install_filed(job.run()) && filed > 0);
+    assert!(pair.whole.index.install_rearranged(&mut job.run().expect("sound lists")) && filed > 0);
+    assert_eq!(pair.whole.install(stale.clone()), Err(InstallError::NoTraining));
+    pair.whole.index.training_started();
     assert!(matches!(pair.whole.install(stale), Err(InstallError::NotCovered { rows }) if rows >= filed));
+    pair.whole.index.training_abandoned();
     pair.check();
     let other = small(Metric::Euclidean, IndexKind::IvfPq, 10);
     let other = train(&other, &mut ModelSource(&pair.model), &TrainOptions::new(5)).expect("rows to train on");
-    assert_eq!(pair.whole.install(other), Err(InstallError::Specification));
     pair.whole.index.training_started();
+    assert_eq!(pair.whole.install(other), Err(InstallError::Specification));
     pair.whole.index.training_abandoned();
     pair.check();
 }
@@ -184,7 +191,7 @@ fn a_restored_index_is_the_saved_one_and_what_came_after() {
     pair.train(0, 2000);
     pair.change(500, 2000, 3);
     let job = pair.index().filing_job().expect("trained");
-    assert!(pair.whole.index.install_filed(job.run()));
+    assert!(pair.whole.index.install_rearranged(&mut job.run().expect("sound lists")));
     let bytes = pair.whole.bytes();
     pair.change(300, 2000, 3);
     let spec = pair.index().spec().clone();
@@ -219,10 +226,13 @@ fn growth_and_drift_want_training() {
     let mut pair = Pair::new(spec, 3);
     pair.change(3000, 1_000_000, 0);
     pair.train(0, 1_000_000);
+    // Rows elsewhere: the lists follow. Rows spread wider: they cannot.
     pair.generator.centres.iter_mut().flatten().for_each(|x| *x += 3.0);
     pair.change(1500, 1_000_000, 0);
-    assert!(!pair.index().wants_training() && pair.index().wants_filing());
-    let job = pair.index().filing_job().expect("trained");
-    assert!(pair.whole.index.install_filed(job.run()));
+    pair.upkeep(0, 1);
+    assert!(pair.index().state().drift < 1.2 && !pair.index().wants_training(), "{:?}", pair.index().state());
+    pair.generator.spread *= 2.0;
+    pair.change(1400, 1_000_000, 0);
+    pair.upkeep(0, 1);
     assert!(pair.index().state().drift > 1.2 && pair.index().wants_training(), "{:?}", pair.index().state());
 }

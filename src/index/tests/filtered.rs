@@ -82,6 +82,58 @@ fn exact_plans_are_brute_force() {
     }
 }
 
+/// Rows that lists gave to others know their vectors less exactly, and lists that moved have other numbers and ranks.
+#[test]
+fn filtered_answers_hold_after_upkeep() {
+    for metric in Metric::ALL {
+        for kind in [IndexKind::IvfFlat, IndexKind::IvfPq, IndexKind::IvfInt8] {
+            let mut generator = Generator::new(metric, 24, 20, 5);
+            let mut model = generator.model(1500);
+            let mut whole = trained(&small(metric, kind, 24), &model, 1);
+            let mut rng = SplitMix64::new(3);
+            let (mut renewed, mut found) = (0, 0);
+            for _ in 0..3 {
+                let chosen = Choice::Random.of(metric, &model, 0.2, &mut rng);
+                // Measures how far neighbours lie in the lists that are about to go.
+                whole.index.search_allowed_by_probing(&whole.points, &generator.vector(), &allowed(&whole, &chosen));
+                generator.centres.iter_mut().flatten().for_each(|x| *x += 0.7);
+                churn(&mut whole, &mut model, &mut generator);
+                renewed += keep_up(&mut whole);
+                for choice in [Choice::Random, Choice::Corner, Choice::Far] {
+                    let chosen = choice.of(metric, &model, 0.2, &mut rng);
+                    let query = generator.vector();
+                    let truth = brute_force(metric, &chosen, &query, 10);
+                    let (outcome, _) = search(&whole, &query, SearchParams::new(10), &chosen);
+                    assert_eq!(finish(metric, &chosen, &query, 10, &outcome), truth, "{metric:?} {kind:?} {choice:?}");
+                    let (outcome, _) =
+                        whole.index.search_allowed_by_probing(&whole.points, &query, &allowed(&whole, &chosen));
+                    let answer = finish(metric, &chosen, &query, 10, &outcome);
+                    assert_eq!(answer.len(), 10);
+                    found += truth.iter().filter(|hit| answer.contains(hit)).count();
+                }
+            }
+            assert!(renewed > 10 && found >= 81, "{metric:?} {kind:?}: {renewed} lists renewed, {found} of 90 found");
+        }
+    }
+}
+
+/// Files and reshapes until there is nothing to do; returns the lists that were renewed.
+fn keep_up(whole: &mut Whole) -> usize {
+    let mut renewed = 0;
+    for _ in 0..50 {
+        let mut rearranged = if whole.index.wants_filing() {
+            whole.index.filing_job().expect("trained").run().expect("sound lists")
+        } else if whole.index.wants_reshaping() {
+            whole.index.reshape_job().expect("trained").run().expect("sound lists")
+        } else {
+            return renewed;
+        };
+        renewed += rearranged.renewed_lists();
+        assert!(whole.index.install_rearranged(&mut rearranged));
+    }
+    panic!("upkeep comes to rest: {:?}", whole.index.state());
+}
+
 #[test]
 fn probing_finds_k_where_k_match_and_nearly_always_the_nearest() {
     let (rows, searches) = if cfg!(debug_assertions) { (4_000, 12) } else { (20_000, 40) };

@@ -5,6 +5,7 @@ mod bytes;
 mod changes;
 mod codes;
 mod filtered;
+mod reshape;
 
 use super::kernels::{self, Kernels};
 use super::random::SplitMix64;
@@ -40,19 +41,21 @@ struct Generator {
     rng: SplitMix64,
     centres: Vec<Vec<f32>>,
     metric: Metric,
+    /// Of the vectors around their centre.
+    spread: f32,
 }
 
 impl Generator {
     fn new(metric: Metric, dimension: usize, centres: usize, seed: u64) -> Generator {
         let mut rng = SplitMix64::new(seed);
         let centres = (0..centres).map(|_| (0..dimension).map(|_| noise(&mut rng)).collect()).collect();
-        Generator { rng, centres, metric }
+        Generator { rng, centres, metric, spread: 0.6 }
     }
 
     fn vector(&mut self) -> Vec<f32> {
         let centre = self.rng.below(self.centres.len());
         let mut vector: Vec<f32> = self.centres[centre].clone();
-        vector.iter_mut().for_each(|x| *x += 0.6 * noise(&mut self.rng));
+        vector.iter_mut().for_each(|x| *x += self.spread * noise(&mut self.rng));
         if self.metric == Metric::Cosine {
             normalize(&mut vector);
         }
@@ -163,6 +166,7 @@ fn filled(spec: &IndexSpec, model: &Model) -> Whole {
 
 fn trained(spec: &IndexSpec, model: &Model, seed: u64) -> Whole {
     let mut whole = filled(spec, model);
+    whole.index.training_started();
     let built = train(spec, &mut ModelSource(model), &TrainOptions::new(seed)).expect("rows to train on");
     whole.install(built).expect("the same specification");
     whole

@@ -135,9 +135,9 @@ async fn not_more_calls_than_allowed_are_under_way() {
 async fn hashes_and_reports() {
     let (one, two) = asked(Recorder { cluster_id: Some(8), ..Recorder::default() }).await;
     let limit = Duration::from_secs(5);
-    let expected = ContentHash { applied: 40, hash: 0xfeed, buckets: vec![1, 2, 3] };
-    assert_eq!(one.peers.content_hash(2, 1, limit).await, Ok(expected));
-    assert!(matches!(one.peers.content_hash(2, 2, limit).await, Err(CallError::Refused(_))));
+    assert_eq!(one.peers.inspect(2, 1, None, limit).await, Ok(Bytes::from("report None")));
+    assert_eq!(one.peers.inspect(2, 1, Some(255), limit).await, Ok(Bytes::from("report Some(255)")));
+    assert!(matches!(one.peers.inspect(2, 2, None, limit).await, Err(CallError::Refused(_))));
     let report = one.peers.report(2, limit).await.unwrap();
     assert_eq!((report.node.node, report.node.cluster_id), (2, Some(8)));
     assert_eq!(report.node.addresses.peer, two.address);

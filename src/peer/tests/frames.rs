@@ -176,10 +176,7 @@ impl Peer for Deaf {
         Err(Status::unimplemented("deaf"))
     }
 
-    async fn content_hash(
-        &self,
-        _: Request<proto::ContentHashRequest>,
-    ) -> Result<Response<proto::ContentHashReply>, Status> {
+    async fn inspect(&self, _: Request<proto::InspectRequest>) -> Result<Response<proto::InspectReply>, Status> {
         Err(Status::unimplemented("deaf"))
     }
 }

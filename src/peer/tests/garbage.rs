@@ -61,7 +61,7 @@ async fn garbage_harms_nobody() {
     hello.peer_set_hash = peer_set_hash([nodes[0].address.as_str(), nodes[1].address.as_str()]);
     let hello = proto::LinkRequest { kind: Some(link_request::Kind::Hello(hello)) }.encode_to_vec();
     for round in 0..300 {
-        let method = ["Link", "Propose", "FetchCheckpoint", "Status", "ContentHash", "Nothing"][round % 6];
+        let method = ["Link", "Propose", "FetchCheckpoint", "Status", "Inspect", "Nothing"][round % 6];
         call(&channel, method, vec![random_bytes(&mut rng, 200).into()]).await;
         call(&channel, method, vec![framed(0, &random_bytes(&mut rng, 200)).into()]).await;
         call(&channel, method, vec![framed(rng.random(), &random_bytes(&mut rng, 20)).into()]).await;

@@ -15,6 +15,7 @@ use madsim::task::NodeId;
 use std::{cell::RefCell, collections::BTreeMap, net::IpAddr};
 
 thread_local! {
+    static MARKS: RefCell<BTreeMap<&'static str, u64>> = const { RefCell::new(BTreeMap::new()) };
     static NAMES: RefCell<BTreeMap<NodeId, String>> = const { RefCell::new(BTreeMap::new()) };
 }
 
@@ -25,6 +26,16 @@ pub fn register(node: NodeId, name: &str, ip: IpAddr) {
     links::register(node, ip);
 }
 
+/// Counts what [`crate::rt::mark`] notes.
+pub(in crate::rt) fn mark(name: &'static str) {
+    MARKS.with_borrow_mut(|marks| *marks.entry(name).or_default() += 1);
+}
+
+/// What was noted since the start of the run, and how often.
+pub fn marks() -> BTreeMap<&'static str, u64> {
+    MARKS.with_borrow(Clone::clone)
+}
+
 /// The name `node` was registered under.
 pub fn node_name(node: NodeId) -> Option<String> {
     NAMES.with_borrow(|names| names.get(&node).cloned())
@@ -33,6 +44,7 @@ pub fn node_name(node: NodeId) -> Option<String> {
 /// Forgets every node, clock, link and random stream: the start of a new run on this thread.
 pub fn reset() {
     NAMES.with_borrow_mut(BTreeMap::clear);
+    MARKS.with_borrow_mut(BTreeMap::clear);
     clock::reset();
     links::reset();
     crate::rt::rng::reset();

@@ -39,10 +39,15 @@ pub struct Rig {
 impl Rig {
     /// The machine whose data is under `path`.
     pub fn open(path: &Path) -> Rig {
+        Rig::open_with(path, IndexType::Flat, IndexSettings::default())
+    }
+
+    /// The same with another index.
+    pub fn open_with(path: &Path, index: IndexType, settings: IndexSettings) -> Rig {
         let options = StoreOptions { cache_bytes: 1 << 20, ..StoreOptions::default() };
         let store = Store::open(path.join("data"), options).unwrap();
         let records = Records::open(store, SHARD).unwrap();
-        let (spec, settings) = (spec(), IndexSettings::default());
+        let spec = CollectionSpec::single(VectorSpec::new(2, Metric::Euclidean, index).unwrap());
         let found = open::find(&records, &spec, &settings, &IndexFiles::new(path, SHARD)).unwrap();
         let mut state = State::new(SHARD, spec, records, settings, found);
         state.request_ids_max = REQUEST_IDS_MAX;
@@ -143,10 +148,6 @@ impl CheckpointReader for Chunks {
     }
 }
 
-fn spec() -> CollectionSpec {
-    CollectionSpec::single(VectorSpec::new(2, Metric::Euclidean, IndexType::Flat).unwrap())
-}
-
 /// The field that filters look at.
 pub fn indexed_field() -> IndexedFields {
     [(crate::types::path::Path::parse("tag").unwrap(), PayloadIndexKind::Value)].into()
@@ -179,6 +180,11 @@ pub fn point(id: u8, x: u8, if_version: Option<u64>) -> Point {
 /// Writes one point.
 pub fn upsert(id: u8, x: u8, request: Option<RequestId>) -> Bytes {
     commands::upsert(vec![point(id, x, None)], request).unwrap()
+}
+
+/// Writes so many points at once.
+pub fn upserts(points: u8) -> Bytes {
+    commands::upsert((0..points).map(|id| point(id, id, None)).collect(), None).unwrap()
 }
 
 /// Any command of any client, with few ids so that they meet.

@@ -189,6 +189,13 @@ impl HardState {
 }
 
 impl Members {
+    /// Whether a node belongs to the group, in whatever way.
+    pub fn contains(&self, node: u64) -> bool {
+        [&self.voters, &self.learners, &self.voters_outgoing, &self.learners_next]
+            .iter()
+            .any(|list| list.contains(&node))
+    }
+
     /// The bytes to store for `group`. Lists longer than [`MEMBERS_MAX`] are a caller's error and refused.
     pub fn encode(&self, group: u64) -> Result<Vec<u8>, RecordError> {
         let lists = self.encode_lists()?;
@@ -260,14 +267,16 @@ mod tests {
         assert_eq!(hard_state_key(1)[8..], [1, 0, 0, 0, 0, 0, 0, 0, 1]);
         assert_eq!(members_key(1)[8..], [1, 0, 0, 0, 0, 0, 0, 0, 2]);
         let entry = encode_entry(1, 2, 3, EntryKind::Members, b"data");
-        assert_eq!(entry, [2, 3, 0, 0, 0, 0, 0, 0, 0, 1, CRC, CRC, CRC, CRC, b'd', b'a', b't', b'a']);
+        assert_eq!(entry[..10], [2, 3, 0, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(entry[10..], [210, 243, 233, 41, b'd', b'a', b't', b'a']);
         let state = GroupState { compacted_index: 5, compacted_term: 6 }.encode(1);
         assert_eq!(state[..17], [2, 5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(state.len(), 21);
         let hard = HardState { term: 7, vote: 8, commit: 9 }.encode(1);
         assert_eq!(hard[..17], [2, 7, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!((hard[17..25].to_vec(), hard.len()), (9u64.to_le_bytes().to_vec(), 29));
-        let members = Members { index: 4, voters: vec![1, 2], learners: vec![3], auto_leave: true, ..Members::default() };
+        let members =
+            Members { index: 4, voters: vec![1, 2], learners: vec![3], auto_leave: true, ..Members::default() };
         let members = members.encode(1).unwrap();
         assert_eq!(members[..9], [2, 4, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(members[13..18], [1, 2, 0, 1, 0]);

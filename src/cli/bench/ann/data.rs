@@ -8,13 +8,13 @@ use crate::{
 use std::path::Path;
 
 /// All rows of a file, of unit length where the metric is cosine.
-pub(super) struct Matrix {
-    pub(super) dimension: usize,
-    values: Vec<f32>,
+pub(in crate::cli::bench) struct Matrix {
+    pub(in crate::cli::bench) dimension: usize,
+    pub(in crate::cli::bench) values: Vec<f32>,
 }
 
 impl Matrix {
-    pub(super) fn read(path: &Path, metric: Metric) -> Result<Matrix, ReadError> {
+    pub(in crate::cli::bench) fn read(path: &Path, metric: Metric) -> Result<Matrix, ReadError> {
         let mut file = NpyFile::open(path)?;
         let (dimension, element) = (file.columns(), file.element());
         // The file is as long as its header says, so this is no more than twice what is on disk.
@@ -29,21 +29,21 @@ impl Matrix {
         Ok(Matrix { dimension, values })
     }
 
-    pub(super) fn rows(&self) -> usize {
+    pub(in crate::cli::bench) fn rows(&self) -> usize {
         self.values.len() / self.dimension
     }
 
-    pub(super) fn row(&self, row: u64) -> &[f32] {
+    pub(in crate::cli::bench) fn row(&self, row: u64) -> &[f32] {
         &self.values[row as usize * self.dimension..][..self.dimension]
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &[f32]> {
+    pub(in crate::cli::bench) fn iter(&self) -> impl Iterator<Item = &[f32]> {
         self.values.chunks_exact(self.dimension)
     }
 }
 
 /// A matrix as the source of a build; ids are row numbers.
-pub(super) struct Rows<'a>(pub(super) &'a Matrix);
+pub(in crate::cli::bench) struct Rows<'a>(pub(in crate::cli::bench) &'a Matrix);
 
 impl RowSource for Rows<'_> {
     fn rows_hint(&self) -> usize {

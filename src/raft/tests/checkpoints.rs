@@ -1,0 +1,122 @@
+//! Members that lack more than the log still has, and the crashes in between.
+
+use super::network::{Cluster, Faults};
+use super::*;
+
+/// Logs so short that whoever is away for a moment needs a checkpoint.
+fn short_logs() -> RaftOptions {
+    RaftOptions { compact_after_bytes: 4 << 10, keep_bytes_max: 8 << 10, ..options() }
+}
+
+async fn write_much(cluster: &Cluster, count: usize) {
+    let leader = cluster.leader().await;
+    for i in 0..count {
+        cluster.groups[&leader].propose(Bytes::from(format!("{i:0>500}"))).await.unwrap();
+    }
+}
+
+/// The leader's log no longer has what the node needs next.
+async fn left_behind(cluster: &Cluster, leader: NodeId, node: NodeId) {
+    eventually("the log is compacted", async || {
+        let applied = cluster.memos[&node].memory().applied;
+        if cluster.raft(leader).log().bounds(GROUP).compacted_index > applied + 1 {
+            return true;
+        }
+        write_much(cluster, 5).await;
+        false
+    })
+    .await;
+}
+
+#[test]
+fn who_is_a_little_behind_catches_up_by_the_log() {
+    run(async {
+        let cluster = Cluster::start(3, 20, options(), Faults::default()).await;
+        let away = cluster.follower().await;
+        cluster.network.isolate(away);
+        write_much(&cluster, 300).await;
+        cluster.network.heal();
+        assert_eq!(cluster.agree().await.len(), 300);
+        assert_eq!(cluster.memos[&away].memory().installed, 0);
+    });
+}
+
+#[test]
+fn who_is_far_behind_reads_the_old_part_of_the_log_from_the_leaders_disk() {
+    run(async {
+        let options = RaftOptions { cache_bytes_max: 0, ..options() };
+        let cluster = Cluster::start(3, 21, options, Faults::default()).await;
+        let away = cluster.follower().await;
+        cluster.network.isolate(away);
+        write_much(&cluster, 3000).await;
+        cluster.network.heal();
+        assert_eq!(cluster.agree().await.len(), 3000);
+        assert_eq!(cluster.memos[&away].memory().installed, 0);
+    });
+}
+
+#[test]
+fn who_is_too_far_behind_gets_a_checkpoint() {
+    for noisy in [false, true] {
+        run(async move {
+            let faults = if noisy { Faults { loss: 0.05, repeat: 0.1, delay_ms_max: 2 } } else { Faults::default() };
+            let cluster = Cluster::start(3, 22, short_logs(), faults).await;
+            let (leader, away) = (cluster.leader().await, cluster.follower().await);
+            cluster.network.isolate(away);
+            write_much(&cluster, 60).await;
+            left_behind(&cluster, leader, away).await;
+            cluster.network.heal();
+            cluster.write("behind the checkpoint").await;
+            let all = cluster.agree().await;
+            assert!(all.len() >= 61);
+            assert!(cluster.memos[&away].memory().installed >= 1);
+            let bounds = cluster.raft(away).log().bounds(GROUP);
+            assert!(bounds.compacted_index > 1, "{bounds:?}");
+            let left: Vec<_> = std::fs::read_dir(cluster.directory(away).join("checkpoint")).unwrap().collect();
+            assert!(left.is_empty(), "{left:?}");
+        });
+    }
+}
+
+#[test]
+fn a_checkpoint_that_is_refused_is_offered_again() {
+    run(async {
+        let cluster = Cluster::start(3, 23, short_logs(), Faults::default()).await;
+        let (leader, away) = (cluster.leader().await, cluster.follower().await);
+        cluster.network.isolate(away);
+        write_much(&cluster, 60).await;
+        left_behind(&cluster, leader, away).await;
+        cluster.network.give_no_checkpoints(1..=3);
+        cluster.network.heal();
+        rt::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(cluster.memos[&away].memory().installed, 0);
+        cluster.network.give_no_checkpoints([]);
+        assert!(cluster.agree().await.len() >= 60);
+        assert!(cluster.memos[&away].memory().installed >= 1);
+    });
+}
+
+#[test]
+fn a_state_that_was_torn_while_it_was_installed_is_fetched_or_installed_again() {
+    run(async {
+        let mut cluster = Cluster::start(3, 24, short_logs(), Faults::default()).await;
+        let (leader, away) = (cluster.leader().await, cluster.follower().await);
+        cluster.network.isolate(away);
+        write_much(&cluster, 60).await;
+        left_behind(&cluster, leader, away).await;
+        cluster.network.heal();
+        cluster.agree().await;
+        // As a crash would leave it: the log begins behind a checkpoint, the state is empty, the file is gone.
+        cluster.kill(away, true);
+        {
+            let mut memory = cluster.memos[&away].memory();
+            (memory.applied, memory.installed) = (0, 0);
+            memory.entries.clear();
+        }
+        cluster.start_node(away).await;
+        cluster.write("after the loss").await;
+        assert_eq!(cluster.agree().await.last().map(String::as_str), Some("after the loss"));
+        assert!(cluster.memos[&away].memory().installed >= 1);
+        assert!(!cluster.groups[&away].status().await.unwrap().awaits_state);
+    });
+}

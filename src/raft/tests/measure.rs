@@ -1,0 +1,121 @@
+//! Figures, not promises: `cargo test --release --lib raft::tests::measure -- --ignored --nocapture --test-threads=1`.
+
+use super::ledger::Memo;
+use super::network::{Faults, Network, Nowhere, join};
+use super::*;
+use futures_util::future::join_all;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Seconds of processor time of this process, and its resident MiB.
+fn used() -> (f64, u64) {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
+    (ticks / 100.0, fields[21].parse::<u64>().unwrap() * 4096 >> 20)
+}
+
+async fn load(groups: &[Group<LogIndex>], clients: usize, bytes: usize) -> f64 {
+    let done = Arc::new(AtomicU64::new(0));
+    let until = rt::time::now() + Duration::from_secs(5);
+    let clients = (0..clients).map(|client| {
+        let (group, done) = (groups[client % groups.len()].clone(), done.clone());
+        rt::spawn("client", async move {
+            while rt::time::now() < until {
+                if group.propose(Bytes::from(vec![b'x'; bytes])).await.is_ok() {
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        })
+    });
+    let (cpu, _) = used();
+    let started = rt::time::now();
+    join_all(clients).await;
+    let (after, memory) = used();
+    let seconds = started.elapsed().as_secs_f64();
+    let rate = done.load(Ordering::Relaxed) as f64 / seconds;
+    println!("  {rate:.0} writes/s, {:.0} % of a core, {memory} MiB", (after - cpu) / seconds * 100.0);
+    rate
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn one_group_alone() {
+    for clients in [1, 16, 256] {
+        run(async move {
+            let directory = tempfile::tempdir().unwrap();
+            let log = open_log(directory.path());
+            let path = Arc::from(directory.path());
+            let raft = MultiRaft::start(NODE, log, None, Arc::new(Nowhere), path, RaftOptions::default());
+            let group = raft.open(GROUP, &[NODE], Memo::default()).await.unwrap();
+            println!("one group, one voter, {clients} clients, 1 KiB:");
+            load(&[group], clients, 1024).await;
+            println!("  {:?}", raft.log_stats().totals());
+        });
+    }
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn one_group_of_three() {
+    for clients in [1, 256] {
+        run(async move {
+            let cluster = super::network::Cluster::start(3, 1, RaftOptions::default(), Faults::default()).await;
+            let leader = cluster.leader().await;
+            println!("one group, three voters, {clients} clients, 1 KiB:");
+            load(&[cluster.groups[&leader].clone()], clients, 1024).await;
+            let reads = AtomicU64::new(0);
+            let until = rt::time::now() + Duration::from_secs(2);
+            join_all((0..64).map(|reader| {
+                let (group, reads) = (&cluster.groups[&(reader % 3 + 1)], &reads);
+                async move {
+                    while rt::time::now() < until {
+                        group.read_index().await.unwrap();
+                        reads.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            }))
+            .await;
+            println!("  64 readers on all three: {} read indices/s", reads.into_inner() / 2);
+        });
+    }
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn a_thousand_groups_of_three() {
+    run(async {
+        let network = Network::new(1, Faults::default());
+        let mut nodes = Vec::new();
+        let started = rt::time::now();
+        let directories: Vec<_> = (1..=3).map(|_| tempfile::tempdir().unwrap()).collect();
+        for node in 1..=3 {
+            let directory = directories[node as usize - 1].path();
+            nodes.push(join(&network, node, open_log(directory), directory, RaftOptions::default()));
+        }
+        let (_, before) = used();
+        let opened = nodes.iter().map(|raft| async move {
+            join_all((1..=1000).map(|group| raft.open(group, &[1, 2, 3], Memo::default()))).await
+        });
+        let groups: Vec<Vec<Group<LogIndex>>> =
+            join_all(opened).await.into_iter().map(|all| all.into_iter().map(Result::unwrap).collect()).collect();
+        println!("1,000 groups on three nodes opened after {:?}", started.elapsed());
+        let leaders =
+            || -> Vec<Group<LogIndex>> { groups.iter().flatten().filter(|group| group.is_leader()).cloned().collect() };
+        while leaders().len() < 1000 {
+            rt::time::sleep(Duration::from_millis(10)).await;
+        }
+        let spread: Vec<usize> =
+            groups.iter().map(|all| all.iter().filter(|group| group.is_leader()).count()).collect();
+        println!("elected after {:?}, by node {spread:?}", started.elapsed());
+        rt::time::sleep(Duration::from_secs(6)).await;
+        let (cpu, _) = used();
+        rt::time::sleep(Duration::from_secs(10)).await;
+        let (after, memory) = used();
+        println!("idle: {:.1} % of a core and {} MiB for all three", (after - cpu) * 10.0, memory - before);
+        for clients in [256, 2000] {
+            println!("{clients} clients over 1,000 groups, 1 KiB:");
+            load(&leaders(), clients, 1024).await;
+        }
+    });
+}

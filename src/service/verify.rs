@@ -1,0 +1,190 @@
+//! Proving that the replicas of every shard hold the same: each node computes the content hash of its replica again from what is
+//! stored, and where they differ the first record that does is named. Called by `api`.
+
+use super::Service;
+use crate::{
+    cluster::{Collection, NodeId},
+    rt::time,
+    shard::{Bucket, Difference, Recomputed},
+    types::Result,
+};
+use std::{collections::BTreeMap, future::Future, pin::Pin, time::Duration};
+
+/// How often replicas that are at different log indexes are looked at again, and how long apart.
+const ATTEMPTS: usize = 20;
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A boxed future, so that the trait can be used behind a pointer.
+pub type Answering<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
+
+/// What a service asks of the other nodes; plugged in by `node`.
+pub trait Others: Send + Sync + 'static {
+    /// What another node's replica of a shard comes to.
+    fn recompute(&self, node: NodeId, shard: u64) -> Answering<Recomputed>;
+
+    /// The records of one bucket of another node's replica.
+    fn bucket(&self, node: NodeId, shard: u64, bucket: u8) -> Answering<Bucket>;
+
+    /// The other nodes that have ever answered.
+    fn nodes(&self) -> BTreeMap<NodeId, OtherNode>;
+}
+
+/// Another node, as far as it has said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherNode {
+    pub connected: bool,
+    pub version: String,
+    pub http: Vec<String>,
+    pub grpc: String,
+}
+
+/// What came of comparing all replicas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifyReport {
+    /// Every replica was looked at, is sound, and holds what the others hold.
+    pub equal: bool,
+    pub shards: Vec<ShardVerdict>,
+}
+
+/// One shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardVerdict {
+    pub id: u64,
+    pub collection: String,
+    /// `equal`, `different`, or `unknown`: a replica did not answer, or is busy and never at the index of the others.
+    pub verdict: &'static str,
+    pub replicas: Vec<ReplicaVerdict>,
+    /// Where replicas differ, in words.
+    pub difference: Option<String>,
+}
+
+/// One replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaVerdict {
+    pub node: NodeId,
+    /// What it comes to, or why it could not be asked.
+    pub found: Result<Recomputed, String>,
+}
+
+impl ReplicaVerdict {
+    fn key(&self) -> Option<(u64, u64)> {
+        self.found.as_ref().ok().map(|found| (found.applied, found.found))
+    }
+}
+
+impl Service {
+    /// Compares all replicas of all shards. Cost: every node reads all its records.
+    ///
+    /// # Errors
+    /// `cluster_forming`.
+    pub async fn verify(&self) -> Result<VerifyReport> {
+        let members = self.0.members.node_ids()?;
+        let mut shards = Vec::new();
+        for collection in self.0.catalog.collections().values() {
+            for (id, _) in &collection.shards {
+                shards.push(self.verify_shard(collection, *id, &members).await);
+            }
+        }
+        Ok(VerifyReport { equal: shards.iter().all(|shard| shard.verdict == "equal"), shards })
+    }
+
+    async fn verify_shard(&self, collection: &Collection, id: u64, members: &[NodeId]) -> ShardVerdict {
+        let mut replicas = self.look_at(id, members).await;
+        for _ in 1..ATTEMPTS {
+            let first = replicas[0].found.as_ref().ok().map(|found| found.applied);
+            let together = replicas.iter().all(|replica| replica.key().map(|(applied, _)| applied) == first);
+            if together {
+                break;
+            }
+            time::sleep(PAUSE).await;
+            replicas = self.look_at(id, members).await;
+        }
+        let (verdict, difference) = self.judge(id, &replicas).await;
+        ShardVerdict { id, collection: collection.name.to_string(), verdict, replicas, difference }
+    }
+
+    /// Every replica, as it is now.
+    async fn look_at(&self, id: u64, members: &[NodeId]) -> Vec<ReplicaVerdict> {
+        let looks = members.iter().map(|node| async move {
+            let found = if *node == self.0.identity.node_id {
+                match self.0.host.replica(id) {
+                    Ok(replica) => replica.recompute_hash().await,
+                    Err(error) => Err(error),
+                }
+            } else {
+                self.0.others.recompute(*node, id).await
+            };
+            ReplicaVerdict { node: *node, found: found.map_err(|error| error.to_string()) }
+        });
+        futures_util::future::join_all(looks).await
+    }
+
+    async fn judge(&self, id: u64, replicas: &[ReplicaVerdict]) -> (&'static str, Option<String>) {
+        for replica in replicas {
+            if let Ok(found) = &replica.found
+                && !found.is_sound()
+            {
+                return ("different", Some(unsound(replica.node, found)));
+            }
+        }
+        if let Some((node, why)) = replicas.iter().find_map(|r| r.found.as_ref().err().map(|why| (r.node, why))) {
+            return ("unknown", Some(format!("node {node:016x} could not be asked: {why}")));
+        }
+        let found: Vec<(NodeId, &Recomputed)> =
+            replicas.iter().filter_map(|replica| Some((replica.node, replica.found.as_ref().ok()?))).collect();
+        let Some((reference, usual)) = found.iter().max_by_key(|(_, one)| alike(&found, one)).copied() else {
+            return ("unknown", None);
+        };
+        if let Some((node, other)) = found.iter().find(|(_, other)| other.applied != usual.applied) {
+            let message = format!("node {node:016x} is at index {}, others at {}", other.applied, usual.applied);
+            return ("unknown", Some(message));
+        }
+        match found.iter().find(|(_, other)| other.found != usual.found) {
+            None => ("equal", None),
+            Some((node, other)) => {
+                let bucket = usual.differing_buckets(other).first().copied();
+                let where_ = match bucket {
+                    Some(bucket) => self.first_difference(id, reference, *node, bucket).await,
+                    None => "hashes differ, buckets do not".to_owned(),
+                };
+                ("different", Some(format!("node {node:016x} against node {reference:016x}: {where_}")))
+            }
+        }
+    }
+
+    async fn first_difference(&self, id: u64, reference: NodeId, other: NodeId, bucket: u8) -> String {
+        let (ours, theirs) = (self.bucket_of(reference, id, bucket).await, self.bucket_of(other, id, bucket).await);
+        match (ours, theirs) {
+            (Ok(ours), Ok(theirs)) => match ours.first_difference(&theirs) {
+                Some(Difference::Missing(name)) => format!("{name} is missing"),
+                Some(Difference::Surplus(name)) => format!("{name} should not be there"),
+                Some(Difference::Changed(name)) => format!("{name} has other bytes"),
+                None => "the difference went away while it was looked for".to_owned(),
+            },
+            (Err(error), _) | (_, Err(error)) => format!("in bucket {bucket}, which could not be read: {error}"),
+        }
+    }
+
+    async fn bucket_of(&self, node: NodeId, id: u64, bucket: u8) -> Result<Bucket> {
+        if node == self.0.identity.node_id {
+            return self.0.host.replica(id)?.bucket(bucket).await;
+        }
+        self.0.others.bucket(node, id, bucket).await
+    }
+}
+
+/// How many replicas hold what this one holds.
+fn alike(found: &[(NodeId, &Recomputed)], one: &Recomputed) -> usize {
+    found.iter().filter(|(_, other)| (other.applied, other.found) == (one.applied, one.found)).count()
+}
+
+fn unsound(node: NodeId, found: &Recomputed) -> String {
+    if let Some(damaged) = found.damaged.first() {
+        return format!("node {node:016x}: {} is damaged: {}", damaged.record, damaged.problem);
+    }
+    if let Some(why) = &found.unreadable {
+        return format!("node {node:016x} cannot be read {why}");
+    }
+    let (kept, got) = (found.kept, found.found);
+    format!("node {node:016x}: its records come to {got:016x}, not to {kept:016x} as was kept")
+}

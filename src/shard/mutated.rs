@@ -1,0 +1,63 @@
+//! Deliberate bugs in what is proposed, for the simulation to catch: `replica` asks for them where a mutant is chosen,
+//! which no release can do.
+
+use super::{
+    command::{Command, PointWrite},
+    records::Records,
+    state::State,
+};
+use crate::{
+    store::keys::point::PointRecord,
+    types::{Error, ErrorKind, Result},
+};
+use bytes::Bytes;
+
+/// Mutant 15: a batch as two entries.
+pub fn halves(command: &Bytes) -> Option<(Bytes, Bytes)> {
+    let (id, Command::Upsert(mut writes)) = Command::decode(command).ok()? else { return None };
+    let rest = writes.split_off(writes.len() / 2);
+    if writes.is_empty() {
+        return None;
+    }
+    let first = Command::Upsert(writes).encode(None).ok()?;
+    Some((first.into(), Command::Upsert(rest).encode(id).ok()?.into()))
+}
+
+/// Mutant 26: versions are compared before the command is proposed, and no more when it is applied.
+pub fn unguarded(state: &State, command: &Bytes) -> Result<Bytes> {
+    let (id, mut command) = Command::decode(command)?;
+    match &mut command {
+        Command::Upsert(writes) => writes.iter_mut().try_for_each(|write| compare(state, write))?,
+        Command::Patch(write) => compare(state, write)?,
+        Command::Delete(_) | Command::DeleteWhere(_) => {}
+    }
+    Ok(command.encode(id)?.into())
+}
+
+fn compare(state: &State, write: &mut PointWrite<'_>) -> Result<()> {
+    let Some(wanted) = write.if_version.take() else { return Ok(()) };
+    let record = state.records.view().point(write.id)?;
+    let current = record.map(|record| PointRecord::decode(&record).map(|record| record.version));
+    if current.transpose().map_err(Records::corrupt)?.unwrap_or(0) == wanted {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Conflict, "version_mismatch", "the document has another version").expected(wanted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::upserts;
+    use super::*;
+
+    #[test]
+    fn halves_make_the_whole() {
+        let writes = |bytes: &Bytes| match Command::decode(bytes).unwrap().1 {
+            Command::Upsert(writes) => writes.iter().map(|write| write.id).collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        };
+        let whole = upserts(5);
+        let (first, rest) = halves(&whole).unwrap();
+        assert_eq!([writes(&first), writes(&rest)].concat(), writes(&whole));
+        assert_eq!(halves(&upserts(1)), None);
+    }
+}
