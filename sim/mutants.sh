@@ -19,6 +19,7 @@ declare -A BUG=(
     [11]="checksums of records ignored"
     [13]="the last entry applied twice on replay"
     [14]="a checkpoint lacks the request ids"
+    [15]="a batch becomes two entries of the log"
     [16]="a delete does not reach the index"
     [17]="sealing drops the tail"
     [22]="two voters changed in one step"
@@ -32,7 +33,7 @@ declare -A BUG=(
 declare -A WHERE=(
     [1]="cluster_register cluster_set" [3]="cluster_register cluster_append" [4]="cluster_register cluster_append"
     [6]="cluster_register cluster_set" [8]="cluster_register cluster_set" [9]="cluster_set cluster_register"
-    [14]="cluster_retried" [22]="cluster_" [23]="cluster_" [26]="cluster_append cluster_bank cluster_register"
+    [14]="cluster_retried" [15]="cluster_bank" [22]="cluster_" [23]="cluster_" [26]="cluster_append cluster_bank cluster_register"
     [27]="cluster_register cluster_set" [30]="cluster_session"
 )
 # Those whose site is in the code.

@@ -81,7 +81,6 @@ pub struct Victim {
     node: NodeHandle,
     shared: Arc<Shared>,
     power: Cell<bool>,
-    process: Cell<u64>,
 }
 
 impl Victim {
@@ -104,7 +103,7 @@ impl Victim {
             .build();
         rt::sim::register(node.id(), &name, address(number));
         let busy = tokio::sync::Mutex::new(());
-        Victim { number, disk, dir, busy, node, shared, power: Cell::new(true), process: Cell::new(1) }
+        Victim { number, disk, dir, busy, node, shared, power: Cell::new(true) }
     }
 
     pub fn name(&self) -> &str {
@@ -125,11 +124,6 @@ impl Victim {
 
     pub fn phase(&self) -> Phase {
         self.shared.phase.lock().expect("no panic while locked").clone()
-    }
-
-    /// Which process this is, from 1.
-    pub fn process(&self) -> u64 {
-        self.process.get()
     }
 
     /// The inside of its process, if that is up.
@@ -194,7 +188,6 @@ impl Victim {
         }
         *self.shared.phase.lock().expect("no panic while locked") = Phase::Starting;
         *self.shared.stop.lock().expect("no panic while locked") = Shutdown::new();
-        self.process.set(self.process.get() + 1);
         Handle::current().restart(self.node.id());
     }
 

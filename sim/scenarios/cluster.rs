@@ -16,7 +16,10 @@ pub const MARKS: &[&str] = &[
     "a healed core refused at first",
     "a client went to another node",
     "a shard changed its leader under its clients",
-    "a replica skipped what it lacked: it took over a checkpoint",
+    "a replica caught up by a checkpoint",
+    "a restart installed the checkpoint that a crash had left",
+    "a replica that does not lead answered a linearizable read",
+    "a write was forwarded to the leader",
     "replicas were compared at the same index while clients wrote",
     "a retry learnt what became of a lost write",
 ];
