@@ -2,6 +2,8 @@
 //! write and stay linearizable while their leaders are killed with SIGKILL in a loop. The history is judged by the checker the
 //! simulation uses, and kept as EDN.
 
+#![allow(clippy::disallowed_methods)] // real processes under a real clock, from outside
+
 #[path = "../sim/check/mod.rs"]
 #[allow(dead_code)]
 mod check;

@@ -79,10 +79,16 @@ fn a_caller_that_goes_away_leaves_no_table_half_made_or_half_dropped() {
             assert!(service.health().ready, "round {round}: {:?}", service.health());
             let again = service.create_collection(name("t"), spec(4)).await;
             assert_eq!(again.unwrap_err().code(), "table_exists");
-            service.upsert(&name("t"), (0..50).map(|id| point(id, None)).collect(), &WriteOptions::default()).await.expect("it takes writes");
+            service
+                .upsert(&name("t"), (0..50).map(|id| point(id, None)).collect(), &WriteOptions::default())
+                .await
+                .expect("it takes writes");
             abandon(service.delete_collection(&name("t"))).await;
             until("it is gone", async || service.collection(&name("t")).await.is_err()).await;
-            assert_eq!(service.upsert(&name("t"), vec![point(1, None)], &WriteOptions::default()).await.unwrap_err().code(), "table_not_found");
+            assert_eq!(
+                service.upsert(&name("t"), vec![point(1, None)], &WriteOptions::default()).await.unwrap_err().code(),
+                "table_not_found"
+            );
             until("no shard stays open", async || service.host().replicas().is_empty()).await;
         }
         engine.close().await;
@@ -136,7 +142,10 @@ fn a_guarded_batch_names_each_document_once() {
         let engine = open(&config(&directory)).await;
         let service = engine.service();
         service.create_collection(name("t"), spec(1)).await.unwrap();
-        let error = service.upsert(&name("t"), vec![point(1, Some(0)), point(1, Some(0))], &WriteOptions::default()).await.unwrap_err();
+        let error = service
+            .upsert(&name("t"), vec![point(1, Some(0)), point(1, Some(0))], &WriteOptions::default())
+            .await
+            .unwrap_err();
         assert_eq!((error.code(), error.detail().row), ("duplicate_document", Some(1)));
         assert_eq!(service.collection(&name("t")).await.unwrap().points, 0);
         service

@@ -12,7 +12,7 @@ use clap_complete::Shell;
 
 use super::context::{CliError, OutputFormat};
 use super::exit::EXIT_CODES_HELP;
-use super::{bench, export, import, quickstart, search, table};
+use super::{bench, cluster, export, import, quickstart, search, table};
 use crate::config::Assignment;
 
 /// Where clients find the node unless told otherwise.
@@ -52,6 +52,11 @@ pub enum Command {
     Search(search::SearchArgs),
     /// Measure a node under load.
     Bench(bench::BenchArgs),
+    /// Look at the cluster.
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
+    /// Compare all replicas of all shards: exit code 1 and the first difference if they are not equal.
+    Verify,
     /// Check, show and explain the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),

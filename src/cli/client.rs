@@ -282,6 +282,21 @@ impl ApiClient {
         self.post("/api/v1/tables", table).await
     }
 
+    /// Compares all replicas.
+    pub async fn verify<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+        self.call(Method::POST, "/api/v1/cluster/verify", None).await
+    }
+
+    /// How the cluster is.
+    pub async fn cluster_status(&self) -> Result<Value, ApiError> {
+        self.call(Method::GET, "/api/v1/cluster/status", None).await
+    }
+
+    /// Figures of a table and its shards.
+    pub async fn table_stats(&self, name: &str) -> Result<Value, ApiError> {
+        self.call(Method::GET, &table_path(name, "/stats"), None).await
+    }
+
     pub async fn tables(&self) -> Result<Vec<Table>, ApiError> {
         #[derive(Deserialize)]
         struct Tables {

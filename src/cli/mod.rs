@@ -6,6 +6,7 @@
 pub mod args;
 pub mod bench;
 pub mod client;
+pub mod cluster;
 pub mod config_cmd;
 pub mod context;
 pub mod doctor;
@@ -19,6 +20,7 @@ pub mod quickstart;
 pub mod search;
 pub mod serve;
 pub mod table;
+pub mod verify;
 
 use std::ffi::OsString;
 
@@ -74,6 +76,8 @@ pub async fn run(cli: Cli) -> Result<std::process::ExitCode, CliError> {
         Command::Export(args) => export::run(args, &context).await?.into(),
         Command::Search(args) => search::run(args, &context).await?.into(),
         Command::Bench(args) => bench::run(args, &context).await?.into(),
+        Command::Cluster(command) => cluster::run(&command, &context).await?.into(),
+        Command::Verify => verify::run(&context).await?.into(),
         Command::Config(command) => config_cmd::run(&command, &context)?.into(),
         Command::Doctor(args) => doctor::run(&args, &context).await?.into(),
         Command::Completions { shell } => {

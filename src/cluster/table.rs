@@ -41,7 +41,8 @@ impl ShardTable {
             .into_iter()
             .map(|slots| {
                 self.next_shard += 1;
-                let entry = ShardEntry { collection: name.clone(), slots, replicas: replicas.to_vec(), epoch: self.epoch };
+                let entry =
+                    ShardEntry { collection: name.clone(), slots, replicas: replicas.to_vec(), epoch: self.epoch };
                 self.shards.insert(self.next_shard, entry);
                 self.next_shard
             })

@@ -175,7 +175,11 @@ pub static KEYS: &[Key] = &[
         "Name of this node within the cluster; made once and kept in data_dir where absent."
     ),
     key!(cluster.zone, CLUSTER, "Failure domain (rack, zone) of this node; copies of a shard are spread over zones."),
-    key!(cluster.peers, NOW, "Peer addresses of the other nodes of the cluster, with mode auto. All nodes name each other; they form the cluster when they have all met once, and are its members from then on. An odd number of nodes survives the loss of a minority."),
+    key!(
+        cluster.peers,
+        NOW,
+        "Peer addresses of the other nodes of the cluster, with mode auto. All nodes name each other; they form the cluster when they have all met once, and are its members from then on. An odd number of nodes survives the loss of a minority."
+    ),
     key!(etcd.endpoints, CLUSTER, "Members of the etcd cluster."),
     key!(etcd.username, CLUSTER, "User name towards etcd."),
     key!(etcd.password, CLUSTER, "Password towards etcd. Never shown."),

@@ -9,7 +9,7 @@ pub use machine::{Machine, Outcome, decode_outcome, encode_outcome};
 
 use super::{BoxFuture, Committed, CoordinationError, Coordinator, KeyValue, Transaction};
 use crate::{
-    raft::{GroupId, LogIndex, ProposeError, Route},
+    raft::{GroupId, LogIndex, NodeId, ProposeError, Route},
     store::{Store, StoreError},
     types::Ack,
 };
@@ -55,6 +55,11 @@ impl Embedded {
         assert!(self.0.route.set(route).is_ok(), "the coordinator has its group already");
     }
 
+    /// The node that leads the coordinator's group, as far as this one knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.0.route.get()?.group().leader()
+    }
+
     /// Resolves after the map has changed since the last time this resolved. For one waiter.
     pub async fn changed(&self) {
         self.0.changed.notified().await;
@@ -81,7 +86,9 @@ impl Embedded {
         here.map_err(|error| CoordinationError::Indeterminate(error.to_string()))?;
         match outcome {
             Some(Outcome::Transaction(committed)) => Ok(committed),
-            Some(Outcome::Nothing) | None => Err(CoordinationError::Corrupt("a transaction was applied as nothing".to_owned())),
+            Some(Outcome::Nothing) | None => {
+                Err(CoordinationError::Corrupt("a transaction was applied as nothing".to_owned()))
+            }
         }
     }
 }
@@ -204,10 +211,14 @@ mod tests {
 
     #[test]
     fn outcomes_round_trip_and_garbage_is_refused() {
-        for outcome in [Outcome::Nothing, Outcome::Transaction(Committed::Refused), Outcome::Transaction(Committed::At(7))] {
+        for outcome in
+            [Outcome::Nothing, Outcome::Transaction(Committed::Refused), Outcome::Transaction(Committed::At(7))]
+        {
             assert_eq!(decode_outcome(&encode_outcome(&outcome)), Ok(outcome));
         }
         assert_eq!(encode_outcome(&Outcome::Transaction(Committed::At(7)))[..], [1, 1, 0, 7]);
-        assert!(decode_outcome(b"").is_err() && decode_outcome(b"\x02\0").is_err() && decode_outcome(b"\x01\x09").is_err());
+        assert!(
+            decode_outcome(b"").is_err() && decode_outcome(b"\x02\0").is_err() && decode_outcome(b"\x01\x09").is_err()
+        );
     }
 }

@@ -106,6 +106,9 @@ impl Engine {
         let mode = config.mode.name();
         let mut identity = Identity::new(node_id, config.cluster.name.as_str().to_owned(), zone(config), mode);
         identity.can_write = can_write(&store, &log);
+        let coordinator = Embedded::open(store.clone())?;
+        let asked = coordinator.clone();
+        identity.leader = Arc::new(move || asked.leader());
         let identity = describe(identity);
         let raft = MultiRaft::start(
             node_id,
@@ -115,7 +118,6 @@ impl Engine {
             Arc::from(make_directory(&directory, "checkpoint")?),
             raft_options(config),
         );
-        let coordinator = Embedded::open(store.clone())?;
         let control = Control { raft: raft.clone(), coordinator: coordinator.clone(), forward: forward.clone() };
         let forming = match members.node_ids() {
             Ok(voters) => {

@@ -76,7 +76,8 @@ impl Node {
     /// See [`StartError`]; whatever was opened is closed again.
     pub async fn start(config: &Config) -> Result<Node, StartError> {
         if !config.mode.can_start() {
-            let why = "this version starts standalone nodes, and nodes of mode auto that name each other in cluster.peers";
+            let why =
+                "this version starts standalone nodes, and nodes of mode auto that name each other in cluster.peers";
             return Err(StartError::Mode { mode: config.mode, why });
         }
         let bound = Bound::bind(config).await?;

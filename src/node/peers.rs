@@ -7,8 +7,8 @@ use crate::{
     config::Config,
     coordination::embedded,
     peer::{
-        Addresses, CallError, Cause, GroupReport, Identity, PeerInfo, PeerOptions, PeerService, Peers,
-        Proposal, Proposed, Refusal, peer_set_hash,
+        Addresses, CallError, Cause, GroupReport, Identity, PeerInfo, PeerOptions, PeerService, Peers, Proposal,
+        Proposed, Refusal, peer_set_hash,
     },
     raft::{CheckpointStream, FetchError, Forward, GroupId, GroupMessage, LogIndex, NodeId, ProposeError},
     rt::{rpc::RpcOptions, time},
@@ -19,7 +19,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex, RwLock},
     time::Duration,
 };
 
@@ -60,7 +60,7 @@ impl Wire {
             nodes: distinct.len(),
             met: Mutex::default(),
             members: known.map_or_else(Members::forming, Members::of),
-            engine: OnceLock::new(),
+            engine: RwLock::new(None),
         };
         let peers = Peers::new(identity, &others, PeerOptions::default(), metrics)
             .map_err(|error| StartError::Peer(error.to_string()))?;
@@ -75,9 +75,14 @@ impl Wire {
 
     /// Dials, and answers for `engine` from now on.
     pub fn start(&self, engine: &Engine) {
-        let attached = self.gate.engine.set(engine.inside());
-        assert!(attached.is_ok(), "a wire serves one engine");
+        *self.gate.engine.write().expect("no panic while attaching") = Some(engine.inside());
         self.peers.start(self.gate.clone());
+    }
+
+    /// Ends the links and lets go of the engine.
+    pub fn stop(&self) {
+        self.peers.stop();
+        *self.gate.engine.write().expect("no panic while attaching") = None;
     }
 
     /// Bounds of the connections of peers.
@@ -99,12 +104,17 @@ struct Gate {
     /// Others met so far, while the cluster forms.
     met: Mutex<BTreeSet<NodeId>>,
     members: Members,
-    engine: OnceLock<super::engine::Inside>,
+    /// Taken away when the node stops: the engine holds the wire, and so itself.
+    engine: RwLock<Option<super::engine::Inside>>,
 }
 
 impl Gate {
-    fn engine(&self) -> Result<&super::engine::Inside, CallError> {
-        self.engine.get().ok_or_else(|| CallError::Unavailable("the node is starting".to_owned()))
+    fn inside(&self) -> Option<super::engine::Inside> {
+        self.engine.read().expect("no panic while attaching").clone()
+    }
+
+    fn engine(&self) -> Result<super::engine::Inside, CallError> {
+        self.inside().ok_or_else(|| CallError::Unavailable("the node is starting or stopping".to_owned()))
     }
 }
 
@@ -130,19 +140,19 @@ impl PeerService for Gate {
     }
 
     fn peer_lost(&self, node: NodeId) {
-        if let Some(inside) = self.engine.get() {
+        if let Some(inside) = self.inside() {
             inside.raft.peer_lost(node);
         }
     }
 
     fn receive(&self, from: NodeId, messages: Vec<GroupMessage>) {
-        if let Some(inside) = self.engine.get() {
+        if let Some(inside) = self.inside() {
             inside.raft.receive(from, messages);
         }
     }
 
     fn propose(&self, _from: NodeId, proposal: Proposal) -> BoxFuture<'static, Result<Proposed, CallError>> {
-        let inside = self.engine().cloned();
+        let inside = self.engine();
         Box::pin(async move {
             let inside = inside?;
             let unknown = || CallError::Indeterminate("it took too long".to_owned());
@@ -156,14 +166,14 @@ impl PeerService for Gate {
         group: GroupId,
         at_least: LogIndex,
     ) -> BoxFuture<'static, Result<Box<dyn CheckpointStream>, FetchError>> {
-        match self.engine.get() {
+        match self.inside() {
             Some(inside) => inside.raft.serve_checkpoint(group, at_least),
             None => Box::pin(async { Err(FetchError::Refused("the node is starting".to_owned())) }),
         }
     }
 
     fn inspect(&self, group: GroupId, bucket: Option<u8>) -> BoxFuture<'static, Result<Bytes, CallError>> {
-        let inside = self.engine().cloned();
+        let inside = self.engine();
         Box::pin(async move {
             let replica = inside?.service.host().replica(group).map_err(|error| not_here(&error))?;
             super::verify::inspect(replica, bucket).await
@@ -183,7 +193,7 @@ async fn propose(inside: &super::engine::Inside, proposal: Proposal) -> Result<P
         let replica = inside.service.host().replica(group).map_err(|error| not_here(&error))?;
         replica.propose_forwarded(data, ack).await.map_err(|error| CallError::Refused(error.to_string()))?
     };
-    let (log_index, outcome) = proposed.map_err(told)?;
+    let (log_index, outcome) = proposed?;
     Ok(Proposed { log_index, outcome })
 }
 
@@ -191,17 +201,6 @@ fn not_here(error: &Error) -> CallError {
     match error.kind() {
         ErrorKind::Unavailable | ErrorKind::NotFound => CallError::Unavailable(error.to_string()),
         _ => CallError::Refused(error.to_string()),
-    }
-}
-
-/// What a peer is told about a proposal of its that went wrong here.
-fn told(error: ProposeError) -> CallError {
-    match error {
-        ProposeError::NotLeader { leader } => CallError::NotLeader { leader },
-        ProposeError::Exhausted => CallError::Exhausted(error.to_string()),
-        ProposeError::TooLarge { .. } => CallError::Refused(error.to_string()),
-        ProposeError::Indeterminate => CallError::Indeterminate(error.to_string()),
-        nothing_happened => CallError::Unavailable(nothing_happened.to_string()),
     }
 }
 

@@ -135,7 +135,7 @@ impl Servers {
     /// Takes no new connections, waits for requests under way, closes.
     pub async fn stop(self) {
         self.stop.trigger();
-        self.wire.iter().for_each(|wire| wire.peers().stop());
+        self.wire.iter().for_each(Wire::stop);
         for task in self.tasks {
             let _ended = task.await;
         }

@@ -163,6 +163,12 @@ pub(super) async fn run(shared: Arc<Shared>, link: Arc<Link>, service: Arc<dyn P
 
 /// One life of the link, from the dial to the break.
 async fn session(shared: &Arc<Shared>, link: &Arc<Link>, service: &dyn PeerService) -> Ended {
+    // To open a second link to one node would end the first.
+    if let Some(known) = link.peer()
+        && let Err(refusal) = shared.check_route(known.node, link)
+    {
+        return Ended::Refused(refusal);
+    }
     let session = Arc::new(Session { queue: Queue::new(shared.options.queue), metrics: OnceLock::new() });
     let _closing = CloseOnDrop { link, session: &session };
     let hello = shared.me.hello(service.cluster_id());
@@ -173,7 +179,7 @@ async fn session(shared: &Arc<Shared>, link: &Arc<Link>, service: &dyn PeerServi
         Err(elapsed) => return Ended::Unreachable(format!("no answer to the handshake: {elapsed}")),
     };
     let peer = match welcomed(shared, link, service, first) {
-        Ok(peer) => Arc::new(peer),
+        Ok(peer) => peer,
         Err(refusal) => return Ended::Refused(refusal),
     };
     let began = time::now();
@@ -219,12 +225,14 @@ fn welcomed(
     link: &Arc<Link>,
     service: &dyn PeerService,
     first: Option<proto::LinkReply>,
-) -> Result<PeerInfo, Refusal> {
+) -> Result<Arc<PeerInfo>, Refusal> {
     match first.and_then(|reply| reply.kind) {
         Some(link_reply::Kind::Welcome(hello)) => {
             let peer = shared.accept(hello, service)?;
             shared.incoming.saw(&peer);
-            shared.route(&peer, link)?;
+            let peer = Arc::new(peer);
+            link.progress().peer = Some(peer.clone());
+            shared.route(peer.node, link)?;
             Ok(peer)
         }
         Some(link_reply::Kind::Refusal(refusal)) => Err(refusal.into()),
@@ -239,7 +247,6 @@ fn stand(shared: &Shared, link: &Link, session: &Arc<Session>, peer: &Arc<PeerIn
     {
         let mut progress = link.progress();
         progress.state = PeerState::Connected { since: time::now() };
-        progress.peer = Some(peer.clone());
         progress.session = Some(session.clone());
     }
     let (node, version) = (Id(peer.node), &peer.program_version);
@@ -316,19 +323,24 @@ impl Drop for CloseOnDrop<'_> {
 }
 
 impl Shared {
-    /// Which link leads to a node: this one, unless another has it already.
-    fn route(&self, peer: &PeerInfo, link: &Arc<Link>) -> Result<(), Refusal> {
+    /// This link leads to a node from here on, unless another does.
+    fn route(&self, node: NodeId, link: &Arc<Link>) -> Result<(), Refusal> {
+        self.check_route(node, link)?;
         let mut by_node = self.by_node();
-        if let Some(other) = by_node.get(&peer.node)
-            && !Arc::ptr_eq(other, link)
-            && other.is_connected()
-        {
-            let detail = format!("{} and {} are both {}", link.address, other.address, Id(peer.node));
-            return Err(Refusal::new(Cause::Node, detail));
-        }
         by_node.retain(|_, known| !Arc::ptr_eq(known, link));
-        by_node.insert(peer.node, link.clone());
+        by_node.insert(node, link.clone());
         Ok(())
+    }
+
+    /// Whether no other link leads to a node.
+    fn check_route(&self, node: NodeId, link: &Arc<Link>) -> Result<(), Refusal> {
+        match self.link_to(node) {
+            Some(other) if !Arc::ptr_eq(&other, link) && other.is_connected() => {
+                let detail = format!("{} and {} are both {}", link.address, other.address, Id(node));
+                Err(Refusal::new(Cause::Node, detail))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The link to a node that was met.

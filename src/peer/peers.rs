@@ -24,7 +24,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use rand::RngCore;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Most kinds of refused handshakes that are remembered for the status.
@@ -124,7 +124,7 @@ pub(super) struct Shared {
     pub(super) metrics: PeersMetrics,
     pub(super) incoming: Arc<Incoming>,
     pub(super) stop: Shutdown,
-    service: OnceLock<Arc<dyn PeerService>>,
+    service: Mutex<Option<Arc<dyn PeerService>>>,
     links: Vec<Arc<Link>>,
     by_node: Mutex<BTreeMap<NodeId, Arc<Link>>>,
     refusals: Mutex<BTreeMap<(NodeId, &'static str), IncomingRefusal>>,
@@ -154,17 +154,21 @@ impl Peers {
             metrics,
             incoming: Arc::default(),
             stop: Shutdown::new(),
-            service: OnceLock::new(),
+            service: Mutex::default(),
             links,
             by_node: Mutex::default(),
             refusals: Mutex::default(),
         })))
     }
 
-    /// Dials the peers and answers them from now on. Once; must be called inside a task.
+    /// Dials the peers and answers them from now on, until [`stop`](Peers::stop). Once; must be called inside a task.
     pub fn start(&self, service: Arc<dyn PeerService>) {
-        if self.0.service.set(service.clone()).is_err() {
-            return;
+        {
+            let mut started = self.0.started();
+            if started.is_some() || self.0.stop.is_triggered() {
+                return;
+            }
+            *started = Some(service.clone());
         }
         for link in &self.0.links {
             drop(rt::spawn("peer.link", link::run(self.0.clone(), link.clone(), service.clone())));
@@ -176,9 +180,12 @@ impl Peers {
         server::routes(self.0.clone())
     }
 
-    /// Ends every link, in both directions, so that the peers notice and the server can drain. For good.
+    /// Ends every link, in both directions, so that the peers notice and the server can drain; lets go of the service. For good.
     pub fn stop(&self) {
         self.0.stop.trigger();
+        // The service holds this handle in turn: neither would ever be freed, nor what the service keeps open.
+        let service = self.0.started().take();
+        drop(service);
     }
 
     /// Every configured peer, in the order of the configuration.
@@ -248,9 +255,13 @@ impl Transport for Peers {
 }
 
 impl Shared {
-    /// The node's side of every call, once it has started.
-    pub(super) fn service(&self) -> Option<&Arc<dyn PeerService>> {
-        self.service.get()
+    /// The node's side of every call, from its start to its stop.
+    pub(super) fn service(&self) -> Option<Arc<dyn PeerService>> {
+        self.started().clone()
+    }
+
+    fn started(&self) -> MutexGuard<'_, Option<Arc<dyn PeerService>>> {
+        self.service.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a node that said this may be linked with: the checks of both sides of a handshake.

@@ -38,15 +38,12 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router {
 struct Server(Arc<Shared>);
 
 impl Server {
-    fn service(&self) -> Result<&Arc<dyn PeerService>, Status> {
-        if self.0.stop.is_triggered() {
-            return Err(Status::failed_precondition("the node is stopping"));
-        }
-        self.0.service().ok_or_else(|| Status::failed_precondition("the node is starting"))
+    fn service(&self) -> Result<Arc<dyn PeerService>, Status> {
+        self.0.service().ok_or_else(|| Status::failed_precondition("the node is starting or stopping"))
     }
 
     /// The service, for a caller that means this node and whose link stands.
-    fn service_for(&self, caller: Option<proto::Caller>) -> Result<(&Arc<dyn PeerService>, NodeId), Status> {
+    fn service_for(&self, caller: Option<proto::Caller>) -> Result<(Arc<dyn PeerService>, NodeId), Status> {
         let service = self.service()?;
         let caller = caller.ok_or_else(|| Status::invalid_argument("the caller is missing"))?;
         let own = self.0.me.identity.node;
@@ -78,7 +75,7 @@ impl Peer for Server {
         &self,
         request: Request<Streaming<proto::LinkRequest>>,
     ) -> Result<Response<Self::LinkStream>, Status> {
-        let service = self.service()?.clone();
+        let service = self.service()?;
         let socket = request.extensions().get::<PeerAddr>().map(|addr| addr.0.to_string()).unwrap_or_default();
         let mut requests = request.into_inner();
         let hello = self.hello(&mut requests).await?;
@@ -138,10 +135,7 @@ impl Peer for Server {
         Ok(Response::new(proto::StatusReply { node, groups: groups.into_iter().map(Into::into).collect() }))
     }
 
-    async fn inspect(
-        &self,
-        request: Request<proto::InspectRequest>,
-    ) -> Result<Response<proto::InspectReply>, Status> {
+    async fn inspect(&self, request: Request<proto::InspectRequest>) -> Result<Response<proto::InspectReply>, Status> {
         let request = request.into_inner();
         let (service, _) = self.service_for(request.caller)?;
         let answer: Result<_, CallError> = match request.bucket.map(u8::try_from).transpose() {

@@ -1,7 +1,7 @@
 //! What a node does for its peers: the other side of every call and frame. Implemented by `node`'s glue over the rooms below.
 
 use super::identity::{PeerInfo, Refusal};
-use crate::raft::{CheckpointStream, FetchError, GroupId, GroupMessage, LogIndex, NodeId};
+use crate::raft::{CheckpointStream, FetchError, GroupId, GroupMessage, LogIndex, NodeId, ProposeError};
 use crate::rt::time::Instant;
 use crate::types::Ack;
 use bytes::Bytes;
@@ -46,6 +46,23 @@ pub enum CallError {
     /// It may or may not have happened.
     #[error("the outcome is not known: {0}")]
     Indeterminate(String),
+}
+
+impl From<ProposeError> for CallError {
+    /// What a group's refusal means to the node that forwarded the proposal.
+    fn from(error: ProposeError) -> CallError {
+        let text = error.to_string();
+        match error {
+            ProposeError::NotLeader { leader } => CallError::NotLeader { leader },
+            ProposeError::Exhausted => CallError::Exhausted(text),
+            ProposeError::TooLarge { .. } => CallError::Refused(text),
+            ProposeError::Indeterminate => CallError::Indeterminate(text),
+            ProposeError::Unavailable
+            | ProposeError::Unreachable(_)
+            | ProposeError::Stopped
+            | ProposeError::Failed(_) => CallError::Unavailable(text),
+        }
+    }
 }
 
 /// How a group stands on a node.

@@ -9,11 +9,9 @@ use raft::eraftpb;
 
 /// An entry for the library.
 pub(super) fn entry_out(entry: LogEntry) -> eraftpb::Entry {
-    let mut out = eraftpb::Entry::default();
-    out.index = entry.index;
-    out.term = entry.term;
-    out.data = entry.data;
-    out.set_entry_type(match entry.kind {
+    let LogEntry { index, term, kind, data } = entry;
+    let mut out = eraftpb::Entry { index, term, data, ..eraftpb::Entry::default() };
+    out.set_entry_type(match kind {
         EntryKind::Command => eraftpb::EntryType::EntryNormal,
         EntryKind::Members => eraftpb::EntryType::EntryConfChangeV2,
     });
@@ -47,13 +45,8 @@ pub(super) fn hard_in(hard: &eraftpb::HardState) -> HardState {
 
 /// The members for the library.
 pub(super) fn members_out(members: &Members) -> eraftpb::ConfState {
-    let mut out = eraftpb::ConfState::default();
-    out.voters = members.voters.clone();
-    out.learners = members.learners.clone();
-    out.voters_outgoing = members.voters_outgoing.clone();
-    out.learners_next = members.learners_next.clone();
-    out.auto_leave = members.auto_leave;
-    out
+    let Members { voters, learners, voters_outgoing, learners_next, auto_leave, .. } = members.clone();
+    eraftpb::ConfState { voters, learners, voters_outgoing, learners_next, auto_leave, ..Default::default() }
 }
 
 /// The members of the library as of `index`, in order.

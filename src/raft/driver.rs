@@ -8,7 +8,7 @@ use super::member::{Member, Parts};
 use super::round::{Lost, Round, Timer};
 use super::storage::ColdRead;
 use super::writer::Written;
-use super::{Checkpoint, CheckpointHead, FetchError, GroupId, GroupMessage, LogEntry, LogIndex, NodeId};
+use super::{Checkpoint, CheckpointHead, FetchError, GroupId, GroupMessage, LogEntry, LogIndex, NodeId, ProposeError};
 use super::{checkpoints, convert};
 use crate::rt::time::{self, Instant};
 use std::any::Any;
@@ -201,7 +201,7 @@ impl Driver {
             Input::Open { parts, answer } => self.open(*parts, answer),
             Input::Close { group, done } => self.close(group, done),
             Input::Stop(done) => self.stop(done),
-            Input::Request { group, request } => self.with(group, |member, round| member.request(request, round)),
+            Input::Request { group, request } => self.request(group, request),
             Input::Received { from, messages, bytes } => self.received(from, messages, bytes),
             Input::PeerLost(node) => {
                 for group in self.members.keys().copied().collect::<Vec<_>>() {
@@ -243,6 +243,14 @@ impl Driver {
                 // As above.
                 let _ = answer.send(self.members.get(&group).and_then(|member| member.head(index)));
             }
+        }
+    }
+
+    fn request(&mut self, group: GroupId, request: Request) {
+        match self.members.get(&group).map(|member| member.shared.check_running()) {
+            Some(Ok(())) => self.with(group, |member, round| member.request(request, round)),
+            Some(Err(error)) => request.refuse(error),
+            None => request.refuse(ProposeError::Stopped),
         }
     }
 

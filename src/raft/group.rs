@@ -59,6 +59,22 @@ pub(super) enum Request {
     Status(oneshot::Sender<GroupStatus>),
 }
 
+impl Request {
+    /// Nothing happens, because of `error`.
+    pub(super) fn refuse(self, error: ProposeError) {
+        // Whoever gave up waiting does not want the answer.
+        match self {
+            Request::Propose(queued) => queued.waiting.refuse(error),
+            Request::Read { answer, .. } => drop(answer.send(Err(error))),
+            Request::Matched { answer, .. } => drop(answer.send(Err(error))),
+            Request::Members { answer, .. } => drop(answer.send(Err(error))),
+            Request::Transfer { answer, .. } => drop(answer.send(Err(error))),
+            // Its own handle says why.
+            Request::Status(answer) => drop(answer),
+        }
+    }
+}
+
 impl<O: Send + 'static> Group<O> {
     pub(super) fn new(shared: Arc<Shared>, driver: mpsc::UnboundedSender<Input>, bounds: Bounds) -> Group<O> {
         let permits = |max: usize| Arc::new(Semaphore::new(max.clamp(1, Semaphore::MAX_PERMITS)));
@@ -84,9 +100,12 @@ impl<O: Send + 'static> Group<O> {
     pub async fn propose_to_all(&self, data: Bytes) -> Result<(LogIndex, O), ProposeError> {
         let (index, outcome) = self.propose(data).await?;
         let (answer, all) = oneshot::channel();
-        self.ask(Request::Matched { index, answer })?;
-        all.await.unwrap_or(Err(ProposeError::Indeterminate))?;
-        Ok((index, outcome))
+        // It is committed; whatever goes wrong now, nobody may say that nothing happened.
+        let asked = self.ask(Request::Matched { index, answer });
+        match (asked, all.await) {
+            (Ok(()), Ok(Ok(()))) => Ok((index, outcome)),
+            _ => Err(ProposeError::Indeterminate),
+        }
     }
 
     /// Answers when the entry is on this leader's own disk: it may yet be lost with this node, and what it does is not known.
@@ -170,7 +189,8 @@ impl<O: Send + 'static> Group<O> {
 
     /// Makes `voters` the voters of the group, to be called on the leader. New ones first learn; when they have caught up, old
     /// and new decide together until the change is through (joint consensus). Returns when only the new voters decide.
-    /// `Unavailable` if it takes longer than `limit`: the change may still be under way, and can be called for again.
+    /// A leader that is not among them hands over first, if it can, and answers `NotLeader`. `Unavailable` if it takes longer
+    /// than `limit`: the change may still be under way, and can be called for again.
     pub async fn change_members(&self, voters: &[NodeId], limit: Duration) -> Result<(), ProposeError> {
         let deadline = time::now() + limit;
         let wanted: BTreeSet<NodeId> = voters.iter().copied().collect();
@@ -178,6 +198,10 @@ impl<O: Send + 'static> Group<O> {
             let status = self.status().await?;
             if status.role != Role::Leader {
                 return Err(ProposeError::NotLeader { leader: status.leader });
+            }
+            if let Some(to) = successor(&status, &wanted) {
+                self.transfer_leader(to).await?;
+                return Err(ProposeError::NotLeader { leader: Some(to) });
             }
             match next_change(&status, &wanted) {
                 Next::Done => return Ok(()),
@@ -256,6 +280,14 @@ enum Next {
     Change(Vec<MemberChange>),
 }
 
+/// Who is to lead, if the leader is not to stay and somebody else is.
+fn successor(status: &GroupStatus, wanted: &BTreeSet<NodeId>) -> Option<NodeId> {
+    let stays = status.leader.is_none_or(|leader| wanted.contains(&leader));
+    let staying = status.peers.iter().filter(|peer| wanted.contains(&peer.node) && peer.active);
+    let voting = staying.filter(|peer| status.members.voters.contains(&peer.node));
+    voting.max_by_key(|peer| peer.match_index).map(|peer| peer.node).filter(|_| !stays)
+}
+
 fn next_change(status: &GroupStatus, wanted: &BTreeSet<NodeId>) -> Next {
     let members = &status.members;
     if !members.voters_outgoing.is_empty() {
@@ -263,7 +295,9 @@ fn next_change(status: &GroupStatus, wanted: &BTreeSet<NodeId>) -> Next {
     }
     let voters: BTreeSet<NodeId> = members.voters.iter().copied().collect();
     if voters == *wanted {
-        return Next::Done;
+        // Those that an earlier change gave up on.
+        let left: Vec<MemberChange> = members.learners.iter().copied().map(MemberChange::Remove).collect();
+        return if left.is_empty() { Next::Done } else { Next::Change(left) };
     }
     let new: Vec<NodeId> = wanted.difference(&voters).copied().collect();
     if let Some(node) = new.iter().find(|node| !members.learners.contains(node)) {

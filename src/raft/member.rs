@@ -2,6 +2,9 @@
 //! the checkpoints on their way in and out. It turns requests, messages and reports into calls of the replica, and the work the
 //! replica asks for into what the driver's round carries out. Owned by `driver`.
 
+mod report;
+mod state;
+
 use super::apply::Task;
 use super::group::Request;
 use super::incoming::Incoming;
@@ -11,10 +14,9 @@ use super::replica::{MESSAGE_BYTES_MAX, NotProposed, Replica, Step, Work};
 use super::round::Round;
 use super::shared::Shared;
 use super::waiting::{Proposed, Queued, Waiting};
-use super::{GroupId, GroupStatus, LogEntry, LogIndex, NodeId, PeerState, PeerStatus, ProposeError, convert};
+use super::{GroupId, LogEntry, LogIndex, NodeId, ProposeError, convert};
 use crate::mutants::mutant;
 use crate::rt::time::Instant;
-use bytes::Bytes;
 use raft::eraftpb::{Message, MessageType};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -117,23 +119,13 @@ impl Member {
         self.backlog.is_some()
     }
 
-    /// To be held by whoever gives a checkpoint of this group.
-    pub(super) fn giving(&self) -> Arc<()> {
-        self.giving.clone()
-    }
-
-    /// Asks the worker for the state.
-    pub(super) fn checkpoint(&self) -> oneshot::Receiver<Result<Box<dyn super::Checkpoint>, String>> {
-        let (answer, checkpoint) = oneshot::channel();
-        self.send(Task::Checkpoint(answer));
-        checkpoint
-    }
-
     pub(super) fn request(&mut self, request: Request, round: &mut Round) {
         match request {
-            Request::Propose(queued) => self.enqueue(queued),
+            Request::Propose(queued) => self.queued.push_back(queued),
             Request::Read { deadline, answer } => self.reads.push(deadline, answer),
-            Request::Matched { index, answer } => self.matched.push((index, answer)),
+            Request::Matched { index, answer } if self.replica.is_leader() => self.matched.push((index, answer)),
+            // Who leads now would have to be asked.
+            Request::Matched { answer, .. } => drop(answer.send(Err(ProposeError::Indeterminate))),
             Request::Members { changes, answer } => {
                 let at = self.replica.propose_members(&changes);
                 self.proposed_at(at, [Waiting::members(answer)]);
@@ -150,16 +142,6 @@ impl Member {
         }
     }
 
-    fn enqueue(&mut self, queued: Queued) {
-        if let Err(error) = self.shared.check_running() {
-            queued.waiting.refuse(error);
-        } else if self.closing.is_some() {
-            queued.waiting.refuse(ProposeError::Stopped);
-        } else {
-            self.queued.push_back(queued);
-        }
-    }
-
     /// A message of another member.
     pub(super) fn receive(&mut self, message: Message, round: &mut Round) {
         match message.get_msg_type() {
@@ -172,17 +154,6 @@ impl Member {
 
     fn is_full(&self, round: &Round) -> bool {
         self.unapplied_bytes > UNAPPLIED_BYTES_MAX || round.is_writing_too_much()
-    }
-
-    /// The library is told of a checkpoint only once it lies here whole.
-    fn offered_checkpoint(&mut self, message: Message, round: &mut Round) {
-        let index = message.get_snapshot().get_metadata().index;
-        if index <= self.replica.committed() && !self.awaits_state() {
-            // It is older than what is here; the answer tells the leader so.
-            self.replica.step(message, &mut round.rng);
-        } else if message.to == round.node() && self.incoming.begin() {
-            round.fetch_checkpoint(self.id(), message.from, index);
-        }
     }
 
     pub(super) fn tick(&mut self, now: Instant, round: &mut Round) {
@@ -202,37 +173,6 @@ impl Member {
         if round.tick() == self.quiet_since + QUIET_TICKS {
             let upto = self.replica.mirror().applied().min(self.replica.persisted());
             self.replica.mirror_mut().evict(upto, 0);
-        }
-    }
-
-    /// Rule 4: whoever was offered a checkpoint and neither takes it nor comes back is offered another.
-    fn offer_again(&mut self, tick: u64) {
-        let awaiting = self.replica.awaiting_checkpoint();
-        self.offered.retain(|node, _| awaiting.contains(node));
-        let is_giving = Arc::strong_count(&self.giving) > 1;
-        for node in awaiting {
-            let since = self.offered.entry(node).or_insert(tick);
-            if is_giving {
-                *since = tick;
-            } else if tick >= *since + OFFER_TICKS {
-                self.offered.remove(&node);
-                self.replica.checkpoint_lost(node);
-            }
-        }
-    }
-
-    /// The state was lost between the reset of the log and the installation: any other member's will do.
-    fn ask_for_state(&mut self, round: &mut Round) {
-        let members = self.replica.members();
-        let mut others = members.voters.iter().copied().filter(|node| *node != round.node()).collect::<Vec<_>>();
-        let Some(from) = self.replica.leader().or_else(|| {
-            let at = usize::try_from(round.tick()).unwrap_or(0) % others.len().max(1);
-            others.drain(..).nth(at)
-        }) else {
-            return;
-        };
-        if self.incoming.begin() {
-            round.fetch_checkpoint(self.id(), from, self.replica.mirror().compacted_index());
         }
     }
 
@@ -272,15 +212,6 @@ impl Member {
         }
     }
 
-    pub(super) fn installed(&mut self, index: LogIndex, round: &mut Round) {
-        self.incoming = Incoming::default();
-        self.replica.applied(index, round.options().cache_bytes_max, &mut round.rng);
-        self.replica.set_may_campaign(true);
-        for task in self.backlog.take().unwrap_or_default() {
-            self.send(task);
-        }
-    }
-
     /// The state up to `index` is on disk: the log may be compacted.
     pub(super) fn synced(&mut self, index: LogIndex, round: &mut Round) {
         let members = self.replica.members();
@@ -309,35 +240,6 @@ impl Member {
     pub(super) fn entries_read(&mut self, read: super::storage::ColdRead, entries: Vec<LogEntry>) {
         self.jobs -= 1;
         self.replica.entries_read(read, entries);
-    }
-
-    /// Takes no more proposals; ends when what is under way is through, or the time is up.
-    pub(super) fn close(&mut self, deadline: Instant, done: oneshot::Sender<()>) {
-        let closing = self.closing.get_or_insert(Closing { deadline, done: Vec::new(), told_worker: false });
-        closing.done.push(done);
-        self.shared.stop();
-    }
-
-    pub(super) fn worker_ended(&mut self) {
-        self.worker_ended = true;
-    }
-
-    /// Whether a closing member is through, now that nothing else happened at `now`; those who wait for it.
-    pub(super) fn try_end(&mut self, now: Instant) -> Option<Vec<oneshot::Sender<()>>> {
-        let failed = self.shared.failure().is_some();
-        let is_through = self.queued.is_empty()
-            && self.proposed.is_empty()
-            && self.replica.delivered() == self.replica.committed()
-            && self.replica.mirror().applied() == self.replica.delivered();
-        let no_write = failed || !self.replica.is_writing();
-        let closing = self.closing.as_mut()?;
-        if (is_through || failed || now >= closing.deadline) && no_write && self.jobs == 0 && !closing.told_worker {
-            closing.told_worker = true;
-            // The worker has ended if it failed.
-            let _ = self.tasks.send(Task::End);
-        }
-        let over = closing.told_worker && self.worker_ended && self.jobs == 0 && (failed || !self.replica.is_writing());
-        over.then(|| std::mem::take(&mut closing.done))
     }
 
     /// The group is of no use any more.
@@ -502,85 +404,10 @@ impl Member {
         }
     }
 
-    /// Goes on with a checkpoint that lies here whole.
-    fn take_incoming(&mut self, round: &mut Round) {
-        let Some((index, term, members)) = self.incoming.here() else { return };
-        if !members.contains(round.node()) {
-            // From before this node was added: the next one will know it.
-            self.incoming.drop_file().into_iter().for_each(|path| round.remove_checkpoint(path));
-        } else if index > self.replica.delivered() {
-            // What it is of is not all here: the log begins anew behind it.
-            if self.replica.adopt(index, term, &members, &mut round.rng) {
-                self.incoming.adopted();
-                self.backlog = self.backlog.take().map(|_| Vec::new());
-                round.dirty(self.id());
-            }
-        } else if self.awaits_state() {
-            let path = self.incoming.install();
-            self.send(Task::Install { index, path });
-        } else if let Some(path) = self.incoming.drop_file() {
-            round.remove_checkpoint(path);
-        }
-    }
-
-    fn status(&self) -> GroupStatus {
-        let replica = &self.replica;
-        let peer = |(node, progress): (NodeId, raft::Progress)| PeerStatus {
-            node,
-            match_index: progress.matched,
-            state: match progress.state {
-                raft::ProgressState::Probe => PeerState::Probing,
-                raft::ProgressState::Replicate => PeerState::Replicating,
-                raft::ProgressState::Snapshot => PeerState::AwaitingCheckpoint,
-            },
-            active: progress.recent_active,
-        };
-        let own = replica.node();
-        GroupStatus {
-            role: replica.role(),
-            term: replica.term(),
-            leader: replica.leader(),
-            committed: replica.committed(),
-            applied: self.shared.applied(),
-            first_index: replica.mirror().compacted_index() + 1,
-            last_index: replica.last_index(),
-            awaits_state: self.awaits_state(),
-            members: replica.members().clone(),
-            peers: replica.progress().into_iter().filter(|(node, _)| *node != own).map(peer).collect(),
-        }
-    }
-
-    /// What a checkpoint of this group at `index` begins with; `None` if it is not known any more.
-    pub(super) fn head(&self, index: LogIndex) -> Option<super::CheckpointHead> {
-        use raft::Storage as _;
-        let mirror = self.replica.mirror();
-        let term = mirror.term(index).ok()?;
-        let members = mirror.members_at(index)?.encode(self.id()).ok()?;
-        Some(super::CheckpointHead { index, term, members: Bytes::from(members) })
-    }
-
     /// The leader's process ended a moment ago, and has not been heard of since.
     pub(super) fn succeed(&mut self, round: &mut Round) {
         if self.replica.leader().is_none() {
             self.replica.campaign(&mut round.rng);
-        }
-    }
-
-    pub(super) fn checkpoint_fetched(
-        &mut self,
-        fetched: Result<super::checkpoints::Fetched, super::FetchError>,
-        round: &mut Round,
-    ) {
-        match fetched {
-            Ok(fetched) => {
-                if let Some(path) = self.incoming.fetched(self.id(), fetched) {
-                    round.remove_checkpoint(path);
-                }
-            }
-            Err(error) => {
-                tracing::warn!(group = self.id(), %error, "a checkpoint did not come; it will be offered again");
-                self.incoming = Incoming::default();
-            }
         }
     }
 }

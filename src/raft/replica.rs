@@ -3,15 +3,18 @@
 //! was applied, and carries out the [`Work`] it asks for. A panic of the library (an impossible state) goes through; the
 //! driver catches it.
 
-use super::log::{HardState, LogEntry, LogWrite, Members};
+mod mutated;
+mod ready;
+
+use super::log::{HardState, LogEntry, Members};
 use super::storage::{ColdRead, Mirror};
 use super::writer::Write;
-use super::{EntryKind, GroupId, LogIndex, NodeId, Role, convert};
+use super::{GroupId, LogIndex, NodeId, Role, convert};
 use crate::mutants::mutant;
 use crate::rt::rng::Rng;
 use bytes::Bytes;
 use protobuf::Message as _;
-use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, EntryType, Message, MessageType, Snapshot};
+use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, EntryType, Message, MessageType};
 use raft::{Config, ProgressState, RawNode, ReadOnlyOption, ReadState, SnapshotStatus, StateRole, Storage};
 use rand::Rng as _;
 use std::collections::VecDeque;
@@ -239,7 +242,19 @@ impl Replica {
     /// One tick of the clock.
     pub(super) fn tick(&mut self, rng: &mut Rng) {
         if !self.may_campaign && !self.is_leader() {
+            // As the library counts, but without a campaign at the end of it.
+            self.raw.raft.election_elapsed += 1;
+            if self.raw.raft.election_elapsed > self.timeout {
+                self.raw.raft.leader_id = raft::INVALID_ID;
+            }
             return;
+        }
+        let members = self.members();
+        let votes = members.voters.contains(&self.node) || members.voters_outgoing.contains(&self.node);
+        if self.is_leader() && !votes {
+            // Removed, and the others have been told so by now.
+            let term = self.term();
+            self.raw.raft.become_follower(term, raft::INVALID_ID);
         }
         if self.raw.tick() && !self.is_leader() {
             // It campaigned: next time after another timeout, whatever the library thinks.
@@ -376,164 +391,6 @@ impl Replica {
         self.raw.on_entries_fetched(read.context);
     }
 
-    /// Takes everything the library wants done.
-    pub(super) fn collect(&mut self, work: &mut Work, rng: &mut Rng) {
-        for _ in 0..READIES_MAX {
-            if !self.raw.has_ready() {
-                break;
-            }
-            self.take_ready(work);
-            if self.writing.is_empty() {
-                // Nothing of it needs the disk, and nothing before it is on its way there.
-                self.durable_up_to(self.latest_ready, work);
-            }
-        }
-        self.choose_timeout(rng);
-    }
-
-    /// Whether there is more to collect.
-    pub(super) fn has_ready(&self) -> bool {
-        self.raw.has_ready()
-    }
-
-    fn take_ready(&mut self, work: &mut Work) {
-        let mut ready = self.raw.ready();
-        self.latest_ready = ready.number();
-        work.messages.append(&mut ready.take_messages());
-        let held = self.release_reads(ready.take_persisted_messages(), work);
-        work.reads.append(&mut ready.take_read_states());
-        let snapshot = ready.snapshot().clone();
-        let entries = ready.take_entries();
-        if let Some(hard) = ready.hs().map(convert::hard_in) {
-            self.mirror_mut().set_hard(hard);
-            (self.hard, self.hard_is_written) = (hard, false);
-        }
-        self.queue_write(&snapshot, &entries, ready.must_sync(), work);
-        let committed = ready.take_committed_entries();
-        if !held.is_empty() {
-            self.held.push_back((self.latest_ready, held));
-        }
-        self.raw.advance_append_async(ready);
-        self.deliver(committed, work);
-    }
-
-    /// A read asks and promises nothing, so it need not wait for the disk; the rest does.
-    fn release_reads(&self, messages: Vec<Message>, work: &mut Work) -> Vec<Message> {
-        let is_read = |message: &Message| message.get_msg_type() == MessageType::MsgReadIndex;
-        let (reads, held) = messages.into_iter().partition(is_read);
-        work.messages.extend::<Vec<_>>(reads);
-        held
-    }
-
-    /// Puts what must become durable into the mirror and into one write. A commit index alone is not worth a sync: it is
-    /// found again.
-    fn queue_write(&mut self, snapshot: &Snapshot, entries: &[Entry], must_sync: bool, work: &mut Work) {
-        if !must_sync {
-            return;
-        }
-        let mut write = LogWrite { group: self.group(), ..LogWrite::default() };
-        if !snapshot.is_empty() {
-            let metadata = snapshot.get_metadata();
-            let members = convert::members_in(metadata.index, metadata.get_conf_state());
-            self.mirror_mut().reset(metadata.index, metadata.term, members.clone());
-            (write.reset, write.members) = (Some((metadata.index, metadata.term)), Some(members));
-            // Rule 2: only once the write is durable.
-            self.parked.push_back((self.next_write + 1, Step::Install(metadata.index)));
-            self.delivered = metadata.index;
-        }
-        self.mirror_mut().append(entries);
-        write.entries = entries.iter().map(convert::entry_in).collect();
-        if !self.hard_is_written {
-            (write.hard, self.hard_is_written) = (Some(self.hard), true);
-        }
-        self.push_write(write, work);
-    }
-
-    fn push_write(&mut self, what: LogWrite, work: &mut Work) {
-        let number = self.next_write;
-        self.next_write += 1;
-        self.writing.push_back((number, self.latest_ready));
-        work.writes.push(Write { number, what });
-    }
-
-    /// Hands committed entries to the state machine. Members change here, when the entry is committed; what is applied from
-    /// that entry on waits until the new members are on the disk, so that an applied change is never forgotten.
-    fn deliver(&mut self, committed: Vec<Entry>, work: &mut Work) {
-        let Some(last) = committed.last() else { return };
-        self.delivered = last.index;
-        let mut run = Vec::with_capacity(committed.len());
-        for entry in &committed {
-            let entry = convert::entry_in(entry);
-            if entry.kind == EntryKind::Members {
-                self.deliver_run(&mut run, 0, work);
-                let written = self.change_members(&entry, work);
-                self.deliver_run(&mut vec![entry], written, work);
-            } else {
-                run.push(entry);
-            }
-        }
-        self.deliver_run(&mut run, 0, work);
-    }
-
-    fn deliver_run(&mut self, run: &mut Vec<LogEntry>, after_write: u64, work: &mut Work) {
-        if run.is_empty() {
-            return;
-        }
-        let step = Step::Apply(std::mem::take(run));
-        if after_write == 0 && self.parked.is_empty() {
-            work.steps.push(step);
-        } else {
-            self.parked.push_back((after_write, step));
-        }
-    }
-
-    /// Changes who the members are; the number of the write that remembers it, plus one.
-    fn change_members(&mut self, entry: &LogEntry, work: &mut Work) -> u64 {
-        let change = ConfChangeV2::parse_from_bytes(&entry.data)
-            .unwrap_or_else(|error| panic!("entry {}: no member change: {error}", entry.index));
-        let state = if mutant!(22) && change.get_changes().len() > 1 {
-            self.change_one_by_one(&change)
-        } else {
-            self.raw.apply_conf_change(&change)
-        };
-        let state = state.unwrap_or_else(|error| panic!("entry {}: {error}", entry.index));
-        let members = convert::members_in(entry.index, &state);
-        self.mirror_mut().set_members(members.clone());
-        self.push_write(LogWrite { group: self.group(), members: Some(members), ..LogWrite::default() }, work);
-        self.next_write
-    }
-
-    /// Mutant 22: the voters change at once, without a time in which old and new both decide.
-    fn change_one_by_one(&mut self, change: &ConfChangeV2) -> raft::Result<raft::eraftpb::ConfState> {
-        let mut state = Ok(convert::members_out(self.members()));
-        for single in change.get_changes() {
-            let mut alone = ConfChangeV2::default();
-            alone.set_changes(vec![single.clone()].into());
-            state = self.raw.apply_conf_change(&alone);
-        }
-        state
-    }
-
-    /// The write of this number is on the disk. Writes become durable in their order.
-    pub(super) fn written(&mut self, number: u64, work: &mut Work) {
-        let first = self.writing.pop_front();
-        assert!(first.is_some_and(|(first, _)| first == number), "write {number} came back before {first:?}");
-        let durable = self.writing.front().map_or(self.latest_ready, |(_, ready)| ready - 1);
-        self.durable_up_to(durable, work);
-        self.miscount();
-        while self.parked.front().is_some_and(|(after, _)| is_durable(*after, number)) {
-            work.steps.extend(self.parked.pop_front().map(|(_, step)| step));
-        }
-    }
-
-    fn durable_up_to(&mut self, ready: u64, work: &mut Work) {
-        self.raw.on_persist_ready(ready);
-        while self.held.front().is_some_and(|(number, _)| *number <= ready) {
-            let (_, mut messages) = self.held.pop_front().expect("there is a front");
-            work.messages.append(&mut messages);
-        }
-    }
-
     /// The state machine has applied up to `index`.
     pub(super) fn applied(&mut self, index: LogIndex, cache_bytes_max: usize, rng: &mut Rng) {
         self.raw.advance_apply_to(index);
@@ -554,35 +411,6 @@ impl Replica {
             self.raw.raft.set_randomized_election_timeout(self.timeout);
         }
     }
-
-    /// Mutants of counting: 1 a leader commits what only it has; 6 an entry of an older term is committed because a quorum
-    /// has it; 23 a learner counts like a voter.
-    fn miscount(&mut self) {
-        if !self.is_leader() {
-            return;
-        }
-        let raft = &mut self.raw.raft;
-        let reached = if mutant!(1) {
-            raft.raft_log.persisted
-        } else if mutant!(6) {
-            raft.mut_prs().maximal_committed_index().0
-        } else if mutant!(23) {
-            let mut matched: Vec<u64> = raft.prs().iter().map(|(_, progress)| progress.matched).collect();
-            matched.sort_unstable_by(|a, b| b.cmp(a));
-            let voters = raft.prs().conf().to_conf_state().voters.len();
-            matched[voters / 2]
-        } else {
-            return;
-        };
-        if reached > raft.raft_log.committed && reached <= raft.raft_log.last_index() {
-            raft.raft_log.commit_to(reached);
-        }
-    }
-}
-
-/// Whether what waits for `after` (a write's number plus one; 0 for nothing) need not wait now that `number` is durable.
-fn is_durable(after: u64, number: u64) -> bool {
-    after <= number + 1
 }
 
 fn single(change: MemberChange) -> ConfChangeSingle {

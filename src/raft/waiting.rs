@@ -47,6 +47,9 @@ impl<T: Send + 'static> Answer for oneshot::Sender<Result<T, ProposeError>> {
     }
 }
 
+/// How a proposal ended: its index and outcome.
+pub(super) type Settled<O> = Result<(LogIndex, O), ProposeError>;
+
 /// The answer, or `Indeterminate` if nobody can give it any more.
 pub(super) async fn answered<T>(answer: oneshot::Receiver<Result<T, ProposeError>>) -> Result<T, ProposeError> {
     answer.await.unwrap_or(Err(ProposeError::Indeterminate))
@@ -54,8 +57,8 @@ pub(super) async fn answered<T>(answer: oneshot::Receiver<Result<T, ProposeError
 
 impl Waiting {
     /// For the index and the outcome, of type `O`.
-    pub(super) fn applied<O: Send + 'static>() -> (Waiting, oneshot::Receiver<Result<(LogIndex, O), ProposeError>>) {
-        let (answer, receiver) = oneshot::channel::<Result<(LogIndex, O), ProposeError>>();
+    pub(super) fn applied<O: Send + 'static>() -> (Waiting, oneshot::Receiver<Settled<O>>) {
+        let (answer, receiver) = oneshot::channel::<Settled<O>>();
         (Waiting { slot: Slot::Applied(Box::new(answer)), permits: None }, receiver)
     }
 

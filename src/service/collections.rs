@@ -1,6 +1,8 @@
 //! Operations on collections: create, list, look, delete.
 
-use super::{CollectionInfo, CollectionStats, Service, ShardStats, VectorIndexInfo, payload_indexes};
+use super::{
+    CollectionInfo, CollectionStats, Service, ShardStats, VectorIndexInfo, payload_indexes, status::node_name,
+};
 use crate::{
     cluster::Collection,
     rt,
@@ -76,15 +78,23 @@ impl Service {
     pub async fn stats(&self, name: &CollectionName) -> Result<CollectionStats> {
         let collection = self.0.catalog.collection(name)?;
         let stats = self.shard_stats(&collection)?;
-        let shard = |((id, range), stats): (&(u64, crate::cluster::SlotRange), &ReplicaStats)| ShardStats {
-            id: *id,
-            slots: (range.first, range.end),
-            points: stats.points,
-            applied_index: stats.applied,
-            memory_bytes: stats.memory_bytes(),
-            disk_bytes: stats.disk_bytes,
-        };
-        let shards: Vec<ShardStats> = collection.shards.iter().zip(&stats).map(shard).collect();
+        let replicas = self.replicas(&collection)?;
+        let shards: Vec<ShardStats> = collection
+            .shards
+            .iter()
+            .zip(&replicas)
+            .zip(&stats)
+            .map(|(((id, range), (_, replica)), stats)| ShardStats {
+                id: *id,
+                slots: (range.first, range.end),
+                points: stats.points,
+                applied_index: stats.applied,
+                role: if replica.is_leader() { "leader" } else { "follower" },
+                leader: replica.leader().map(node_name),
+                memory_bytes: stats.memory_bytes(),
+                disk_bytes: stats.disk_bytes,
+            })
+            .collect();
         Ok(CollectionStats {
             info: info_of(&collection, &stats),
             memory_bytes: shards.iter().map(|shard| shard.memory_bytes).sum(),

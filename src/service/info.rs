@@ -64,6 +64,10 @@ pub struct ShardStats {
     pub slots: (u16, u16),
     pub points: u64,
     pub applied_index: u64,
+    /// `leader` or `follower`: what this node's replica is.
+    pub role: &'static str,
+    /// The node that leads the shard, as far as this one knows.
+    pub leader: Option<String>,
     pub memory_bytes: u64,
     pub disk_bytes: u64,
 }
@@ -88,16 +92,17 @@ pub struct ClusterStatus {
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeInfo {
     pub id: String,
-    pub zone: String,
-    pub version: &'static str,
+    /// Of other nodes only what they have told is known.
+    pub zone: Option<String>,
+    pub version: String,
     pub http: Vec<String>,
     pub grpc: String,
-    /// `up`, `starting` or `stopping`.
+    /// `up`, `starting` or `stopping`; another node is `up` or `unreachable` from here.
     pub status: &'static str,
     pub roles: Vec<&'static str>,
-    pub uptime_seconds: u64,
-    pub memory_bytes: u64,
-    pub shards: u64,
+    pub uptime_seconds: Option<u64>,
+    pub memory_bytes: Option<u64>,
+    pub shards: Option<u64>,
 }
 
 /// Whether the node works, and what was looked at.

@@ -6,7 +6,8 @@ use crate::{
     rt,
     shard::{Applied, Replica, Written},
     types::{
-        CollectionName, DocumentId, Error, ErrorKind, Filter, Point, PointPatch, Result, Session, StoredPoint, WriteOptions, limits,
+        CollectionName, DocumentId, Error, ErrorKind, Filter, Point, PointPatch, Result, Session, StoredPoint,
+        WriteOptions, limits,
         operation::{Cursor, DeleteAnswer, DeleteRequest, ListAnswer, ListRequest, ReadOptions, WriteAnswer, in_range},
     },
 };
@@ -61,12 +62,7 @@ impl Service {
     ///
     /// # Errors
     /// Those of [`Service::upsert`].
-    pub async fn replace(
-        &self,
-        name: &CollectionName,
-        point: Point,
-        options: &WriteOptions,
-    ) -> Result<WriteAnswer> {
+    pub async fn replace(&self, name: &CollectionName, point: Point, options: &WriteOptions) -> Result<WriteAnswer> {
         self.upsert(name, vec![point], options).await
     }
 
@@ -74,12 +70,7 @@ impl Service {
     ///
     /// # Errors
     /// Those of [`PointPatch::check`]; `document_not_found`, `version_mismatch`, `metadata_too_large`.
-    pub async fn patch(
-        &self,
-        name: &CollectionName,
-        patch: PointPatch,
-        options: &WriteOptions,
-    ) -> Result<WriteAnswer> {
+    pub async fn patch(&self, name: &CollectionName, patch: PointPatch, options: &WriteOptions) -> Result<WriteAnswer> {
         let collection = self.0.catalog.collection(name)?;
         patch.check(&collection.spec).map_err(|error| error.document(&patch.id))?;
         let shard = collection.shard_of(patch.id.point_id());
@@ -112,7 +103,8 @@ impl Service {
                 collection.shards.iter().map(part).collect()
             }
         };
-        let written = self.write_parts(parts, |replica, part| async move { replica.delete(&part, options).await }).await?;
+        let written =
+            self.write_parts(parts, |replica, part| async move { replica.delete(&part, options).await }).await?;
         let count = |(_, written): &(u64, Written)| match written.applied {
             Applied::Deleted { count } => count,
             Applied::Written { .. } | Applied::Nothing => 0,
@@ -247,7 +239,7 @@ fn session_of(written: &[(u64, Written)]) -> Session {
 }
 
 fn write_answer(written: Vec<(u64, Written)>) -> WriteAnswer {
-    // Not the place in the log: of a retry that is not where the write took effect.
+    // A retried write has the version of the first time.
     let version = |written: &Written| match written.applied {
         Applied::Written { version } => version,
         _ => written.log_index,

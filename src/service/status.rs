@@ -1,7 +1,11 @@
 //! Looking at the node and its cluster: status, nodes, health.
 
-use super::{Check, ClusterStatus, HealthReport, NodeInfo, Service};
-use crate::rt::{self, time::Instant};
+use super::{Check, ClusterStatus, HealthReport, NodeInfo, OtherNode, Service};
+use crate::{
+    cluster::NodeId,
+    rt::{self, time::Instant},
+};
+use std::collections::BTreeSet;
 use std::sync::{
     Arc,
     atomic::{AtomicU8, Ordering::SeqCst},
@@ -28,6 +32,8 @@ pub struct Identity {
     pub started: Instant,
     /// Whether the node can still write: false once its log or store has failed.
     pub can_write: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// The node that leads the coordinator's group, as far as this one knows.
+    pub leader: Arc<dyn Fn() -> Option<NodeId> + Send + Sync>,
     phase: Arc<AtomicU8>,
 }
 
@@ -43,6 +49,7 @@ impl Identity {
             grpc: String::new(),
             started: rt::time::now(),
             can_write: Arc::new(|| true),
+            leader: Arc::new(move || Some(node_id)),
             phase: Arc::new(AtomicU8::new(Phase::Starting as u8)),
         }
     }
@@ -63,8 +70,13 @@ impl Identity {
 
     /// The node id as text.
     pub fn node_name(&self) -> String {
-        format!("{:016x}", self.node_id)
+        node_name(self.node_id)
     }
+}
+
+/// A node's id as text.
+pub(super) fn node_name(id: NodeId) -> String {
+    format!("{id:016x}")
 }
 
 impl Service {
@@ -76,16 +88,19 @@ impl Service {
     /// The cluster in one look.
     pub async fn cluster_status(&self) -> ClusterStatus {
         let identity = &self.0.identity;
-        let bad: Vec<String> =
-            self.health().checks.into_iter().filter(|check| !check.ok).map(|check| check.detail).collect();
+        let nodes = self.nodes().await;
+        let failed = self.health().checks.into_iter().filter(|check| !check.ok).map(|check| check.detail);
+        let unreachable = nodes.iter().filter(|node| node.status == "unreachable");
+        let unreachable = unreachable.map(|node| format!("node {} cannot be reached from here", node.id));
+        let bad: Vec<String> = failed.chain(unreachable).collect();
         let replicas = self.0.host.replicas();
         ClusterStatus {
             verdict: if bad.is_empty() { "healthy" } else { "degraded" },
             reasons: bad,
             cluster_name: identity.cluster_name.clone(),
             mode: identity.mode,
-            master: Some(identity.node_name()),
-            nodes: self.nodes().await,
+            master: (identity.leader)().map(node_name),
+            nodes,
             collections: self.0.catalog.collections().len() as u64,
             shards: replicas.len() as u64,
             points: replicas.iter().map(|(_, replica)| replica.points()).sum(),
@@ -93,14 +108,24 @@ impl Service {
         }
     }
 
-    /// Every node of the cluster: this one.
+    /// Every node of the cluster, as this one sees it.
     pub async fn nodes(&self) -> Vec<NodeInfo> {
+        let others = self.0.others.nodes();
+        let this = self.0.identity.node_id;
+        let members = self.0.members.node_ids().unwrap_or_default();
+        let mut ids: BTreeSet<NodeId> = members.into_iter().chain(others.keys().copied()).collect();
+        ids.insert(this);
+        let node = |id| if id == this { self.this_node() } else { other_node(id, others.get(&id)) };
+        ids.into_iter().map(node).collect()
+    }
+
+    fn this_node(&self) -> NodeInfo {
         let identity = &self.0.identity;
         let replicas = self.0.host.replicas();
-        vec![NodeInfo {
+        NodeInfo {
             id: identity.node_name(),
-            zone: identity.zone.clone(),
-            version: env!("CARGO_PKG_VERSION"),
+            zone: Some(identity.zone.clone()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             http: identity.http.clone(),
             grpc: identity.grpc.clone(),
             status: match identity.phase() {
@@ -109,10 +134,10 @@ impl Service {
                 Phase::Stopping => "stopping",
             },
             roles: vec!["master", "worker"],
-            uptime_seconds: identity.started.elapsed().as_secs(),
-            memory_bytes: replicas.iter().map(|(_, replica)| replica.stats().memory_bytes()).sum(),
-            shards: replicas.len() as u64,
-        }]
+            uptime_seconds: Some(identity.started.elapsed().as_secs()),
+            memory_bytes: Some(replicas.iter().map(|(_, replica)| replica.stats().memory_bytes()).sum()),
+            shards: Some(replicas.len() as u64),
+        }
     }
 
     /// Whether the node works. Cost: no I/O.
@@ -120,12 +145,19 @@ impl Service {
         let phase = self.0.identity.phase();
         let writable = (self.0.identity.can_write)();
         let missing = self.missing_shards();
+        let leaderless = self.0.host.replicas().iter().filter(|(_, replica)| replica.leader().is_none()).count();
         let check =
             |name, ok, good: &str, bad: String| Check { name, ok, detail: if ok { good.to_owned() } else { bad } };
         let checks = vec![
             check("phase", phase == Phase::Up, "the node is up", format!("the node is {phase:?}").to_lowercase()),
             check("store", writable, "the store takes writes", "the store has failed; restart the node".to_owned()),
             check("shards", missing == 0, "every shard is open", format!("{missing} shards are not open")),
+            check(
+                "leaders",
+                leaderless == 0,
+                "every shard has a leader",
+                format!("{leaderless} shards have no leader"),
+            ),
         ];
         HealthReport { live: writable, ready: checks.iter().all(|check| check.ok), checks }
     }
@@ -134,5 +166,20 @@ impl Service {
         let collections = self.0.catalog.collections();
         let shards = collections.values().flat_map(|collection| &collection.shards);
         shards.filter(|(id, _)| self.0.host.replica(*id).is_err()).count()
+    }
+}
+
+fn other_node(id: NodeId, told: Option<&OtherNode>) -> NodeInfo {
+    NodeInfo {
+        id: node_name(id),
+        zone: None,
+        version: told.map(|node| node.version.clone()).unwrap_or_default(),
+        http: told.map(|node| node.http.clone()).unwrap_or_default(),
+        grpc: told.map(|node| node.grpc.clone()).unwrap_or_default(),
+        status: if told.is_some_and(|node| node.connected) { "up" } else { "unreachable" },
+        roles: vec!["master", "worker"],
+        uptime_seconds: None,
+        memory_bytes: None,
+        shards: None,
     }
 }

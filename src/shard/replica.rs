@@ -23,8 +23,8 @@ use crate::{
     rt,
     store::Store,
     types::{
-        CollectionSpec, DocumentId, Error, ErrorKind, IndexedFields, Point, PointPatch, Result, StoredPoint,
-        Ack, WriteOptions,
+        Ack, CollectionSpec, DocumentId, Error, ErrorKind, IndexedFields, Point, PointPatch, Result, StoredPoint,
+        WriteOptions,
         operation::{DeleteRequest, ListAnswer, ListRequest, Search, SearchAnswer},
     },
 };
@@ -91,8 +91,7 @@ impl Replica {
         .await?;
         let machine = Machine::new(live.clone());
         let opened = parts.raft.open(id, voters, machine).await;
-        let group = opened
-            .map_err(|error| Error::new(ErrorKind::Corrupt, "log_unusable", error.to_string()))?;
+        let group = opened.map_err(|error| Error::new(ErrorKind::Corrupt, "log_unusable", error.to_string()))?;
         let decode = |bytes: &[u8]| Outcome::decode(bytes).map_err(|error| error.to_string());
         let route = Route::new(group, parts.forward.clone(), decode);
         let task = rt::spawn("indexer", live.clone().keep_up(files, parts.trainings.clone()));

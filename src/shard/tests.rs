@@ -2,7 +2,6 @@
 //! and wherever a checkpoint comes between; a request takes effect once; a torn install leaves nothing.
 
 mod checkpoints;
-#[cfg(not(madsim))]
 mod live;
 mod requests;
 mod rig;

@@ -73,7 +73,12 @@ pub async fn table_stats(State(app): State<App>, _: NoQuery, Table(name): Table)
         ("table" = String, Path, description = "Name of the table")),
     request_body(content((dto::WriteRequest = "application/json"), (Vec<u8> = "application/octet-stream"))),
     responses((status = 200, description = "Written and durable", body = dto::WriteAnswerBody)))]
-pub async fn write_documents(State(app): State<App>, WriteQuery(options): WriteQuery, Table(name): Table, body: RawBody) -> Answer {
+pub async fn write_documents(
+    State(app): State<App>,
+    WriteQuery(options): WriteQuery,
+    Table(name): Table,
+    body: RawBody,
+) -> Answer {
     let write = match body.media {
         Media::Json => parse(body.bytes, |bytes| json::read::<dto::WriteRequest>(bytes)?.into_write()).await?,
         Media::OctetStream => {
@@ -157,7 +162,12 @@ pub async fn patch_document(
         ("Idempotency-Key" = Option<String>, Header, description = "The client's own name for this write, 1 to 64 characters: a retry with the same key takes effect once and is given the first answer"),
         ("table" = String, Path, description = "Name of the table"), ("document_id" = String, Path, description = "Name of the document")),
     responses((status = 200, description = "It is not there (any more)", body = dto::DeleteAnswerBody)))]
-pub async fn delete_document(State(app): State<App>, WriteQuery(options): WriteQuery, Table(name): Table, Document(id): Document) -> Answer {
+pub async fn delete_document(
+    State(app): State<App>,
+    WriteQuery(options): WriteQuery,
+    Table(name): Table,
+    Document(id): Document,
+) -> Answer {
     let deleted = app.service.delete(&name, DeleteRequest::Ids(vec![id]), &options).await?;
     Ok(answer::ok(&dto::DeleteAnswerBody::from(deleted)))
 }
@@ -230,6 +240,15 @@ pub async fn cluster_status(State(app): State<App>, _: NoQuery) -> Answer {
 pub async fn cluster_nodes(State(app): State<App>, _: NoQuery) -> Answer {
     let nodes = app.service.nodes().await;
     Ok(answer::ok(&dto::NodesAnswer { nodes: nodes.iter().map(dto::NodeAnswer::from).collect() }))
+}
+
+/// Compare all replicas of all shards
+///
+/// Every node reads everything it stores; the first record in which two replicas differ is named.
+#[utoipa::path(post, path = "/api/v1/cluster/verify", tag = "cluster",
+    responses((status = 200, description = "The verdict of each shard", body = dto::VerifyAnswer)))]
+pub async fn cluster_verify(State(app): State<App>, _: NoQuery) -> Answer {
+    Ok(answer::ok(&dto::VerifyAnswer::from(&app.service.verify().await?)))
 }
 
 /// Every bound of this server

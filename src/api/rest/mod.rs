@@ -113,6 +113,7 @@ fn routes() -> Vec<Route> {
         route(Method::POST, "/api/v1/tables/{table}/search", post(handlers::search)),
         route(Method::GET, "/api/v1/cluster/status", get(handlers::cluster_status)),
         route(Method::GET, "/api/v1/cluster/nodes", get(handlers::cluster_nodes)),
+        route(Method::POST, "/api/v1/cluster/verify", post(handlers::cluster_verify)),
         route(Method::GET, "/api/v1/limits", get(handlers::limits)),
         route(Method::GET, "/health", get(health::health)),
         route(Method::GET, "/healthz", get(health::healthz)),

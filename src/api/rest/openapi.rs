@@ -45,6 +45,7 @@ use utoipa::{
         handlers::search,
         handlers::cluster_status,
         handlers::cluster_nodes,
+        handlers::cluster_verify,
         handlers::limits,
         health::health,
         health::healthz,

@@ -4,9 +4,7 @@
 use super::{App, dto, problem::ApiError};
 use crate::{
     api::errors::did_you_mean,
-    types::{
-        CollectionName, DocumentId, Error, WriteOptions, operation::ReadOptions, path::Path as FieldPath,
-    },
+    types::{CollectionName, DocumentId, Error, WriteOptions, operation::ReadOptions, path::Path as FieldPath},
 };
 use axum::extract::{FromRequestParts, Path, Query};
 use http::request::Parts;

@@ -71,7 +71,8 @@ pub struct Machine {
 impl Machine {
     pub(super) fn new(map: Map, changed: Arc<Notify>) -> Result<Machine, StoreError> {
         let applied = map.view().counter(Counter::Applied);
-        let applied = applied.map_err(|error| StoreError::corrupt(std::path::Path::new("control"), error.to_string()))?;
+        let applied =
+            applied.map_err(|error| StoreError::corrupt(std::path::Path::new("control"), error.to_string()))?;
         Ok(Machine { map, applied: Arc::new(AtomicU64::new(applied)), changed })
     }
 

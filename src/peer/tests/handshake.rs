@@ -74,6 +74,35 @@ async fn two_copies_of_another_node_are_not_both_taken() {
 }
 
 #[tokio::test]
+async fn a_node_under_two_addresses_gets_one_link_that_stands() {
+    let (mut listeners, addresses) = ports(2).await;
+    let (second, first) = (listeners.pop().unwrap(), listeners.pop().unwrap());
+    let alias = addresses[1].replace("127.0.0.1", "localhost");
+    let known = [addresses[1].clone(), alias.clone()];
+    let node = TestNode::start(first, &known, settings(1, &addresses, &addresses[0]), Recorder::default());
+    let other = TestNode::start(second, &addresses, settings(2, &addresses, &addresses[1]), Recorder::default());
+    let is_refused =
+        |address: &str| matches!(node.state_of(address), PeerState::Refused(Refusal { cause: Cause::Node, .. }));
+    until("one is refused", || is_refused(&known[0]) || is_refused(&known[1])).await;
+    until("the other stands", || node.is_connected_to(2)).await;
+    let before = node.service.events().len();
+    time::sleep(600 * MS).await;
+    assert_eq!(node.service.events().len(), before, "and goes on standing: {:?}", node.service.events());
+    assert!(node.is_connected_to(2));
+    stop_all(vec![node, other]).await;
+}
+
+#[tokio::test]
+async fn a_stopped_node_lets_go_of_its_service() {
+    let nodes = cluster(2).await;
+    let services: Vec<_> = nodes.iter().map(|node| Arc::downgrade(&node.service)).collect();
+    let peers: Vec<_> = nodes.iter().map(|node| node.peers.clone()).collect();
+    stop_all(nodes).await;
+    until("freed", || services.iter().all(|service| service.strong_count() == 0)).await;
+    drop(peers);
+}
+
+#[tokio::test]
 async fn who_is_no_member_is_refused() {
     let (mut listeners, addresses) = ports(2).await;
     let (second, first) = (listeners.pop().unwrap(), listeners.pop().unwrap());

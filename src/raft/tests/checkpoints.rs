@@ -72,7 +72,7 @@ fn who_is_too_far_behind_gets_a_checkpoint() {
             assert!(cluster.memos[&away].memory().installed >= 1);
             let bounds = cluster.raft(away).log().bounds(GROUP);
             assert!(bounds.compacted_index > 1, "{bounds:?}");
-            let left: Vec<_> = std::fs::read_dir(cluster.directory(away).join("checkpoint")).unwrap().collect();
+            let left = crate::store::files::list(&cluster.directory(away).join("checkpoint")).unwrap();
             assert!(left.is_empty(), "{left:?}");
         });
     }

@@ -3,16 +3,15 @@
 use super::ledger::Memo;
 use super::network::{Faults, Network, Nowhere, join};
 use super::*;
+use crate::telemetry::metrics::ProcessUse;
 use futures_util::future::join_all;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Seconds of processor time of this process, and its resident MiB.
 fn used() -> (f64, u64) {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
-    (ticks / 100.0, fields[21].parse::<u64>().unwrap() * 4096 >> 20)
+    let now = ProcessUse::now().unwrap();
+    (now.cpu_seconds, now.resident_bytes >> 20)
 }
 
 async fn load(groups: &[Group<LogIndex>], clients: usize, bytes: usize) -> f64 {

@@ -91,3 +91,31 @@ fn a_learner_does_not_count_and_one_that_is_away_gets_no_vote() {
         assert_eq!(cluster.agree().await, ["a", "b"]);
     });
 }
+
+#[test]
+fn a_leader_that_leaves_hands_over_and_a_whole_group_can_move() {
+    run(async {
+        let mut cluster = Cluster::start(3, 33, options(), Faults::default()).await;
+        cluster.write("a").await;
+        let leader = cluster.leader().await;
+        let others: Vec<NodeId> = (1..=3).filter(|node| *node != leader).collect();
+        let handed = cluster.groups[&leader].change_members(&others, LIMIT).await;
+        assert!(
+            matches!(handed, Err(ProposeError::NotLeader { leader: Some(to) }) if others.contains(&to)),
+            "{handed:?}"
+        );
+        change(&cluster, &others).await;
+        cluster.kill(leader, true);
+        cluster.write("b").await;
+        for node in [4, 5] {
+            cluster.start_node(node).await;
+        }
+        // Nobody stays: the old leader steps down when it has no vote any more.
+        change(&cluster, &[4, 5]).await;
+        for node in others {
+            cluster.kill(node, false);
+        }
+        cluster.write("c").await;
+        assert_eq!(cluster.agree().await, ["a", "b", "c"]);
+    });
+}

@@ -29,7 +29,7 @@ impl Hand {
         let voters: Vec<NodeId> = (1..=nodes).collect();
         let replica = |node: &NodeId| {
             let path = directory.path().join(node.to_string());
-            std::fs::create_dir(&path).unwrap();
+            crate::store::directory::make_directory(&path).unwrap();
             let log = open_log(&path);
             begin(&log, GROUP, &voters);
             let found = log.group(GROUP).unwrap();

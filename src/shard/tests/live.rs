@@ -27,8 +27,8 @@ async fn trained(rig: &Rig, path: &Path) {
 }
 
 fn files_in(path: &Path) -> usize {
-    let entries = std::fs::read_dir(path).unwrap();
-    entries.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|end| end == "index")).count()
+    let files = crate::store::files::list(path).unwrap();
+    files.iter().filter(|file| file.extension().is_some_and(|end| end == "index")).count()
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! The cluster, its nodes, the limits and health, as they are given out.
 
 use crate::{
-    service::{ClusterStatus, HealthReport, NodeInfo},
+    service::{ClusterStatus, HealthReport, NodeInfo, ReplicaVerdict, ShardVerdict, VerifyReport},
     types::Limits,
 };
 use serde::Serialize;
@@ -11,18 +11,20 @@ use utoipa::ToSchema;
 #[derive(Debug, Serialize, ToSchema)]
 pub struct NodeAnswer {
     pub id: String,
-    pub zone: String,
-    pub version: &'static str,
+    /// Null for another node than the one that answers, like the other figures.
+    pub zone: Option<String>,
+    pub version: String,
     /// Addresses of its HTTP listeners.
     pub http: Vec<String>,
     /// Address of its gRPC listener.
     pub grpc: String,
+    /// `up`, `starting`, `stopping`, or `unreachable` from the node that answers.
     pub status: &'static str,
     pub roles: Vec<&'static str>,
-    pub uptime_seconds: u64,
-    pub memory_bytes: u64,
+    pub uptime_seconds: Option<u64>,
+    pub memory_bytes: Option<u64>,
     /// Shards it holds.
-    pub shards: u64,
+    pub shards: Option<u64>,
 }
 
 impl From<&NodeInfo> for NodeAnswer {
@@ -30,7 +32,7 @@ impl From<&NodeInfo> for NodeAnswer {
         NodeAnswer {
             id: node.id.clone(),
             zone: node.zone.clone(),
-            version: node.version,
+            version: node.version.clone(),
             http: node.http.clone(),
             grpc: node.grpc.clone(),
             status: node.status,
@@ -81,6 +83,62 @@ impl From<&ClusterStatus> for ClusterAnswer {
             documents_count: status.points,
             version: status.version,
         }
+    }
+}
+
+/// What came of comparing all replicas.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct VerifyAnswer {
+    /// Every replica was looked at, is sound, and holds what the others hold.
+    pub equal: bool,
+    pub shards: Vec<ShardVerdictAnswer>,
+}
+
+/// One shard's replicas, compared.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ShardVerdictAnswer {
+    pub id: u64,
+    pub table_name: String,
+    /// `equal`, `different`, or `unknown` (a replica did not answer, or writes go on).
+    pub verdict: &'static str,
+    /// The first difference, in words.
+    pub difference: Option<String>,
+    pub replicas: Vec<ReplicaVerdictAnswer>,
+}
+
+/// One replica.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ReplicaVerdictAnswer {
+    pub node: String,
+    /// Log index it has applied.
+    pub applied_index: Option<u64>,
+    /// Hash of what it holds, in hexadecimal.
+    pub content_hash: Option<String>,
+    pub documents_count: Option<u64>,
+    /// Why it could not be asked.
+    pub error: Option<String>,
+}
+
+impl From<&VerifyReport> for VerifyAnswer {
+    fn from(report: &VerifyReport) -> VerifyAnswer {
+        let replica = |replica: &ReplicaVerdict| {
+            let found = replica.found.as_ref().ok();
+            ReplicaVerdictAnswer {
+                node: format!("{:016x}", replica.node),
+                applied_index: found.map(|found| found.applied),
+                content_hash: found.map(|found| format!("{:016x}", found.found)),
+                documents_count: found.map(|found| found.points_found),
+                error: replica.found.as_ref().err().cloned(),
+            }
+        };
+        let shard = |shard: &ShardVerdict| ShardVerdictAnswer {
+            id: shard.id,
+            table_name: shard.collection.clone(),
+            verdict: shard.verdict,
+            difference: shard.difference.clone(),
+            replicas: shard.replicas.iter().map(replica).collect(),
+        };
+        VerifyAnswer { equal: report.equal, shards: report.shards.iter().map(shard).collect() }
     }
 }
 

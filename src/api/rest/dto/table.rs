@@ -458,6 +458,10 @@ pub struct ShardAnswer {
     pub slots: (u16, u16),
     pub documents_count: u64,
     pub applied_index: u64,
+    /// `leader` or `follower`: what the replica of the node that answers is.
+    pub role: &'static str,
+    /// The node that leads the shard, as far as the one that answers knows.
+    pub leader: Option<String>,
     pub memory_bytes: u64,
     pub disk_bytes: u64,
 }
@@ -482,6 +486,8 @@ impl From<&CollectionStats> for StatsAnswer {
             slots: shard.slots,
             documents_count: shard.points,
             applied_index: shard.applied_index,
+            role: shard.role,
+            leader: shard.leader.clone(),
             memory_bytes: shard.memory_bytes,
             disk_bytes: shard.disk_bytes,
         });

@@ -1,0 +1,78 @@
+//! `vectorsphere cluster status`: the verdict, the nodes, and who leads what. Called by `cli::run`.
+
+use super::{
+    CliError, Context, ExitCode,
+    client::{ApiClient, Patience, plain},
+    listing,
+};
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+/// What to do with the cluster.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// The verdict in words, every node, and every shard with its leader. Exit code 1 if it is not healthy.
+    Status,
+}
+
+/// Runs a `cluster` command.
+///
+/// # Errors
+/// The node cannot be reached.
+pub async fn run(command: &ClusterCommand, context: &Context) -> Result<ExitCode, CliError> {
+    match command {
+        ClusterCommand::Status => status(context).await,
+    }
+}
+
+async fn status(context: &Context) -> Result<ExitCode, CliError> {
+    let client = ApiClient::new(&context.endpoint, Patience::SHORT)?;
+    let cluster = client.cluster_status().await?;
+    let mut shards = Vec::new();
+    for table in client.tables().await? {
+        let stats = client.table_stats(&table.table_name).await?;
+        for shard in stats["shards"].as_array().into_iter().flatten() {
+            shards.push(json!({"table_name": table.table_name, "shard": shard}));
+        }
+    }
+    context.print(&json!({"cluster": cluster, "shards": shards}), || words(&cluster, &shards))?;
+    Ok(if cluster["verdict"] == "healthy" { ExitCode::Ok } else { ExitCode::Failed })
+}
+
+fn words(cluster: &Value, shards: &[Value]) -> String {
+    let mut text = format!("{}: {}\n", plain(&cluster["cluster_name"]), plain(&cluster["verdict"]));
+    for reason in cluster["reasons"].as_array().into_iter().flatten() {
+        text += &format!("  {}\n", plain(reason));
+    }
+    let nodes = cluster["nodes"].as_array().into_iter().flatten().map(|node| {
+        let http = node["http"].as_array().and_then(|all| all.first()).map(plain).unwrap_or_default();
+        let leads = shards.iter().filter(|shard| shard["shard"]["leader"] == node["id"]).count();
+        vec![plain(&node["id"]), plain(&node["status"]), http, leads.to_string(), plain(&node["version"])]
+    });
+    text += "\n";
+    text += &listing::left(&["NODE", "STATUS", "HTTP", "LEADS", "VERSION"], &nodes.collect::<Vec<_>>());
+    let rows = shards.iter().map(|row| {
+        let shard = &row["shard"];
+        let leader = if shard["leader"].is_null() { "none".to_owned() } else { plain(&shard["leader"]) };
+        let cells = ["id", "documents_count", "applied_index"].map(|field| plain(&shard[field]));
+        [vec![plain(&row["table_name"])], cells.to_vec(), vec![leader]].concat()
+    });
+    text += "\n";
+    text + &listing::left(&["TABLE", "SHARD", "DOCUMENTS", "APPLIED", "LEADER"], &rows.collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_and_leaders_are_shown() {
+        let cluster = json!({"cluster_name": "c", "verdict": "degraded", "reasons": ["node b cannot be reached from here"],
+            "nodes": [{"id": "a", "status": "up", "http": ["127.0.0.1:8080"], "version": "1"}, {"id": "b", "status": "unreachable"}]});
+        let shard =
+            json!({"table_name": "t", "shard": {"id": 1, "documents_count": 5, "applied_index": 9, "leader": "a"}});
+        let text = words(&cluster, &[shard]);
+        assert!(text.starts_with("c: degraded\n  node b cannot be reached from here\n"), "{text}");
+        assert!(text.contains("a     up           127.0.0.1:8080  1      1"), "{text}");
+    }
+}

@@ -1,0 +1,65 @@
+//! What a member tells about itself, and its end.
+
+use super::{Closing, Member};
+use crate::raft::apply::Task;
+use crate::raft::{GroupStatus, NodeId, PeerState, PeerStatus};
+use crate::rt::time::Instant;
+use tokio::sync::oneshot;
+
+impl Member {
+    pub(in crate::raft) fn status(&self) -> GroupStatus {
+        let replica = &self.replica;
+        let peer = |(node, progress): (NodeId, raft::Progress)| PeerStatus {
+            node,
+            match_index: progress.matched,
+            state: match progress.state {
+                raft::ProgressState::Probe => PeerState::Probing,
+                raft::ProgressState::Replicate => PeerState::Replicating,
+                raft::ProgressState::Snapshot => PeerState::AwaitingCheckpoint,
+            },
+            active: progress.recent_active,
+        };
+        let own = replica.node();
+        GroupStatus {
+            role: replica.role(),
+            term: replica.term(),
+            leader: replica.leader(),
+            committed: replica.committed(),
+            applied: self.shared.applied(),
+            first_index: replica.mirror().compacted_index() + 1,
+            last_index: replica.last_index(),
+            awaits_state: self.awaits_state(),
+            members: replica.members().clone(),
+            peers: replica.progress().into_iter().filter(|(node, _)| *node != own).map(peer).collect(),
+        }
+    }
+
+    /// Takes no more proposals; ends when what is under way is through, or the time is up.
+    pub(in crate::raft) fn close(&mut self, deadline: Instant, done: oneshot::Sender<()>) {
+        let closing = self.closing.get_or_insert(Closing { deadline, done: Vec::new(), told_worker: false });
+        closing.done.push(done);
+        self.shared.stop();
+    }
+
+    pub(in crate::raft) fn worker_ended(&mut self) {
+        self.worker_ended = true;
+    }
+
+    /// Whether a closing member is through, now that nothing else happened at `now`; those who wait for it.
+    pub(in crate::raft) fn try_end(&mut self, now: Instant) -> Option<Vec<oneshot::Sender<()>>> {
+        let failed = self.shared.failure().is_some();
+        let is_through = self.queued.is_empty()
+            && self.proposed.is_empty()
+            && self.replica.delivered() == self.replica.committed()
+            && self.replica.mirror().applied() == self.replica.delivered();
+        let no_write = failed || !self.replica.is_writing();
+        let closing = self.closing.as_mut()?;
+        if (is_through || failed || now >= closing.deadline) && no_write && self.jobs == 0 && !closing.told_worker {
+            closing.told_worker = true;
+            // The worker has ended if it failed.
+            let _ = self.tasks.send(Task::End);
+        }
+        let over = closing.told_worker && self.worker_ended && self.jobs == 0 && (failed || !self.replica.is_writing());
+        over.then(|| std::mem::take(&mut closing.done))
+    }
+}
