@@ -103,11 +103,7 @@ impl Fleet {
 
     /// The number of a node that leads a shard, as it believes itself.
     pub fn leader(&self) -> Option<usize> {
-        let leads = |victim: &&Victim| {
-            let inside = victim.inside();
-            inside.is_some_and(|inside| inside.host().replicas().iter().any(|(_, replica)| replica.is_leader()))
-        };
-        self.victims.iter().find(leads).map(|victim| victim.number)
+        self.victims.iter().find(|victim| victim.leads()).map(|victim| victim.number)
     }
 }
 

@@ -68,6 +68,20 @@ async fn strike(fleet: &Fleet, planned: &PlannedFault, mut rng: StdRng) {
                 fleet.pass(pause_ms).await;
             }
         }
+        Fault::Hunt { times, way, cut_ms, pause_ms } => {
+            begin(fault, &nodes);
+            for _ in 0..times {
+                let Some(leader) = fleet.leader().filter(|_| !fleet.is_one()) else { break };
+                log!("hunt: node-{} leads", leader + 1);
+                let links = network::partition(fleet, Shape::Away, way, &[leader]);
+                fleet.network.cut(&links);
+                fleet.pass(cut_ms).await;
+                let another = fleet.victims.iter().any(|victim| victim.number != leader && victim.leads());
+                sometimes!(another, "a hunted leader was replaced");
+                fleet.network.heal(&links);
+                fleet.pass(pause_ms).await;
+            }
+        }
         Fault::Loss { percent, for_ms } => {
             begin(fault, &nodes);
             fleet.network.lose(percent);

@@ -131,6 +131,12 @@ impl Victim {
         self.shared.inside.lock().expect("no panic while locked").clone()
     }
 
+    /// Whether it leads a shard, as it believes itself.
+    pub fn leads(&self) -> bool {
+        let inside = self.inside();
+        inside.is_some_and(|inside| inside.host().replicas().iter().any(|(_, replica)| replica.is_leader()))
+    }
+
     /// Whether the process has ended by itself.
     pub fn has_ended(&self) -> bool {
         !matches!(self.phase(), Phase::Starting | Phase::Up)

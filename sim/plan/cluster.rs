@@ -113,7 +113,7 @@ fn finale(workload: Workload, nodes: usize, values: &mut u64, rng: &mut StdRng) 
 }
 
 /// Kinds of fault: those of one node, then those of the network, the clocks and of everything at once.
-const KINDS: u32 = node::KINDS + 9;
+const KINDS: u32 = node::KINDS + 10;
 
 /// Each seed draws which kinds of fault it has, then some of each.
 fn faults(nodes: usize, duration_ms: u64, rng: &mut StdRng) -> Vec<PlannedFault> {
@@ -149,6 +149,7 @@ fn planned(kind: u32, at_ms: u64, nodes: usize, rng: &mut StdRng) -> PlannedFaul
             (Vec::new(), Fault::Latency { ms_max, for_ms: duration_ms(LONG_MS, rng) })
         }
         Some(6) => (some(nodes, rng), Fault::ClockJump { by_ms: rng.random_range(-3_600_000..=3_600_000) }),
+        Some(8) => (Vec::new(), hunt(rng)),
         Some(7) => (some(nodes, rng), Fault::ClockDrift { ppm: rng.random_range(-50_000..=50_000) }),
         Some(_) => ((0..nodes).collect(), everything(rng)),
     };
@@ -182,8 +183,22 @@ fn flaky(rng: &mut StdRng) -> Fault {
     Fault::Flaky { times, cut_ms: duration_ms(5_000, rng), pause_ms: duration_ms(2_000, rng) }
 }
 
+/// Elections take one to two seconds, and a leader that hears nobody gives up after as long.
+fn hunt(rng: &mut StdRng) -> Fault {
+    Fault::Hunt {
+        times: rng.random_range(1..=5),
+        way: way(rng),
+        cut_ms: rng.random_range(800..4_000),
+        pause_ms: rng.random_range(200..1_500),
+    }
+}
+
+fn way(rng: &mut StdRng) -> Way {
+    *[Way::Both, Way::Both, Way::Both, Way::Out, Way::In].choose(rng).expect("not empty")
+}
+
 fn partition(nodes: usize, rng: &mut StdRng) -> (Vec<usize>, Fault) {
-    let way = *[Way::Both, Way::Both, Way::Both, Way::Out, Way::In].choose(rng).expect("not empty");
+    let way = way(rng);
     let shape = match rng.random_range(0..8) {
         0..3 => Shape::Away,
         3..5 => Shape::AwayFromAll,

@@ -73,6 +73,14 @@ pub enum Fault {
         cut_ms: u64,
         pause_ms: u64,
     },
+    /// Whoever leads is cut off from the other nodes, not from the clients, again and again: just long enough, or not quite,
+    /// for the others to elect another.
+    Hunt {
+        times: u32,
+        way: Way,
+        cut_ms: u64,
+        pause_ms: u64,
+    },
     /// Of all packets everywhere so many get lost; TCP sends them again.
     Loss {
         percent: u32,
@@ -141,6 +149,7 @@ impl Fault {
             Fault::Partition { shape: Shape::Bridge, .. } => "fault.partition_bridge",
             Fault::Partition { shape: Shape::Clients, .. } => "fault.partition_from_clients",
             Fault::Partition { .. } => "fault.partition_one_way",
+            Fault::Hunt { .. } => "fault.leader_hunt",
             Fault::Flaky { .. } => "fault.flaky_link",
             Fault::Loss { .. } => "fault.packet_loss",
             Fault::Latency { .. } => "fault.latency",

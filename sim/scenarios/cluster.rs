@@ -10,6 +10,7 @@ pub const MARKS: &[&str] = &[
     "a majority ring went on",
     "two halves went on over a bridge",
     "a fault was aimed at a leader",
+    "a hunted leader was replaced",
     "all nodes lost their power at once",
     "every node had to come back",
     "a node was paused",
@@ -21,6 +22,7 @@ pub const MARKS: &[&str] = &[
     "a replica that does not lead answered a linearizable read",
     "a write was forwarded to the leader",
     "replicas were compared at the same index while clients wrote",
+    "an old request came once more",
     "a retry learnt what became of a lost write",
 ];
 

@@ -33,6 +33,8 @@ pub struct Memory {
     pub values: BTreeMap<u64, u64>,
     /// Request ids given out.
     pub requests: u64,
+    /// Writes of documents that were settled, with their request ids.
+    pub settled: Vec<(String, crate::check::register::Call, crate::check::register::Answer)>,
 }
 
 /// A kind of history: how it is made and how it is judged.

@@ -7,10 +7,12 @@ use crate::{
         wgl::STEPS_MAX,
     },
     plan::Action,
-    world::sometimes,
+    world::{log, sometimes},
 };
 use std::sync::Mutex;
 
+/// Every so many writes an old one is repeated.
+const REPEAT_EVERY: u64 = 4;
 /// Attempts at one operation under one request id.
 const ATTEMPTS: usize = 6;
 
@@ -50,6 +52,7 @@ impl Workload for Register {
             memory.requests += 1;
             format!("request {}", memory.requests)
         };
+        repeat(client, memory).await;
         let mut unknown = None;
         for _ in 0..ATTEMPTS {
             match attempt(client, call, memory, Some(&id)).await {
@@ -58,6 +61,10 @@ impl Workload for Register {
                 Err(Failure::Refused(_)) if unknown.is_some() => {}
                 settled => {
                     sometimes!(unknown.is_some() && settled.is_ok(), "a retry learnt what became of a lost write");
+                    if let Ok(answer) = &settled {
+                        let mut memory = memory.lock().expect("no panic while locked");
+                        memory.settled.push((id, call.clone(), answer.clone()));
+                    }
                     return settled;
                 }
             }
@@ -77,6 +84,25 @@ impl Workload for Register {
 
     fn check(&self, history: &History<Call, Answer>) -> Result<(), String> {
         register::check(history, STEPS_MAX)
+    }
+}
+
+/// Now and then a request that was answered long ago comes once more, as if a network had kept it: it must have no effect
+/// and be given the same answer.
+async fn repeat(client: &Client, memory: &Mutex<Memory>) {
+    let old = {
+        let memory = memory.lock().expect("no panic while locked");
+        let place = memory.requests as usize * 7 % memory.settled.len().max(1);
+        memory.settled.get(place).filter(|_| memory.requests.is_multiple_of(REPEAT_EVERY)).cloned()
+    };
+    let Some((id, call, first)) = old else { return };
+    // What it teaches of versions is old.
+    match attempt(client, &call, &Mutex::default(), Some(&id)).await {
+        Ok(answer) => {
+            sometimes!(true, "an old request came once more");
+            assert!(answer == first, "{id} was answered {first:?}, and when it came once more {answer:?}: {call:?}");
+        }
+        Err(failure) => log!("{id} came once more: {failure:?}"),
     }
 }
 
