@@ -2,20 +2,44 @@
 # Does the simulation find bugs? Builds it with deliberate ones (feature `mutants`), switches each on in turn and runs seeds
 # until one fails. Prints a table, writes it into sim/README.md, and exits 1 if a mutant escapes.
 #
-#   sim/mutants.sh [mutant…]     environment: SIM_SEEDS (most seeds a mutant, default 50), SIM_FIRST_SEED (default 1)
+#   sim/mutants.sh [mutant…]     environment: SIM_SEEDS (most seeds a mutant, default 50), SIM_FIRST_SEED (default 1),
+#                                SIM_SCENARIOS (instead of the scenarios that each mutant is meant for)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 declare -A BUG=(
+    [1]="acknowledged before a majority has it"
     [2]="acknowledged before the log is synced"
+    [3]="term and vote are not synced"
+    [4]="a leader reads without asking whether it still leads"
+    [6]="an entry of an older term is committed by counting"
+    [8]="a follower cuts off what was committed"
+    [9]="a checkpoint lacks its last batch"
     [10]="rename without a sync of the directory"
     [11]="checksums of records ignored"
     [13]="the last entry applied twice on replay"
+    [14]="a checkpoint lacks the request ids"
+    [15]="a batch becomes two entries of the log"
     [16]="a delete does not reach the index"
     [17]="sealing drops the tail"
+    [22]="two voters changed in one step"
+    [23]="a learner counts towards a majority"
+    [26]="if_version compared before the log instead of after"
+    [27]="an unknown outcome is reported as a failure"
+    [30]="session tokens ignored"
 )
+
+# Where each is looked for: names of scenarios contain one of these.
+declare -A WHERE=(
+    [1]="cluster_register cluster_set" [3]="cluster_register cluster_append" [4]="cluster_register cluster_append"
+    [6]="cluster_register cluster_set" [8]="cluster_register cluster_set" [9]="cluster_set cluster_register"
+    [14]="cluster_retried" [15]="cluster_bank" [22]="cluster_" [23]="cluster_" [26]="cluster_append cluster_bank cluster_register"
+    [27]="cluster_register cluster_set" [30]="cluster_session"
+)
+# Those whose site is in the code.
+mapfile -t PRESENT < <(grep -rhoE 'mutant!\([0-9]+\)' src --include='*.rs' --exclude=mutants.rs | grep -oE '[0-9]+' | sort -nu)
 mutants=("$@")
-[ ${#mutants[@]} -gt 0 ] || mutants=(2 10 11 13 16 17)
+[ ${#mutants[@]} -gt 0 ] || mutants=("${PRESENT[@]}")
 seeds=${SIM_SEEDS:-50}
 first=${SIM_FIRST_SEED:-1}
 report=$(mktemp)
@@ -34,7 +58,7 @@ escaped=0
 for mutant in "${mutants[@]}"; do
     if SIM_MUTANT=$mutant SIM_FAIL_FAST=1 SIM_FIRST_SEED=$first SIM_SEEDS=$seeds \
         SIM_LOG_DIR="target/sim-logs/mutants/$mutant" RUST_BACKTRACE=0 \
-        run ${SIM_SCENARIOS:-node_} >"$report" 2>&1; then
+        run ${SIM_SCENARIOS:-${WHERE[$mutant]:-node_}} >"$report" 2>&1; then
         found="escaped $seeds seeds | – | –"
         escaped=1
     elif line=$(grep -m1 '^FAIL ' "$report"); then

@@ -60,6 +60,11 @@ pub fn count(name: &str, by: u64) {
     with(|world| *world.report.counts.entry(name.to_string()).or_default() += by);
 }
 
+/// How often [`count`] counted `name` so far.
+pub fn counted(name: &str) -> u64 {
+    with(|world| world.report.counts.get(name).copied()).flatten().unwrap_or(0)
+}
+
 /// A mark was hit; use `sometimes!`.
 pub fn mark(name: &'static str) {
     with(|world| *world.report.marks.entry(name.to_string()).or_default() += 1);

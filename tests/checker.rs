@@ -5,9 +5,9 @@
 mod check;
 
 use check::{
-    export,
+    append, bank, export,
     history::{History, Operation, Outcome},
-    register, search, set,
+    register, search, session, set,
     wgl::{self, Model, STEPS_MAX, Verdict},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -316,6 +316,84 @@ fn the_search_checker_wants_the_acknowledged_point_first_and_nothing_old() {
     assert!(judge(vec![put(1, 10), (Delete { id: 1 }, lost()), look(1, 10, vec![])]).is_ok());
     let torn = Hit { id: 1, value: 10, vector_matches: false };
     assert!(judge(vec![put(1, 10), look(1, 10, vec![torn])]).unwrap_err().contains("different writes"));
+}
+
+#[test]
+fn the_bank_checker_counts_the_money_and_wants_whole_transfers() {
+    use bank::{Account, Answer::*, Call::*};
+    let judge = |calls| bank::check(&sequence(calls), 2, 20);
+    let list = |accounts: &[(u64, u64, u64)]| {
+        let account =
+            |(id, balance, version): &(u64, u64, u64)| Account { id: *id, balance: *balance, version: *version };
+        (List, ok(Listed(accounts.iter().map(account).collect())))
+    };
+    let transfer = |outcome| (Transfer { from: 0, to: 1, amount: 3 }, outcome);
+    let (before, after) = (list(&[(0, 10, 1), (1, 10, 1)]), list(&[(0, 7, 2), (1, 13, 2)]));
+    assert!(judge(vec![before.clone(), transfer(ok(Moved { version: 2 })), after.clone()]).is_ok());
+    let stale = judge(vec![transfer(ok(Moved { version: 2 })), before.clone()]).unwrap_err();
+    assert!(stale.contains("acknowledged transfer with version 2 is missing"), "{stale}");
+    let torn = list(&[(0, 7, 2), (1, 10, 1)]);
+    assert!(judge(vec![transfer(lost()), torn]).unwrap_err().contains("add up to 17, not 20"));
+    // Half a transfer is seen even where the money happens to be right.
+    let half = list(&[(0, 10, 3), (1, 10, 1)]);
+    assert!(judge(vec![transfer(ok(Moved { version: 3 })), half]).unwrap_err().contains("half of the transfer"));
+    for shown in [before.clone(), after.clone()] {
+        assert!(judge(vec![transfer(lost()), shown.clone()]).is_ok());
+        assert!(judge(vec![transfer(ok(Declined)), shown]).is_ok(), "somebody else may have moved it");
+    }
+    assert!(judge(vec![list(&[(0, 20, 1)])]).unwrap_err().contains("1 accounts"));
+    assert!(judge(vec![list(&[(0, 10, 1), (0, 10, 1)])]).is_err());
+    assert!(judge(vec![before, list(&[(0, 7, 1), (1, 13, 2)])]).unwrap_err().contains("version 1 of account 0"));
+}
+
+#[test]
+fn the_append_checker_finds_what_is_lost_doubled_forked_or_old() {
+    use append::{Answer::*, Call::*};
+    let judge = |calls| append::check(&sequence(calls));
+    let add = |value| (Append { key: 7, value }, ok(Done));
+    let read = |list: &[u64]| (append::Call::Read { key: 7 }, ok(append::Answer::Read(list.to_vec())));
+    assert!(judge(vec![read(&[]), add(1), read(&[1]), add(2), read(&[1, 2])]).is_ok());
+    assert!(judge(vec![add(1), read(&[])]).unwrap_err().contains("without the acknowledged 1"));
+    assert!(judge(vec![add(1), add(2), read(&[2])]).unwrap_err().contains("without the acknowledged 1"));
+    assert!(judge(vec![add(1), add(2), read(&[1]), read(&[1, 2])]).unwrap_err().contains("less than"));
+    assert!(judge(vec![add(1), read(&[1, 1])]).unwrap_err().contains("twice"));
+    assert!(judge(vec![add(1), add(2), read(&[1, 2]), read(&[2, 1])]).unwrap_err().contains("another"));
+    assert!(judge(vec![read(&[3])]).unwrap_err().contains("never appended"));
+    let failed = (Append { key: 7, value: 1 }, Outcome::Failed("conflict".into()));
+    assert!(judge(vec![failed, read(&[1])]).unwrap_err().contains("its append failed"));
+    let maybe = (Append { key: 7, value: 1 }, lost());
+    for list in [&[][..], &[1]] {
+        assert!(judge(vec![maybe.clone(), read(list)]).is_ok());
+    }
+    assert!(judge(vec![maybe.clone(), read(&[1]), read(&[])]).unwrap_err().contains("less than"), "reads go forward");
+    assert!(judge(vec![maybe, add(2), read(&[2]), read(&[2, 1])]).is_ok(), "it may come late");
+}
+
+#[test]
+fn the_session_checker_lets_only_other_sessions_be_late() {
+    use session::{Answer::*, Call::*};
+    let judge = |calls| session::check(&sequence(calls));
+    let put = |session, value, version| (Put { session, key: 7, value }, ok(Written { version }));
+    let get = |session, eventual, answer| (Get { session, key: 7, eventual }, ok(answer));
+    let found = |value, version| Found { value, version, token: false };
+    assert!(judge(vec![put(1, 10, 3), get(1, false, found(10, 3))]).is_ok());
+    assert!(judge(vec![put(1, 10, 3), get(1, false, Absent)]).unwrap_err().contains("had seen 3"));
+    assert!(judge(vec![put(1, 10, 3), get(2, false, Absent)]).is_ok(), "another session may be late");
+    assert!(judge(vec![put(1, 10, 3), get(1, true, Absent)]).is_ok(), "an eventual read may be late");
+    assert!(judge(vec![put(1, 10, 3), put(2, 11, 4), get(1, false, found(10, 3))]).is_ok());
+    let older = vec![put(1, 10, 3), put(1, 11, 4), get(1, false, found(10, 3))];
+    assert!(judge(older).unwrap_err().contains("shows version 3"));
+    // What a token was given for must not be unseen.
+    let seen = Found { value: 10, version: 3, token: true };
+    assert!(judge(vec![put(1, 10, 3), get(2, false, seen.clone()), get(2, false, Absent)]).is_err());
+    assert!(judge(vec![put(1, 10, 3), get(2, false, found(10, 3)), get(2, false, Absent)]).is_ok());
+    assert!(judge(vec![put(1, 10, 3), get(2, true, found(12, 3))]).unwrap_err().contains("nobody wrote"));
+    assert!(judge(vec![put(1, 10, 3), get(2, true, found(10, 5))]).unwrap_err().contains("was given 3"));
+    assert!(judge(vec![get(2, true, found(10, 3)), put(1, 10, 3)]).unwrap_err().contains("not yet written"));
+    let lost_put = (Put { session: 1, key: 7, value: 10 }, lost());
+    for answer in [Absent, found(10, 9)] {
+        assert!(judge(vec![lost_put.clone(), get(1, false, answer)]).is_ok());
+    }
 }
 
 #[test]

@@ -20,8 +20,9 @@ mod power;
 mod real;
 mod state;
 
+pub use crate::plan::LossModel;
 pub use names::NameRule;
-pub use power::{Loss, LossModel};
+pub use power::Loss;
 use rand::{Rng, RngCore};
 use state::State;
 pub use state::Statistics;
@@ -48,10 +49,7 @@ impl Disk {
     /// The process that wrote below `dir` is gone: its descriptors write nothing from now on, and until
     /// [`Disk::restart`] no name below `dir` changes. Everything it wrote stays, synced or not, as after SIGKILL.
     pub fn kill(&self, dir: &Path) {
-        state::with(|state| {
-            state.orphan_descriptors(dir);
-            state.frozen.push(dir.to_path_buf());
-        });
+        kill(dir);
     }
 
     /// A new process may use `dir` again.
@@ -109,14 +107,32 @@ impl Disk {
         state::with(|state| *state.faults_of(dir) = state::Faults::default());
     }
 
-    /// The file or directory whose fsync failed last.
-    pub fn sync_failed_at(&self) -> Option<PathBuf> {
-        state::with(|state| state.sync_failed_at.clone()).flatten()
+    /// The file or directory below `dir` whose fsync failed last, if one has since the last [`Disk::mend`].
+    pub fn sync_failed_at(&self, dir: &Path) -> Option<PathBuf> {
+        state::with(|state| state.faults_of(dir).sync_failed_at.clone()).flatten()
+    }
+
+    /// How many reads below `dir` have failed since the last [`Disk::mend`].
+    pub fn reads_failed(&self, dir: &Path) -> u64 {
+        state::with(|state| state.faults_of(dir).reads_failed).unwrap_or(0)
+    }
+
+    /// How many writes below `dir` have found no room since the last [`Disk::mend`].
+    pub fn writes_without_room(&self, dir: &Path) -> u64 {
+        state::with(|state| state.faults_of(dir).writes_without_room).unwrap_or(0)
     }
 
     pub fn statistics(&self) -> Statistics {
         state::with(|state| state.statistics.clone()).unwrap_or_default()
     }
+}
+
+/// As [`Disk::kill`], for a process that ends itself.
+pub fn kill(dir: &Path) {
+    state::with(|state| {
+        state.orphan_descriptors(dir);
+        state.frozen.push(dir.to_path_buf());
+    });
 }
 
 impl Drop for Disk {

@@ -3,23 +3,10 @@ use super::{
     real,
     state::{Durability, File, State, Write},
 };
+use crate::plan::LossModel;
 use libc::off64_t;
 use rand::{Rng, RngCore};
-use serde::{Deserialize, Serialize};
 use std::path::Path;
-
-/// What a disk loses of the writes no fsync covered. Name changes are journalled by every file system in use, so of
-/// those a prefix survives in the two milder models.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LossModel {
-    /// All of them: the strictest reading.
-    Everything,
-    /// All but the first few of each file; the last of those may be torn at a sector.
-    KeepPrefix,
-    /// A random half, in any order, and of each of those a random half of its sectors.
-    KeepSome,
-}
 
 /// Disks write whole sectors of this many bytes.
 const SECTOR_BYTES: u64 = 512;

@@ -119,6 +119,10 @@ pub struct Faults {
     pub space_left: Option<u64>,
     /// Changes until the process is cut off; at zero every one fails.
     pub crash_in: Option<u64>,
+    /// What has struck so far.
+    pub sync_failed_at: Option<PathBuf>,
+    pub reads_failed: u64,
+    pub writes_without_room: u64,
 }
 
 /// Counts for the report: all are numbers of calls, except the bytes.
@@ -148,8 +152,6 @@ pub struct State {
     faults: BTreeMap<PathBuf, Faults>,
     /// Directories whose process is dead and not yet restarted.
     pub frozen: Vec<PathBuf>,
-    /// Where fsync last failed.
-    pub sync_failed_at: Option<PathBuf>,
     pub statistics: Statistics,
 }
 
@@ -165,7 +167,6 @@ impl State {
             name_rule,
             faults: BTreeMap::new(),
             frozen: Vec::new(),
-            sync_failed_at: None,
             statistics: Statistics::default(),
         }
     }
@@ -235,9 +236,14 @@ impl State {
         }
     }
 
+    /// The process that used `dir` is gone, and the kernel gives its locks back, whatever memory of it lives on here.
     pub fn orphan_descriptors(&mut self, dir: &Path) {
-        for descriptor in self.descriptors.values_mut() {
-            descriptor.orphan |= self.files[&descriptor.file].home.starts_with(dir);
+        for (fd, descriptor) in &mut self.descriptors {
+            if !descriptor.orphan && self.files[&descriptor.file].home.starts_with(dir) {
+                descriptor.orphan = true;
+                // SAFETY: flock takes no pointers; an unlocked file stays as it is.
+                unsafe { libc::flock(*fd, libc::LOCK_UN) };
+            }
         }
     }
 
@@ -251,22 +257,27 @@ impl State {
     /// How many of `bytes` at `offset` the disk has room for.
     pub fn room_for(&mut self, id: FileId, offset: u64, bytes: u64) -> u64 {
         let length = self.files[&id].length();
-        let Some(Faults { space_left: Some(left), .. }) = self.faults_for(id) else { return bytes };
+        let Some(Faults { space_left: Some(left), writes_without_room, .. }) = self.faults_for(id) else {
+            return bytes;
+        };
         let growth = (offset + bytes).saturating_sub(length.max(offset));
         if growth <= *left {
             *left -= growth;
             return bytes;
         }
         let room = bytes - growth + std::mem::take(left);
+        *writes_without_room += 1;
         self.statistics.space_errors += 1;
         room
     }
 
     /// Whether a new name finds no room below `path`.
     pub fn is_full(&mut self, path: &Path) -> bool {
-        let full = self.faults.iter().any(|(dir, faults)| path.starts_with(dir) && faults.space_left == Some(0));
-        self.statistics.space_errors += u64::from(full);
-        full
+        let full = self.faults.iter_mut().find(|(dir, faults)| path.starts_with(dir) && faults.space_left == Some(0));
+        let Some((_, faults)) = full else { return false };
+        faults.writes_without_room += 1;
+        self.statistics.space_errors += 1;
+        true
     }
 
     /// Whether a change at `path` comes after the crash that was set for it.
@@ -289,7 +300,9 @@ impl State {
     }
 
     pub fn read_fails(&mut self, id: FileId) -> bool {
-        let fails = self.faults_for(id).is_some_and(|faults| faults.reads.strikes());
+        let Some(faults) = self.faults_for(id) else { return false };
+        let fails = faults.reads.strikes();
+        faults.reads_failed += u64::from(fails);
         self.statistics.read_errors += u64::from(fails);
         fails
     }
@@ -316,7 +329,8 @@ impl State {
         if fails {
             let pending = file.writes.iter_mut().filter(|write| write.durability == Durability::Pending);
             pending.for_each(|write| write.durability = Durability::Doomed);
-            self.sync_failed_at = Some(file.path.clone());
+            let path = file.path.clone();
+            self.faults_for(id).expect("it struck").sync_failed_at = Some(path);
             self.statistics.sync_errors += 1;
             return Err(libc::EIO);
         }

@@ -1,3 +1,8 @@
-//! What happens to the node: [`victim`] is the node with its life cycle, [`nemesis`] carries out the plan's faults.
+//! What happens to the nodes: [`victim`] is one node with its life cycle, [`fleet`] all of them and the clients' machine;
+//! [`nemesis`] carries out the plan's faults with [`disk`] and [`network`]; [`finale`] is the end of a run of several.
+mod disk;
+pub mod finale;
+pub mod fleet;
 pub mod nemesis;
+mod network;
 pub mod victim;

@@ -1,169 +1,201 @@
-//! Carries out the plan's faults one after the other. Each leaves the node up and its disk whole.
-use super::victim::{Phase, Victim};
+//! Carries out the plan's faults, each at its time. Faults of a node's process or disk wait for each other on that node;
+//! faults of the network overlap with everything. Each leaves its nodes running (or starting) and its links whole.
+use super::{disk, fleet::Fleet, network, victim::Victim};
 use crate::{
-    disk::LossModel,
-    plan::{Fault, PlannedFault},
+    plan::{Fault, LossModel, PlannedFault, Shape},
     world::{self, log, sometimes},
 };
+use futures_util::future::join_all;
 use madsim::time::{self, Duration, Instant};
-use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use vectorsphere::rt::sim as machine;
 
-/// How long to wait for a fault that was set to strike.
-const STRIKE_LIMIT: Duration = Duration::from_secs(2);
-/// A node must stop this soon after an fsync failed.
-const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// Waits for every node's first start; the power may fail during the first one's.
+pub async fn first_start(fleet: &Fleet, crash: Option<(u64, LossModel)>, seed: u64) {
+    let first = &fleet.victims[0];
+    if let Some((_, model)) = crash {
+        disk::crash_first_start(first, model, &mut chance(seed, 0)).await;
+    }
+    if fleet.is_one() {
+        first.wait_until_up().await;
+    }
+}
 
-pub async fn run(victim: &Victim, faults: &[PlannedFault], rng: &mut StdRng) {
+/// Carries out `faults`; returns when the last one is over.
+pub async fn run(fleet: &Fleet, faults: &[PlannedFault], seed: u64) {
     let begun = Instant::now();
-    for planned in faults {
-        time::sleep_until(begun + Duration::from_millis(planned.at_ms)).await;
-        log!("FAULT {:?}", planned.fault);
-        world::count(planned.fault.name(), 1);
-        strike(victim, planned.fault, rng).await;
-        victim.wait_until_up().await;
-    }
+    join_all((1..).zip(faults).map(|(place, planned)| async move {
+        let due = begun + Duration::from_millis(planned.at_ms);
+        fleet.pass(due.saturating_duration_since(Instant::now()).as_millis() as u64).await;
+        if !fleet.is_over() {
+            strike(fleet, planned, chance(seed, place)).await;
+        }
+    }))
+    .await;
 }
 
-async fn strike(victim: &Victim, fault: Fault, rng: &mut StdRng) {
+/// The chance of one fault: leaving another out of a plan does not change it.
+fn chance(seed: u64, place: u64) -> StdRng {
+    StdRng::seed_from_u64(seed.wrapping_mul(1_000_003) ^ place ^ 0x00c0_ffee)
+}
+
+async fn strike(fleet: &Fleet, planned: &PlannedFault, mut rng: StdRng) {
+    let nodes = aim(fleet, planned);
+    let fault = planned.fault;
     match fault {
-        Fault::Kill { down_ms } => {
-            victim.kill().await;
-            restart_after(victim, down_ms).await;
+        Fault::Partition { shape, way, for_ms } => {
+            begin(fault, &nodes);
+            let links = network::partition(fleet, shape, way, &nodes);
+            fleet.network.cut(&links);
+            let before = world::counted("ops.ok");
+            fleet.pass(for_ms).await;
+            let went_on = world::counted("ops.ok") > before && !fleet.is_one();
+            sometimes!(went_on && shape == Shape::AwayFromAll, "a partition had a side that went on");
+            sometimes!(went_on && shape == Shape::Ring, "a majority ring went on");
+            sometimes!(went_on && shape == Shape::Bridge, "two halves went on over a bridge");
+            fleet.network.heal(&links);
         }
-        Fault::Stop { down_ms } => {
-            victim.stop().await;
-            restart_after(victim, down_ms).await;
+        Fault::Flaky { times, cut_ms, pause_ms } => {
+            begin(fault, &nodes);
+            let others: Vec<usize> = nodes.iter().copied().take(1).collect();
+            let links = network::partition(fleet, Shape::Away, crate::plan::Way::Both, &others);
+            let only = |id| links.iter().copied().filter(|(from, to)| *from == id || *to == id).collect::<Vec<_>>();
+            let links = nodes.get(1).map_or_else(Vec::new, |other| only(fleet.victims[*other].id()));
+            for _ in 0..times {
+                fleet.network.cut(&links);
+                fleet.pass(cut_ms).await;
+                fleet.network.heal(&links);
+                fleet.pass(pause_ms).await;
+            }
         }
-        Fault::PowerLoss { model, down_ms } => {
-            victim.lose_power(model, rng).await;
-            restart_after(victim, down_ms).await;
+        Fault::Hunt { times, way, cut_ms, pause_ms } => {
+            begin(fault, &nodes);
+            for _ in 0..times {
+                let Some(leader) = fleet.leader().filter(|_| !fleet.is_one()) else { break };
+                log!("hunt: node-{} leads", leader + 1);
+                let links = network::partition(fleet, Shape::Away, way, &[leader]);
+                fleet.network.cut(&links);
+                fleet.pass(cut_ms).await;
+                let another = fleet.victims.iter().any(|victim| victim.number != leader && victim.leads());
+                sometimes!(another, "a hunted leader was replaced");
+                fleet.network.heal(&links);
+                fleet.pass(pause_ms).await;
+            }
         }
-        Fault::Crash { operations, model, at_start } => crash(victim, operations, model, at_start, rng).await,
-        Fault::Rot { flips } => rot(victim, flips, rng).await,
-        Fault::SyncError { skip, model } => fail_a_sync(victim, skip, model, rng).await,
-        Fault::ReadError { skip, count, at_start } => fail_reads(victim, skip, count, at_start).await,
-        Fault::DiskFull { room_bytes, for_ms } => fill_the_disk(victim, room_bytes, for_ms).await,
+        Fault::Loss { percent, for_ms } => {
+            begin(fault, &nodes);
+            fleet.network.lose(percent);
+            fleet.pass(for_ms).await;
+            fleet.network.lose_no_more(percent);
+        }
+        Fault::Latency { ms_max, for_ms } => {
+            begin(fault, &nodes);
+            fleet.network.delay(ms_max);
+            fleet.pass(for_ms).await;
+            fleet.network.delay_no_more(ms_max);
+        }
+        Fault::ClockJump { by_ms } => {
+            begin(fault, &nodes);
+            nodes.iter().for_each(|node| machine::jump_wall(fleet.victims[*node].id(), by_ms));
+        }
+        Fault::ClockDrift { ppm } => {
+            begin(fault, &nodes);
+            nodes.iter().for_each(|node| machine::set_drift_ppm(fleet.victims[*node].id(), ppm));
+        }
+        _ => strike_nodes(fleet, fault, &nodes, &mut rng).await,
     }
+    log!("OVER {fault:?}");
 }
 
-/// Waits for the node's first start, which the power may interrupt.
-pub async fn first_start(victim: &Victim, crash: Option<(u64, LossModel)>, rng: &mut StdRng) {
-    if let Some((_, model)) = crash
-        && lose_power_at_the_crash(victim, model, rng).await
+/// Whom the fault hits: as planned, but for the leader.
+fn aim(fleet: &Fleet, planned: &PlannedFault) -> Vec<usize> {
+    let mut nodes = if planned.nodes.is_empty() { vec![0] } else { planned.nodes.clone() };
+    if planned.leader
+        && !fleet.is_one()
+        && let Some(leader) = fleet.leader()
     {
-        sometimes!(true, "the power failed during the first start");
-        world::count("fault.crash_in_first_start", 1);
+        sometimes!(true, "a fault was aimed at a leader");
+        match nodes.iter().position(|node| *node == leader) {
+            Some(place) => nodes.swap(0, place),
+            None => nodes[0] = leader,
+        }
     }
-    victim.wait_until_up().await;
+    nodes
 }
 
-/// Waits for the crash that was set; whether it came and the power was cycled.
-async fn lose_power_at_the_crash(victim: &Victim, model: LossModel, rng: &mut StdRng) -> bool {
-    let deadline = Instant::now() + STRIKE_LIMIT;
-    while !victim.disk.has_crashed(&victim.dir) && Instant::now() < deadline {
-        time::sleep(Duration::from_millis(1)).await;
-    }
-    let crashed = victim.disk.has_crashed(&victim.dir);
-    if crashed {
-        victim.lose_power(model, rng).await;
-    }
-    victim.disk.mend(&victim.dir);
-    if crashed {
-        victim.restart();
-    }
-    crashed
+fn begin(fault: Fault, nodes: &[usize]) {
+    log!("FAULT {fault:?} on {nodes:?}");
+    world::count(fault.name(), 1);
 }
 
-async fn crash(victim: &Victim, operations: u64, model: LossModel, at_start: bool, rng: &mut StdRng) {
-    if at_start {
-        victim.kill().await;
-        victim.disk.crash_after(&victim.dir, operations);
-        victim.restart();
-        let crashed = lose_power_at_the_crash(victim, model, rng).await;
-        sometimes!(crashed, "the power failed between two disk operations of a start");
-    } else {
-        victim.disk.crash_after(&victim.dir, operations);
-        let crashed = lose_power_at_the_crash(victim, model, rng).await;
-        sometimes!(crashed, "the power failed between two disk operations of a running node");
+/// A fault of processes or disks, on all of `nodes` at once.
+async fn strike_nodes(fleet: &Fleet, fault: Fault, nodes: &[usize], rng: &mut StdRng) {
+    let mut sorted = nodes.to_vec();
+    sorted.sort_unstable();
+    // Always in the same order, or two faults could wait for each other.
+    let mut busy = Vec::new();
+    for node in &sorted {
+        busy.push(fleet.victims[*node].busy.lock().await);
     }
-}
-
-/// Index files can be made again from the points, so damage to them must cost nothing but time.
-async fn rot(victim: &Victim, flips: u32, rng: &mut StdRng) {
-    victim.kill().await;
-    let flipped = victim.disk.flip_bits(&victim.dir.join("index"), flips, rng);
-    log!("bits flipped in {flipped:?}");
-    sometimes!(flipped.is_some(), "an index file rotted");
-    victim.restart();
-}
-
-async fn restart_after(victim: &Victim, down_ms: u64) {
-    time::sleep(Duration::from_millis(down_ms)).await;
-    victim.restart();
-}
-
-/// After a failed fsync nobody knows what is on the disk: the node must stop, and only a power cycle brings the truth
-/// back (the kernel goes on showing bytes it never wrote).
-async fn fail_a_sync(victim: &Victim, skip: u32, model: LossModel, rng: &mut StdRng) {
-    let before = victim.disk.statistics().sync_errors;
-    victim.disk.fail_syncs(&victim.dir, skip, 1);
-    let deadline = Instant::now() + STRIKE_LIMIT;
-    while victim.disk.statistics().sync_errors == before && Instant::now() < deadline {
-        time::sleep(Duration::from_millis(5)).await;
-    }
-    victim.disk.mend(&victim.dir);
-    if victim.disk.statistics().sync_errors == before {
-        log!("no fsync came to fail");
+    if fleet.is_over() {
         return;
     }
-    sometimes!(true, "an fsync failed under the node");
-    let failed_at = victim.disk.sync_failed_at().expect("it was counted");
-    let failed_at = failed_at.strip_prefix(&victim.dir).expect("the fault was set below it");
-    log!("fsync failed: {}", failed_at.display());
-    let stopped = victim.wait_until(STOP_LIMIT, |phase| !matches!(phase, Phase::Up | Phase::Starting)).await;
-    // Files of the index can be made again from the points, so a node may live on without a new one.
-    let expendable = failed_at.starts_with("index");
-    assert!(stopped || expendable, "the node went on for {STOP_LIMIT:?} after fsync of {} failed", failed_at.display());
-    sometimes!(!stopped, "a node lived on without an index file");
-    victim.lose_power(model, rng).await;
-    victim.restart();
+    begin(fault, nodes);
+    sometimes!(
+        nodes.len() == fleet.victims.len() && nodes.len() > 1 && matches!(fault, Fault::PowerLoss { .. }),
+        "all nodes lost their power at once"
+    );
+    let each = nodes.iter().map(|node| (&fleet.victims[*node], rng.random()));
+    let each: Vec<(&Victim, u64)> = each.collect();
+    join_all(each.into_iter().map(|(victim, seed)| async move {
+        let mut rng = StdRng::seed_from_u64(seed);
+        strike_one(fleet, victim, fault, nodes.len() > 1, &mut rng).await;
+        if fleet.is_one() {
+            victim.wait_until_up().await;
+        }
+    }))
+    .await;
 }
 
-async fn fail_reads(victim: &Victim, skip: u32, count: u32, at_start: bool) {
-    if at_start {
-        victim.kill().await;
+async fn strike_one(fleet: &Fleet, victim: &Victim, fault: Fault, of_several: bool, rng: &mut StdRng) {
+    // Of several nodes each is down for a time of its own.
+    let mut own = |down_ms: u64| if of_several { rng.random_range(0..=down_ms) } else { down_ms };
+    match fault {
+        Fault::Kill { down_ms } => {
+            let down_ms = own(down_ms);
+            victim.kill().await;
+            restart_after(fleet, victim, down_ms).await;
+        }
+        Fault::Stop { down_ms } => {
+            let down_ms = own(down_ms);
+            victim.stop().await;
+            restart_after(fleet, victim, down_ms).await;
+        }
+        Fault::PowerLoss { model, down_ms } => {
+            let down_ms = own(down_ms);
+            victim.lose_power(model, rng).await;
+            restart_after(fleet, victim, down_ms).await;
+        }
+        Fault::Pause { for_ms } => {
+            victim.pause();
+            fleet.pass(for_ms).await;
+            victim.resume();
+            sometimes!(!fleet.is_one(), "a node was paused");
+        }
+        Fault::Crash { operations, model, at_start } => disk::crash(victim, operations, model, at_start, rng).await,
+        Fault::Rot { flips } => disk::rot(victim, flips, rng).await,
+        Fault::SyncError { skip, model } => disk::fail_a_sync(victim, skip, model, rng).await,
+        Fault::ReadError { skip, count, at_start } => disk::fail_reads(victim, skip, count, at_start).await,
+        Fault::DiskFull { room_bytes, for_ms } => disk::fill_the_disk(fleet, victim, room_bytes, for_ms).await,
+        _ => unreachable!("not a fault of one machine: {fault:?}"),
     }
-    let before = victim.disk.statistics().read_errors;
-    victim.disk.fail_reads(&victim.dir, skip, count);
-    if at_start {
-        victim.restart();
-        victim.wait_until(STRIKE_LIMIT, |phase| *phase != Phase::Starting).await;
-        sometimes!(matches!(victim.phase(), Phase::Refused(_)), "a node refused to start on a read error");
+}
+
+async fn restart_after(fleet: &Fleet, victim: &Victim, down_ms: u64) {
+    if fleet.is_one() {
+        time::sleep(Duration::from_millis(down_ms)).await;
     } else {
-        time::sleep(STRIKE_LIMIT).await;
+        fleet.pass(down_ms).await;
     }
-    sometimes!(victim.disk.statistics().read_errors > before, "a read failed under the node");
-    victim.disk.mend(&victim.dir);
-    revive(victim).await;
-}
-
-async fn fill_the_disk(victim: &Victim, room_bytes: u64, for_ms: u64) {
-    let before = victim.disk.statistics().space_errors;
-    victim.disk.limit_space(&victim.dir, room_bytes);
-    time::sleep(Duration::from_millis(for_ms)).await;
-    sometimes!(victim.disk.statistics().space_errors > before, "the disk was full under the node");
-    victim.disk.mend(&victim.dir);
-    // A node whose write failed may take a moment to notice.
-    time::sleep(Duration::from_millis(500)).await;
-    revive(victim).await;
-}
-
-/// Restarts a node that stopped by itself, as whatever keeps it running would.
-async fn revive(victim: &Victim) {
-    if victim.has_ended() {
-        log!("the node ended by itself: {:?}", victim.phase());
-        sometimes!(true, "a node stopped on a disk fault and came back");
-        victim.kill().await;
-        victim.restart();
-    }
+    victim.restart();
 }

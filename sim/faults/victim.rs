@@ -1,14 +1,18 @@
-//! The node under test, run by the function that runs it in production, and the ways in which it can end and begin.
+//! A node under test on a machine of its own, run by the function that runs it in production, and the ways in which it can
+//! end and begin.
 use crate::{
-    disk::{Disk, LossModel},
+    disk::{self, Disk, LossModel},
+    plan::Plan,
     world::{log, sometimes},
 };
 use madsim::{
     runtime::{Handle, NodeHandle},
+    task::NodeId,
     time,
 };
 use rand::rngs::StdRng;
 use std::{
+    cell::Cell,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     rc::Rc,
@@ -16,15 +20,16 @@ use std::{
     time::Duration,
 };
 use vectorsphere::{
-    config::{ByteSize, Config, Index},
+    config::{Authority, ByteSize, Config, Mode},
     node::Node,
     rt::{self, Shutdown},
+    service::Service,
 };
 
-/// Where the node lives.
-const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
-pub const HTTP: &str = "10.0.0.1:8080";
-pub const GRPC: &str = "10.0.0.1:6334";
+const HTTP: u16 = 8080;
+const GRPC: u16 = 6334;
+const PEER: u16 = 6335;
+const MONITORING: u16 = 9090;
 
 /// A node must be up this soon after its start, in simulated time.
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -46,47 +51,90 @@ pub enum Phase {
 
 /// What the node's process and its keeper both see.
 struct Shared {
+    name: String,
     phase: Mutex<Phase>,
     /// Tells the present process to stop, as SIGTERM would.
     stop: Mutex<Shutdown>,
+    /// The inside of the present process, while it is up: for looking only.
+    inside: Mutex<Option<Service>>,
 }
 
 impl Shared {
     fn enter(&self, phase: Phase) {
-        log!("node: {phase:?}");
+        log!("{}: {phase:?}", self.name);
         *self.phase.lock().expect("no panic while locked") = phase;
+    }
+
+    fn show(&self, inside: Option<Service>) {
+        *self.inside.lock().expect("no panic while locked") = inside;
     }
 }
 
+/// One machine with its node.
 pub struct Victim {
+    /// Its number in the fleet, from 0.
+    pub number: usize,
     pub disk: Rc<Disk>,
     pub dir: PathBuf,
+    /// Held by the fault that is at work on its process or its disk.
+    pub busy: tokio::sync::Mutex<()>,
     node: NodeHandle,
     shared: Arc<Shared>,
+    power: Cell<bool>,
 }
 
 impl Victim {
-    /// Starts the node on a machine of its own; with `crash`, its disk stops after that many operations.
-    pub fn start(disk: Rc<Disk>, index: Index, crash: Option<(u64, LossModel)>) -> Victim {
-        let dir = disk.root().join("node");
-        if let Some((operations, _)) = crash {
+    /// Starts the plan's node `number` on a machine of its own; with `crash`, its disk stops after that many operations.
+    pub fn start(disk: Rc<Disk>, number: usize, plan: &Plan, crash: Option<u64>) -> Victim {
+        let name = format!("node-{}", number + 1);
+        let dir = disk.root().join(&name);
+        if let Some(operations) = crash {
             disk.crash_after(&dir, operations);
         }
-        let config = config(dir.clone(), index);
-        let shared = Arc::new(Shared { phase: Mutex::new(Phase::Starting), stop: Mutex::new(Shutdown::new()) });
+        let config = config(dir.clone(), number, plan);
+        let (phase, stop) = (Mutex::new(Phase::Starting), Mutex::new(Shutdown::new()));
+        let shared = Arc::new(Shared { name: name.clone(), phase, stop, inside: Mutex::default() });
         let process = shared.clone();
         let node = Handle::current()
             .create_node()
-            .name("node")
-            .ip(ADDRESS)
+            .name(&name)
+            .ip(address(number))
             .init(move || be(process.clone(), config.clone()))
             .build();
-        rt::sim::register(node.id(), "node", ADDRESS);
-        Victim { disk, dir, node, shared }
+        rt::sim::register(node.id(), &name, address(number));
+        let busy = tokio::sync::Mutex::new(());
+        Victim { number, disk, dir, busy, node, shared, power: Cell::new(true) }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    pub fn id(&self) -> NodeId {
+        self.node.id()
+    }
+
+    pub fn http(&self) -> String {
+        SocketAddr::new(address(self.number), HTTP).to_string()
+    }
+
+    pub fn grpc(&self) -> String {
+        SocketAddr::new(address(self.number), GRPC).to_string()
     }
 
     pub fn phase(&self) -> Phase {
         self.shared.phase.lock().expect("no panic while locked").clone()
+    }
+
+    /// The inside of its process, if that is up.
+    pub fn inside(&self) -> Option<Service> {
+        self.shared.inside.lock().expect("no panic while locked").clone()
+    }
+
+    /// Whether it leads a shard, as it believes itself.
+    pub fn leads(&self) -> bool {
+        let inside = self.inside();
+        inside.is_some_and(|inside| inside.host().replicas().iter().any(|(_, replica)| replica.is_leader()))
     }
 
     /// Whether the process has ended by itself.
@@ -103,28 +151,47 @@ impl Victim {
     /// The power fails.
     pub async fn lose_power(&self, model: LossModel, rng: &mut StdRng) {
         let loss = self.disk.power_failure(&self.dir, model, rng);
-        log!("{model:?}: lost {} of {} writes and names: {:?}", loss.lost, loss.unsynced, loss.names);
+        log!("{}: {model:?}: lost {} of {} writes and names: {:?}", self.name(), loss.lost, loss.unsynced, loss.names);
         sometimes!(loss.lost > 0, "a power failure took something");
         sometimes!(loss.lost < loss.unsynced, "something unsynced survived a power failure");
+        rt::sim::set_dark(self.node.id(), true);
+        self.power.set(false);
         self.bury().await;
     }
 
+    /// SIGSTOP.
+    pub fn pause(&self) {
+        Handle::current().pause(self.node.id());
+    }
+
+    /// SIGCONT; no harm if it was not paused.
+    pub fn resume(&self) {
+        Handle::current().resume(self.node.id());
+    }
+
     async fn bury(&self) {
+        self.shared.show(None);
         Handle::current().kill(self.node.id());
         time::sleep(BURIAL).await;
     }
 
-    /// SIGTERM: waits for the process to end by itself.
+    /// SIGTERM: waits for the process to end by itself. One that is still starting is killed.
     pub async fn stop(&self) {
+        if self.phase() != Phase::Up {
+            return self.kill().await;
+        }
         self.shared.stop.lock().expect("no panic while locked").trigger();
         let stopped = self.wait_until(START_LIMIT, |phase| *phase != Phase::Up && *phase != Phase::Starting).await;
-        assert!(stopped, "the node did not stop within {START_LIMIT:?}: {:?}", self.phase());
+        assert!(stopped, "{} did not stop within {START_LIMIT:?}: {:?}", self.name(), self.phase());
         self.kill().await;
     }
 
     /// Begins a new process, after [`Victim::kill`], [`Victim::stop`] or [`Victim::lose_power`].
     pub fn restart(&self) {
         self.disk.restart(&self.dir);
+        if !self.power.replace(true) {
+            rt::sim::set_dark(self.node.id(), false);
+        }
         *self.shared.phase.lock().expect("no panic while locked") = Phase::Starting;
         *self.shared.stop.lock().expect("no panic while locked") = Shutdown::new();
         Handle::current().restart(self.node.id());
@@ -134,7 +201,7 @@ impl Victim {
     pub async fn wait_until_up(&self) {
         self.wait_until(START_LIMIT, |phase| *phase != Phase::Starting).await;
         let phase = self.phase();
-        assert!(phase == Phase::Up, "the node is not up {START_LIMIT:?} after its start: {phase:?}");
+        assert!(phase == Phase::Up, "{} is not up {START_LIMIT:?} after its start: {phase:?}", self.name());
     }
 
     /// Whether `reached` holds within `limit`.
@@ -150,13 +217,23 @@ impl Victim {
     }
 }
 
-/// The node's process.
+/// The node's process, from its start to its end: as `serve` does it in production.
 async fn be(shared: Arc<Shared>, config: Config) {
+    let phase = live(&shared, &config).await;
+    shared.show(None);
+    shared.enter(phase);
+    // Tasks it leaves behind end with it.
+    disk::kill(&config.data_dir);
+    Handle::current().kill(madsim::plugin::node());
+}
+
+async fn live(shared: &Shared, config: &Config) -> Phase {
     let stop = shared.stop.lock().expect("no panic while locked").clone();
-    let node = match Node::start(&config).await {
+    let node = match Node::start(config).await {
         Ok(node) => node,
-        Err(error) => return shared.enter(Phase::Refused(format!("{error} ({error:?})"))),
+        Err(error) => return Phase::Refused(format!("{error} ({error:?})")),
     };
+    shared.show(Some(node.service().clone()));
     shared.enter(Phase::Up);
     let failed = node.failed().clone();
     let asked = tokio::select! {
@@ -164,24 +241,37 @@ async fn be(shared: Arc<Shared>, config: Config) {
         () = failed.wait() => false,
         () = stop.wait() => true,
     };
-    if asked {
-        node.stop().await;
-        shared.enter(Phase::Stopped);
-    } else {
+    if !asked {
         shared.enter(Phase::Failed);
     }
+    node.stop().await;
+    if asked { Phase::Stopped } else { Phase::Failed }
 }
 
-fn config(data_dir: PathBuf, index: Index) -> Config {
+fn address(number: usize) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1 + number as u8))
+}
+
+fn config(data_dir: PathBuf, number: usize, plan: &Plan) -> Config {
     let mut config = Config { data_dir, ..Config::default() };
-    let on = |port| SocketAddr::new(ADDRESS, port);
-    config.listen.http = vec![on(8080)];
-    config.listen.grpc = on(6334);
-    config.listen.peer = on(6335);
-    config.listen.monitoring = on(9090);
+    let on = |port| SocketAddr::new(address(number), port);
+    config.listen.http = vec![on(HTTP)];
+    config.listen.grpc = on(GRPC);
+    config.listen.peer = on(PEER);
+    config.listen.monitoring = on(MONITORING);
     config.listen.gateway = on(9000);
-    config.index = index;
+    config.index.flat_points_max = plan.flat_points_max;
+    config.index.tail_points_max = plan.tail_points_max;
+    config.index.list_points = plan.list_points;
+    if let Some(bytes) = plan.log_bytes_max {
+        config.raft.log_bytes_max = ByteSize(bytes);
+    }
     config.storage.cache = ByteSize::mib(4);
     config.limits.shutdown_grace = Duration::from_secs(2);
+    if plan.nodes > 1 {
+        config.mode = Mode::Auto;
+        let others = (0..plan.nodes).filter(|other| *other != number);
+        config.cluster.peers = others.map(|other| Authority::from(SocketAddr::new(address(other), PEER))).collect();
+    }
     config
 }

@@ -93,7 +93,7 @@ impl Shrinker<'_> {
     }
 
     fn report(&self, plan: &Plan) {
-        let (path, steps) = (self.path(), plan.clients.iter().map(|client| client.steps.len()).sum::<usize>());
+        let (path, steps) = (self.path(), plan.steps());
         fs::write(&path, serde_json::to_string(plan).expect("a plan is plain data")).expect("it took one before");
         println!("after {} runs: {} faults, {steps} steps", self.runs, plan.faults.len());
         println!(

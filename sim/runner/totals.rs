@@ -39,7 +39,8 @@ impl Totals {
 
     /// A mark is hit if any scenario hits it, as several may share it.
     fn print_marks(&self, scenarios: &[Scenario]) {
-        let wanted: BTreeSet<&str> = scenarios.iter().flat_map(|scenario| scenario.marks).copied().collect();
+        let wanted: BTreeSet<&str> =
+            scenarios.iter().flat_map(|scenario| scenario.marks).copied().flatten().copied().collect();
         let hit: BTreeSet<&str> = self.marks.values().flatten().map(String::as_str).collect();
         let missed: Vec<_> = wanted.difference(&hit).collect();
         println!("sometimes: {} of {} marks hit", wanted.len() - missed.len(), wanted.len());

@@ -1,8 +1,11 @@
 //! The scenarios: each is one simulated run, given a seed.
+mod chaos;
+mod cluster;
 mod disk_faults;
 mod disk_model;
 mod fjall_power;
 mod node;
+mod rest;
 mod store_power;
 
 use crate::disk::{Disk, NameRule};
@@ -14,7 +17,7 @@ pub struct Scenario {
     pub name: &'static str,
     pub run: fn(Run) -> LocalBoxFuture<'static, ()>,
     /// Every `sometimes!` mark it may hit; a batch reports those it missed.
-    pub marks: &'static [&'static str],
+    pub marks: &'static [&'static [&'static str]],
     pub name_rule: NameRule,
 }
 
@@ -34,7 +37,7 @@ pub fn all() -> Vec<Scenario> {
         Scenario {
             name: "disk_model_agrees_with_its_specification",
             run: |run| Box::pin(disk_model::run(run)),
-            marks: disk_model::MARKS,
+            marks: &[disk_model::MARKS],
             name_rule: NameRule::Strict,
         },
         Scenario {
@@ -46,21 +49,32 @@ pub fn all() -> Vec<Scenario> {
         Scenario {
             name: "fjall_keeps_what_was_synced",
             run: |run| Box::pin(fjall_power::run(run)),
-            marks: fjall_power::MARKS,
+            marks: &[fjall_power::MARKS],
             name_rule: NameRule::Strict,
         },
         Scenario {
             name: "store_keeps_what_was_durable",
             run: |run| Box::pin(store_power::run(run)),
-            marks: store_power::MARKS,
+            marks: &[store_power::MARKS],
             name_rule: NameRule::Journalled,
         },
         node("node_register_is_linearizable", |run| Box::pin(node::register(run))),
         node("node_set_keeps_what_was_acknowledged", |run| Box::pin(node::set(run))),
         node("node_search_finds_what_was_acknowledged", |run| Box::pin(node::search(run))),
+        cluster("cluster_register_is_linearizable", |run| Box::pin(cluster::register(run))),
+        cluster("cluster_set_keeps_what_was_acknowledged", |run| Box::pin(cluster::set(run))),
+        cluster("cluster_search_finds_what_was_acknowledged", |run| Box::pin(cluster::search(run))),
+        cluster("cluster_bank_loses_no_money", |run| Box::pin(cluster::bank(run))),
+        cluster("cluster_append_loses_nothing", |run| Box::pin(cluster::append(run))),
+        cluster("cluster_session_reads_its_writes", |run| Box::pin(cluster::session(run))),
+        cluster("cluster_retried_write_takes_effect_once", |run| Box::pin(cluster::once(run))),
     ]
 }
 
 fn node(name: &'static str, run: fn(Run) -> LocalBoxFuture<'static, ()>) -> Scenario {
-    Scenario { name, run, marks: node::MARKS, name_rule: NameRule::Journalled }
+    Scenario { name, run, marks: &[node::MARKS], name_rule: NameRule::Journalled }
+}
+
+fn cluster(name: &'static str, run: fn(Run) -> LocalBoxFuture<'static, ()>) -> Scenario {
+    Scenario { name, run, marks: &[node::MARKS, cluster::MARKS], name_rule: NameRule::Journalled }
 }

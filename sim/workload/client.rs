@@ -1,7 +1,15 @@
-//! A client of the node, over whichever face the plan gave it.
+//! A client of the nodes, over whichever face the plan gave it. It asks one node until that one refuses or does not answer,
+//! then the next that says it is ready; now and then it goes back to the one it prefers.
 use super::{grpc::Grpc, rest::Rest};
-use crate::{check::search::Hit, plan::Face};
-use std::time::Duration;
+use crate::{check::search::Hit, plan::Face, world::sometimes};
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use vectorsphere::types::Session;
 
 /// Why a call did not succeed.
 #[derive(Clone, Debug)]
@@ -14,80 +22,218 @@ pub enum Failure {
     Unknown(String),
 }
 
+impl Failure {
+    /// A read that failed had no effect, whatever became of it.
+    pub fn of_a_read(self) -> Failure {
+        match self {
+            Failure::Unknown(why) => Failure::Refused(why),
+            other => other,
+        }
+    }
+}
+
 pub type Reply<T> = Result<T, Failure>;
+
+/// A document to write.
+#[derive(Clone, Debug)]
+pub struct Put {
+    pub id: u64,
+    /// Names the put; also decides its vector.
+    pub value: u64,
+    pub if_version: Option<u64>,
+    pub list: Option<Vec<u64>>,
+}
+
+impl Put {
+    pub fn new(id: u64, value: u64) -> Put {
+        Put { id, value, if_version: None, list: None }
+    }
+
+    pub fn metadata(&self) -> serde_json::Value {
+        let mut metadata = serde_json::json!({ "value": self.value });
+        if let Some(list) = &self.list {
+            metadata["list"] = list.clone().into();
+        }
+        metadata
+    }
+}
+
+/// A document that was read.
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub id: u64,
+    pub value: u64,
+    pub version: u64,
+    pub list: Vec<u64>,
+}
+
+/// How fresh a read must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    Linearizable,
+    /// As fresh as what this client was told before.
+    Session,
+    Eventual,
+}
 
 /// How long a client waits for an answer, in simulated time.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a client waits for a node to become ready: these many rounds, so long apart.
+const READY_ROUNDS: usize = 100;
+const READY_INTERVAL: Duration = Duration::from_millis(100);
+/// After so many answers a client goes back to the node it prefers.
+const HOMESICK_AFTER: usize = 32;
+
 /// Documents a list call asks for at once: few, so that lists have pages.
 const PAGE: usize = 37;
 
-pub struct Client {
+struct Server {
     rest: Rest,
     grpc: Option<Grpc>,
 }
 
+pub struct Client {
+    servers: Vec<Server>,
+    /// Which client of the run this is.
+    pub number: u64,
+    at: AtomicUsize,
+    home: usize,
+    answers: AtomicUsize,
+    /// What the session tokens it was given say together.
+    seen: Mutex<Session>,
+}
+
+/// Where the nodes are and what a client asks them about.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// HTTP and gRPC addresses.
+    pub addresses: Vec<(String, String)>,
+    pub table: &'static str,
+    pub dimension: usize,
+}
+
 impl Client {
-    pub fn new(face: Face, http: &str, grpc: &str, table: &str, dimension: usize) -> Client {
-        let rest = Rest::new(http, table, dimension);
-        let grpc = (face == Face::Grpc).then(|| Grpc::new(grpc, table, dimension));
-        Client { rest, grpc }
+    /// A client that asks the service's node `home` first.
+    pub fn new(service: &Service, face: Face, number: u64, home: usize) -> Client {
+        let servers = service.addresses.iter().map(|(http, grpc)| Server {
+            rest: Rest::new(http, service.table, service.dimension),
+            grpc: (face == Face::Grpc).then(|| Grpc::new(grpc, service.table, service.dimension)),
+        });
+        let servers: Vec<_> = servers.collect();
+        let at = AtomicUsize::new(home);
+        Client { servers, number, at, home, answers: AtomicUsize::new(0), seen: Mutex::default() }
+    }
+
+    fn server(&self) -> &Server {
+        let answers = self.answers.fetch_add(1, Ordering::Relaxed);
+        if answers % HOMESICK_AFTER == HOMESICK_AFTER - 1 {
+            self.at.store(self.home, Ordering::Relaxed);
+        }
+        &self.servers[self.at.load(Ordering::Relaxed)]
+    }
+
+    /// Goes to the next node.
+    pub fn next(&self) {
+        self.at.store((self.at.load(Ordering::Relaxed) + 1) % self.servers.len(), Ordering::Relaxed);
+    }
+
+    /// After a failure a client looks before it leaps, for a while: it looks for a node that is ready, the next one first.
+    /// Or a plan would be used up against a node that is down.
+    pub async fn find_ready(&self) {
+        let (from, count) = (self.at.load(Ordering::Relaxed), self.servers.len());
+        for _ in 0..READY_ROUNDS {
+            for place in (1..=count).map(|step| (from + step) % count) {
+                if self.servers[place].rest.ready().await {
+                    sometimes!(place != from, "a client went to another node");
+                    self.at.store(place, Ordering::Relaxed);
+                    return;
+                }
+            }
+            madsim::time::sleep(READY_INTERVAL).await;
+        }
     }
 
     /// Creates the table.
-    pub async fn create(&self, index_type: &str, metric: &str) -> Reply<()> {
-        self.rest.create(index_type, metric).await
+    pub async fn create(&self, index_type: &str, metric: &str, shards: usize) -> Reply<()> {
+        self.server().rest.create(index_type, metric, shards).await
     }
 
     /// What the node says about the table.
     pub async fn describe(&self) -> Reply<serde_json::Value> {
-        self.rest.describe().await
+        self.server().rest.describe().await
     }
 
-    /// Whether the node says it is ready.
-    pub async fn ready(&self) -> bool {
-        self.rest.ready().await
+    /// Writes one point; its version.
+    pub async fn put(&self, id: u64, value: u64, if_version: Option<u64>) -> Reply<u64> {
+        self.put_all(&[Put { if_version, ..Put::new(id, value) }], None).await
     }
 
-    /// Writes points (id, value), all or none; their version.
-    pub async fn put(&self, points: &[(u64, u64)], if_version: Option<u64>) -> Reply<u64> {
-        match &self.grpc {
-            Some(grpc) => grpc.put(points, if_version).await,
-            None => self.rest.put(points, if_version).await,
-        }
+    /// Writes points, all or none if they are of one shard; their version. A request id makes retries take effect once.
+    pub async fn put_all(&self, puts: &[Put], request_id: Option<&str>) -> Reply<u64> {
+        let server = self.server();
+        let (version, token) = match &server.grpc {
+            Some(grpc) => grpc.put(puts, request_id).await?,
+            None => server.rest.put(puts, request_id).await?,
+        };
+        self.saw(&token);
+        Ok(version)
     }
 
-    /// The point's value and version.
-    pub async fn get(&self, id: u64) -> Reply<Option<(u64, u64)>> {
-        self.rest.get(id).await
+    pub async fn get(&self, id: u64) -> Reply<Option<Found>> {
+        self.read(id, Freshness::Linearizable).await
+    }
+
+    pub async fn read(&self, id: u64, freshness: Freshness) -> Reply<Option<Found>> {
+        let query = match freshness {
+            Freshness::Linearizable => String::new(),
+            Freshness::Session => format!("?consistency=session&session={}", self.token()),
+            Freshness::Eventual => "?consistency=eventual".to_string(),
+        };
+        self.server().rest.get(id, &query).await
     }
 
     /// Whether there was such a point.
-    pub async fn delete(&self, id: u64) -> Reply<bool> {
-        match &self.grpc {
-            Some(grpc) => grpc.delete(id).await,
-            None => self.rest.delete(id).await,
+    pub async fn delete(&self, id: u64, request_id: Option<&str>) -> Reply<bool> {
+        let server = self.server();
+        match &server.grpc {
+            Some(grpc) => grpc.delete(id, request_id).await,
+            None => server.rest.delete(id, request_id).await,
         }
     }
 
     /// The points nearest to the vector of `value`.
     pub async fn search(&self, value: u64, top_k: usize, exact: bool) -> Reply<Vec<Hit>> {
-        match &self.grpc {
+        let server = self.server();
+        match &server.grpc {
             Some(grpc) => grpc.search(value, top_k, exact).await,
-            None => self.rest.search(value, top_k, exact).await,
+            None => server.rest.search(value, top_k, exact).await,
         }
     }
 
-    /// The ids of all points, page by page.
-    pub async fn list(&self) -> Reply<Vec<u64>> {
-        let (mut ids, mut cursor) = (Vec::new(), None);
+    /// All points, page by page.
+    pub async fn list(&self) -> Reply<Vec<Found>> {
+        let (mut points, mut cursor) = (Vec::new(), None);
+        let server = self.server();
         loop {
-            let (page, next) = self.rest.list_page(PAGE, cursor).await?;
-            ids.extend(page);
+            let (page, next) = server.rest.list_page(PAGE, cursor).await?;
+            points.extend(page);
             match next {
                 Some(next) => cursor = Some(next),
-                None => return Ok(ids),
+                None => return Ok(points),
             }
         }
+    }
+
+    /// Keeps what a token says besides what earlier ones said.
+    fn saw(&self, token: &str) {
+        let mut seen = self.seen.lock().expect("no panic while locked");
+        let both = format!("{seen}{}", token.strip_prefix("s1").unwrap_or(token));
+        *seen = Session::from_text(&both).unwrap_or_else(|wrong| panic!("token {token:?}: {wrong}"));
+    }
+
+    /// All that this client has seen, as one token.
+    fn token(&self) -> String {
+        self.seen.lock().expect("no panic while locked").to_string()
     }
 }

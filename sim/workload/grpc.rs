@@ -1,6 +1,6 @@
 //! The gRPC face: tonic's generated client over the product's own channel.
 use super::{
-    client::{Failure, Reply, TIMEOUT},
+    client::{Failure, Put, Reply, TIMEOUT},
     vectors,
 };
 use crate::check::search::Hit;
@@ -29,34 +29,39 @@ impl Grpc {
         Grpc { client: VectorServiceClient::new(channel), table: table.to_string(), dimension }
     }
 
-    pub async fn put(&self, points: &[(u64, u64)], if_version: Option<u64>) -> Reply<u64> {
-        let document = |(id, value): &(u64, u64)| Document {
-            id: Some(number(*id)),
-            vector: vectors::of(*value, self.dimension),
-            metadata_json: format!("{{\"value\":{value}}}").into_bytes().into(),
-            if_version,
+    /// The version and the session token.
+    pub async fn put(&self, puts: &[Put], request_id: Option<&str>) -> Reply<(u64, String)> {
+        let document = |put: &Put| Document {
+            id: Some(number(put.id)),
+            vector: vectors::of(put.value, self.dimension),
+            metadata_json: put.metadata().to_string().into_bytes().into(),
+            if_version: put.if_version,
             ..Document::default()
         };
-        let documents = points.iter().map(document).collect();
-        let request = request(UpsertRequest { table: self.table.clone(), documents });
-        Ok(self.client.clone().upsert(request).await.map_err(failure)?.into_inner().version)
+        let documents = puts.iter().map(document).collect();
+        let request = request(UpsertRequest { table: self.table.clone(), documents }, request_id);
+        let answer = self.client.clone().upsert(request).await.map_err(failure)?.into_inner();
+        Ok((answer.version, answer.session))
     }
 
-    pub async fn delete(&self, id: u64) -> Reply<bool> {
+    pub async fn delete(&self, id: u64, request_id: Option<&str>) -> Reply<bool> {
         let selector = Some(Selector::Ids(DocumentIds { ids: vec![number(id)] }));
-        let request = request(DeleteRequest { table: self.table.clone(), selector });
+        let request = request(DeleteRequest { table: self.table.clone(), selector }, request_id);
         Ok(self.client.clone().delete(request).await.map_err(failure)?.into_inner().deleted == 1)
     }
 
     pub async fn search(&self, value: u64, top_k: usize, exact: bool) -> Reply<Vec<Hit>> {
-        let request = request(SearchRequest {
-            table: self.table.clone(),
-            vector: vectors::of(value, self.dimension),
-            top_k: top_k as u32,
-            with_vector: true,
-            exact,
-            ..SearchRequest::default()
-        });
+        let request = request(
+            SearchRequest {
+                table: self.table.clone(),
+                vector: vectors::of(value, self.dimension),
+                top_k: top_k as u32,
+                with_vector: true,
+                exact,
+                ..SearchRequest::default()
+            },
+            None,
+        );
         let results = self.client.clone().search(request).await.map_err(failure)?.into_inner().results;
         let hit = |result: proto::SearchResult| {
             let metadata: serde_json::Value = serde_json::from_slice(&result.metadata_json).unwrap_or_default();
@@ -72,9 +77,15 @@ fn number(id: u64) -> DocumentId {
     DocumentId { id: Some(Id::Num(id)) }
 }
 
-fn request<T>(message: T) -> tonic::Request<T> {
+/// The metadata key by which a retried write is known again.
+const REQUEST_ID: &str = "idempotency-key";
+
+fn request<T>(message: T, id: Option<&str>) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     request.set_timeout(TIMEOUT);
+    if let Some(id) = id {
+        request.metadata_mut().insert(REQUEST_ID, id.parse().expect("printable"));
+    }
     request
 }
 

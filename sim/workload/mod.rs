@@ -1,13 +1,16 @@
-//! Workloads: clients that carry out their part of the plan over the node's real faces and write down what came of it.
+//! Workloads: clients that carry out their part of the plan over the nodes' real faces and write down what came of it.
 //!
-//! [`client`] speaks to the node over [`rest`] and [`grpc`]; [`register`], [`set`] and [`search`] turn actions of the
-//! plan into calls and answers of their checkers; [`drive`] runs one client.
+//! [`client`] speaks to the nodes over [`rest`] and [`grpc`]; [`register`], [`set`], [`search`], [`bank`], [`append`] and
+//! [`session`] turn actions of the plan into calls and answers of their checkers; [`drive`] runs one client.
+pub mod append;
+pub mod bank;
 pub mod client;
 pub mod drive;
 mod grpc;
 pub mod register;
 mod rest;
 pub mod search;
+pub mod session;
 pub mod set;
 pub mod vectors;
 
@@ -15,7 +18,7 @@ use crate::{
     check::{export::Describe, history::History},
     plan::Action,
 };
-pub use client::{Client, Failure};
+pub use client::{Client, Failure, Found, Freshness, Put, Service};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
@@ -28,6 +31,10 @@ pub struct Memory {
     pub versions: BTreeMap<u64, u64>,
     /// The value last put (or tried) at each point.
     pub values: BTreeMap<u64, u64>,
+    /// Request ids given out.
+    pub requests: u64,
+    /// Writes of documents that were settled, with their request ids.
+    pub settled: Vec<(String, crate::check::register::Call, crate::check::register::Answer)>,
 }
 
 /// A kind of history: how it is made and how it is judged.
@@ -35,8 +42,13 @@ pub trait Workload: Send + Sync + 'static {
     type Call: Describe<Answer = Self::Answer> + Clone + std::fmt::Debug + Send + Sync;
     type Answer: std::fmt::Debug + Send + Sync;
 
-    /// The call an action means now; `None` if it means nothing (a search before anything was put).
-    fn call(&self, action: Action, memory: &mut Memory) -> Option<Self::Call>;
+    /// What must be there before the clients begin; sent again until it is acknowledged.
+    fn preparation(&self) -> Vec<Put> {
+        Vec::new()
+    }
+
+    /// The call an action of client `client` means now; `None` if it means nothing (a search before anything was put).
+    fn call(&self, action: Action, client: u64, memory: &mut Memory) -> Option<Self::Call>;
 
     /// Carries it out and notes in `memory` what was learnt.
     fn perform(
@@ -56,5 +68,5 @@ pub trait Workload: Send + Sync + 'static {
     fn check(&self, history: &History<Self::Call, Self::Answer>) -> Result<(), String>;
 }
 
-/// A history that several clients write.
-pub type Shared<W> = Arc<Mutex<History<<W as Workload>::Call, <W as Workload>::Answer>>>;
+/// A run that several clients work on.
+pub type Shared<W> = Arc<drive::Run<W>>;

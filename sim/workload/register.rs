@@ -1,5 +1,5 @@
 //! The register workload: put, conditional put, get and delete of a few documents, judged for linearizability.
-use super::{Client, Failure, Memory, Workload};
+use super::{Client, Failure, Memory, Put, Workload};
 use crate::{
     check::{
         history::History,
@@ -7,16 +7,26 @@ use crate::{
         wgl::STEPS_MAX,
     },
     plan::Action,
+    world::{log, sometimes},
 };
 use std::sync::Mutex;
 
-pub struct Register;
+/// Every so many writes an old one is repeated.
+const REPEAT_EVERY: u64 = 4;
+/// Attempts at one operation under one request id.
+const ATTEMPTS: usize = 6;
+
+/// `once`: a client sends a write again, under the same request id and to other nodes too, until it knows what became of
+/// it. All attempts are one operation of the history, so a write that takes effect twice breaks linearizability.
+pub struct Register {
+    pub once: bool,
+}
 
 impl Workload for Register {
     type Call = Call;
     type Answer = Answer;
 
-    fn call(&self, action: Action, memory: &mut Memory) -> Option<Call> {
+    fn call(&self, action: Action, _: u64, memory: &mut Memory) -> Option<Call> {
         let (call, value) = match action {
             Action::Get { id } => (Call::Get { key: id }, None),
             Action::Put { id, value } => (Call::Put { key: id, value, if_version: None }, Some(value)),
@@ -34,27 +44,34 @@ impl Workload for Register {
     }
 
     async fn perform(&self, client: &Client, call: &Call, memory: &Mutex<Memory>) -> Result<Answer, Failure> {
-        let seen = |key, version| {
-            memory.lock().expect("no panic while locked").versions.insert(key, version);
-        };
-        match call {
-            Call::Get { key } => Ok(match client.get(*key).await? {
-                Some((value, version)) => {
-                    seen(*key, version);
-                    Answer::Found { value, version }
-                }
-                None => Answer::Absent,
-            }),
-            Call::Put { key, value, if_version } => match client.put(&[(*key, *value)], *if_version).await {
-                Ok(version) => {
-                    seen(*key, version);
-                    Ok(Answer::Written { version })
-                }
-                Err(Failure::Conflict) if if_version.is_some() => Ok(Answer::Conflict),
-                Err(failure) => Err(failure),
-            },
-            Call::Delete { key } => Ok(Answer::Deleted { existed: client.delete(*key).await? }),
+        if !self.once || !self.writes(call) {
+            return attempt(client, call, memory, None).await;
         }
+        let id = {
+            let mut memory = memory.lock().expect("no panic while locked");
+            memory.requests += 1;
+            format!("request {}", memory.requests)
+        };
+        repeat(client, memory).await;
+        let mut unknown = None;
+        for _ in 0..ATTEMPTS {
+            match attempt(client, call, memory, Some(&id)).await {
+                Err(Failure::Unknown(why)) => unknown = Some(why),
+                // If an earlier attempt may have had an effect, "not this time" does not settle it.
+                Err(Failure::Refused(_)) if unknown.is_some() => {}
+                settled => {
+                    sometimes!(unknown.is_some() && settled.is_ok(), "a retry learnt what became of a lost write");
+                    if let Ok(answer) = &settled {
+                        let mut memory = memory.lock().expect("no panic while locked");
+                        memory.settled.push((id, call.clone(), answer.clone()));
+                    }
+                    return settled;
+                }
+            }
+            client.next();
+            client.find_ready().await;
+        }
+        Err(Failure::Unknown(unknown.unwrap_or_default()))
     }
 
     fn writes(&self, call: &Call) -> bool {
@@ -67,5 +84,51 @@ impl Workload for Register {
 
     fn check(&self, history: &History<Call, Answer>) -> Result<(), String> {
         register::check(history, STEPS_MAX)
+    }
+}
+
+/// Now and then a request that was answered long ago comes once more, as if a network had kept it: it must have no effect
+/// and be given the same answer.
+async fn repeat(client: &Client, memory: &Mutex<Memory>) {
+    let old = {
+        let memory = memory.lock().expect("no panic while locked");
+        let place = memory.requests as usize * 7 % memory.settled.len().max(1);
+        memory.settled.get(place).filter(|_| memory.requests.is_multiple_of(REPEAT_EVERY)).cloned()
+    };
+    let Some((id, call, first)) = old else { return };
+    // What it teaches of versions is old.
+    match attempt(client, &call, &Mutex::default(), Some(&id)).await {
+        Ok(answer) => {
+            sometimes!(true, "an old request came once more");
+            assert!(answer == first, "{id} was answered {first:?}, and when it came once more {answer:?}: {call:?}");
+        }
+        Err(failure) => log!("{id} came once more: {failure:?}"),
+    }
+}
+
+async fn attempt(client: &Client, call: &Call, memory: &Mutex<Memory>, id: Option<&str>) -> Result<Answer, Failure> {
+    let seen = |key, version| {
+        memory.lock().expect("no panic while locked").versions.insert(key, version);
+    };
+    match call {
+        Call::Get { key } => Ok(match client.get(*key).await? {
+            Some(found) => {
+                seen(*key, found.version);
+                Answer::Found { value: found.value, version: found.version }
+            }
+            None => Answer::Absent,
+        }),
+        Call::Put { key, value, if_version } => {
+            let put = Put { if_version: *if_version, ..Put::new(*key, *value) };
+            match client.put_all(&[put], id).await {
+                Ok(version) => {
+                    seen(*key, version);
+                    Ok(Answer::Written { version })
+                }
+                Err(Failure::Conflict) if if_version.is_some() => Ok(Answer::Conflict),
+                Err(failure) => Err(failure),
+            }
+        }
+        Call::Delete { key } => Ok(Answer::Deleted { existed: client.delete(*key, id).await? }),
     }
 }

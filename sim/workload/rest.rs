@@ -1,6 +1,6 @@
 //! The native REST face, spoken the way curl would: JSON over the product's own keep-alive HTTP client.
 use super::{
-    client::{Failure, Reply, TIMEOUT},
+    client::{Failure, Found, Put, Reply, TIMEOUT},
     vectors,
 };
 use crate::check::search::Hit;
@@ -8,7 +8,11 @@ use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use serde_json::{Value, json};
+use std::time::Duration;
 use vectorsphere::rt::http::client::{Client, ClientOptions};
+
+/// How long a node may take to say whether it is ready.
+const READY_LIMIT: Duration = Duration::from_secs(1);
 
 pub struct Rest {
     client: Client,
@@ -22,9 +26,9 @@ impl Rest {
         Rest { client: Client::with_options(address, options), table: table.to_string(), dimension }
     }
 
-    pub async fn create(&self, index_type: &str, metric: &str) -> Reply<()> {
+    pub async fn create(&self, index_type: &str, metric: &str, shards: usize) -> Reply<()> {
         let body = json!({ "table_name": self.table, "dimension": self.dimension, "index_type": index_type,
-            "metric": metric });
+            "metric": metric, "shards": shards });
         match self.call(Method::POST, "/api/v1/tables".to_string(), Some(body)).await {
             Ok(_) | Err(Failure::Conflict) => Ok(()),
             Err(failure) => Err(failure),
@@ -36,38 +40,40 @@ impl Rest {
     }
 
     pub async fn ready(&self) -> bool {
-        self.send(Method::GET, "/readyz".to_string(), None).await.is_ok_and(|(status, _)| status == StatusCode::OK)
+        let request = request(Method::GET, "/readyz".to_string(), None, None);
+        self.client.request_within(READY_LIMIT, request).await.is_ok_and(|answer| answer.status() == StatusCode::OK)
     }
 
-    pub async fn put(&self, points: &[(u64, u64)], if_version: Option<u64>) -> Reply<u64> {
-        let document = |(id, value): &(u64, u64)| {
-            let mut document = json!({ "document_id": id, "vector": vectors::of(*value, self.dimension),
-                "metadata": { "value": value } });
-            if let Some(version) = if_version {
+    /// The version and the session token.
+    pub async fn put(&self, puts: &[Put], request_id: Option<&str>) -> Reply<(u64, String)> {
+        let document = |put: &Put| {
+            let mut document = json!({ "document_id": put.id, "vector": vectors::of(put.value, self.dimension),
+                "metadata": put.metadata() });
+            if let Some(version) = put.if_version {
                 document["if_version"] = version.into();
             }
             document
         };
-        let body = match points {
-            [point] => document(point),
-            points => json!({ "documents": points.iter().map(document).collect::<Vec<_>>() }),
+        let body = match puts {
+            [put] => document(put),
+            puts => json!({ "documents": puts.iter().map(document).collect::<Vec<_>>() }),
         };
-        let answer = self.call(Method::POST, self.path(""), Some(body)).await?;
-        number(&answer, "version")
+        let answer = self.call_once(Method::POST, self.path(""), Some(body), request_id).await?;
+        let token = answer["session"].as_str().unwrap_or_else(|| panic!("an answer without session: {answer}"));
+        Ok((number(&answer, "version")?, token.to_string()))
     }
 
-    pub async fn get(&self, id: u64) -> Reply<Option<(u64, u64)>> {
-        match self.send(Method::GET, self.path(&format!("/{id}")), None).await? {
+    /// `query` says how fresh the read must be.
+    pub async fn get(&self, id: u64, query: &str) -> Reply<Option<Found>> {
+        match self.send(Method::GET, self.path(&format!("/{id}{query}")), None, None).await? {
             (StatusCode::NOT_FOUND, answer) if answer["code"] == "document_not_found" => Ok(None),
-            (status, answer) => {
-                let answer = judge(status, answer)?;
-                Ok(Some((number(&answer["metadata"], "value")?, number(&answer, "version")?)))
-            }
+            (status, answer) => Ok(Some(found(&judge(status, answer)?)?)),
         }
     }
 
-    pub async fn delete(&self, id: u64) -> Reply<bool> {
-        let answer = self.call(Method::POST, self.path("/delete"), Some(json!({ "ids": [id] }))).await?;
+    pub async fn delete(&self, id: u64, request_id: Option<&str>) -> Reply<bool> {
+        let body = Some(json!({ "ids": [id] }));
+        let answer = self.call_once(Method::POST, self.path("/delete"), body, request_id).await?;
         Ok(number(&answer, "deleted")? == 1)
     }
 
@@ -79,15 +85,15 @@ impl Rest {
         array(&answer, "results")?.iter().map(hit).collect()
     }
 
-    /// A page of ids and the cursor of the next one.
-    pub async fn list_page(&self, limit: usize, cursor: Option<String>) -> Reply<(Vec<u64>, Option<String>)> {
+    /// A page of documents and the cursor of the next one.
+    pub async fn list_page(&self, limit: usize, cursor: Option<String>) -> Reply<(Vec<Found>, Option<String>)> {
         let mut body = json!({ "limit": limit });
         if let Some(cursor) = cursor {
             body["cursor"] = cursor.into();
         }
         let answer = self.call(Method::POST, self.path("/list"), Some(body)).await?;
-        let ids = array(&answer, "documents")?.iter().map(|document| number(document, "document_id"));
-        Ok((ids.collect::<Reply<_>>()?, answer["cursor"].as_str().map(str::to_string)))
+        let documents = array(&answer, "documents")?.iter().map(found);
+        Ok((documents.collect::<Reply<_>>()?, answer["cursor"].as_str().map(str::to_string)))
     }
 
     fn path(&self, below: &str) -> String {
@@ -95,15 +101,22 @@ impl Rest {
     }
 
     async fn call(&self, method: Method, path: String, body: Option<Value>) -> Reply<Value> {
-        let (status, answer) = self.send(method, path, body).await?;
+        self.call_once(method, path, body, None).await
+    }
+
+    async fn call_once(&self, method: Method, path: String, body: Option<Value>, id: Option<&str>) -> Reply<Value> {
+        let (status, answer) = self.send(method, path, body, id).await?;
         judge(status, answer)
     }
 
-    async fn send(&self, method: Method, path: String, body: Option<Value>) -> Reply<(StatusCode, Value)> {
-        let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
-        let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
-        let request = request.body(Full::new(body)).expect("a well-formed request");
-        match self.client.request(request).await {
+    async fn send(
+        &self,
+        method: Method,
+        path: String,
+        body: Option<Value>,
+        id: Option<&str>,
+    ) -> Reply<(StatusCode, Value)> {
+        match self.client.request(request(method, path, body, id)).await {
             Ok(answer) => {
                 let status = answer.status();
                 Ok((status, serde_json::from_slice(answer.body()).unwrap_or(Value::Null)))
@@ -112,6 +125,18 @@ impl Rest {
             Err(error) => Err(Failure::Refused(error.to_string())),
         }
     }
+}
+
+/// The header by which a retried write is known again.
+const REQUEST_ID: &str = "idempotency-key";
+
+fn request(method: Method, path: String, body: Option<Value>, id: Option<&str>) -> Request<Full<Bytes>> {
+    let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
+    let mut request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+    if let Some(id) = id {
+        request = request.header(REQUEST_ID, id);
+    }
+    request.body(Full::new(body)).expect("a well-formed request")
 }
 
 /// What a status means for a write: the native face says "nothing happened" by 4xx and 503.
@@ -128,6 +153,17 @@ fn judge(status: StatusCode, answer: Value) -> Reply<Value> {
         }
         _ => Err(Failure::Unknown(why())),
     }
+}
+
+fn found(document: &Value) -> Reply<Found> {
+    let metadata = &document["metadata"];
+    let list = metadata["list"].as_array().map(|list| list.iter().filter_map(Value::as_u64).collect());
+    Ok(Found {
+        id: number(document, "document_id")?,
+        value: number(metadata, "value")?,
+        version: number(document, "version")?,
+        list: list.unwrap_or_default(),
+    })
 }
 
 fn hit(result: &Value) -> Reply<Hit> {

@@ -18,7 +18,7 @@ impl Workload for Search {
     type Call = Call;
     type Answer = Answer;
 
-    fn call(&self, action: Action, memory: &mut Memory) -> Option<Call> {
+    fn call(&self, action: Action, _: u64, memory: &mut Memory) -> Option<Call> {
         match action {
             Action::Put { id, value } => {
                 memory.values.insert(id, value);
@@ -34,8 +34,8 @@ impl Workload for Search {
 
     async fn perform(&self, client: &Client, call: &Call, _: &Mutex<Memory>) -> Result<Answer, Failure> {
         match call {
-            Call::Put { id, value } => client.put(&[(*id, *value)], None).await.map(|_| Answer::Done),
-            Call::Delete { id } => client.delete(*id).await.map(|_| Answer::Done),
+            Call::Put { id, value } => client.put(*id, *value, None).await.map(|_| Answer::Done),
+            Call::Delete { id } => client.delete(*id, None).await.map(|_| Answer::Done),
             Call::Search { value, exact, .. } => client.search(*value, TOP_K, *exact).await.map(Answer::Hits),
         }
     }

@@ -1,5 +1,5 @@
 //! The set workload: batches of new documents, deletes, and lists of everything, page by page.
-use super::{Client, Failure, Memory, Workload};
+use super::{Client, Failure, Memory, Put, Workload};
 use crate::{
     check::{
         history::History,
@@ -15,7 +15,7 @@ impl Workload for Set {
     type Call = Call;
     type Answer = Answer;
 
-    fn call(&self, action: Action, _: &mut Memory) -> Option<Call> {
+    fn call(&self, action: Action, _: u64, _: &mut Memory) -> Option<Call> {
         match action {
             Action::Add { first, count } => Some(Call::Add((first..first + count).collect())),
             Action::Delete { id } => Some(Call::Delete(id)),
@@ -27,11 +27,13 @@ impl Workload for Set {
     async fn perform(&self, client: &Client, call: &Call, _: &Mutex<Memory>) -> Result<Answer, Failure> {
         match call {
             Call::Add(ids) => {
-                let points: Vec<(u64, u64)> = ids.iter().map(|id| (*id, *id)).collect();
-                client.put(&points, None).await.map(|_| Answer::Done)
+                let puts: Vec<Put> = ids.iter().map(|id| Put::new(*id, *id)).collect();
+                client.put_all(&puts, None).await.map(|_| Answer::Done)
             }
-            Call::Delete(id) => client.delete(*id).await.map(|_| Answer::Done),
-            Call::List => client.list().await.map(Answer::Listed),
+            Call::Delete(id) => client.delete(*id, None).await.map(|_| Answer::Done),
+            Call::List => {
+                client.list().await.map(|found| Answer::Listed(found.into_iter().map(|one| one.id).collect()))
+            }
         }
     }
 

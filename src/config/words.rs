@@ -139,6 +139,12 @@ impl Authority {
     }
 }
 
+impl From<std::net::SocketAddr> for Authority {
+    fn from(address: std::net::SocketAddr) -> Authority {
+        Authority(address.to_string())
+    }
+}
+
 impl Setting for Authority {
     const EXPECTED: &'static str = "a host and port, such as \"node1.example:6335\"";
 

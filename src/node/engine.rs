@@ -336,10 +336,14 @@ fn make_directory(directory: &DataDir, name: &str) -> Result<std::path::PathBuf,
 }
 
 fn raft_options(config: &Config) -> RaftOptions {
+    let log_bytes_max = config.raft.log_bytes_max.bytes() as usize;
     RaftOptions {
         entry_bytes_max: limits::COMMAND_BYTES_MAX,
         bytes_max: limits::COMMAND_BYTES_MAX * 2,
-        compact_after_bytes: config.raft.log_bytes_max.bytes() as usize,
+        compact_after_bytes: log_bytes_max,
+        // Members this far behind are better served by the state itself.
+        keep_bytes_max: log_bytes_max.saturating_mul(4),
+        cache_bytes_max: log_bytes_max / 16,
         ..RaftOptions::default()
     }
 }

@@ -8,7 +8,7 @@ use super::log::{EntryKind, LogEntry};
 use super::shared::Shared;
 use super::waiting::Waiting;
 use super::{Checkpoint, Entry, GroupId, LogIndex, StateMachine};
-use crate::rt::compute;
+use crate::rt::{self, compute};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -124,6 +124,7 @@ impl Worker {
 
     async fn install<M: StateMachine>(&self, machine: M, index: LogIndex, path: PathBuf) -> Result<M, String> {
         let machine = install(machine, index, path).await?;
+        rt::mark("a replica caught up by a checkpoint");
         self.shared.advance_applied(index);
         self.report(Input::Installed { group: self.shared.id(), index });
         Ok(machine)

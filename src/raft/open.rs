@@ -122,6 +122,7 @@ impl Opening<'_> {
         if let Some(at) = self.checkpoints.iter().position(fits) {
             let file = self.checkpoints.remove(at);
             tracing::info!(group = self.group, index = file.head.index, "installing a checkpoint after a restart");
+            crate::rt::mark("a restart installed the checkpoint that a crash had left");
             super::apply::install_now(machine, file.head.index, &file.path).map_err(|problem| self.broken(problem))?;
             return Ok(true);
         }

@@ -86,6 +86,9 @@ pub struct Stream {
     /// the stream; HTTP/2 flushes at every poll. So flush only after a write.
     #[cfg(madsim)]
     dirty: bool,
+    /// Whose end of it may close unheard.
+    #[cfg(madsim)]
+    peer: Option<madsim::task::NodeId>,
 }
 
 impl Stream {
@@ -93,13 +96,16 @@ impl Stream {
         // Fails only when the peer has left already, which the next read will tell.
         let _ = inner.set_nodelay(true);
         Stream {
-            inner,
             #[cfg(madsim)]
             dirty: false,
+            #[cfg(madsim)]
+            peer: inner.peer_addr().ok().and_then(links::node_at),
+            inner,
         }
     }
 }
 
+#[cfg(not(madsim))]
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_read(cx, buf)
@@ -134,6 +140,30 @@ impl AsyncWrite for Stream {
 }
 
 #[cfg(madsim)]
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        match Pin::new(&mut self.inner).poll_read(cx, buf) {
+            Poll::Ready(answer) if buf.filled().len() == before && buf.remaining() > 0 => {
+                if self.hears_end(cx) {
+                    Poll::Ready(answer)
+                } else {
+                    Poll::Pending
+                }
+            }
+            other => other,
+        }
+    }
+}
+
+#[cfg(madsim)]
+impl Stream {
+    fn hears_end(&self, cx: &Context<'_>) -> bool {
+        self.peer.is_none_or(|peer| links::hears_end(peer, cx))
+    }
+}
+
+#[cfg(madsim)]
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.dirty |= !buf.is_empty();
@@ -145,7 +175,11 @@ impl AsyncWrite for Stream {
             return Poll::Ready(Ok(()));
         }
         self.dirty = false;
-        Pin::new(&mut self.inner).poll_flush(cx)
+        match Pin::new(&mut self.inner).poll_flush(cx) {
+            // The other end is gone, but nothing has told this one: what it sends goes nowhere.
+            Poll::Ready(Err(_)) if !self.hears_end(cx) => Poll::Ready(Ok(())),
+            other => other,
+        }
     }
 
     /// The simulated stream closes when it is dropped; what was written before must still go out.

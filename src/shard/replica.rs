@@ -150,6 +150,7 @@ impl Replica {
     /// Otherwise those of [`Route::here`].
     pub async fn propose_forwarded(&self, command: Bytes, ack: Ack) -> Result<Result<(u64, Bytes), ProposeError>> {
         Command::decode(&command)?;
+        rt::mark("a write was forwarded to the leader");
         let proposed = self.route.here(command, ack).await;
         Ok(proposed.map(|(index, outcome)| (index, outcome.map_or_else(Bytes::new, |outcome| outcome.encode().into()))))
     }
@@ -157,6 +158,9 @@ impl Replica {
     /// Waits until a read sees every write acknowledged before now, and at least log index `seen`; says how far it sees.
     pub async fn read_barrier(&self, seen: u64) -> Result<u64> {
         let index = self.route.group().read_index().await.map_err(not_proposed)?;
+        if !self.is_leader() {
+            rt::mark("a replica that does not lead answered a linearizable read");
+        }
         if seen > index {
             return Err(Error::invalid("session_ahead", "the session token has seen more than this shard ever held")
                 .at("session")

@@ -1,6 +1,7 @@
 //! The links between simulated nodes. The simulator refuses a new connection across a cut (and across a lost packet) at
 //! once; a real network answers nothing, and the dialler's kernel keeps retransmitting. So cuts are made here, where
-//! dialling can tell them from a port that nobody listens on.
+//! dialling can tell them from a port that nobody listens on. It also tells a peer at once that a connection ended, cut or
+//! not; here such news waits until it can travel, and of a machine without power there is none at all ([`set_dark`]).
 
 use madsim::{net::NetSim, task::NodeId};
 use std::{
@@ -8,6 +9,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, SocketAddr},
+    task::{Context, Waker},
     time::Duration,
 };
 use tokio::net::TcpStream;
@@ -24,12 +26,36 @@ struct Links {
     node_by_ip: BTreeMap<IpAddr, NodeId>,
     /// Cut directions, from and to.
     cut: BTreeSet<(NodeId, NodeId)>,
+    /// Nodes without power.
+    dark: BTreeSet<NodeId>,
+    /// Who waits to hear that a connection ended.
+    deaf: Vec<Waker>,
     /// How many listeners a node has on a port: a killed node's old one may go after its successor came.
     listening: BTreeMap<(NodeId, u16), u32>,
 }
 
 thread_local! {
     static LINKS: RefCell<Links> = RefCell::default();
+}
+
+impl Links {
+    /// Whether a packet of `from` reaches `to` now.
+    fn carries(&self, from: NodeId, to: NodeId) -> bool {
+        !self.cut.contains(&(from, to)) && !self.dark.contains(&from) && !self.dark.contains(&to)
+    }
+
+    /// To be woken outside the borrow: a waker may run anything.
+    fn news(&mut self) -> Vec<Waker> {
+        std::mem::take(&mut self.deaf)
+    }
+}
+
+fn change(change: impl FnOnce(&mut Links)) {
+    let woken = LINKS.with_borrow_mut(|links| {
+        change(links);
+        links.news()
+    });
+    woken.into_iter().for_each(Waker::wake);
 }
 
 pub(super) fn register(node: NodeId, ip: IpAddr) {
@@ -51,6 +77,7 @@ pub fn cut(from: NodeId, to: NodeId) {
 pub fn heal(from: NodeId, to: NodeId) {
     if LINKS.with_borrow_mut(|links| links.cut.remove(&(from, to))) {
         NetSim::current().unclog_link(from, to);
+        change(|_| {});
     }
 }
 
@@ -60,6 +87,20 @@ pub fn heal_all() {
     for (from, to) in cut {
         NetSim::current().unclog_link(from, to);
     }
+    change(|_| {});
+}
+
+/// Takes the power of `node`'s machine away, or gives it back. The process must be killed besides: this is what others see
+/// of it. A dark machine answers nobody, not even by refusing; its peers learn that their connections are gone only when it
+/// has power again, as its kernel knows none of them then.
+pub fn set_dark(node: NodeId, dark: bool) {
+    change(|links| {
+        if dark {
+            links.dark.insert(node);
+        } else {
+            links.dark.remove(&node);
+        }
+    });
 }
 
 /// Whether the way from `from` to `to` is cut.
@@ -80,13 +121,31 @@ enum Way {
 fn way(from: NodeId, to: SocketAddr) -> Way {
     LINKS.with_borrow(|links| {
         let Some(&node) = links.node_by_ip.get(&to.ip()) else { return Way::Unknown };
-        if links.cut.contains(&(from, node)) || links.cut.contains(&(node, from)) {
+        if !links.carries(from, node) || !links.carries(node, from) {
             Way::Cut
         } else if links.listening.contains_key(&(node, to.port())) {
             Way::Listening
         } else {
             Way::Unknown
         }
+    })
+}
+
+/// The node of a connection's other end, for [`hears_end`].
+pub(in crate::rt) fn node_at(addr: SocketAddr) -> Option<NodeId> {
+    LINKS.with_borrow(|links| links.node_by_ip.get(&addr.ip()).copied())
+}
+
+/// Whether the news that `there` has closed a connection reaches the current node now. If not, the caller is woken when
+/// that may have changed.
+pub(in crate::rt) fn hears_end(there: NodeId, cx: &Context<'_>) -> bool {
+    let here = madsim::plugin::node();
+    LINKS.with_borrow_mut(|links| {
+        let hears = links.carries(there, here);
+        if !hears && !links.deaf.iter().any(|waiting| waiting.will_wake(cx.waker())) {
+            links.deaf.push(cx.waker().clone());
+        }
+        hears
     })
 }
 

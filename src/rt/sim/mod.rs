@@ -9,7 +9,7 @@ pub(in crate::rt) mod links;
 mod tests;
 
 pub use clock::{DRIFT_PPM_MAX, jump_wall, set_drift_ppm, set_wall_offset};
-pub use links::{cut, heal, heal_all, is_cut};
+pub use links::{cut, heal, heal_all, is_cut, set_dark};
 
 use madsim::task::NodeId;
 use std::{cell::RefCell, collections::BTreeMap, net::IpAddr};

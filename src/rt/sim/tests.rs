@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::rt::{
-    http::{self, HttpOptions, client::Client},
+    http::{
+        self, HttpOptions,
+        client::{Client, ClientError},
+    },
     net::Listener,
     rng, rpc,
     shutdown::Shutdown,
@@ -15,6 +18,7 @@ use http_body_util::Full;
 use madsim::runtime::{Handle, NodeHandle, Runtime};
 use rand::RngCore;
 use std::time::Duration;
+use tokio::io::AsyncReadExt;
 use tonic::Code;
 use tonic_health::{
     ServingStatus,
@@ -150,6 +154,56 @@ fn http_runs_and_waits_across_a_cut() {
             heal_all();
             let waited = waiting.await.expect("ended well").expect("answered after the heal");
             assert!((5 * SECOND..20 * SECOND).contains(&waited), "{waited:?}");
+        })
+        .await;
+    });
+}
+
+#[test]
+fn a_dark_machine_says_nothing_and_a_killed_process_is_refused() {
+    run(6, || async {
+        let (server, client) = (node(1), node(2));
+        drop(server.spawn(serve_echo()));
+        madsim::time::sleep(SECOND).await;
+        let machine = server.id();
+        on(&client, async move {
+            let known = Client::new("10.0.0.1:80");
+            assert_eq!(known.request(echo("hello")).await.expect("answered").body(), "hello");
+            // Without power: the connection seems to live, a new one gets no answer.
+            set_dark(machine, true);
+            Handle::current().kill(machine);
+            time::sleep(SECOND).await;
+            let error = known.request_within(5 * SECOND, echo("dark")).await.expect_err("nobody is there");
+            assert!(matches!(error, ClientError::TimedOut { .. }), "{error:?}");
+            let fresh = Client::new("10.0.0.1:80");
+            let error = fresh.request_within(5 * SECOND, echo("dark")).await.expect_err("nobody is there");
+            assert!(matches!(error, ClientError::ConnectTimedOut { .. }), "{error:?}");
+            // With power again its kernel refuses, as the process is gone.
+            set_dark(machine, false);
+            let error = fresh.request_within(5 * SECOND, echo("up")).await.expect_err("nobody listens");
+            assert!(matches!(error, ClientError::Connect { .. }), "{error:?}");
+        })
+        .await;
+    });
+}
+
+#[test]
+fn the_end_of_a_connection_is_not_heard_across_a_cut() {
+    run(7, || async {
+        let (server, client) = (node(1), node(2));
+        drop(server.spawn(serve_echo()));
+        madsim::time::sleep(SECOND).await;
+        let (from, to) = (client.id(), server.id());
+        on(&client, async move {
+            let mut stream = crate::rt::net::dial("10.0.0.1:80").await.expect("someone listens");
+            cut(to, from);
+            Handle::current().kill(to);
+            let mut byte = [0; 1];
+            let unheard = time::timeout(5 * SECOND, stream.read(&mut byte)).await;
+            assert!(unheard.is_err(), "{unheard:?}");
+            heal(to, from);
+            let end = time::timeout(5 * SECOND, stream.read(&mut byte)).await.expect("heard after the heal");
+            assert_eq!(end.expect("no error"), 0);
         })
         .await;
     });

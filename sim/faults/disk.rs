@@ -1,0 +1,138 @@
+//! Faults of one machine's disk. Each leaves its node running (or starting) and its disk whole.
+use super::{
+    fleet::Fleet,
+    victim::{Phase, Victim},
+};
+use crate::{
+    disk::LossModel,
+    world::{self, log, sometimes},
+};
+use madsim::time::{self, Duration, Instant};
+use rand::rngs::StdRng;
+
+/// How long to wait for a fault that was set to strike.
+const STRIKE_LIMIT: Duration = Duration::from_secs(2);
+/// A node must stop this soon after an fsync failed.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// A node whose write failed may take so long to notice.
+const NOTICE: Duration = Duration::from_millis(500);
+
+/// The power fails during the node's first start, if the crash that was set for it comes.
+pub async fn crash_first_start(victim: &Victim, model: LossModel, rng: &mut StdRng) {
+    if lose_power_at_the_crash(victim, model, rng).await {
+        sometimes!(true, "the power failed during the first start");
+        world::count("fault.crash_in_first_start", 1);
+    }
+}
+
+/// Waits for the crash that was set; whether it came and the power was cycled.
+async fn lose_power_at_the_crash(victim: &Victim, model: LossModel, rng: &mut StdRng) -> bool {
+    let deadline = Instant::now() + STRIKE_LIMIT;
+    while !victim.disk.has_crashed(&victim.dir) && Instant::now() < deadline {
+        time::sleep(Duration::from_millis(1)).await;
+    }
+    let crashed = victim.disk.has_crashed(&victim.dir);
+    if crashed {
+        victim.lose_power(model, rng).await;
+    }
+    victim.disk.mend(&victim.dir);
+    if crashed {
+        victim.restart();
+    }
+    crashed
+}
+
+pub async fn crash(victim: &Victim, operations: u64, model: LossModel, at_start: bool, rng: &mut StdRng) {
+    if at_start {
+        victim.kill().await;
+        victim.disk.crash_after(&victim.dir, operations);
+        victim.restart();
+        let crashed = lose_power_at_the_crash(victim, model, rng).await;
+        sometimes!(crashed, "the power failed between two disk operations of a start");
+    } else {
+        victim.disk.crash_after(&victim.dir, operations);
+        let crashed = lose_power_at_the_crash(victim, model, rng).await;
+        sometimes!(crashed, "the power failed between two disk operations of a running node");
+    }
+}
+
+/// Index files can be made again from the points, so damage to them must cost nothing but time.
+pub async fn rot(victim: &Victim, flips: u32, rng: &mut StdRng) {
+    victim.kill().await;
+    let flipped = victim.disk.flip_bits(&victim.dir.join("index"), flips, rng);
+    log!("{}: bits flipped in {flipped:?}", victim.name());
+    sometimes!(flipped.is_some(), "an index file rotted");
+    victim.restart();
+}
+
+/// After a failed fsync nobody knows what is on the disk: the node must stop, and only a power cycle brings the truth
+/// back (the kernel goes on showing bytes it never wrote).
+pub async fn fail_a_sync(victim: &Victim, skip: u32, model: LossModel, rng: &mut StdRng) {
+    victim.disk.fail_syncs(&victim.dir, skip, 1);
+    let deadline = Instant::now() + STRIKE_LIMIT;
+    while victim.disk.sync_failed_at(&victim.dir).is_none() && Instant::now() < deadline {
+        time::sleep(Duration::from_millis(5)).await;
+    }
+    let failed_at = victim.disk.sync_failed_at(&victim.dir);
+    victim.disk.mend(&victim.dir);
+    let Some(failed_at) = failed_at else {
+        log!("{}: no fsync came to fail", victim.name());
+        return;
+    };
+    sometimes!(true, "an fsync failed under the node");
+    let failed_at = failed_at.strip_prefix(&victim.dir).expect("the fault was set below it");
+    log!("{}: fsync failed: {}", victim.name(), failed_at.display());
+    let stopped = victim.wait_until(STOP_LIMIT, |phase| !matches!(phase, Phase::Up | Phase::Starting)).await;
+    // Files of the index can be made again from the points and checkpoints fetched again, so a node may live on without
+    // a new one.
+    let expendable = failed_at.starts_with("index") || failed_at.starts_with("checkpoint");
+    assert!(
+        stopped || expendable,
+        "{} went on for {STOP_LIMIT:?} after fsync of {} failed",
+        victim.name(),
+        failed_at.display()
+    );
+    sometimes!(!stopped, "a node lived on without an index file");
+    victim.lose_power(model, rng).await;
+    victim.restart();
+}
+
+pub async fn fail_reads(victim: &Victim, skip: u32, count: u32, at_start: bool) {
+    if at_start {
+        victim.kill().await;
+    }
+    victim.disk.fail_reads(&victim.dir, skip, count);
+    if at_start {
+        victim.restart();
+        victim.wait_until(STRIKE_LIMIT, |phase| *phase != Phase::Starting).await;
+        sometimes!(matches!(victim.phase(), Phase::Refused(_)), "a node refused to start on a read error");
+    } else {
+        time::sleep(STRIKE_LIMIT).await;
+    }
+    sometimes!(victim.disk.reads_failed(&victim.dir) > 0, "a read failed under the node");
+    victim.disk.mend(&victim.dir);
+    if at_start {
+        // A slow start may meet the fault late.
+        time::sleep(NOTICE).await;
+    }
+    revive(victim).await;
+}
+
+pub async fn fill_the_disk(fleet: &Fleet, victim: &Victim, room_bytes: u64, for_ms: u64) {
+    victim.disk.limit_space(&victim.dir, room_bytes);
+    fleet.pass(for_ms).await;
+    sometimes!(victim.disk.writes_without_room(&victim.dir) > 0, "the disk was full under the node");
+    victim.disk.mend(&victim.dir);
+    time::sleep(NOTICE).await;
+    revive(victim).await;
+}
+
+/// Restarts a node that stopped by itself, as whatever keeps it running would.
+async fn revive(victim: &Victim) {
+    if victim.has_ended() {
+        log!("{} ended by itself: {:?}", victim.name(), victim.phase());
+        sometimes!(true, "a node stopped on a disk fault and came back");
+        victim.kill().await;
+        victim.restart();
+    }
+}

@@ -1,0 +1,115 @@
+//! The machines of a run: the nodes, one for all the clients, which never fails, and one that only looks on and that no
+//! partition reaches.
+use super::{
+    network::Network,
+    victim::{Phase, Victim},
+};
+use crate::{disk::Disk, plan::Plan};
+use madsim::{
+    runtime::{Handle, NodeHandle},
+    time,
+};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    rc::Rc,
+    time::Duration,
+};
+use vectorsphere::rt::{self, Shutdown};
+
+/// How often something that is waited for is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+pub struct Fleet {
+    pub victims: Vec<Victim>,
+    pub clients: NodeHandle,
+    pub observer: NodeHandle,
+    pub network: Network,
+    /// Nobody is left to suffer: faults end early.
+    over: Shutdown,
+}
+
+impl Fleet {
+    /// Starts every node; the first one's first start may be cut short.
+    pub fn start(disk: Disk, plan: &Plan) -> Fleet {
+        let disk = Rc::new(disk);
+        let victims = (0..plan.nodes).map(|number| {
+            let crash = plan.first_start.filter(|_| number == 0).map(|(operations, _)| operations);
+            Victim::start(disk.clone(), number, plan, crash)
+        });
+        let victims = victims.collect();
+        let (clients, observer) = (machine("clients", 1), machine("observer", 2));
+        Fleet { victims, clients, observer, network: Network::default(), over: Shutdown::new() }
+    }
+
+    /// Whether one node is all there is: it must be up whenever nothing is wrong with it.
+    pub fn is_one(&self) -> bool {
+        self.victims.len() == 1
+    }
+
+    /// Ends every fault under way as soon as that is fair, and lets no further one begin.
+    pub fn hurry(&self) {
+        self.over.trigger();
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.over.is_triggered()
+    }
+
+    /// Lets time pass, less of it if the run is over.
+    pub async fn pass(&self, for_ms: u64) {
+        tokio::select! {
+            biased;
+            () = self.over.wait() => {}
+            () = time::sleep(Duration::from_millis(for_ms)) => {}
+        }
+    }
+
+    /// Waits for all of `numbers` to be up and to say that they are ready.
+    ///
+    /// # Panics
+    /// If that takes longer than `limit`.
+    pub async fn wait_until_ready(&self, numbers: &[usize], limit: Duration) {
+        let deadline = time::Instant::now() + limit;
+        loop {
+            let waiting = self.not_ready(numbers).await;
+            if waiting.is_empty() {
+                return;
+            }
+            assert!(time::Instant::now() < deadline, "not ready after {limit:?}: {}", waiting.join(", "));
+            time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    async fn not_ready(&self, numbers: &[usize]) -> Vec<String> {
+        let mut waiting = Vec::new();
+        for victim in numbers.iter().map(|number| &self.victims[*number]) {
+            let phase = victim.phase();
+            if let Phase::Refused(why) = &phase {
+                panic!("{} refused to start, with nothing wrong: {why}", victim.name());
+            }
+            let address = victim.http();
+            let ready = phase == Phase::Up && self.observe(async move { super::network::ready(&address).await }).await;
+            if !ready {
+                waiting.push(format!("{} ({phase:?})", victim.name()));
+            }
+        }
+        waiting
+    }
+
+    /// Runs `future` on the observer's machine.
+    pub async fn observe<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> T {
+        self.observer.spawn(future).await.expect("the observer never fails")
+    }
+
+    /// The number of a node that leads a shard, as it believes itself.
+    pub fn leader(&self) -> Option<usize> {
+        self.victims.iter().find(|victim| victim.leads()).map(|victim| victim.number)
+    }
+}
+
+fn machine(name: &str, number: u8) -> NodeHandle {
+    let address = IpAddr::V4(Ipv4Addr::new(10, 0, 1, number));
+    let machine = Handle::current().create_node().name(name).ip(address).build();
+    rt::sim::register(machine.id(), name, address);
+    machine
+}

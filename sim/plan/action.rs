@@ -1,0 +1,145 @@
+//! What clients ask, by workload.
+use rand::{Rng, rngs::StdRng};
+use serde::{Deserialize, Serialize};
+
+/// Which histories are made and how they are judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Workload {
+    Register,
+    /// The register again, by clients that send a write again, under the same request id, until they know its outcome.
+    Once,
+    Set,
+    Search,
+    Bank,
+    Append,
+    Session,
+}
+
+/// What a client does next; each workload uses those it has a meaning for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    Get {
+        id: u64,
+    },
+    Put {
+        id: u64,
+        value: u64,
+    },
+    /// A put on the condition that the version is the last one this run has seen.
+    PutIf {
+        id: u64,
+        value: u64,
+    },
+    /// A batch of new points with the ids `first..first + count`.
+    Add {
+        first: u64,
+        count: u64,
+    },
+    Delete {
+        id: u64,
+    },
+    List,
+    Search {
+        id: u64,
+        exact: bool,
+    },
+    /// Moves money between two accounts, in one batch, if neither has changed meanwhile.
+    Transfer {
+        from: u64,
+        to: u64,
+        amount: u64,
+    },
+    /// Adds `value` at the end of the list of `id`, if nobody else has meanwhile.
+    Append {
+        id: u64,
+        value: u64,
+    },
+    /// A read that need not be newer than what this client has seen.
+    SessionGet {
+        id: u64,
+    },
+    /// A read that may be as old as it likes.
+    EventualGet {
+        id: u64,
+    },
+    /// Goes to another node.
+    Move,
+}
+
+impl Action {
+    /// The same, with a value nobody has written: for an attempt after one whose outcome is unknown.
+    pub fn anew(self, attempt: u64) -> Action {
+        const VALUES_MAX: u64 = 1_000_000;
+        let fresh = |value: u64| value + attempt * VALUES_MAX;
+        match self {
+            Action::Put { id, value } => Action::Put { id, value: fresh(value) },
+            Action::PutIf { id, value } => Action::PutIf { id, value: fresh(value) },
+            Action::Append { id, value } => Action::Append { id, value: fresh(value) },
+            Action::Add { first, count } => Action::Add { first: fresh(first), count },
+            other => other,
+        }
+    }
+}
+
+/// Points of the search workload that are written again and again, for each client.
+const IDS: u64 = 60;
+/// Accounts of the bank.
+pub const ACCOUNTS: u64 = 5;
+
+/// What `client` does next; `values` counts what was given out, so that every write has a value of its own.
+pub fn draw(workload: Workload, client: u64, values: &mut u64, rng: &mut StdRng) -> Action {
+    *values += 1;
+    let (value, dice) = (*values, rng.random_range(0..100));
+    match workload {
+        Workload::Register | Workload::Once => {
+            let id = rng.random_range(0..6);
+            match dice {
+                0..40 => Action::Get { id },
+                40..70 => Action::Put { id, value },
+                70..88 => Action::PutIf { id, value },
+                _ => Action::Delete { id },
+            }
+        }
+        Workload::Set => match dice {
+            // Every add has ids of its own, so that a list can tell them apart.
+            0..55 => Action::Add { first: value * 10, count: rng.random_range(1..=5) },
+            55..70 => Action::Delete { id: rng.random_range(1..=value) * 10 },
+            _ => Action::List,
+        },
+        Workload::Search => {
+            // Each client mostly writes points of its own, or nothing would ever be certain.
+            let id =
+                if rng.random_bool(0.8) { client * IDS + rng.random_range(0..IDS) } else { rng.random_range(0..IDS) };
+            match dice {
+                0..50 => Action::Put { id, value },
+                50..60 => Action::Delete { id },
+                _ => Action::Search { id, exact: dice >= 85 },
+            }
+        }
+        Workload::Bank => match dice {
+            0..60 => transfer(rng),
+            _ => Action::List,
+        },
+        Workload::Append => {
+            let id = rng.random_range(0..4);
+            if dice < 60 { Action::Append { id, value } } else { Action::Get { id } }
+        }
+        Workload::Session => {
+            let id = rng.random_range(0..6);
+            match dice {
+                0..35 => Action::Put { id, value },
+                35..75 => Action::SessionGet { id },
+                75..85 => Action::EventualGet { id },
+                _ => Action::Move,
+            }
+        }
+    }
+}
+
+fn transfer(rng: &mut StdRng) -> Action {
+    let from = rng.random_range(0..ACCOUNTS);
+    let to = (from + rng.random_range(1..ACCOUNTS)) % ACCOUNTS;
+    Action::Transfer { from, to, amount: rng.random_range(1..=10) }
+}

@@ -1,0 +1,88 @@
+//! The plan of a run: everything the clients will ask and everything that will go wrong, as data. It is made from the
+//! seed, kept with the run's artifacts as JSON, can be replayed from that file (`SIM_PLAN`), and is what `SIM_SHRINK`
+//! makes smaller. Pure: `tests/plan.rs` looks at thousands of plans without running them.
+//!
+//! [`fault`] is what may go wrong, [`action`] what clients ask; [`node`] draws the plans of one node, [`cluster`] those of
+//! several.
+pub mod action;
+pub mod cluster;
+pub mod fault;
+pub mod node;
+
+pub use action::{Action, Workload};
+pub use fault::{Broken, Collapse, Fault, Finale, LossModel, PlannedFault, Shape, Way};
+use serde::{Deserialize, Serialize};
+
+/// Which of the node's faces a client speaks to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Face {
+    Rest,
+    /// gRPC for the calls it has, REST for the others.
+    Grpc,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Step {
+    /// How long the client waits before it.
+    pub after_ms: u64,
+    pub action: Action,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ClientPlan {
+    pub face: Face,
+    /// The node it asks first; when that one refuses, the others in turn.
+    #[serde(default)]
+    pub node: usize,
+    pub steps: Vec<Step>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    pub workload: Workload,
+    #[serde(default = "one")]
+    pub nodes: usize,
+    /// Of the table.
+    #[serde(default = "one")]
+    pub shards: usize,
+    pub dimension: usize,
+    pub index_type: String,
+    pub metric: String,
+    /// `index.flat_points_max`: small, so that indexes are trained during the run.
+    pub flat_points_max: u64,
+    /// `index.tail_points_max` and `index.list_points`: small, so that rows are filed and lists split and dissolved.
+    #[serde(default = "small")]
+    pub tail_points_max: u64,
+    #[serde(default = "small")]
+    pub list_points: u64,
+    /// `raft.log_bytes_max`, if not the usual: so small that logs are compacted and nodes fetch checkpoints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_bytes_max: Option<u64>,
+    /// The power fails during the first node's very first start, after that many disk operations.
+    pub first_start: Option<(u64, LossModel)>,
+    pub clients: Vec<ClientPlan>,
+    pub faults: Vec<PlannedFault>,
+    /// How the run ends, if there is a majority to speak of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finale: Option<Finale>,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn small() -> u64 {
+    8
+}
+
+impl Plan {
+    /// How long the clients would take if every answer came at once.
+    pub fn duration_ms(clients: &[ClientPlan]) -> u64 {
+        clients.iter().map(|client| client.steps.iter().map(|step| step.after_ms).sum()).max().unwrap_or(0)
+    }
+
+    pub fn steps(&self) -> usize {
+        self.clients.iter().map(|client| client.steps.len()).sum()
+    }
+}

@@ -1,0 +1,185 @@
+//! Some nodes, some clients, a plan of faults: the workload of the plan over the real REST and gRPC faces, judged by its
+//! checker when everything is over. Acknowledged writes survive, nothing never written appears, every node always comes
+//! back, and at rest all nodes tell the same.
+use super::{Run, rest};
+use crate::{
+    check::export,
+    faults::{finale, fleet::Fleet, nemesis},
+    plan::{Face, Plan, Step, Workload as Kind},
+    workload::{Client, Failure, Service, Shared, Workload, drive},
+    world::{self, log, sometimes},
+};
+use futures_util::future::join;
+use madsim::time;
+use std::{fs, path::Path, time::Duration};
+
+const TABLE: &str = "things";
+/// A run that learnt less than this is vacuous, and fails.
+const OK_MIN: usize = 100;
+/// Clients that take longer than this, in simulated time, hang.
+const CLIENTS_LIMIT: Duration = Duration::from_secs(1_800);
+/// A fleet must have formed this soon after its start, and be whole this soon after everything was healed.
+const FORM_LIMIT: Duration = Duration::from_secs(40);
+const READY_LIMIT: Duration = Duration::from_secs(30);
+/// A healed majority must carry out any operation within this.
+const LIVE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Runs the seed's plan, or the one that was given; `generate` makes plans.
+pub async fn run<W: Workload>(run: Run, kind: Kind, generate: fn(Kind, u64) -> Plan, workload: W) {
+    let plan = plan(&run, kind, generate);
+    let fleet = Fleet::start(run.disk, &plan);
+    nemesis::first_start(&fleet, plan.first_start, run.seed).await;
+    let everyone: Vec<usize> = (0..plan.nodes).collect();
+    fleet.wait_until_ready(&everyone, FORM_LIMIT).await;
+    let service = service(&fleet, &plan, &everyone);
+    prepare(&fleet, &service, &plan, &workload).await;
+    let shared = drive::Run::new(workload, plan.clients.len() as u64);
+    let trouble = join(nemesis::run(&fleet, &plan.faults, run.seed), drive_clients(&fleet, &service, &plan, &shared));
+    rest::witnessed(&fleet, trouble).await;
+    if let Some(finale) = &plan.finale {
+        let rest = finale::collapse(&fleet, finale, run.seed).await;
+        ask_the_core(&fleet, &plan, &shared).await;
+        finale::heal(&fleet, rest);
+    }
+    fleet.wait_until_ready(&everyone, READY_LIMIT).await;
+    close(&fleet, &service, &shared).await;
+    rest::check(&fleet).await;
+    list_everywhere(&fleet, &service).await;
+    for (name, times) in vectorsphere::rt::sim::marks() {
+        log!("{name}: {times} times");
+        world::mark(name);
+    }
+    let history = shared.history.lock().expect("no panic while locked");
+    keep(&run.scratch, &*history);
+    judge(&shared.workload, &*history);
+}
+
+fn plan(run: &Run, kind: Kind, generate: fn(Kind, u64) -> Plan) -> Plan {
+    let plan = match &run.plan {
+        Some(text) => serde_json::from_str(text).expect("SIM_PLAN holds a plan"),
+        None => generate(kind, run.seed),
+    };
+    assert_eq!(plan.workload, kind, "the plan is another workload's");
+    let text = serde_json::to_string(&plan).expect("a plan is plain data");
+    log!("PLAN {text}");
+    fs::write(run.scratch.join("plan.json"), text).expect("the scratch directory takes a plan");
+    plan
+}
+
+fn service(fleet: &Fleet, plan: &Plan, nodes: &[usize]) -> Service {
+    let addresses = nodes.iter().map(|node| (fleet.victims[*node].http(), fleet.victims[*node].grpc()));
+    Service { addresses: addresses.collect(), table: TABLE, dimension: plan.dimension }
+}
+
+/// Runs `future` on the clients' machine.
+async fn on_clients<T: Send + 'static>(fleet: &Fleet, future: impl Future<Output = T> + Send + 'static) -> T {
+    fleet.clients.spawn(future).await.expect("no client panics")
+}
+
+/// Creates the table and writes what the workload begins with.
+async fn prepare<W: Workload>(fleet: &Fleet, service: &Service, plan: &Plan, workload: &W) {
+    let client = Client::new(service, Face::Rest, u64::MAX, 0);
+    let (index_type, metric, shards) = (plan.index_type.clone(), plan.metric.clone(), plan.shards);
+    let puts = workload.preparation();
+    let prepared = on_clients(fleet, async move {
+        while let Err(failure) = client.create(&index_type, &metric, shards).await {
+            log!("the table is not there yet: {failure:?}");
+            client.find_ready().await;
+        }
+        while !puts.is_empty()
+            && let Err(failure) = client.put_all(&puts, None).await
+        {
+            log!("the first documents are not there yet: {failure:?}");
+            client.find_ready().await;
+        }
+    });
+    time::timeout(FORM_LIMIT, prepared).await.expect("new nodes take a table and its first documents");
+}
+
+/// Returns when every client is through with its steps.
+async fn drive_clients<W: Workload>(fleet: &Fleet, service: &Service, plan: &Plan, shared: &Shared<W>) {
+    let clients: Vec<_> = (0..)
+        .zip(&plan.clients)
+        .map(|(process, part)| {
+            let client = Client::new(service, part.face, process, part.node);
+            fleet.clients.spawn(drive::run(shared.clone(), client, process, part.steps.clone()))
+        })
+        .collect();
+    for client in clients {
+        let ended = time::timeout(CLIENTS_LIMIT, client).await;
+        ended.expect("the clients hang").expect("no client panics");
+    }
+    if !fleet.is_one() {
+        // What goes wrong from here on nobody would notice.
+        fleet.hurry();
+    }
+}
+
+/// Every member of the core carries out what its client asks.
+async fn ask_the_core<W: Workload>(fleet: &Fleet, plan: &Plan, shared: &Shared<W>) {
+    let Some(finale) = &plan.finale else { return };
+    let core = service(fleet, plan, &finale.core);
+    let clients: Vec<_> = (plan.clients.len() as u64..)
+        .zip(&finale.clients)
+        .map(|(number, part)| {
+            let home = finale.core.iter().position(|node| *node == part.node).unwrap_or(0);
+            let client = Client::new(&core, part.face, number, home);
+            fleet.clients.spawn(drive::insist(shared.clone(), client, part.steps.clone(), LIVE_LIMIT))
+        })
+        .collect();
+    for client in clients {
+        client.await.expect("no client panics");
+    }
+}
+
+/// The closing reads: everything is well, so each must be answered.
+async fn close<W: Workload>(fleet: &Fleet, service: &Service, shared: &Shared<W>) {
+    let actions = shared.workload.closing(&shared.memory.lock().expect("no panic while locked"));
+    let before = shared.history.lock().expect("no panic while locked").operations.len();
+    for (place, victim) in fleet.victims.iter().enumerate() {
+        let steps = actions.iter().skip(place).step_by(fleet.victims.len());
+        let steps = steps.map(|action| Step { after_ms: 1, action: *action }).collect();
+        let process = shared.history.lock().expect("no panic while locked").retire();
+        let client = Client::new(service, Face::Rest, process, victim.number);
+        on_clients(fleet, drive::run(shared.clone(), client, process, steps)).await;
+    }
+    for read in &shared.history.lock().expect("no panic while locked").operations[before..] {
+        assert!(read.answer().is_some(), "a node at rest does not answer {:?}: {:?}", read.call, read.end);
+    }
+}
+
+/// At every node the same number of documents can be listed, and is its own count of them.
+async fn list_everywhere(fleet: &Fleet, service: &Service) {
+    let mut counts = Vec::new();
+    for victim in &fleet.victims {
+        let client = Client::new(service, Face::Rest, u64::MAX, victim.number);
+        let told = on_clients(fleet, async move {
+            let listed = client.list().await?;
+            Ok::<_, Failure>((listed.len() as u64, client.describe().await?))
+        });
+        let (listed, table) = told.await.expect("a node at rest answers");
+        log!("{}: {listed} documents listed; {table}", victim.name());
+        assert_eq!(table["documents_count"].as_u64(), Some(listed), "{}'s count at rest: {table}", victim.name());
+        sometimes!(table["index"]["state"] == "ready", "an index was trained");
+        counts.push(listed);
+    }
+    assert!(counts.iter().all(|count| *count == counts[0]), "nodes at rest list different numbers: {counts:?}");
+}
+
+fn keep<C: export::Describe<Answer = R>, R>(scratch: &Path, history: &crate::check::history::History<C, R>) {
+    let events = export::events(history);
+    for (name, text) in [("history.edn", export::to_edn(&events)), ("history.jsonl", export::to_jsonl(&events))] {
+        fs::write(scratch.join(name), text).expect("the scratch directory takes a history");
+    }
+}
+
+fn judge<W: Workload>(workload: &W, history: &crate::check::history::History<W::Call, W::Answer>) {
+    let (ok, failed, unknown) = history.counts();
+    log!("{ok} operations succeeded, {failed} failed, {unknown} are unknown");
+    sometimes!(unknown > 0, "an outcome was unknown");
+    if let Err(violation) = workload.check(history) {
+        panic!("{violation}");
+    }
+    assert!(ok >= OK_MIN, "vacuous: only {ok} operations succeeded ({failed} failed, {unknown} unknown)");
+    assert!(unknown * 2 <= ok + failed + unknown, "vacuous: {unknown} outcomes of {} unknown", ok + failed + unknown);
+}

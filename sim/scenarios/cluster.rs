@@ -1,0 +1,55 @@
+//! Several nodes: their workloads, their plans, and what a batch of seeds should have seen.
+use super::{Run, chaos};
+use crate::{
+    plan::{Workload, cluster::generate},
+    workload::{append::Append, bank::Bank, register::Register, search::Search, session::Session, set::Set},
+};
+
+pub const MARKS: &[&str] = &[
+    "a partition had a side that went on",
+    "a majority ring went on",
+    "two halves went on over a bridge",
+    "a fault was aimed at a leader",
+    "a hunted leader was replaced",
+    "all nodes lost their power at once",
+    "every node had to come back",
+    "a node was paused",
+    "a healed core refused at first",
+    "a client went to another node",
+    "a shard changed its leader under its clients",
+    "a replica caught up by a checkpoint",
+    "a restart installed the checkpoint that a crash had left",
+    "a replica that does not lead answered a linearizable read",
+    "a write was forwarded to the leader",
+    "replicas were compared at the same index while clients wrote",
+    "an old request came once more",
+    "a retry learnt what became of a lost write",
+];
+
+pub async fn register(run: Run) {
+    chaos::run(run, Workload::Register, generate, Register { once: false }).await;
+}
+
+pub async fn once(run: Run) {
+    chaos::run(run, Workload::Once, generate, Register { once: true }).await;
+}
+
+pub async fn set(run: Run) {
+    chaos::run(run, Workload::Set, generate, Set).await;
+}
+
+pub async fn search(run: Run) {
+    chaos::run(run, Workload::Search, generate, Search).await;
+}
+
+pub async fn bank(run: Run) {
+    chaos::run(run, Workload::Bank, generate, Bank).await;
+}
+
+pub async fn append(run: Run) {
+    chaos::run(run, Workload::Append, generate, Append).await;
+}
+
+pub async fn session(run: Run) {
+    chaos::run(run, Workload::Session, generate, Session).await;
+}

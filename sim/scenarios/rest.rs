@@ -1,0 +1,112 @@
+//! What must hold of replicas, seen from inside the nodes: always, that those at the same applied index hold the same; and
+//! when everything is well and nobody writes, that all are at the same index and their records are what they claim.
+use crate::{
+    faults::{fleet::Fleet, victim::Victim},
+    world::{log, sometimes},
+};
+use madsim::time;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// How often replicas are looked at while clients write.
+const LOOK_INTERVAL: Duration = Duration::from_millis(400);
+/// All replicas must have applied everything this soon after the last write.
+const CATCH_UP_LIMIT: Duration = Duration::from_secs(30);
+
+/// What was seen of the replicas of a run.
+#[derive(Default)]
+struct Witness {
+    /// Content by shard and applied index, and the first node that had it.
+    contents: BTreeMap<(u64, u64), (u64, usize)>,
+    /// By shard: who led when that was last seen.
+    leaders: BTreeMap<u64, usize>,
+}
+
+impl Witness {
+    fn look(&mut self, victim: &Victim) {
+        let node = victim.number;
+        let Some(inside) = victim.inside() else { return };
+        for (shard, replica) in inside.host().replicas() {
+            if replica.is_leader() {
+                let before = self.leaders.insert(shard, node);
+                sometimes!(before.is_some_and(|before| before != node), "a shard changed its leader under its clients");
+            }
+            for (applied, hash) in replica.recent_hashes() {
+                let (first, seen_at) = *self.contents.entry((shard, applied)).or_insert((hash, node));
+                sometimes!(seen_at != node, "replicas were compared at the same index while clients wrote");
+                assert!(
+                    first == hash,
+                    "shard {shard} at index {applied}: {hash:016x} on {}, {first:016x} on node-{}",
+                    victim.name(),
+                    seen_at + 1
+                );
+            }
+        }
+    }
+}
+
+/// Looks at every replica again and again while `trouble` goes on.
+///
+/// # Panics
+/// If two replicas ever differ at one index.
+pub async fn witnessed<T>(fleet: &Fleet, trouble: impl Future<Output = T>) -> T {
+    let mut witness = Witness::default();
+    let watch = async {
+        loop {
+            fleet.victims.iter().for_each(|victim| witness.look(victim));
+            time::sleep(LOOK_INTERVAL).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        done = trouble => done,
+        () = watch => unreachable!("it looks for ever"),
+    }
+}
+
+/// Waits for the replicas of every shard to have applied the same, then compares what they hold.
+///
+/// # Panics
+/// If they do not get there, differ, or hold other records than they claim.
+pub async fn check(fleet: &Fleet) {
+    let deadline = time::Instant::now() + CATCH_UP_LIMIT;
+    while let Some(behind) = uneven(fleet) {
+        assert!(time::Instant::now() < deadline, "replicas at rest for {CATCH_UP_LIMIT:?} are not even: {behind}");
+        time::sleep(LOOK_INTERVAL).await;
+    }
+    let mut contents: BTreeMap<u64, BTreeSet<(u64, u64, u64)>> = BTreeMap::new();
+    for victim in &fleet.victims {
+        let inside = victim.inside().expect("every node is up");
+        for (shard, replica) in inside.host().replicas() {
+            let found = replica.recompute_hash().await.expect("a replica at rest can be read");
+            log!(
+                "{}: shard {shard} at {}: {:016x}, {} points",
+                victim.name(),
+                found.applied,
+                found.kept,
+                found.points_kept
+            );
+            assert!(found.is_sound(), "{}: shard {shard} holds other records than it claims: {found:?}", victim.name());
+            contents.entry(shard).or_default().insert((found.applied, found.found, found.points_found));
+        }
+    }
+    for (shard, different) in contents {
+        assert!(different.len() == 1, "replicas of shard {shard} differ (index, hash, points): {different:x?}");
+    }
+}
+
+/// Which shard's replicas have applied different prefixes of its log, or are not all there.
+fn uneven(fleet: &Fleet) -> Option<String> {
+    let mut applied: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    for victim in &fleet.victims {
+        let Some(inside) = victim.inside() else { return Some(format!("{} is not up", victim.name())) };
+        for (shard, replica) in inside.host().replicas() {
+            applied.entry(shard).or_default().push(replica.applied());
+        }
+    }
+    let nodes = fleet.victims.len();
+    let wrong = applied.into_iter().find(|(_, of)| of.len() != nodes || of.iter().any(|one| *one != of[0]));
+    wrong.map(|(shard, of)| format!("shard {shard} has applied {of:?}"))
+}

@@ -1,0 +1,136 @@
+//! Tests of the plans that the simulation makes from its seeds (sim/plan): thousands are looked at, none is run.
+#[path = "../sim/plan/mod.rs"]
+#[allow(dead_code)]
+mod plan;
+
+use plan::{Fault, Plan, Shape, Workload, cluster, node};
+use std::collections::{BTreeMap, BTreeSet};
+
+const SEEDS: u64 = 3_000;
+const WORKLOADS: [Workload; 7] = [
+    Workload::Register,
+    Workload::Once,
+    Workload::Set,
+    Workload::Search,
+    Workload::Bank,
+    Workload::Append,
+    Workload::Session,
+];
+
+fn plans() -> impl Iterator<Item = (u64, Plan)> {
+    (0..SEEDS).map(|seed| (seed, cluster::generate(WORKLOADS[seed as usize % WORKLOADS.len()], seed)))
+}
+
+#[test]
+fn a_seed_has_one_plan_and_a_plan_survives_its_json() {
+    for (seed, plan) in plans().step_by(10) {
+        let text = serde_json::to_string(&plan).expect("plain data");
+        let again = cluster::generate(plan.workload, seed);
+        assert_eq!(text, serde_json::to_string(&again).expect("plain data"), "seed {seed}");
+        let read: Plan = serde_json::from_str(&text).expect("its own JSON");
+        assert_eq!(text, serde_json::to_string(&read).expect("plain data"), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_plan_written_before_there_were_clusters_can_still_be_read() {
+    let old = r#"{"workload":"register","dimension":8,"index_type":"flat","metric":"cosine","flat_points_max":9,
+        "first_start":[3,"keep_some"],"clients":[{"face":"rest","steps":[{"after_ms":1,"action":{"get":{"id":1}}}]}],
+        "faults":[{"at_ms":5,"fault":{"power_loss":{"model":"everything","down_ms":7}}}]}"#;
+    let plan: Plan = serde_json::from_str(old).expect("an old plan");
+    assert_eq!((plan.nodes, plan.shards, plan.clients[0].node), (1, 1, 0));
+    assert!(plan.faults[0].nodes.is_empty() && plan.finale.is_none());
+}
+
+#[test]
+fn plans_name_only_nodes_that_exist_and_bounds_hold() {
+    for (seed, plan) in plans() {
+        assert!([1, 3, 5, 7].contains(&plan.nodes), "seed {seed}: {} nodes", plan.nodes);
+        assert!((1..=8).contains(&plan.shards) && (plan.workload != Workload::Bank || plan.shards == 1));
+        assert!((290..500).contains(&plan.steps()), "seed {seed}: {} steps", plan.steps());
+        assert!(plan.clients.iter().all(|client| client.node < plan.nodes));
+        assert!(plan.faults.len() <= 10 && plan.faults.is_sorted_by_key(|fault| fault.at_ms));
+        for fault in &plan.faults {
+            let distinct: BTreeSet<_> = fault.nodes.iter().collect();
+            assert_eq!(distinct.len(), fault.nodes.len(), "seed {seed}: {fault:?}");
+            assert!(fault.nodes.iter().all(|node| *node < plan.nodes), "seed {seed}: {fault:?}");
+        }
+    }
+}
+
+#[test]
+fn disks_fail_on_a_minority_at_most() {
+    for (seed, plan) in plans().filter(|(_, plan)| plan.nodes > 1) {
+        for fault in &plan.faults {
+            let of_disk = matches!(
+                fault.fault,
+                Fault::SyncError { .. } | Fault::ReadError { .. } | Fault::Rot { .. } | Fault::DiskFull { .. }
+            );
+            assert!(!of_disk || fault.nodes.len() <= (plan.nodes - 1) / 2, "seed {seed}: {fault:?}");
+        }
+    }
+}
+
+#[test]
+fn a_finale_heals_a_majority_and_asks_each_of_it() {
+    let (mut sizes, mut rests) = (BTreeSet::new(), BTreeSet::new());
+    for (seed, plan) in plans() {
+        let Some(finale) = &plan.finale else {
+            assert_eq!(plan.nodes, 1, "seed {seed}");
+            continue;
+        };
+        assert_eq!(finale.core.len(), plan.nodes / 2 + 1, "seed {seed}");
+        assert_eq!(finale.clients.len(), finale.core.len());
+        assert!(finale.clients.iter().all(|client| finale.core.contains(&client.node) && !client.steps.is_empty()));
+        sizes.insert(finale.core.len());
+        rests.insert(format!("{:?}", finale.rest).split('(').next().map(str::to_string));
+    }
+    assert_eq!(sizes, BTreeSet::from([2, 3, 4]));
+    assert_eq!(rests.len(), 5, "{rests:?}");
+}
+
+#[test]
+fn every_kind_of_fault_and_every_shape_is_drawn() {
+    let (mut kinds, mut shapes, mut none) = (BTreeMap::new(), BTreeSet::new(), 0);
+    for (_, plan) in plans() {
+        none += usize::from(plan.faults.is_empty());
+        for fault in &plan.faults {
+            *kinds.entry(fault.fault.name()).or_insert(0) += 1;
+            if let Fault::Partition { shape, way, for_ms } = fault.fault {
+                shapes.insert(format!("{shape:?} {way:?}"));
+                assert!((100..=30_000).contains(&for_ms) && (shape != Shape::Ring || fault.nodes.len() == plan.nodes));
+            }
+        }
+    }
+    assert_eq!(kinds.len(), 23, "{kinds:?}");
+    assert!(kinds.values().all(|count| *count > 50), "{kinds:?}");
+    assert_eq!(shapes.len(), 15, "{shapes:?}");
+    assert!(none < SEEDS as usize / 100, "{none} plans without a fault");
+}
+
+#[test]
+fn every_value_is_written_once() {
+    for (seed, plan) in plans() {
+        let clients = plan.clients.iter().chain(plan.finale.iter().flat_map(|finale| &finale.clients));
+        let mut seen = BTreeSet::new();
+        for step in clients.flat_map(|client| &client.steps) {
+            let value = match step.action {
+                plan::Action::Put { value, .. }
+                | plan::Action::PutIf { value, .. }
+                | plan::Action::Append { value, .. } => value,
+                plan::Action::Add { first, .. } => first,
+                _ => continue,
+            };
+            assert!(seen.insert(value), "seed {seed}: {value} twice");
+        }
+    }
+}
+
+#[test]
+fn the_plans_of_one_node_are_plans_of_one_node() {
+    for seed in 0..300 {
+        let plan = node::generate(Workload::Set, seed);
+        assert_eq!((plan.nodes, plan.shards), (1, 1));
+        assert!(plan.faults.iter().all(|fault| fault.nodes.is_empty()) && plan.finale.is_none());
+    }
+}
