@@ -9,9 +9,9 @@ use raft::eraftpb;
 
 /// An entry for the library.
 pub(super) fn entry_out(entry: LogEntry) -> eraftpb::Entry {
-    let LogEntry { index, term, kind, data } = entry;
+    let LogEntry { index, term, data, .. } = entry;
     let mut out = eraftpb::Entry { index, term, data, ..eraftpb::Entry::default() };
-    out.set_entry_type(match kind {
+    out.set_entry_type(match entry.kind {
         EntryKind::Command => eraftpb::EntryType::EntryNormal,
         EntryKind::Members => eraftpb::EntryType::EntryConfChangeV2,
     });
@@ -45,8 +45,14 @@ pub(super) fn hard_in(hard: &eraftpb::HardState) -> HardState {
 
 /// The members for the library.
 pub(super) fn members_out(members: &Members) -> eraftpb::ConfState {
-    let Members { voters, learners, voters_outgoing, learners_next, auto_leave, .. } = members.clone();
-    eraftpb::ConfState { voters, learners, voters_outgoing, learners_next, auto_leave, ..Default::default() }
+    eraftpb::ConfState {
+        voters: members.voters.clone(),
+        learners: members.learners.clone(),
+        voters_outgoing: members.voters_outgoing.clone(),
+        learners_next: members.learners_next.clone(),
+        auto_leave: members.auto_leave,
+        ..eraftpb::ConfState::default()
+    }
 }
 
 /// The members of the library as of `index`, in order.

@@ -47,8 +47,8 @@ impl<T: Send + 'static> Answer for oneshot::Sender<Result<T, ProposeError>> {
     }
 }
 
-/// How a proposal ended: its index and outcome.
-pub(super) type Settled<O> = Result<(LogIndex, O), ProposeError>;
+/// Where the answer comes.
+pub(super) type Answered<T> = oneshot::Receiver<Result<T, ProposeError>>;
 
 /// The answer, or `Indeterminate` if nobody can give it any more.
 pub(super) async fn answered<T>(answer: Answered<T>) -> Result<T, ProposeError> {
@@ -57,8 +57,8 @@ pub(super) async fn answered<T>(answer: Answered<T>) -> Result<T, ProposeError> 
 
 impl Waiting {
     /// For the index and the outcome, of type `O`.
-    pub(super) fn applied<O: Send + 'static>() -> (Waiting, oneshot::Receiver<Settled<O>>) {
-        let (answer, receiver) = oneshot::channel::<Settled<O>>();
+    pub(super) fn applied<O: Send + 'static>() -> (Waiting, Answered<(LogIndex, O)>) {
+        let (answer, receiver) = oneshot::channel::<Result<(LogIndex, O), ProposeError>>();
         (Waiting { slot: Slot::Applied(Box::new(answer)), permits: None }, receiver)
     }
 
