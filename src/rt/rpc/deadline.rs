@@ -45,10 +45,13 @@ pub(super) fn expired() -> Status {
 }
 
 /// The status of a call that the transport could not carry. tonic maps what it knows; a broken socket comes out as
-/// Unknown and a connection that closed under a call as Cancelled, but to a caller both mean: not there, try elsewhere.
+/// Unknown, a connection that closed under a call as Cancelled, and one that the other side gave up (its pings were not
+/// answered) as Internal, but to a caller all mean: not there, try elsewhere. A status that the other side sent stays.
 pub(super) fn transport_status(error: BoxError) -> Status {
+    let sent = error.is::<Status>();
     let status = Status::from_error(error);
     match status.code() {
+        Code::Internal if !sent => Status::unavailable(format!("connection lost: {}", status.message())),
         Code::Unknown | Code::Cancelled => Status::unavailable(format!("connection lost: {}", status.message())),
         _ => status,
     }
@@ -174,5 +177,6 @@ mod tests {
         assert_eq!(transport_status(Box::new(broken)).code(), Code::Unavailable);
         assert_eq!(transport_status(Box::new(Status::cancelled("drained"))).code(), Code::Unavailable);
         assert_eq!(transport_status(Box::new(Status::not_found("x"))).code(), Code::NotFound);
+        assert_eq!(transport_status(Box::new(Status::internal("a bug"))).code(), Code::Internal);
     }
 }
