@@ -96,7 +96,7 @@ impl Service {
             })
             .collect();
         Ok(CollectionStats {
-            info: info_of(&collection, &stats),
+            info: info_of(&collection, &stats, self.copies()),
             memory_bytes: shards.iter().map(|shard| shard.memory_bytes).sum(),
             disk_bytes: shards.iter().map(|shard| shard.disk_bytes).sum(),
             shards,
@@ -108,7 +108,12 @@ impl Service {
     }
 
     fn info(&self, collection: &Collection) -> Result<CollectionInfo> {
-        Ok(info_of(collection, &self.shard_stats(collection)?))
+        Ok(info_of(collection, &self.shard_stats(collection)?, self.copies()))
+    }
+
+    /// Copies of each shard: one on every node.
+    fn copies(&self) -> u32 {
+        self.0.members.node_ids().map_or(1, |nodes| nodes.len() as u32)
     }
 }
 
@@ -117,8 +122,9 @@ pub(super) async fn to_its_end<T>(task: rt::Task<Result<T>>) -> Result<T> {
     task.await.unwrap_or_else(|ended| Err(Error::internal(ended.to_string())))
 }
 
-fn info_of(collection: &Collection, stats: &[ReplicaStats]) -> CollectionInfo {
+fn info_of(collection: &Collection, stats: &[ReplicaStats], replicas: u32) -> CollectionInfo {
     CollectionInfo {
+        replicas,
         name: collection.name.clone(),
         spec: collection.spec.clone(),
         points: stats.iter().map(|shard| shard.points).sum(),

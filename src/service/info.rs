@@ -7,6 +7,8 @@ use crate::types::{CollectionName, CollectionSpec, IndexType, PayloadIndexKind, 
 pub struct CollectionInfo {
     pub name: CollectionName,
     pub spec: CollectionSpec,
+    /// Copies of each shard.
+    pub replicas: u32,
     pub points: u64,
     /// Milliseconds since 1970.
     pub created_ms: u64,

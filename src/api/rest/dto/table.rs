@@ -210,7 +210,7 @@ pub struct CreateTable {
     pub vectors: Option<NamedVectors>,
     /// 1 if absent.
     pub shards: Option<u32>,
-    /// Copies of each shard; 1 if absent. A standalone node keeps one and says so in `notices`.
+    /// Copies of each shard. Taken for a wish: a standalone node keeps one, nodes of a cluster one each.
     pub replicas: Option<u32>,
     /// Fields of the metadata to index for filters; more may be added later.
     #[schema(value_type = Option<Vec<IndexedFieldBody>>)]
@@ -425,7 +425,7 @@ impl From<&CollectionInfo> for TableAnswer {
             quantization: only.map(QuantizationAnswer::from),
             vectors: named,
             shards: info.spec.shards,
-            replicas: 1,
+            replicas: info.replicas,
             documents_count: info.points,
             created_ms: info.created_ms,
             index: IndexAnswer::new(&info.indexes),
