@@ -3,10 +3,7 @@
 
 use crate::{
     cluster::Members,
-    raft::{
-        CheckpointStream, FetchError, Forward, GroupId, GroupMessage, LogIndex, NodeId, ProposeError, SendError,
-        Transport,
-    },
+    raft::{Forward, GroupId, LogIndex, Nobody, NodeId, ProposeError, Transport},
     service::{Answering, OtherNode, Others},
     shard::{Bucket, Recomputed},
     types::{Ack, Error, ErrorKind},
@@ -28,24 +25,6 @@ impl Network {
     pub fn alone(node: NodeId) -> Network {
         let members = Members::of(vec![node]);
         Network { transport: Arc::new(Nobody), forward: Arc::new(Nobody), others: Arc::new(Nobody), members }
-    }
-}
-
-/// No other node.
-struct Nobody;
-
-impl Transport for Nobody {
-    fn send(&self, _to: NodeId, _messages: Vec<GroupMessage>) -> Result<(), SendError> {
-        Err(SendError::Unknown)
-    }
-
-    fn fetch_checkpoint(
-        &self,
-        _from: NodeId,
-        _group: GroupId,
-        _at_least: LogIndex,
-    ) -> BoxFuture<'static, Result<Box<dyn CheckpointStream>, FetchError>> {
-        Box::pin(async { Err(FetchError::Unreachable("this node is alone".to_owned())) })
     }
 }
 

@@ -50,7 +50,7 @@ pub use route::{DecodeOutcome, Forward, Route};
 pub use stats::{LogStats, LogTotals};
 pub use status::{GroupStatus, PeerState, PeerStatus, Role};
 pub use transport::{
-    CheckpointHead, CheckpointPart, CheckpointStream, FetchError, GroupMessage, NodeId, SendError, Transport,
+    CheckpointHead, CheckpointPart, CheckpointStream, FetchError, GroupMessage, Nobody, NodeId, SendError, Transport,
 };
 
 use crate::rt::compute;

@@ -91,3 +91,21 @@ pub trait Transport: Send + Sync + 'static {
         at_least: LogIndex,
     ) -> BoxFuture<'static, Result<Box<dyn CheckpointStream>, FetchError>>;
 }
+
+/// The network of a node that is alone.
+pub struct Nobody;
+
+impl Transport for Nobody {
+    fn send(&self, _to: NodeId, _messages: Vec<GroupMessage>) -> Result<(), SendError> {
+        Err(SendError::Unknown)
+    }
+
+    fn fetch_checkpoint(
+        &self,
+        _from: NodeId,
+        _group: GroupId,
+        _at_least: LogIndex,
+    ) -> BoxFuture<'static, Result<Box<dyn CheckpointStream>, FetchError>> {
+        Box::pin(async { Err(FetchError::Unreachable("this node is alone".to_owned())) })
+    }
+}

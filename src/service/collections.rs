@@ -77,8 +77,8 @@ impl Service {
     /// `table_not_found`.
     pub async fn stats(&self, name: &CollectionName) -> Result<CollectionStats> {
         let collection = self.0.catalog.collection(name)?;
-        let stats = self.shard_stats(&collection)?;
         let replicas = self.replicas(&collection)?;
+        let stats: Vec<ReplicaStats> = replicas.iter().map(|(_, replica)| replica.stats()).collect();
         let shards: Vec<ShardStats> = collection
             .shards
             .iter()

@@ -9,10 +9,7 @@ use crate::{
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::SeqCst},
-};
+use std::sync::Arc;
 use tokio::sync::Notify;
 
 /// Format of entries, outcomes and chunks; the first byte of each.
@@ -63,7 +60,7 @@ pub enum Outcome {
 /// See the module.
 pub struct Machine {
     map: Map,
-    applied: Arc<AtomicU64>,
+    applied: LogIndex,
     /// Rung after every change.
     changed: Arc<Notify>,
 }
@@ -73,10 +70,10 @@ impl Machine {
         let applied = map.view().counter(Counter::Applied);
         let applied =
             applied.map_err(|error| StoreError::corrupt(std::path::Path::new("control"), error.to_string()))?;
-        Ok(Machine { map, applied: Arc::new(AtomicU64::new(applied)), changed })
+        Ok(Machine { map, applied, changed })
     }
 
-    fn apply_one(&self, entry: &Entry) -> Result<Outcome, ApplyError> {
+    fn apply_one(&mut self, entry: &Entry) -> Result<Outcome, ApplyError> {
         let failed = |problem: String| ApplyError::Entry { index: entry.index, problem };
         let mut batch = self.map.batch();
         let outcome = if entry.data.is_empty() {
@@ -91,7 +88,7 @@ impl Machine {
         // be found that the map does not know.
         let effects = !entry.data.is_empty();
         batch.commit(if effects { Durability::Synced } else { Durability::Buffered })?;
-        self.applied.store(entry.index, SeqCst);
+        self.applied = entry.index;
         Ok(outcome)
     }
 }
@@ -100,7 +97,7 @@ impl StateMachine for Machine {
     type Outcome = Outcome;
 
     fn applied(&self) -> LogIndex {
-        self.applied.load(SeqCst)
+        self.applied
     }
 
     fn apply(&mut self, entries: &[Entry]) -> Result<Vec<Outcome>, ApplyError> {
@@ -131,7 +128,7 @@ impl StateMachine for Machine {
         }
         self.map.put_applied(&mut batch, at);
         batch.commit(Durability::Synced)?;
-        self.applied.store(at, SeqCst);
+        self.applied = at;
         self.changed.notify_one();
         Ok(())
     }

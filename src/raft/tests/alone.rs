@@ -1,7 +1,6 @@
 //! A group whose only voter is here: what a standalone node runs. Start, replay, stop, bounds, compaction, failure.
 
 use super::ledger::{Fault, Ledger};
-use super::network::Nowhere;
 use super::*;
 use crate::raft::shared::Shared;
 use futures_util::future::join_all;
@@ -13,7 +12,7 @@ const FIRST: LogIndex = 3;
 fn start(path: &Path, options: RaftOptions) -> MultiRaft {
     let checkpoints = path.join("checkpoint");
     crate::store::directory::make_directory(&checkpoints).unwrap();
-    MultiRaft::start(NODE, open_log(path), None, Arc::new(Nowhere), Arc::from(checkpoints), options)
+    MultiRaft::start(NODE, open_log(path), None, Arc::new(Nobody), Arc::from(checkpoints), options)
 }
 
 async fn open(path: &Path, options: RaftOptions) -> (MultiRaft, Group<usize>) {

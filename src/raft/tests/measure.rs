@@ -1,7 +1,7 @@
 //! Figures, not promises: `cargo test --release --lib raft::tests::measure -- --ignored --nocapture --test-threads=1`.
 
 use super::ledger::Memo;
-use super::network::{Faults, Network, Nowhere, join};
+use super::network::{Faults, Network, join};
 use super::*;
 use crate::telemetry::metrics::ProcessUse;
 use futures_util::future::join_all;
@@ -45,7 +45,7 @@ fn one_group_alone() {
             let directory = tempfile::tempdir().unwrap();
             let log = open_log(directory.path());
             let path = Arc::from(directory.path());
-            let raft = MultiRaft::start(NODE, log, None, Arc::new(Nowhere), path, RaftOptions::default());
+            let raft = MultiRaft::start(NODE, log, None, Arc::new(Nobody), path, RaftOptions::default());
             let group = raft.open(GROUP, &[NODE], Memo::default()).await.unwrap();
             println!("one group, one voter, {clients} clients, 1 KiB:");
             load(&[group], clients, 1024).await;

@@ -10,24 +10,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tempfile::TempDir;
 
-/// A network without anybody else.
-pub struct Nowhere;
-
-impl Transport for Nowhere {
-    fn send(&self, _to: NodeId, _messages: Vec<GroupMessage>) -> Result<(), SendError> {
-        Err(SendError::Unknown)
-    }
-
-    fn fetch_checkpoint(
-        &self,
-        _from: NodeId,
-        _group: GroupId,
-        _at_least: LogIndex,
-    ) -> BoxFuture<'static, Result<Box<dyn CheckpointStream>, FetchError>> {
-        async { Err(FetchError::Unreachable("nobody is there".into())) }.boxed()
-    }
-}
-
 /// What the network does to frames.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
