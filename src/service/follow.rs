@@ -50,8 +50,12 @@ impl Service {
     }
 
     async fn open_collection(&self, collection: &Collection) -> Result<()> {
+        // Most changes of the catalog are other tables': a shard that is as it was is left in peace.
+        let known = self.0.catalog.collection(&collection.name);
+        let same_fields = known.is_ok_and(|known| known.spec.indexed_fields == collection.spec.indexed_fields);
         for (id, _) in &collection.shards {
             match self.0.host.replica(*id) {
+                Ok(_) if same_fields => {}
                 Ok(replica) => replica.set_indexed_fields(collection.spec.indexed_fields.clone()).await,
                 Err(_) => self.0.host.open(*id, collection.spec.clone(), &self.0.members.node_ids()?).await?,
             }
