@@ -66,7 +66,7 @@ impl From<ProposeError> for CallError {
 }
 
 /// How a group stands on a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupReport {
     pub group: GroupId,
     pub term: u64,
@@ -74,6 +74,21 @@ pub struct GroupReport {
     pub last_index: LogIndex,
     pub committed: LogIndex,
     pub applied: LogIndex,
+    /// Who votes, by the last change that is known to be committed here.
+    pub voters: Vec<NodeId>,
+    /// While old and new voters decide together: the old ones.
+    pub voters_outgoing: Vec<NodeId>,
+    pub learners: Vec<NodeId>,
+    /// Where in the log that change was.
+    pub members_index: LogIndex,
+    /// Whether the node leads and knows everything that was committed before it did: then the members are what the group has
+    /// agreed on, and not an older state of it.
+    pub is_settled: bool,
+    pub points: u64,
+    /// On the disk.
+    pub bytes: u64,
+    /// Why the replica is of no use, if it is not: it neither votes nor serves then.
+    pub failure: Option<String>,
 }
 
 /// A node and its groups.
@@ -115,5 +130,5 @@ pub trait PeerService: Send + Sync + 'static {
     fn inspect(&self, group: GroupId, bucket: Option<u8>) -> BoxFuture<'static, Result<Bytes, CallError>>;
 
     /// How this node's groups stand.
-    fn groups(&self) -> Vec<GroupReport>;
+    fn groups(&self) -> BoxFuture<'static, Vec<GroupReport>>;
 }

@@ -148,15 +148,50 @@ impl From<proto::InspectReply> for Result<Bytes, CallError> {
 
 impl From<GroupReport> for proto::GroupReport {
     fn from(report: GroupReport) -> proto::GroupReport {
-        let GroupReport { group, term, leader, last_index, committed, applied } = report;
-        proto::GroupReport { group, term, leader, last_index, committed, applied }
+        let GroupReport { group, term, leader, last_index, committed, applied, .. } = report;
+        let GroupReport { voters, voters_outgoing, learners, members_index, is_settled, points, bytes, .. } = report;
+        let failure = report.failure.map(cut);
+        proto::GroupReport {
+            group,
+            term,
+            leader,
+            last_index,
+            committed,
+            applied,
+            voters,
+            voters_outgoing,
+            learners,
+            members_index,
+            is_settled,
+            points,
+            bytes,
+            failure,
+        }
     }
 }
 
 impl From<proto::GroupReport> for GroupReport {
     fn from(report: proto::GroupReport) -> GroupReport {
-        let proto::GroupReport { group, term, leader, last_index, committed, applied } = report;
-        GroupReport { group, term, leader, last_index, committed, applied }
+        let proto::GroupReport { group, term, leader, last_index, committed, applied, .. } = report;
+        let proto::GroupReport { voters, voters_outgoing, learners, members_index, is_settled, points, bytes, .. } =
+            report;
+        let failure = report.failure.map(cut);
+        GroupReport {
+            group,
+            term,
+            leader,
+            last_index,
+            committed,
+            applied,
+            voters,
+            voters_outgoing,
+            learners,
+            members_index,
+            is_settled,
+            points,
+            bytes,
+            failure,
+        }
     }
 }
 

@@ -108,9 +108,30 @@ impl PeerService for Recorder {
         std::future::ready(answer).boxed()
     }
 
-    fn groups(&self) -> Vec<GroupReport> {
-        vec![GroupReport { group: 1, term: 2, leader: Some(3), last_index: 41, committed: 40, applied: 39 }]
+    fn groups(&self) -> Answer<Vec<GroupReport>> {
+        std::future::ready(reports()).boxed()
     }
+}
+
+/// How the groups of every test node stand.
+fn reports() -> Vec<GroupReport> {
+    let first = GroupReport {
+        group: 1,
+        term: 2,
+        leader: Some(3),
+        last_index: 41,
+        committed: 40,
+        applied: 39,
+        voters: vec![1, 2, 3],
+        voters_outgoing: vec![4],
+        learners: vec![5],
+        members_index: 38,
+        is_settled: true,
+        points: 7,
+        bytes: 1 << 40,
+        failure: None,
+    };
+    vec![first, GroupReport { group: 9, failure: Some("damaged".to_owned()), ..GroupReport::default() }]
 }
 
 /// What a test may change about a node.
