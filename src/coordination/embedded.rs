@@ -12,7 +12,7 @@ use super::{
     Watch, prefix::Prefix,
 };
 use crate::{
-    raft::{GroupId, LogIndex, NodeId, ProposeError, Route},
+    raft::{Group, GroupId, LogIndex, NodeId, ProposeError, Route},
     store::{Store, StoreError},
     types::Ack,
 };
@@ -69,6 +69,11 @@ impl Embedded {
     /// Gives it the way to its group; once.
     pub fn attach(&self, route: Route<Outcome>) {
         assert!(self.0.route.set(route).is_ok(), "the coordinator has its group already");
+    }
+
+    /// This node's member of the coordinator's group, once it has one.
+    pub fn group(&self) -> Option<&Group<Outcome>> {
+        Some(self.0.route.get()?.group())
     }
 
     /// The node that leads the coordinator's group, as far as this one knows.

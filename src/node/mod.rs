@@ -3,8 +3,12 @@
 //! simulation.
 
 mod engine;
+mod gate;
+mod join;
+mod membership;
 mod network;
 mod peers;
+mod reports;
 mod servers;
 mod verify;
 

@@ -4,7 +4,7 @@
 use crate::{
     cluster::Members,
     raft::{Forward, GroupId, LogIndex, Nobody, NodeId, ProposeError, Transport},
-    service::{Answering, OtherNode, Others},
+    service::{Agreed, Answering, OtherNode, Others},
     shard::{Bucket, Recomputed},
     types::{Ack, Error, ErrorKind},
 };
@@ -18,13 +18,15 @@ pub struct Network {
     pub forward: Arc<dyn Forward>,
     pub others: Arc<dyn Others>,
     pub members: Members,
+    /// Where the others reach this node; none if there are none.
+    pub address: Option<String>,
 }
 
 impl Network {
     /// Of a node that is alone.
     pub fn alone(node: NodeId) -> Network {
         let members = Members::of(vec![node]);
-        Network { transport: Arc::new(Nobody), forward: Arc::new(Nobody), others: Arc::new(Nobody), members }
+        Network { transport: Arc::new(Nobody), forward: Arc::new(Nobody), others: Arc::new(Nobody), members, address: None }
     }
 }
 
@@ -46,6 +48,10 @@ impl Others for Nobody {
     }
 
     fn bucket(&self, node: NodeId, _shard: u64, _bucket: u8) -> Answering<Bucket> {
+        Box::pin(async move { Err(unknown(node)) })
+    }
+
+    fn agreed(&self, node: NodeId, _shard: u64) -> Answering<Option<Agreed>> {
         Box::pin(async move { Err(unknown(node)) })
     }
 

@@ -1,7 +1,7 @@
 //! The answering side: links that other nodes open, and their calls. Served by `rt::rpc`.
 
 use super::{
-    identity::{Cause, Id, PeerInfo, Refusal},
+    identity::{Cause, Id, PeerInfo, Refusal, TEXT_BYTES_MAX},
     incoming::Arrival,
     peers::Shared,
     proto::{
@@ -92,6 +92,7 @@ impl Peer for Server {
         };
         let arrival = self.0.incoming.arrive(&peer);
         self.0.hurry(&peer);
+        service.peer_seen(&peer);
         let welcome = self.0.me.hello(service.cluster_id());
         let receiving = Receiving::new(self.0.clone(), service, peer, arrival, requests);
         let welcome = proto::LinkReply { kind: Some(link_reply::Kind::Welcome(welcome)) };
@@ -133,6 +134,15 @@ impl Peer for Server {
         groups.truncate(wire::ITEMS_MAX);
         let node = Some(self.0.me.hello(service.cluster_id()));
         Ok(Response::new(proto::StatusReply { node, groups: groups.into_iter().map(Into::into).collect() }))
+    }
+
+    async fn join(&self, request: Request<proto::JoinRequest>) -> Result<Response<proto::JoinReply>, Status> {
+        let request = request.into_inner();
+        let (service, from) = self.service_for(request.caller)?;
+        if request.address.len() > TEXT_BYTES_MAX {
+            return Err(Status::invalid_argument("too long an address"));
+        }
+        Ok(Response::new(service.join(from, request.address).await.into()))
     }
 
     async fn inspect(&self, request: Request<proto::InspectRequest>) -> Result<Response<proto::InspectReply>, Status> {

@@ -91,6 +91,14 @@ pub struct GroupReport {
     pub failure: Option<String>,
 }
 
+/// What a node that was taken into a cluster has to know of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joined {
+    pub cluster_id: u64,
+    /// The nodes that founded it.
+    pub founders: Vec<NodeId>,
+}
+
 /// A node and its groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeReport {
@@ -105,6 +113,12 @@ pub trait PeerService: Send + Sync + 'static {
 
     /// Whether a node that belongs to the cluster may join in: [`Cause::Member`](super::Cause::Member) if not. Asked in every handshake.
     fn admit(&self, peer: &PeerInfo) -> Result<(), Refusal>;
+
+    /// A node that was admitted has opened its link to here.
+    fn peer_seen(&self, peer: &PeerInfo);
+
+    /// Takes a node, which was admitted and is reached at `address`, into the cluster.
+    fn join(&self, from: NodeId, address: String) -> BoxFuture<'static, Result<Joined, CallError>>;
 
     /// The link to a node stands; frames can be sent to it.
     fn peer_found(&self, peer: &PeerInfo);
