@@ -4,6 +4,7 @@
 //! before serving.
 
 use super::{
+    placement::{Candidate, TooFewNodes, place},
     slots::{SlotRange, slot_of},
     table::{NodeId, ShardId, ShardTable},
 };
@@ -13,13 +14,7 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::SeqCst},
-    },
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// A collection as it is stored, under its name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,8 +51,8 @@ pub struct Catalog {
     coordinator: Arc<dyn Coordinator>,
     prefix: String,
     collections: ArcSwap<Collections>,
-    /// The greatest shard id given out.
-    last_shard: AtomicU64,
+    /// The newest table seen.
+    table: ArcSwap<ShardTable>,
 }
 
 impl Catalog {
@@ -70,7 +65,7 @@ impl Catalog {
             coordinator,
             prefix: format!("/vectorsphere/{cluster}/"),
             collections: ArcSwap::default(),
-            last_shard: AtomicU64::new(0),
+            table: ArcSwap::default(),
         };
         let collections = catalog.read().await?;
         catalog.publish(collections);
@@ -90,21 +85,31 @@ impl Catalog {
         self.collections.load().get(name).cloned().ok_or_else(|| not_found(name))
     }
 
-    /// The greatest shard id ever given out; 0 before the first.
-    pub fn last_shard(&self) -> ShardId {
-        self.last_shard.load(SeqCst)
+    /// The newest shard table this node has read. It may be newer than [`Catalog::collections`]. Cost: one atomic load.
+    pub fn table(&self) -> Arc<ShardTable> {
+        self.table.load_full()
     }
 
-    /// Creates a collection and its shards, each with a replica on every node of `replicas`, in one transaction.
+    /// The nodes that shall hold a shard, in order; empty if there is no such shard. Cost: one atomic load.
+    pub fn replicas_of(&self, shard: ShardId) -> Vec<NodeId> {
+        self.table.load().shards.get(&shard).map_or_else(Vec::new, |entry| entry.replicas.clone())
+    }
+
+    /// The greatest shard id ever given out; 0 before the first.
+    pub fn last_shard(&self) -> ShardId {
+        self.table.load().next_shard
+    }
+
+    /// Creates a collection and its shards, placed on `nodes`, in one transaction.
     ///
     /// # Errors
-    /// `table_exists`, `too_many_tables`; `Unavailable` or `Indeterminate` if the coordinator did not answer.
+    /// `table_exists`, `too_many_tables`, `too_many_replicas`; `Unavailable` or `Indeterminate` if the coordinator did not answer.
     pub async fn create(
         &self,
         name: &CollectionName,
         spec: CollectionSpec,
         now_ms: u64,
-        replicas: &[NodeId],
+        nodes: &[Candidate],
     ) -> Result<()> {
         loop {
             let known = self.read().await?;
@@ -115,8 +120,9 @@ impl Catalog {
                 return Err(Error::new(ErrorKind::Conflict, "too_many_tables", "there are too many tables")
                     .expected(format!("at most {}", limits::COLLECTIONS_MAX)));
             }
-            let (mut table, guard) = self.table().await?;
-            table.add_collection(name, spec.shards, replicas);
+            let (mut table, guard) = self.stored_table().await?;
+            let placement = place(nodes, &table, table.next_shard + 1, spec.shards, spec.replicas).map_err(too_few)?;
+            table.add_collection(name, spec.replicas, &placement);
             let record = CollectionRecord { spec: spec.clone(), created_ms: now_ms };
             let transaction = Transaction {
                 compares: vec![guard, Compare::Absent(self.collection_key(name))],
@@ -162,7 +168,7 @@ impl Catalog {
     /// `table_not_found`; `Unavailable` or `Indeterminate` if the coordinator did not answer.
     pub async fn delete(&self, name: &CollectionName) -> Result<()> {
         loop {
-            let (mut table, guard) = self.table().await?;
+            let (mut table, guard) = self.stored_table().await?;
             let key = self.collection_key(name);
             let record = self.coordinator.get(&key).await.map_err(coordination)?.ok_or_else(|| not_found(name))?;
             table.remove_collection(name);
@@ -192,8 +198,7 @@ impl Catalog {
     /// # Errors
     /// `Unavailable` or `Corrupt`, from the coordinator.
     pub async fn read(&self) -> Result<Collections> {
-        let (table, _) = self.table().await?;
-        self.last_shard.store(table.next_shard, SeqCst);
+        let (table, _) = self.stored_table().await?;
         let mut shards: BTreeMap<&CollectionName, Vec<(ShardId, SlotRange)>> = BTreeMap::new();
         for (id, entry) in &table.shards {
             shards.entry(&entry.collection).or_default().push((*id, entry.slots));
@@ -212,11 +217,18 @@ impl Catalog {
                 Collection { name: name.clone(), spec: record.spec, created_ms: record.created_ms, shards };
             collections.insert(name, Arc::new(collection));
         }
+        self.saw(table);
         Ok(collections)
     }
 
+    /// Keeps a table that was read, unless a newer one is known.
+    fn saw(&self, table: ShardTable) {
+        let table = Arc::new(table);
+        self.table.rcu(|known| if known.epoch < table.epoch { table.clone() } else { known.clone() });
+    }
+
     /// The stored table, and the condition that it has not changed since.
-    async fn table(&self) -> Result<(ShardTable, Compare)> {
+    async fn stored_table(&self) -> Result<(ShardTable, Compare)> {
         let key = self.table_key();
         match self.coordinator.get(&key).await.map_err(coordination)? {
             None => Ok((ShardTable::default(), Compare::Absent(key))),
@@ -249,6 +261,13 @@ fn not_found(name: &CollectionName) -> Error {
 
 fn exists(name: &CollectionName) -> Error {
     Error::new(ErrorKind::Conflict, "table_exists", "there is a table of this name already").at("table_name").got(name)
+}
+
+fn too_few(TooFewNodes { asked, nodes }: TooFewNodes) -> Error {
+    Error::invalid("too_many_replicas", "the copies of a shard are on different nodes, and there are too few")
+        .at("replicas")
+        .expected(format!("at most {nodes}"))
+        .got(asked)
 }
 
 fn corrupt(key: &str, why: impl std::fmt::Display) -> Error {
