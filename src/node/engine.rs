@@ -159,7 +159,7 @@ impl Engine {
             }
             None => Some(control),
         };
-        let catalog = Catalog::load(Arc::new(coordinator.clone())).await?;
+        let catalog = Catalog::load(Arc::new(coordinator.clone()))?;
         let host = Host::new(Parts {
             store: store.clone(),
             log: log.clone(),
