@@ -11,7 +11,7 @@ use super::args::{ConfigArgs, ConfigCommand, ShowArgs};
 use super::context::{CliError, Context, OutputFormat, say};
 use super::exit::ExitCode;
 use super::listing;
-use crate::config::{self, Config, DEFAULT_YAML, Effect, KEYS, Key, Loaded, Mode, Sources, Value};
+use crate::config::{self, Config, DEFAULT_YAML, Effect, KEYS, Key, Loaded, Sources, Value};
 
 /// Loads the configuration from the file, the process's environment and the flags.
 ///
@@ -30,28 +30,17 @@ pub fn load_config(args: &ConfigArgs) -> Result<Loaded, CliError> {
     Ok(config::load(&sources)?)
 }
 
-/// Says why a node of this configuration cannot be started by this version, if so.
+/// Says why no node can be started with this configuration, if so.
 ///
 /// # Errors
-/// Exit code 2 for a mode that needs a cluster.
+/// Exit code 2 for a mode that is no node's.
 pub fn require_startable(loaded: &Loaded) -> Result<(), CliError> {
     let mode = loaded.config.mode;
-    if mode == Mode::Auto && loaded.config.cluster.peers.is_empty() {
-        return Err(CliError::usage(format!(
-            "{}: mode auto needs cluster.peers, the peer addresses of the other nodes (clusters with etcd are not part of \
-             this version); a node alone is mode standalone",
-            loaded.origin("mode"),
-        )));
-    }
     if mode.can_start() {
         return Ok(());
     }
-    Err(CliError::usage(format!(
-        "{}: mode {} is not part of this version, which starts standalone nodes and, with mode auto, \
-         nodes that replicate to those of cluster.peers",
-        loaded.origin("mode"),
-        mode.name()
-    )))
+    let origin = loaded.origin("mode");
+    Err(CliError::usage(format!("{origin}: mode {} holds no data and is not started as a node", mode.name())))
 }
 
 /// Runs a `config` command.

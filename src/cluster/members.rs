@@ -3,7 +3,10 @@
 //! and go. Nothing here decides anything: `node` keeps it up to date and acts on it, the controller writes the records. Called by
 //! `service` (where replicas may go), `node` (links, admission) and `controller`.
 
-use super::NodeId;
+use super::{
+    NodeId,
+    placement::{Candidate, Standing},
+};
 use crate::types::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -39,15 +42,49 @@ pub struct MemberRecord {
     /// Milliseconds since 1970, by the clock of the node that took it in.
     #[serde(default)]
     pub joined_ms: u64,
-    /// Where its peers reach it; empty if that is not known. It writes this itself.
+    /// Where its peers reach it, in which zone and mode it runs. It writes this itself; empty where it has not yet.
     #[serde(default)]
     pub peer: String,
+    #[serde(default)]
+    pub zone: String,
+    #[serde(default)]
+    pub mode: String,
 }
+
+/// What a member says of itself in its record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SelfTold {
+    pub peer: String,
+    pub zone: String,
+    pub mode: String,
+}
+
+/// The mode of nodes that hold no shards.
+const HOLDS_NO_SHARDS: &str = "master";
+/// The mode of nodes that never stand for master.
+const NEVER_MASTER: &str = "worker";
 
 impl MemberRecord {
     /// The record of a member that has just been taken in.
-    pub fn joined(peer: String, joined_ms: u64, votes: bool) -> MemberRecord {
-        MemberRecord { state: MemberState::Active, votes, joined_ms, peer }
+    pub fn joined(told: SelfTold, joined_ms: u64, votes: bool) -> MemberRecord {
+        let SelfTold { peer, zone, mode } = told;
+        MemberRecord { state: MemberState::Active, votes, joined_ms, peer, zone, mode }
+    }
+
+    /// The same record, with what the member says of itself now.
+    pub fn telling(self, told: SelfTold) -> MemberRecord {
+        let SelfTold { peer, zone, mode } = told;
+        MemberRecord { peer, zone, mode, ..self }
+    }
+
+    /// Whether replicas may be placed on it, as far as its mode says.
+    pub fn holds_shards(&self) -> bool {
+        self.mode != HOLDS_NO_SHARDS
+    }
+
+    /// Whether it may be the cluster's master, as far as its mode says.
+    pub fn stands_for_master(&self) -> bool {
+        self.mode != NEVER_MASTER
     }
 
     /// Under which key it is kept.
@@ -229,6 +266,25 @@ impl Members {
         Ok(known.node_ids().into_iter().collect())
     }
 
+    /// The members that replicas may be placed on. Whether they can be reached is for others to say.
+    ///
+    /// # Errors
+    /// As [`Members::node_ids`].
+    pub fn candidates(&self) -> Result<Vec<Candidate>> {
+        let ids = self.node_ids()?;
+        let records = self.records();
+        let candidate = |id: NodeId| match records.get(&id) {
+            None => Some(Candidate::active(id)),
+            Some(record) if !record.holds_shards() => None,
+            Some(record) => {
+                let is_active = record.state == MemberState::Active;
+                let standing = if is_active { Standing::Active } else { Standing::Draining };
+                Some(Candidate { zone: record.zone.clone(), standing, ..Candidate::active(id) })
+            }
+        };
+        Ok(ids.into_iter().filter_map(candidate).collect())
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, Known> {
         self.0.known.read().expect("no panic while changing")
     }
@@ -261,18 +317,28 @@ mod tests {
         members.found(Founded::by(vec![9]));
         assert_eq!(members.cluster_id(), Members::of(vec![1, 3]).cluster_id());
         assert_eq!(members.clone().node_ids().unwrap(), [1, 3]);
-        let record = |state| MemberRecord { state, ..MemberRecord::joined(String::new(), 1, false) };
+        let record = |state| MemberRecord { state, ..MemberRecord::joined(SelfTold::default(), 1, false) };
         let records = [(3, record(MemberState::Removed)), (5, record(MemberState::Draining))];
         members.set_records(records.into());
         assert_eq!(members.node_ids().unwrap(), [1, 5]);
         assert!(members.is_removed(3) && !members.is_removed(1) && !members.is_removed(9));
+        let standings = |members: &Members| {
+            let all = members.candidates().unwrap().into_iter();
+            all.map(|candidate| (candidate.id, candidate.standing)).collect::<Vec<_>>()
+        };
+        assert_eq!(standings(&members), [(1, Standing::Active), (5, Standing::Draining)]);
+        let mut records = members.records();
+        records.insert(1, MemberRecord { mode: "master".to_owned(), ..record(MemberState::Active) });
+        members.set_records(records);
+        assert_eq!(standings(&members), [(5, Standing::Draining)]);
         assert_eq!(members.cluster_id(), Members::of(vec![1, 3]).cluster_id());
     }
 
     #[tokio::test]
     async fn members_are_reached_where_their_record_says_and_where_they_were_met() {
         let members = Members::of(vec![1]);
-        let at = |peer: &str| MemberRecord::joined(peer.to_owned(), 1, true);
+        let at =
+            |peer: &str| MemberRecord { peer: peer.to_owned(), ..MemberRecord::joined(SelfTold::default(), 1, true) };
         members.set_records([(1, at("a:1")), (2, at(""))].into());
         members.changed().await;
         members.met(2, "b:2");
@@ -286,8 +352,10 @@ mod tests {
 
     #[test]
     fn records_are_json_under_the_id() {
-        let record = MemberRecord { state: MemberState::Draining, ..MemberRecord::joined("h:1".to_owned(), 7, true) };
-        assert_eq!(record.encode(), br#"{"state":"draining","votes":true,"joined_ms":7,"peer":"h:1"}"#);
+        let told = SelfTold { peer: "h:1".to_owned(), zone: "z".to_owned(), mode: "auto".to_owned() };
+        let record = MemberRecord { state: MemberState::Draining, ..MemberRecord::joined(told, 7, true) };
+        let json = r#"{"state":"draining","votes":true,"joined_ms":7,"peer":"h:1","zone":"z","mode":"auto"}"#;
+        assert_eq!(String::from_utf8(record.encode()).unwrap(), json);
         let key = MemberRecord::key(0x2a);
         assert_eq!((key.as_str(), MemberRecord::node_of(&key)), ("members/000000000000002a", Some(0x2a)));
         assert_eq!(MemberRecord::decode(&key, &record.encode()).unwrap(), record);

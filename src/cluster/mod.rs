@@ -7,7 +7,7 @@ pub mod slots;
 pub mod table;
 
 pub use catalog::{Catalog, Collection, Collections};
-pub use members::{Founded, MemberRecord, MemberState, Members};
+pub use members::{Founded, MemberRecord, MemberState, Members, SelfTold};
 pub use placement::Candidate;
 pub use slots::SlotRange;
 pub use table::{NodeId, ShardEntry, ShardId, ShardTable};

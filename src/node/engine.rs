@@ -6,8 +6,8 @@ use super::{
     membership::{self, Keeper},
 };
 use crate::{
-    cluster::{Catalog, Founded, Members},
-    config::{Config, Name},
+    cluster::{Catalog, Founded, Members, SelfTold},
+    config::{Config, Mode, Name},
     coordination::{Embedded, embedded},
     raft::{Forward, LogStore, MultiRaft, NodeId, RaftOptions, Route, log_options},
     rt::{self, shutdown::Shutdown},
@@ -26,6 +26,8 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 const MAINTAIN_INTERVAL: Duration = Duration::from_millis(500);
 /// After a change of the catalog could not be followed.
 const FOLLOW_RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a node that stops waits for others to lead in its place.
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(3);
 /// Between two looks whether replicas are where the table says.
 const KEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// Between two looks whether a node that joins knows what the cluster has agreed on.
@@ -116,6 +118,7 @@ impl Engine {
         describe: impl FnOnce(Identity) -> Identity,
     ) -> Result<Engine, StartError> {
         let stores = Stores::open(config).await?;
+        stores.check_alone()?;
         let network = Network::alone(stores.node_id);
         Engine::start(config, metrics, stores, network, describe).await
     }
@@ -133,7 +136,7 @@ impl Engine {
     ) -> Result<Engine, StartError> {
         let started = rt::time::now();
         let Stores { directory, node_id, store, log } = stores;
-        let Network { transport, forward, others, members, address } = network;
+        let Network { transport, forward, others, members, told } = network;
         let mode = config.mode.name();
         let mut identity = Identity::new(node_id, config.cluster.name.as_str().to_owned(), zone(config), mode);
         identity.can_write = can_write(&store, &log);
@@ -181,13 +184,14 @@ impl Engine {
         let service = Service::new(catalog, host, members.clone(), others, identity, metrics.clone());
         service.follow_catalog().await?;
         tracing::debug!(ms = started.elapsed().as_secs_f64() * 1e3, "data opened");
-        let engine = Engine { service, members: members.clone(), raft, coordinator, store, log, stop, failed, directory };
+        let engine =
+            Engine { service, members: members.clone(), raft, coordinator, store, log, stop, failed, directory };
         engine.watch();
         engine.maintain();
         engine.follow();
         engine.keep_replicas();
-        if let Some(address) = address {
-            engine.keep_members(address, members.clone());
+        if let Some(told) = told {
+            engine.keep_members(told, members.clone());
         }
         match forming {
             Some(control) => engine.form(control, members),
@@ -199,6 +203,12 @@ impl Engine {
     /// The operations.
     pub fn service(&self) -> &Service {
         &self.service
+    }
+
+    /// The members of the cluster, as far as this node knows.
+    #[cfg(test)]
+    pub(super) fn members(&self) -> &Members {
+        &self.members
     }
 
     /// What peers' calls are answered with.
@@ -214,6 +224,27 @@ impl Engine {
     /// Fires when the disk has failed and the process must end.
     pub fn failed(&self) -> &Shutdown {
         &self.failed
+    }
+
+    /// Hands the groups led here to others, as far as there are any that can lead and it comes to that in time, so that nobody has to
+    /// wait for an election when this node is gone.
+    pub async fn hand_over(&self) {
+        let led = self.service.host().replicas();
+        let shards = led.iter().map(|(_, replica)| async { replica.hand_over().await.is_ok() });
+        let control = async {
+            match self.coordinator.group() {
+                Some(group) => group.hand_over().await.is_ok(),
+                None => true,
+            }
+        };
+        let all = futures_util::future::join(control, futures_util::future::join_all(shards));
+        match rt::time::timeout(HAND_OVER_LIMIT, all).await {
+            Ok((control, shards)) => {
+                let kept = shards.into_iter().chain([control]).filter(|handed| !handed).count();
+                tracing::info!(kept, "leadership was handed over");
+            }
+            Err(_) => tracing::warn!("leadership could not be handed over in time; others will elect their leaders"),
+        }
     }
 
     /// Finishes what is under way, syncs, and closes.
@@ -292,9 +323,9 @@ impl Engine {
     }
 
     /// Keeps the records of the members and the coordinator's group as they should be.
-    fn keep_members(&self, address: String, members: Members) {
+    fn keep_members(&self, told: SelfTold, members: Members) {
         let coordinator = self.coordinator.clone();
-        let keeper = Keeper { node: self.raft.node(), address, members, coordinator };
+        let keeper = Keeper { node: self.raft.node(), told, members, coordinator };
         drop(rt::spawn("cluster-members", keeper.run(self.stop.clone())));
     }
 
@@ -379,13 +410,32 @@ impl Stores {
         Ok(Stores { directory: Arc::new(directory), node_id, store: store?, log: log? })
     }
 
-    /// Counts this start; its number, and the members of the cluster if they have met.
+    /// Counts this start; its number, and who founded the cluster if it was founded.
     ///
     /// # Errors
     /// Those of the data directory.
     pub async fn begin_boot(&self) -> Result<(u64, Option<Vec<NodeId>>), StartError> {
         let directory = self.directory.clone();
-        rt::compute::io(move || Ok((directory.next_boot()?, directory.members()?))).await
+        let (boot, founders) =
+            rt::compute::io(move || Ok::<_, StartError>((directory.next_boot()?, directory.members()?))).await?;
+        // Standalone nodes of versions before kept no founders: they were alone.
+        let was_alone = founders.is_none() && self.log.group(embedded::GROUP).is_some();
+        Ok((boot, if was_alone { Some(vec![self.node_id]) } else { founders }))
+    }
+
+    /// Whether a node may use this data without others.
+    ///
+    /// # Errors
+    /// `Mode`: others belong to its cluster.
+    pub fn check_alone(&self) -> Result<(), StartError> {
+        let Some(group) = self.log.group(embedded::GROUP) else { return Ok(()) };
+        let members = group.members;
+        let mut all = members.voters.iter().chain(&members.voters_outgoing).chain(&members.learners);
+        if all.all(|node| *node == self.node_id) {
+            return Ok(());
+        }
+        let why = "the data directory belongs to a cluster of several nodes: start it with --mode auto";
+        Err(StartError::Mode { mode: Mode::Standalone, why })
     }
 
     /// The node's identity.
@@ -418,7 +468,7 @@ fn raft_options(config: &Config) -> RaftOptions {
     }
 }
 
-fn zone(config: &Config) -> String {
+pub(super) fn zone(config: &Config) -> String {
     config.cluster.zone.as_ref().map_or("default", Name::as_str).to_owned()
 }
 

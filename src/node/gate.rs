@@ -9,7 +9,7 @@ use super::{
 use crate::{
     cluster::Members,
     coordination::embedded,
-    peer::{CallError, Cause, GroupReport, Joined, PeerInfo, PeerService, Proposal, Proposed, Refusal},
+    peer::{CallError, Cause, GroupReport, Joined, Joining, PeerInfo, PeerService, Proposal, Proposed, Refusal},
     raft::{CheckpointStream, FetchError, GroupId, GroupMessage, LogIndex, NodeId},
     rt::time,
     types::{Error, ErrorKind},
@@ -38,7 +38,9 @@ impl Gate {
 
 /// What a node that was removed is told.
 fn removed(node: NodeId) -> String {
-    format!("node {node:016x} was removed from the cluster: started with an empty data directory it joins as a new node")
+    format!(
+        "node {node:016x} was removed from the cluster: started with an empty data directory it joins as a new node"
+    )
 }
 
 impl PeerService for Gate {
@@ -58,13 +60,13 @@ impl PeerService for Gate {
         self.members.met(peer.node, &peer.addresses.peer);
     }
 
-    fn join(&self, from: NodeId, address: String) -> BoxFuture<'static, Result<Joined, CallError>> {
+    fn join(&self, from: NodeId, joining: Joining) -> BoxFuture<'static, Result<Joined, CallError>> {
         let (inside, members) = (self.engine(), self.members.clone());
         Box::pin(async move {
             if members.is_removed(from) {
                 return Err(CallError::Refused(removed(from)));
             }
-            take_in(&inside?, &members, from, address).await
+            take_in(&inside?, &members, from, joining).await
         })
     }
 

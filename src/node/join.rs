@@ -3,9 +3,9 @@
 
 use super::engine::Inside;
 use crate::{
-    cluster::{Founded, MemberRecord, Members},
+    cluster::{Founded, MemberRecord, Members, SelfTold},
     coordination::{Change, Committed, Compare, CoordinationError, Coordinator, Transaction},
-    peer::{CallError, Joined, PeerInfo, Peers},
+    peer::{CallError, Joined, Joining, PeerInfo, Peers},
     raft::NodeId,
     rt::{self, time},
 };
@@ -79,10 +79,11 @@ impl Met {
 }
 
 /// Asks the nodes of a cluster that are met to take this one in, until one does or the members have met.
-pub async fn ask(met: &Met, peers: &Peers, members: &Members, address: &str) {
+pub async fn ask(met: &Met, peers: &Peers, members: &Members, told: &SelfTold) {
     while members.cluster_id().is_none() {
         for node in met.formed() {
-            match peers.join(node, address, ASK_LIMIT).await {
+            let SelfTold { peer, zone, mode } = told.clone();
+            match peers.join(node, Joining { address: peer, zone, mode }, ASK_LIMIT).await {
                 Ok(Joined { cluster_id, founders }) => {
                     tracing::info!(by = format!("{node:016x}"), "the node was taken into the cluster");
                     rt::mark("a node joined a cluster that was there");
@@ -102,12 +103,7 @@ pub async fn ask(met: &Met, peers: &Peers, members: &Members, address: &str) {
 }
 
 /// Takes `node` into this node's cluster: a record of it is made, by which the rest comes about.
-pub async fn take_in(
-    inside: &Inside,
-    members: &Members,
-    node: NodeId,
-    address: String,
-) -> Result<Joined, CallError> {
+pub async fn take_in(inside: &Inside, members: &Members, node: NodeId, joining: Joining) -> Result<Joined, CallError> {
     let Some(Founded { cluster_id, founders }) = members.founded() else {
         return Err(CallError::Unavailable("the cluster is still forming".to_owned()));
     };
@@ -120,7 +116,8 @@ pub async fn take_in(
         return Ok(joined);
     }
     let key = MemberRecord::key(node);
-    let record = MemberRecord::joined(address, time::wall().0, false);
+    let Joining { address: peer, zone, mode } = joining;
+    let record = MemberRecord::joined(SelfTold { peer, zone, mode }, time::wall().0, false);
     let transaction = Transaction {
         compares: vec![Compare::Absent(key.clone())],
         changes: vec![Change::Put(key.clone(), record.encode())],

@@ -3,7 +3,7 @@
 //! edge: every round compares what is with what should be. Started by [`super::Engine`] and [`super::peers`].
 
 use crate::{
-    cluster::{MemberRecord, Members, members::PREFIX},
+    cluster::{MemberRecord, Members, SelfTold, members::PREFIX},
     coordination::{Change, Compare, CoordinationError, Coordinator, Embedded, Transaction},
     peer::Peers,
     raft::{Group, NodeId},
@@ -57,8 +57,8 @@ pub async fn dial(node: NodeId, members: Members, peers: Peers, stop: Shutdown) 
 /// A node's part in keeping the records and the coordinator's group.
 pub struct Keeper {
     pub node: NodeId,
-    /// Where its peers reach it.
-    pub address: String,
+    /// What it says of itself.
+    pub told: SelfTold,
     pub members: Members,
     pub coordinator: Embedded,
 }
@@ -86,7 +86,7 @@ impl Keeper {
             false => Ok(()),
         };
         let told = match told {
-            Ok(()) => self.tell_address().await,
+            Ok(()) => self.tell().await,
             Err(error) => Err(error),
         };
         if let Err(error) = told {
@@ -107,23 +107,27 @@ impl Keeper {
         let addresses = self.members.addresses();
         for node in founded.founders.into_iter().filter(|node| !records.contains_key(node)) {
             let met = addresses.get(&node).and_then(|all| all.first().cloned()).unwrap_or_default();
-            let record = MemberRecord::joined(met, time::wall().0, true);
+            let told = SelfTold { peer: met, ..SelfTold::default() };
+            let record = MemberRecord::joined(told, time::wall().0, true);
             self.write(node, &record, Compare::Absent(MemberRecord::key(node))).await?;
         }
         Ok(())
     }
 
-    async fn tell_address(&self) -> std::result::Result<(), CoordinationError> {
+    async fn tell(&self) -> std::result::Result<(), CoordinationError> {
         let known = self.members.records().remove(&self.node);
-        if known.is_none_or(|record| record.peer == self.address || !record.is_member()) {
+        let is_told = |record: MemberRecord| record.clone().telling(self.told.clone()) == record;
+        if known.is_none_or(|record| !record.is_member() || is_told(record)) {
             return Ok(());
         }
         let key = MemberRecord::key(self.node);
         let Some(stored) = self.coordinator.get(&key).await? else { return Ok(()) };
         let record = MemberRecord::decode(&key, &stored.value);
         let record = record.map_err(|error| CoordinationError::Corrupt(error.to_string()))?;
-        rt::mark("a node told its new address");
-        let record = MemberRecord { peer: self.address.clone(), ..record };
+        if record.peer != self.told.peer {
+            rt::mark("a node told its new address");
+        }
+        let record = record.telling(self.told.clone());
         self.write(self.node, &record, Compare::WrittenAt(key, stored.revision)).await
     }
 

@@ -2,7 +2,7 @@
 //! embedded library.
 
 use crate::{
-    cluster::Members,
+    cluster::{Members, SelfTold},
     raft::{Forward, GroupId, LogIndex, Nobody, NodeId, ProposeError, Transport},
     service::{Agreed, Answering, OtherNode, Others},
     shard::{Bucket, Recomputed},
@@ -18,15 +18,21 @@ pub struct Network {
     pub forward: Arc<dyn Forward>,
     pub others: Arc<dyn Others>,
     pub members: Members,
-    /// Where the others reach this node; none if there are none.
-    pub address: Option<String>,
+    /// What this node tells the others of itself; none if there are none.
+    pub told: Option<SelfTold>,
 }
 
 impl Network {
     /// Of a node that is alone.
     pub fn alone(node: NodeId) -> Network {
         let members = Members::of(vec![node]);
-        Network { transport: Arc::new(Nobody), forward: Arc::new(Nobody), others: Arc::new(Nobody), members, address: None }
+        Network {
+            transport: Arc::new(Nobody),
+            forward: Arc::new(Nobody),
+            others: Arc::new(Nobody),
+            members,
+            told: None,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
     membership,
 };
 use crate::{
-    cluster::Members,
+    cluster::{Members, SelfTold},
     config::Config,
     peer::{Addresses, CallError, Identity, PeerOptions, Peers, Proposal, Proposed, peer_set_hash},
     raft::{Forward, GroupId, LogIndex, NodeId, ProposeError},
@@ -31,8 +31,8 @@ const FORWARD_LIMIT: Duration = Duration::from_secs(5);
 /// The wire of one node, before the engine it serves is there.
 pub struct Wire {
     node: NodeId,
-    /// Where its peers reach it.
-    address: String,
+    /// What it says of itself.
+    told: SelfTold,
     peers: Peers,
     gate: Arc<Gate>,
     stop: Shutdown,
@@ -72,7 +72,8 @@ impl Wire {
         let peers = Peers::new(identity, &others, PeerOptions::default(), metrics)
             .map_err(|error| StartError::Peer(error.to_string()))?;
         let gate = Arc::new(Gate { members, met, engine: RwLock::new(None) });
-        Ok(Wire { node, address, peers, gate, stop: Shutdown::new() })
+        let told = SelfTold { peer: address, zone: super::engine::zone(config), mode: config.mode.name().to_owned() };
+        Ok(Wire { node, told, peers, gate, stop: Shutdown::new() })
     }
 
     /// What the engine is started over.
@@ -83,7 +84,7 @@ impl Wire {
             forward: all(),
             others: all(),
             members: self.gate.members.clone(),
-            address: Some(self.address.clone()),
+            told: Some(self.told.clone()),
         }
     }
 
@@ -93,12 +94,12 @@ impl Wire {
         self.peers.start(self.gate.clone());
         let (members, peers, stop) = (self.gate.members.clone(), self.peers.clone(), self.stop.clone());
         drop(rt::spawn("peers-follow", membership::dial(self.node, members.clone(), peers.clone(), stop.clone())));
-        let (met, address) = (self.gate.met.clone(), self.address.clone());
+        let (met, told) = (self.gate.met.clone(), self.told.clone());
         let asking = async move {
             tokio::select! {
                 biased;
                 () = stop.wait() => {}
-                () = join::ask(&met, &peers, &members, &address) => {}
+                () = join::ask(&met, &peers, &members, &told) => {}
             }
         };
         drop(rt::spawn("cluster-join", asking));

@@ -339,7 +339,10 @@ impl Drop for CloseOnDrop<'_> {
         drop(progress);
         self.session.queue.close();
         // A node that stops need not be told that it has lost its peers; one that lets go of an address must.
-        if was_standing && self.link.stop.is_triggered() && let Some(peer) = peer {
+        if was_standing
+            && self.link.stop.is_triggered()
+            && let Some(peer) = peer
+        {
             self.service.peer_lost(peer.node);
         }
     }

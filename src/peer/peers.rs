@@ -9,7 +9,7 @@ use super::{
     proto,
     queue::QueueLimits,
     server,
-    service::{CallError, Joined, NodeReport, PeerService, Proposal, Proposed},
+    service::{CallError, Joined, Joining, NodeReport, PeerService, Proposal, Proposed},
 };
 use crate::raft::{CheckpointStream, FetchError, GroupId, GroupMessage, LogIndex, NodeId, SendError, Transport};
 use crate::rt::{
@@ -183,8 +183,11 @@ impl Peers {
     pub fn set_addresses(&self, addresses: &BTreeSet<String>) {
         let service = self.0.service();
         let mut links = self.0.links();
-        let gone: Vec<String> =
-            links.keys().filter(|address| !addresses.contains(*address) && !self.0.seeds.contains(*address)).cloned().collect();
+        let gone: Vec<String> = links
+            .keys()
+            .filter(|address| !addresses.contains(*address) && !self.0.seeds.contains(*address))
+            .cloned()
+            .collect();
         for address in gone {
             if let Some(link) = links.remove(&address) {
                 self.0.by_node().retain(|_, known| !Arc::ptr_eq(known, &link));
@@ -272,12 +275,12 @@ impl Peers {
         calls::inspect(&self.0, to, group, bucket, limit).await
     }
 
-    /// Asks another node to take this one, which is reached at `address`, into its cluster. Asking again changes nothing.
+    /// Asks another node to take this one into its cluster. Asking again changes nothing.
     ///
     /// # Errors
     /// [`CallError`]; `Refused` for good, for instance because this node was removed.
-    pub async fn join(&self, to: NodeId, address: &str, limit: Duration) -> Result<Joined, CallError> {
-        calls::join(&self.0, to, address, limit).await
+    pub async fn join(&self, to: NodeId, joining: Joining, limit: Duration) -> Result<Joined, CallError> {
+        calls::join(&self.0, to, joining, limit).await
     }
 
     /// What another node is and how its groups stand.

@@ -8,7 +8,7 @@ use super::{
         self, link_reply, link_request,
         peer_server::{Peer, PeerServer},
     },
-    service::{CallError, PeerService, Proposal},
+    service::{CallError, Joining, PeerService, Proposal},
     wire,
 };
 use crate::raft::{CheckpointStream, NodeId};
@@ -139,10 +139,11 @@ impl Peer for Server {
     async fn join(&self, request: Request<proto::JoinRequest>) -> Result<Response<proto::JoinReply>, Status> {
         let request = request.into_inner();
         let (service, from) = self.service_for(request.caller)?;
-        if request.address.len() > TEXT_BYTES_MAX {
-            return Err(Status::invalid_argument("too long an address"));
+        let proto::JoinRequest { address, zone, mode, .. } = request;
+        if [&address, &zone, &mode].into_iter().any(|text| text.len() > TEXT_BYTES_MAX) {
+            return Err(Status::invalid_argument("too long a text"));
         }
-        Ok(Response::new(service.join(from, request.address).await.into()))
+        Ok(Response::new(service.join(from, Joining { address, zone, mode }).await.into()))
     }
 
     async fn inspect(&self, request: Request<proto::InspectRequest>) -> Result<Response<proto::InspectReply>, Status> {

@@ -91,6 +91,15 @@ pub struct GroupReport {
     pub failure: Option<String>,
 }
 
+/// What a node that wants into a cluster says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Joining {
+    /// Where its peers reach it.
+    pub address: String,
+    pub zone: String,
+    pub mode: String,
+}
+
 /// What a node that was taken into a cluster has to know of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Joined {
@@ -117,8 +126,8 @@ pub trait PeerService: Send + Sync + 'static {
     /// A node that was admitted has opened its link to here.
     fn peer_seen(&self, peer: &PeerInfo);
 
-    /// Takes a node, which was admitted and is reached at `address`, into the cluster.
-    fn join(&self, from: NodeId, address: String) -> BoxFuture<'static, Result<Joined, CallError>>;
+    /// Takes a node, which was admitted, into the cluster.
+    fn join(&self, from: NodeId, joining: Joining) -> BoxFuture<'static, Result<Joined, CallError>>;
 
     /// The link to a node stands; frames can be sent to it.
     fn peer_found(&self, peer: &PeerInfo);

@@ -187,6 +187,20 @@ impl<O: Send + 'static> Group<O> {
         Ok(())
     }
 
+    /// Hands leadership, if it is here, to the voter that is furthest. `Unavailable` if there is nobody who answers, or it does not
+    /// come to that within the read timeout.
+    pub async fn hand_over(&self) -> Result<(), ProposeError> {
+        let status = self.status().await?;
+        if status.role != Role::Leader {
+            return Ok(());
+        }
+        let voting = status.peers.iter().filter(|peer| peer.active && status.members.voters.contains(&peer.node));
+        match voting.max_by_key(|peer| peer.match_index) {
+            Some(peer) => self.transfer_leader(peer.node).await,
+            None => Err(ProposeError::Unavailable),
+        }
+    }
+
     /// Makes `voters` the voters and `learners` the learners of the group, to be called on the leader. New voters first learn;
     /// when they have caught up, old and new decide together until the change is through (joint consensus). Returns when
     /// only the new voters decide and the learners are told. A leader that is not to vote hands over first, if it can, and

@@ -26,7 +26,7 @@ pub trait Others: Send + Sync + 'static {
     fn bucket(&self, node: NodeId, shard: u64, bucket: u8) -> Answering<Bucket>;
 
     /// What a shard's group has agreed on about its members, if another node leads it and knows.
-    fn agreed(&self, node: NodeId, shard: u64) -> Answering<Option<Agreed>>;
+    fn agreed(&self, node: NodeId, shard: u64) -> Answering<Option<super::Agreed>>;
 
     /// The other nodes that have ever answered.
     fn nodes(&self) -> BTreeMap<NodeId, OtherNode>;

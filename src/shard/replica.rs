@@ -206,12 +206,12 @@ impl Replica {
         self.route.group().change_members(nodes, &[], limit).await.map_err(not_proposed)
     }
 
-    /// Hands leadership to another node, as good as it can be done.
+    /// Hands leadership, if it is here, to whoever is best prepared.
     ///
     /// # Errors
-    /// `no_leader` if this replica does not lead, `no_quorum` if the other did not take over in time.
-    pub async fn transfer_leader(&self, to: NodeId) -> Result<()> {
-        self.route.group().transfer_leader(to).await.map_err(not_proposed)
+    /// `no_quorum` if there is nobody, or it did not come to that in time.
+    pub async fn hand_over(&self) -> Result<()> {
+        self.route.group().hand_over().await.map_err(not_proposed)
     }
 
     /// Bytes on the disk.

@@ -13,7 +13,8 @@ async fn newcomer() -> (TestNode, TestNode) {
     let (second, first) = (listeners.pop().unwrap(), listeners.pop().unwrap());
     let founded = Recorder { cluster_id: Some(5), ..Recorder::default() };
     let node = TestNode::start(first, &[], settings(1, &addresses[..1], &addresses[0]), founded);
-    let newcomer = TestNode::start(second, &addresses[..1], settings(2, &addresses, &addresses[1]), Recorder::default());
+    let newcomer =
+        TestNode::start(second, &addresses[..1], settings(2, &addresses, &addresses[1]), Recorder::default());
     until("linked", || newcomer.is_connected_to(1)).await;
     (node, newcomer)
 }
@@ -24,9 +25,11 @@ async fn a_node_that_was_never_told_of_asks_to_join_and_is_dialled_then() {
     assert!(!node.is_connected_to(2), "nobody told it to dial");
     assert_eq!(node.service.seen.lock().unwrap().get(&2), Some(&newcomer.address));
     let limit = Duration::from_secs(5);
-    let joined = newcomer.peers.join(1, &newcomer.address, limit).await;
+    let joining =
+        |mode: &str| Joining { address: newcomer.address.clone(), zone: "z".to_owned(), mode: mode.to_owned() };
+    let joined = newcomer.peers.join(1, joining("auto"), limit).await;
     assert_eq!(joined, Ok(Joined { cluster_id: 5, founders: vec![2, 77] }));
-    let refused = newcomer.peers.join(1, "refused", limit).await;
+    let refused = newcomer.peers.join(1, joining("refused"), limit).await;
     assert_eq!(refused, Err(CallError::Refused("not 2".to_owned())));
     node.peers.set_addresses(&set(&[&newcomer.address, "no address"]));
     until("linked back", || node.is_connected_to(2)).await;

@@ -84,9 +84,9 @@ impl PeerService for Recorder {
         self.seen.lock().unwrap().insert(peer.node, peer.addresses.peer.clone());
     }
 
-    fn join(&self, from: NodeId, address: String) -> Answer<Result<Joined, CallError>> {
+    fn join(&self, from: NodeId, joining: Joining) -> Answer<Result<Joined, CallError>> {
         let answer = match self.cluster_id {
-            Some(cluster_id) if address != "refused" => Ok(Joined { cluster_id, founders: vec![from, 77] }),
+            Some(cluster_id) if joining.mode != "refused" => Ok(Joined { cluster_id, founders: vec![from, 77] }),
             _ => Err(CallError::Refused(format!("not {from}"))),
         };
         std::future::ready(answer).boxed()
