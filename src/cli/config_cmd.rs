@@ -171,14 +171,15 @@ mod tests {
     }
 
     #[test]
-    fn modes_of_a_cluster_are_refused_with_their_origin() {
+    fn what_is_no_node_is_refused_with_its_origin() {
         assert!(require_startable(&loaded(&[])).is_ok());
         assert!(require_startable(&loaded(&[("mode", "auto"), ("cluster.peers", "10.0.0.2:6335")])).is_ok());
-        for mode in ["auto", "master", "worker", "slave", "gateway"] {
-            let error = require_startable(&loaded(&[("mode", mode)])).expect_err(mode);
-            assert_eq!(error.exit_code, ExitCode::Usage as u8);
-            assert!(error.message.starts_with("--set: mode "), "{}", error.message);
+        for mode in ["auto", "master", "worker", "slave"] {
+            assert!(require_startable(&loaded(&[("mode", mode)])).is_ok(), "{mode}");
         }
+        let error = require_startable(&loaded(&[("mode", "gateway")])).expect_err("a gateway");
+        assert_eq!(error.exit_code, ExitCode::Usage as u8);
+        assert!(error.message.starts_with("--set: mode "), "{}", error.message);
     }
 
     #[test]
