@@ -9,12 +9,18 @@ use super::{
     table::{NodeId, ShardId, ShardTable},
 };
 use crate::{
-    coordination::{Change, Committed, Compare, CoordinationError, Coordinator, Transaction},
+    coordination::{
+        Change, Committed, Compare, CoordinationError, Coordinator, KeyValue, Transaction, VALUE_BYTES_MAX,
+    },
     types::{CollectionName, CollectionSpec, Error, ErrorKind, PointId, Result, limits},
 };
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc};
+
+/// Where the coordinator keeps collections, by name, and the shard table.
+const COLLECTIONS: &str = "collections/";
+const TABLE: &str = "table";
 
 /// A collection as it is stored, under its name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,24 +55,18 @@ pub type Collections = BTreeMap<CollectionName, Arc<Collection>>;
 /// See the module.
 pub struct Catalog {
     coordinator: Arc<dyn Coordinator>,
-    prefix: String,
     collections: ArcSwap<Collections>,
     /// The newest table seen.
     table: ArcSwap<ShardTable>,
 }
 
 impl Catalog {
-    /// Reads the catalog of `cluster` from the coordinator.
+    /// Reads the catalog from what this node remembers of the coordinator.
     ///
     /// # Errors
-    /// `Unavailable` or `Corrupt`, from the coordinator.
-    pub async fn load(coordinator: Arc<dyn Coordinator>, cluster: &str) -> Result<Catalog> {
-        let catalog = Catalog {
-            coordinator,
-            prefix: format!("/vectorsphere/{cluster}/"),
-            collections: ArcSwap::default(),
-            table: ArcSwap::default(),
-        };
+    /// `Corrupt`, from the coordinator.
+    pub async fn load(coordinator: Arc<dyn Coordinator>) -> Result<Catalog> {
+        let catalog = Catalog { coordinator, collections: ArcSwap::default(), table: ArcSwap::default() };
         let collections = catalog.read().await?;
         catalog.publish(collections);
         Ok(catalog)
@@ -103,7 +103,7 @@ impl Catalog {
     /// Creates a collection and its shards, placed on `nodes`, in one transaction.
     ///
     /// # Errors
-    /// `table_exists`, `too_many_tables`, `too_many_replicas`; `Unavailable` or `Indeterminate` if the coordinator did not answer.
+    /// `table_exists`, `too_many_tables`, `too_many_replicas`, `too_many_shards`; `Unavailable` or `Indeterminate` if the coordinator did not answer.
     pub async fn create(
         &self,
         name: &CollectionName,
@@ -120,15 +120,21 @@ impl Catalog {
                 return Err(Error::new(ErrorKind::Conflict, "too_many_tables", "there are too many tables")
                     .expected(format!("at most {}", limits::COLLECTIONS_MAX)));
             }
-            let (mut table, guard) = self.stored_table().await?;
+            let (mut table, guard) = self.stored_table()?;
             let placement = place(nodes, &table, table.next_shard + 1, spec.shards, spec.replicas).map_err(too_few)?;
             table.add_collection(name, spec.replicas, &placement);
+            let stored_table = to_json(&table);
+            if stored_table.len() > VALUE_BYTES_MAX {
+                return Err(Error::new(ErrorKind::Conflict, "too_many_shards", "the cluster's shard table is full")
+                    .expected(format!("at most {VALUE_BYTES_MAX} bytes for all shards"))
+                    .got(format!("{} bytes", stored_table.len())));
+            }
             let record = CollectionRecord { spec: spec.clone(), created_ms: now_ms };
             let transaction = Transaction {
-                compares: vec![guard, Compare::Absent(self.collection_key(name))],
+                compares: vec![guard, Compare::Absent(collection_key(name))],
                 changes: vec![
-                    Change::Put(self.collection_key(name), to_json(&record)),
-                    Change::Put(self.table_key(), to_json(&table)),
+                    Change::Put(collection_key(name), to_json(&record)),
+                    Change::Put(TABLE.to_owned(), stored_table),
                 ],
             };
             if self.commit(transaction).await? {
@@ -147,8 +153,8 @@ impl Catalog {
         change: impl Fn(CollectionSpec) -> Result<CollectionSpec>,
     ) -> Result<()> {
         loop {
-            let key = self.collection_key(name);
-            let stored = self.coordinator.get(&key).await.map_err(coordination)?.ok_or_else(|| not_found(name))?;
+            let key = collection_key(name);
+            let stored = self.stored(&key)?.ok_or_else(|| not_found(name))?;
             let record: CollectionRecord = from_json(&key, &stored.value)?;
             let spec = change(record.spec.clone())?;
             debug_assert!(spec.vectors == record.spec.vectors && spec.shards == record.spec.shards);
@@ -168,13 +174,13 @@ impl Catalog {
     /// `table_not_found`; `Unavailable` or `Indeterminate` if the coordinator did not answer.
     pub async fn delete(&self, name: &CollectionName) -> Result<()> {
         loop {
-            let (mut table, guard) = self.stored_table().await?;
-            let key = self.collection_key(name);
-            let record = self.coordinator.get(&key).await.map_err(coordination)?.ok_or_else(|| not_found(name))?;
+            let (mut table, guard) = self.stored_table()?;
+            let key = collection_key(name);
+            let record = self.stored(&key)?.ok_or_else(|| not_found(name))?;
             table.remove_collection(name);
             let transaction = Transaction {
                 compares: vec![guard, Compare::WrittenAt(key.clone(), record.revision)],
-                changes: vec![Change::Delete(key), Change::Put(self.table_key(), to_json(&table))],
+                changes: vec![Change::Delete(key), Change::Put(TABLE.to_owned(), to_json(&table))],
             };
             if self.commit(transaction).await? {
                 return Ok(());
@@ -198,15 +204,27 @@ impl Catalog {
     /// # Errors
     /// `Unavailable` or `Corrupt`, from the coordinator.
     pub async fn read(&self) -> Result<Collections> {
-        let (table, _) = self.stored_table().await?;
+        loop {
+            let (table, guard) = self.stored_table()?;
+            let collections = self.collections_over(&table);
+            // Both belong to one moment only if the table is still the same.
+            if self.stored_table()?.1 == guard {
+                let collections = collections?;
+                self.saw(table);
+                return Ok(collections);
+            }
+        }
+    }
+
+    /// The stored collections, with their shards by `table`.
+    fn collections_over(&self, table: &ShardTable) -> Result<Collections> {
         let mut shards: BTreeMap<&CollectionName, Vec<(ShardId, SlotRange)>> = BTreeMap::new();
         for (id, entry) in &table.shards {
             shards.entry(&entry.collection).or_default().push((*id, entry.slots));
         }
-        let prefix = self.collection_prefix();
         let mut collections = Collections::new();
-        for stored in self.coordinator.list(&prefix).await.map_err(coordination)? {
-            let name = CollectionName::new(&stored.key[prefix.len()..])?;
+        for stored in self.coordinator.remembered(COLLECTIONS).map_err(coordination)? {
+            let name = CollectionName::new(&stored.key[COLLECTIONS.len()..])?;
             let record: CollectionRecord = from_json(&stored.key, &stored.value)?;
             let mut shards = shards.remove(&name).unwrap_or_default();
             shards.sort_by_key(|(_, range)| range.first);
@@ -217,7 +235,6 @@ impl Catalog {
                 Collection { name: name.clone(), spec: record.spec, created_ms: record.created_ms, shards };
             collections.insert(name, Arc::new(collection));
         }
-        self.saw(table);
         Ok(collections)
     }
 
@@ -227,26 +244,24 @@ impl Catalog {
         self.table.rcu(|known| if known.epoch < table.epoch { table.clone() } else { known.clone() });
     }
 
+    /// A key, as this node knows it. It may be old: whoever changes something by it compares it first.
+    fn stored(&self, key: &str) -> Result<Option<KeyValue>> {
+        let known = self.coordinator.remembered(key).map_err(coordination)?;
+        Ok(known.into_iter().find(|kv| kv.key == key))
+    }
+
     /// The stored table, and the condition that it has not changed since.
-    async fn stored_table(&self) -> Result<(ShardTable, Compare)> {
-        let key = self.table_key();
-        match self.coordinator.get(&key).await.map_err(coordination)? {
+    fn stored_table(&self) -> Result<(ShardTable, Compare)> {
+        let key = TABLE.to_owned();
+        match self.stored(&key)? {
             None => Ok((ShardTable::default(), Compare::Absent(key))),
             Some(stored) => Ok((from_json(&key, &stored.value)?, Compare::WrittenAt(key, stored.revision))),
         }
     }
+}
 
-    fn collection_prefix(&self) -> String {
-        format!("{}collections/", self.prefix)
-    }
-
-    fn collection_key(&self, name: &CollectionName) -> String {
-        format!("{}{name}", self.collection_prefix())
-    }
-
-    fn table_key(&self) -> String {
-        format!("{}table", self.prefix)
-    }
+fn collection_key(name: &CollectionName) -> String {
+    format!("{COLLECTIONS}{name}")
 }
 
 fn owns_every_slot(shards: &[(ShardId, SlotRange)]) -> bool {
@@ -285,7 +300,8 @@ fn from_json<'a, T: Deserialize<'a>>(key: &str, value: &'a [u8]) -> Result<T> {
 fn coordination(error: CoordinationError) -> Error {
     let kind = match error {
         CoordinationError::Indeterminate(_) => ErrorKind::Indeterminate,
-        CoordinationError::Unavailable(_) => ErrorKind::Unavailable,
+        CoordinationError::Unavailable(_) | CoordinationError::LeaseGone(_) => ErrorKind::Unavailable,
+        CoordinationError::Rejected(_) => ErrorKind::Internal,
         CoordinationError::Corrupt(_) => ErrorKind::Corrupt,
     };
     Error::new(kind, "coordinator", error.to_string())
