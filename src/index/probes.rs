@@ -27,6 +27,7 @@ pub(crate) struct Ranking {
     keys: Vec<u32>,
     lists: Vec<u32>,
     order: Vec<Ranked>,
+    chosen: Vec<usize>,
 }
 
 /// A list with its place in the order of visits and its part of the distance.
@@ -58,11 +59,48 @@ impl Ranking {
         &mut self,
         quantizer: &Quantizer,
         lists: &[LiveList],
+        query: (&[f32], &[f32]),
+        nprobe: usize,
+        probes: &mut Vec<Probe>,
+        kernels: &Kernels,
+    ) {
+        probes.clear();
+        self.choose_more(quantizer, lists, query, nprobe, probes, kernels);
+    }
+
+    /// Appends to `probes`, which are the first ones, what comes after them until there are `nprobe`.
+    pub(crate) fn choose_more(
+        &mut self,
+        quantizer: &Quantizer,
+        lists: &[LiveList],
         (query, projected): (&[f32], &[f32]),
         nprobe: usize,
         probes: &mut Vec<Probe>,
         kernels: &Kernels,
     ) {
+        self.rank(quantizer, lists, projected, nprobe, kernels);
+        self.chosen.clear();
+        self.chosen.extend(probes.iter().map(|probe| probe.list));
+        self.chosen.sort_unstable();
+        self.order.retain(|ranked| self.chosen.binary_search(&ranked.list()).is_err());
+        self.order.truncate(nprobe.saturating_sub(probes.len()));
+        self.prefetch_headers(lists);
+        let end = |probe: &Probe| probe.position + (lists[probe.list].live.len() * BLOCK_ROWS) as u32;
+        let offset = quantizer.query_offset(query, kernels);
+        let (_, base_factor) = quantizer.estimate_factors(projected, kernels);
+        for ranked in &self.order {
+            let list = ranked.list();
+            if !lists[list].list.is_sound() {
+                // The caller learns of the damage and answers in another way.
+                continue;
+            }
+            let (base, position) = (ranked.base + offset, probes.last().map_or(0, end));
+            probes.push(Probe { list, base, estimate_base: base * base_factor, position });
+        }
+    }
+
+    /// Leaves in `order` the `nprobe` nearest lists that have live rows, nearest first.
+    fn rank(&mut self, quantizer: &Quantizer, lists: &[LiveList], projected: &[f32], nprobe: usize, kernels: &Kernels) {
         let nprobe = nprobe.clamp(1, lists.len().max(1));
         self.score(quantizer, projected, kernels);
         let mut wanted = recheck_lists(nprobe);
@@ -77,21 +115,6 @@ impl Ranking {
             wanted *= 2;
         }
         self.order.truncate(nprobe);
-        self.prefetch_headers(lists);
-        let offset = quantizer.query_offset(query, kernels);
-        let (_, base_factor) = quantizer.estimate_factors(projected, kernels);
-        let mut position = 0u32;
-        probes.clear();
-        for ranked in &self.order {
-            let list = ranked.list();
-            if !lists[list].list.is_sound() {
-                // The caller learns of the damage and answers in another way.
-                continue;
-            }
-            let base = ranked.base + offset;
-            probes.push(Probe { list, base, estimate_base: base * base_factor, position });
-            position += (lists[list].live.len() * BLOCK_ROWS) as u32;
-        }
     }
 
     /// Asks for what is read of each list before its rows, all lists' at once: one wait for all instead of one for each.

@@ -7,7 +7,7 @@ pub(crate) use filtered::FilteredPlan;
 
 use super::candidates::Candidates;
 use super::distance;
-use super::kernels::{self, BLOCK_ROWS, CandidateSlots, Kernels, ScanInput, prefetch};
+use super::kernels::{self, BLOCK_ROWS, CandidateSlots, Kernels, ScanInput, ScanQuery, prefetch};
 use super::list::{LiveList, Rows};
 use super::many::Many;
 use super::plan::{Plan, StopRule, later_half};
@@ -31,11 +31,20 @@ pub struct Scratch {
     pub(super) many: Many,
 }
 
+/// Lists that a search which may stop early chooses at first: most stop before they need more, and to choose is dear.
+const FIRST_LISTS: usize = 63;
+
 /// What belongs to one query while lists are scanned for it.
 #[derive(Debug, Default)]
 pub(super) struct QueryScratch {
     pub(super) projected: Vec<f32>,
     pub(super) probes: Vec<Probe>,
+    /// Whether `probes` are all the lists that the plan wants.
+    pub(super) is_chosen: bool,
+    /// How many of the lists have been visited.
+    pub(super) visited: usize,
+    /// After how many the stop rule is asked next.
+    pub(super) next_check: usize,
     pub(super) table: LookupTable,
     pub(super) candidates: Candidates,
 }
@@ -76,12 +85,33 @@ impl Scratch {
     }
 }
 
+impl LookupTable {
+    /// The query of this table, to be scanned for in the list probed.
+    pub(super) fn scan_query<'b>(&'b self, probe: &Probe, threshold: f32, out: CandidateSlots<'b>) -> ScanQuery<'b> {
+        ScanQuery {
+            table: &self.entries,
+            table_step: self.step,
+            table_bias: self.bias,
+            base: probe.estimate_base,
+            position: probe.position,
+            threshold,
+            out,
+            written: 0,
+        }
+    }
+}
+
 impl QueryScratch {
-    /// Whether the rule ends a search that has visited so many lists.
-    pub(super) fn ends(&mut self, stop: StopRule, visited: usize, kernels: &Kernels) -> bool {
-        let later = self.probes[visited - later_half(visited)].position;
-        let recent = self.candidates.count_from(later, kernels);
-        stop.ends(visited, recent, self.candidates.wanted())
+    /// Whether the rule ends a search that has visited so many lists. `spare` is for the candidates as they were then.
+    pub(super) fn ends(&mut self, stop: StopRule, visited: usize, spare: &mut Candidates, kernels: &Kernels) -> bool {
+        let QueryScratch { probes, candidates, .. } = self;
+        let later = probes[visited - later_half(visited)].position;
+        let is_now = visited == self.visited;
+        if !is_now {
+            candidates.copy_before(probes[visited].position, spare, kernels);
+        }
+        let candidates = if is_now { candidates } else { spare };
+        stop.ends(visited, candidates.count_from(later, kernels), candidates.wanted())
     }
 }
 
@@ -92,15 +122,22 @@ impl<'a> Lists<'a> {
         if plan.k == 0 {
             return SearchStats::default();
         }
-        self.choose_probes(query, plan.nprobe, scratch);
+        let has_codes = self.quantizer.codebook.is_some();
+        if has_codes {
+            self.choose_first(query, plan, &mut scratch.ranking, &mut scratch.query, scratch.kernels);
+        } else {
+            self.choose_probes(query, plan.nprobe, scratch);
+        }
         let mut stats = SearchStats { lists_probed: scratch.query.probes.len(), ..SearchStats::default() };
         if self.quantizer.kind == IndexKind::IvfFlat {
             stats.codes_scanned = self.scan_exact(query, plan.k, scratch, hits);
             return stats;
         }
-        if self.quantizer.codebook.is_some() {
+        if has_codes {
             self.begin_codes(plan, &mut scratch.query, scratch.kernels);
-            (stats.lists_probed, stats.codes_scanned) = self.scan_codes(plan.stop, scratch);
+            let Scratch { kernels, query: state, ranking, many, .. } = &mut *scratch;
+            self.scan_until(usize::MAX, (query, plan), ranking, state, &mut many.spare, kernels);
+            (stats.lists_probed, stats.codes_scanned) = self.visited(state);
         } else {
             stats.codes_scanned = self.scan_bytes(plan.k, scratch);
         }
@@ -120,6 +157,7 @@ impl<'a> Lists<'a> {
     pub(super) fn begin_codes(self, plan: Plan, query: &mut QueryScratch, kernels: &Kernels) {
         self.quantizer.look_up(&query.projected, &mut query.table, kernels);
         query.candidates.reset(plan.candidates.max(self.returned(plan.k)));
+        (query.visited, query.next_check) = (0, plan.stop.first_check());
     }
 
     /// Appends every row that may be among the true k nearest: by int8 distances and their error bounds, without a code. In
@@ -180,32 +218,57 @@ impl<'a> Lists<'a> {
         (keys, positions): (&mut Vec<u32>, &mut Vec<u32>),
     ) {
         let QueryScratch { probes, table, .. } = &scratch.query;
-        let live = &self.lists[probes[at].list].live;
-        let Some(input) = self.scan_input(&probes[at], live, None, table) else { return };
+        let list = probes[at].list;
+        let Some(input) = self.scan_input(list, &self.lists[list].live, None) else { return };
         let room = (input.live.len() + 1) * BLOCK_ROWS;
         keys.resize(room, 0);
         positions.resize(room, 0);
-        let progress = (scratch.kernels.scan)(&input, 0, threshold, CandidateSlots { keys, positions });
-        keys.truncate(progress.written);
-        positions.truncate(progress.written);
+        let mut query = table.scan_query(&probes[at], threshold, CandidateSlots { keys, positions });
+        (scratch.kernels.scan)(&input, std::slice::from_mut(&mut query), 0);
+        let written = query.written;
+        keys.truncate(written);
+        positions.truncate(written);
     }
 
+    /// The `nprobe` lists nearest to the query that have live rows, nearest first, into the scratch, and the query in their space.
     fn choose_probes(self, query: &[f32], nprobe: usize, scratch: &mut Scratch) {
-        self.choose_probes_into(query, nprobe, &mut scratch.ranking, &mut scratch.query, scratch.kernels);
+        let Scratch { kernels, ranking, query: state, .. } = scratch;
+        self.project(query, state, kernels);
+        let QueryScratch { projected, probes, .. } = state;
+        ranking.choose(self.quantizer, self.lists, (query, projected), nprobe, probes, kernels);
     }
 
-    /// The `nprobe` lists nearest to the query that have live rows, nearest first, into `state`, and the query in their space.
-    pub(super) fn choose_probes_into(
+    /// The first lists of a plan, and the query in their space: all of them where nothing stops the search before.
+    pub(super) fn choose_first(
         self,
         query: &[f32],
-        nprobe: usize,
+        plan: Plan,
         ranking: &mut Ranking,
         state: &mut QueryScratch,
         kernels: &Kernels,
     ) {
         self.project(query, state, kernels);
+        state.is_chosen = plan.stop.is_never() || plan.nprobe <= FIRST_LISTS;
+        let nprobe = if state.is_chosen { plan.nprobe } else { FIRST_LISTS };
         let QueryScratch { projected, probes, .. } = state;
         ranking.choose(self.quantizer, self.lists, (query, projected), nprobe, probes, kernels);
+    }
+
+    /// The rest of the lists of the plan, if the query goes on to `visits` lists and does not have them yet.
+    pub(super) fn choose_rest(
+        self,
+        (query, visits): (&[f32], usize),
+        plan: Plan,
+        ranking: &mut Ranking,
+        state: &mut QueryScratch,
+        kernels: &Kernels,
+    ) {
+        if state.is_chosen || visits <= state.probes.len() {
+            return;
+        }
+        state.is_chosen = true;
+        let QueryScratch { projected, probes, .. } = state;
+        ranking.choose_more(self.quantizer, self.lists, (query, projected), plan.nprobe, probes, kernels);
     }
 
     fn project(self, query: &[f32], state: &mut QueryScratch, kernels: &Kernels) {
@@ -234,24 +297,38 @@ impl<'a> Lists<'a> {
         scanned
     }
 
-    /// Leaves the wanted candidates of least (estimate, position) in the query's `candidates`; returns the lists visited and the
-    /// rows scanned.
-    fn scan_codes(self, stop: StopRule, scratch: &mut Scratch) -> (usize, usize) {
-        let Scratch { kernels, query, .. } = scratch;
-        let (mut scanned, mut next_check) = (0, stop.first_check());
-        for at in 0..query.probes.len() {
-            let QueryScratch { probes, table, candidates, .. } = &mut *query;
-            let ahead = probes.get(at + 1).map(|next| next.list);
-            scanned += self.scan_list(&probes[at], ahead, table, candidates, kernels);
-            let visited = at + 1;
-            if visited == next_check {
-                next_check = StopRule::next_check(visited);
-                if query.ends(stop, visited, kernels) {
-                    return (visited, scanned);
+    /// Visits lists one after the other until there are `end`, or no more of them, or the stop rule ends the search: whether it goes
+    /// on. Leaves the wanted candidates of least (estimate, position) in the query's `candidates`.
+    pub(super) fn scan_until(
+        self,
+        end: usize,
+        (query, plan): (&[f32], Plan),
+        ranking: &mut Ranking,
+        state: &mut QueryScratch,
+        spare: &mut Candidates,
+        kernels: &Kernels,
+    ) -> bool {
+        while state.visited < end {
+            self.choose_rest((query, state.visited + 1), plan, ranking, state, kernels);
+            let QueryScratch { probes, table, candidates, visited, .. } = &mut *state;
+            let Some(probe) = probes.get(*visited) else { return false };
+            let ahead = probes.get(*visited + 1).map(|next| next.list);
+            self.scan_list(probe, ahead, table, candidates, kernels);
+            *visited += 1;
+            if state.visited == state.next_check {
+                state.next_check = StopRule::next_check(state.visited);
+                if state.ends(plan.stop, state.visited, spare, kernels) {
+                    return false;
                 }
             }
         }
-        (query.probes.len(), scanned)
+        true
+    }
+
+    /// The lists that a query has visited, and their rows.
+    pub(super) fn visited(self, state: &QueryScratch) -> (usize, usize) {
+        let rows = state.probes[..state.visited].iter().map(|probe| self.lists[probe.list].live_rows);
+        (state.visited, rows.sum())
     }
 
     /// Leaves the rows of least (int8 distance, position) that are wanted for `k` in the query's `candidates`; returns the rows
@@ -270,34 +347,27 @@ impl<'a> Lists<'a> {
         scanned
     }
 
-    /// Collects the candidates of one list; returns the rows scanned. `ahead` is the list that is scanned next.
-    pub(super) fn scan_list(
+    /// Collects the candidates of one list. `ahead` is the list that is scanned next.
+    fn scan_list(
         self,
         probe: &Probe,
         ahead: Option<usize>,
         table: &LookupTable,
         candidates: &mut Candidates,
         kernels: &Kernels,
-    ) -> usize {
-        let live = &self.lists[probe.list];
-        let Some(input) = self.scan_input(probe, &live.live, ahead, table) else { return 0 };
+    ) {
+        let Some(input) = self.scan_input(probe.list, &self.lists[probe.list].live, ahead) else { return };
         let mut block = 0;
         while block < input.live.len() {
-            let progress = (kernels.scan)(&input, block, candidates.threshold(), candidates.slots());
-            block = progress.next_block;
-            candidates.appended(progress.written, kernels);
+            let mut query = table.scan_query(probe, candidates.threshold(), candidates.slots());
+            block = (kernels.scan)(&input, std::slice::from_mut(&mut query), block);
+            let written = query.written;
+            candidates.appended(written, kernels);
         }
-        live.live_rows
     }
 
     /// The codes of a list and the bits of the rows looked at, with the codes of the next list to be in cache in time.
-    fn scan_input<'b>(
-        self,
-        probe: &Probe,
-        live: &'b [u32],
-        ahead: Option<usize>,
-        table: &'b LookupTable,
-    ) -> Option<ScanInput<'b>>
+    pub(super) fn scan_input<'b>(self, list: usize, live: &'b [u32], ahead: Option<usize>) -> Option<ScanInput<'b>>
     where
         'a: 'b,
     {
@@ -305,16 +375,7 @@ impl<'a> Lists<'a> {
             Rows::Coded(rows) => Some(&rows.blocks[..]),
             Rows::Exact(_) => None,
         };
-        Some(ScanInput {
-            blocks: blocks(probe.list)?,
-            ahead: ahead.and_then(blocks).unwrap_or_default(),
-            live,
-            table: &table.entries,
-            table_step: table.step,
-            table_bias: table.bias,
-            base: probe.estimate_base,
-            position: probe.position,
-        })
+        Some(ScanInput { blocks: blocks(list)?, ahead: ahead.and_then(blocks).unwrap_or_default(), live })
     }
 
     /// What a search does once a query's lists are scanned: re-ranks its candidates and appends the nearest; how many were

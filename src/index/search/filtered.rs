@@ -98,7 +98,8 @@ impl Lists<'_> {
         let mut masks = Vec::new();
         let (mut scanned, mut next_check) = (0, LISTS_BETWEEN_CHECKS);
         let mut stop = Stop::new(self, plan, visits.offset);
-        let Scratch { kernels, query: QueryScratch { projected, probes, table, candidates }, reranking, .. } = scratch;
+        let Scratch { kernels, query: QueryScratch { projected, probes, table, candidates, .. }, reranking, .. } =
+            scratch;
         let has_codes = self.quantizer.codebook.is_some();
         while let Some((probe, rank)) = self.next_probe(visits) {
             if candidates.len() >= plan.k && probes.len() >= next_check {
@@ -124,15 +125,16 @@ impl Lists<'_> {
                 reranking.scan_list(self.against(projected, probes, kernels), probes.len() - 1, bits, candidates);
                 continue;
             }
-            let Some(input) = self.scan_input(&probe, bits, None, table) else { continue };
+            let Some(input) = self.scan_input(probe.list, bits, None) else { continue };
             let is_allowed = |position: u32| {
                 mask_first || allowed.contains(live.list.ordinals[(position - probe.position) as usize])
             };
             let mut block = 0;
             while block < bits.len() {
-                let progress = (kernels.scan)(&input, block, candidates.threshold(), candidates.slots());
-                block = progress.next_block;
-                candidates.appended_if(progress.written, is_allowed, kernels);
+                let mut query = table.scan_query(&probe, candidates.threshold(), candidates.slots());
+                block = (kernels.scan)(&input, std::slice::from_mut(&mut query), block);
+                let written = query.written;
+                candidates.appended_if(written, is_allowed, kernels);
             }
         }
         scanned
