@@ -2,7 +2,7 @@
 //! is lowered and the rest cut away in one pass. What is left in the end is exact: the `wanted` least by (estimate, position),
 //! whatever order the rows came in. Called by `search` and `many`.
 
-use super::kernels::{BLOCK_ROWS, CandidateSlots, Kernels, key_estimate, order_bits};
+use super::kernels::{BLOCK_ROWS, CandidateSlots, Kernels, key_estimate, order_bits, prefetch};
 use super::select;
 
 /// Room beyond twice what is wanted, so that few cuts are needed even for few candidates.
@@ -40,38 +40,19 @@ impl Candidates {
         CandidateSlots { keys: &mut self.keys[self.held..], positions: &mut self.positions[self.held..] }
     }
 
+    /// Asks for the place where to append.
+    pub(crate) fn prefetch(&self) {
+        const FEW: usize = 16;
+        prefetch(&self.keys[self.held..][..FEW]);
+        prefetch(&self.positions[self.held..][..FEW]);
+    }
+
     /// Notes what was appended; makes room when there is none for a block.
     pub(crate) fn appended(&mut self, count: usize, kernels: &Kernels) {
         self.held += count;
         if self.keys.len() - self.held < BLOCK_ROWS {
             self.cut(self.wanted + self.wanted / 4, kernels);
         }
-    }
-
-    /// Notes what was appended as [`Candidates::appended`] does, but lets nothing go and the threshold as it is: more room is made.
-    pub(crate) fn appended_all(&mut self, count: usize) {
-        self.held += count;
-        if self.keys.len() - self.held < BLOCK_ROWS {
-            let room = self.keys.len() * 2;
-            self.keys.resize(room, 0);
-            self.positions.resize(room, 0);
-        }
-    }
-
-    /// Makes `copy` the candidates as they would be without the positions from `end` on, if nothing was let go since those were
-    /// appended.
-    pub(crate) fn copy_before(&self, end: u32, copy: &mut Candidates, kernels: &Kernels) {
-        copy.reset(self.wanted);
-        let fit = |buffer: &mut Vec<u32>, held: &[u32]| {
-            buffer.resize(buffer.len().max(held.len() + 2 * BLOCK_ROWS), 0);
-            buffer[..held.len()].copy_from_slice(held);
-        };
-        fit(&mut copy.keys, &self.keys[..self.held]);
-        fit(&mut copy.positions, &self.positions[..self.held]);
-        let Candidates { keys, positions, .. } = copy;
-        let (positions, keys) = (&mut positions[..self.held], &mut keys[..self.held]);
-        copy.held = end.checked_sub(1).map_or(0, |last| (kernels.keep_at_most)(positions, keys, last));
-        copy.threshold = self.threshold;
     }
 
     /// How many are to be kept.
@@ -196,36 +177,6 @@ mod tests {
                     candidates.appended(count, kernels);
                 }
                 prop_assert_eq!(candidates.finish(kernels), &expected[..]);
-            }
-        }
-
-        #[test]
-        fn what_they_were_before_can_be_told_while_nothing_was_let_go(
-            values in prop::collection::vec(0u8..40, 1..1500), share in 0.0f64..1.0, wanted in 1usize..60, seed: u64,
-        ) {
-            // Rows of equal estimates, too; those from `end` on come in any order.
-            let end = (values.len() as f64 * share) as u32;
-            let mut later: Vec<u32> = (end..values.len() as u32).collect();
-            let mut rng = SplitMix64::new(seed);
-            (1..later.len()).rev().for_each(|i| later.swap(i, rng.below(i + 1)));
-            for kernels in available() {
-                let mut candidates = Candidates::default();
-                candidates.reset(wanted);
-                let take = |rows: &[u32], candidates: &mut Candidates| for &position in rows {
-                    let (threshold, slots) = (candidates.threshold(), candidates.slots());
-                    let estimate = f32::from(values[position as usize]);
-                    (slots.keys[0], slots.positions[0]) = (order_bits(estimate), position);
-                    candidates.appended_all(usize::from(estimate <= threshold));
-                };
-                take(&(0..end).collect::<Vec<u32>>(), &mut candidates);
-                let mut before = Candidates::default();
-                candidates.copy_before(end, &mut before, kernels);
-                let expected = before.finish(kernels).to_vec();
-                candidates.cut_to_wanted(kernels);
-                take(&later, &mut candidates);
-                candidates.copy_before(end, &mut before, kernels);
-                prop_assert_eq!(before.finish(kernels), &expected[..]);
-                prop_assert_eq!(expected.len(), wanted.min(end as usize));
             }
         }
     }

@@ -1,23 +1,24 @@
-//! One search for many queries at once: a list that several of them visit is brought into the nearest cache once, and its codes are
-//! taken apart once for some of them together. Each query's answer is that of a search of its own, to the bit: what is kept of its
-//! candidates does not depend on the order of its lists, and where its search ends is found out afterwards.
-//! Called by `vector_index`.
+//! One search for many queries at once. Their lists are ranked in one pass over the centroids for some of them together, and a list
+//! that several visit is brought into the nearest cache once and its codes are taken apart once for up to four of them. Queries
+//! visit lists in rounds that end where the stop rule is asked, so each query's answer is that of a search of its own, to the bit:
+//! what is kept of its candidates does not depend on the order of its lists within a round. Called by `vector_index`.
 
-use super::candidates::Candidates;
-use super::kernels::{Kernels, SCAN_QUERIES, ScanQuery};
+use super::kernels::{Kernels, SCAN_QUERIES, ScanQuery, prefetch};
 use super::plan::{Plan, StopRule};
-use super::search::{Lists, QueryScratch, Scratch};
+use super::search::{Lists, QueryScratch, Scratch, first_lists};
 use super::spec::{Hit, SearchStats};
 use std::ops::Range;
 
-/// Queries whose look-up tables and candidates are held at once: their buffers fit the second cache.
-const QUERIES_AT_ONCE: usize = 512;
-/// Lists of each query that are visited before all others, one query after the other, so that its threshold is low for the rest.
+/// Queries whose look-up tables and candidates are held at once, some 8 KiB each: the more, the more of them share a list.
+const QUERIES_AT_ONCE: usize = 4096;
+/// Queries whose lists are ranked together: their scores stay in the second cache.
+const QUERIES_RANKED: usize = 24;
+/// Lists that each query visits by itself, so that its threshold is low for the rest.
 const NEAREST_LISTS: usize = 4;
-/// The same with a stop rule, which ends few searches after less.
-const FIRST_ROUND: usize = 12;
-/// Checks of the stop rule in a round: lists visited after the check that ends a search are visited in vain.
-const ROUND_CHECKS: usize = 2;
+/// Visits that a list must have in a round for queries to share it: fewer are cheaper query by query.
+const SHARED_VISITS: usize = 4;
+/// Lists of a round in most searches with a stop rule.
+const ROUND_LISTS: usize = 4;
 
 /// The buffers of many queries at once.
 #[derive(Debug, Default)]
@@ -25,24 +26,31 @@ pub(super) struct Many {
     queries: Vec<QueryScratch>,
     /// Queries that go on.
     open: Vec<u32>,
+    /// Queries, in the lists' space, that are ranked together, and which they are.
+    projected: Vec<f32>,
+    ranked: Vec<u32>,
     visits: Vec<Visit>,
-    /// Candidates as they were at a check.
-    pub(super) spare: Candidates,
+    /// Where the next visit of each list is placed.
+    places: Vec<u32>,
 }
 
-/// A list to be scanned for a query.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// A query for which a list is to be scanned.
+#[derive(Clone, Copy, Debug, Default)]
 struct Visit {
     list: u32,
     query: u32,
-    /// Its place among the query's probes.
+    /// The list's place among the query's probes.
     probe: u32,
 }
 
 impl Lists<'_> {
-    /// Appends each query's hits to its element of `out` and puts the work of a search of its own there. The lists hold codes. Each
-    /// query visits its first lists by itself; the others in rounds, and the lists of a round are visited for all queries
-    /// together.
+    /// Whether so many queries visit lists often enough for [`Lists::search_many`] to pay.
+    pub(crate) fn are_shared(self, queries: usize, plan: Plan) -> bool {
+        let round = if plan.stop.is_never() { plan.nprobe } else { ROUND_LISTS };
+        queries.min(QUERIES_AT_ONCE).saturating_mul(round) >= SHARED_VISITS * self.lists.len()
+    }
+
+    /// Appends each query's hits to its element of `out` and puts the work of a search of its own there. The lists hold codes.
     pub(crate) fn search_many(
         self,
         queries: &[&[f32]],
@@ -51,13 +59,13 @@ impl Lists<'_> {
         out: &mut [(Vec<Hit>, SearchStats)],
     ) {
         for (queries, out) in queries.chunks(QUERIES_AT_ONCE).zip(out.chunks_mut(QUERIES_AT_ONCE)) {
-            let mut visited = if plan.stop.is_never() { NEAREST_LISTS } else { FIRST_ROUND };
-            self.begin_many(queries, visited, plan, scratch);
+            self.begin_many(queries, plan, scratch);
+            let mut visited = NEAREST_LISTS;
             while !scratch.many.open.is_empty() {
-                let end = round_end(visited, plan.stop);
+                let end = if plan.stop.is_never() { plan.nprobe } else { StopRule::next_check(visited) };
                 self.choose_rests(queries, end, plan, scratch);
-                self.scan_round(visited..end, plan.stop, scratch);
-                close_round(end, plan.stop, scratch);
+                self.scan_round(visited..end, scratch);
+                close_round(end, plan, scratch);
                 visited = end;
             }
             for (i, (hits, stats)) in out.iter_mut().enumerate() {
@@ -69,118 +77,159 @@ impl Lists<'_> {
         }
     }
 
-    /// Each query's table and its first lists.
-    fn begin_many(self, queries: &[&[f32]], lists: usize, plan: Plan, scratch: &mut Scratch) {
-        let Scratch { kernels, ranking, many: Many { queries: states, open, spare, .. }, .. } = scratch;
-        if states.len() < queries.len() {
-            states.resize_with(queries.len(), QueryScratch::default);
+    /// Each query's table and its nearest lists.
+    fn begin_many(self, queries: &[&[f32]], plan: Plan, scratch: &mut Scratch) {
+        let many = &mut scratch.many;
+        if many.queries.len() < queries.len() {
+            many.queries.resize_with(queries.len(), QueryScratch::default);
         }
-        open.clear();
-        for (i, (query, state)) in queries.iter().zip(states).enumerate() {
-            self.choose_first(query, plan, ranking, state, kernels);
+        for (query, state) in queries.iter().zip(&mut many.queries) {
+            self.project(query, state, scratch.kernels);
+            state.chosen.clear();
+        }
+        many.ranked.clear();
+        many.ranked.extend(0..queries.len() as u32);
+        self.choose_ranked(queries, first_lists(plan), scratch);
+        let Scratch { kernels, ranking, many, .. } = scratch;
+        many.open.clear();
+        for (i, (query, state)) in queries.iter().zip(&mut many.queries).enumerate() {
             self.begin_codes(plan, state, kernels);
-            if self.scan_until(lists, (query, plan), ranking, state, spare, kernels) {
-                open.push(i as u32);
+            if self.scan_until(NEAREST_LISTS, (query, plan), ranking, state, kernels) {
+                many.open.push(i as u32);
             }
         }
     }
 
-    /// The rest of the lists of those open queries that go on to so many and do not have them yet.
+    /// Chooses more lists for those open queries that have not enough of them for so many visits.
     fn choose_rests(self, queries: &[&[f32]], visits: usize, plan: Plan, scratch: &mut Scratch) {
-        let Scratch { kernels, ranking, many, .. } = scratch;
-        for &query in &many.open {
-            let state = &mut many.queries[query as usize];
-            self.choose_rest((queries[query as usize], visits), plan, ranking, state, kernels);
+        let wanted = visits.min(plan.nprobe);
+        let Many { queries: states, open, ranked, .. } = &mut scratch.many;
+        let has_few = |&&query: &&u32| {
+            let chosen = &states[query as usize].chosen;
+            chosen.probes.len() < wanted && !chosen.is_all
+        };
+        ranked.clear();
+        ranked.extend(open.iter().filter(has_few));
+        self.choose_ranked(queries, wanted.saturating_mul(2).min(plan.nprobe), scratch);
+    }
+
+    /// Chooses so many lists for the queries in `ranked`.
+    fn choose_ranked(self, queries: &[&[f32]], wanted: usize, scratch: &mut Scratch) {
+        let Scratch { kernels, ranking, many: Many { queries: states, projected, ranked, .. }, .. } = scratch;
+        for together in ranked.chunks(QUERIES_RANKED) {
+            projected.clear();
+            together.iter().for_each(|&query| projected.extend(&states[query as usize].projected));
+            ranking.score(self.quantizer, projected, kernels);
+            for (row, &query) in together.iter().enumerate() {
+                let QueryScratch { projected, chosen, .. } = &mut states[query as usize];
+                let of_query = (row, queries[query as usize], &projected[..]);
+                ranking.choose(self.quantizer, self.lists, of_query, wanted, chosen, kernels);
+            }
         }
     }
 
     /// Visits the lists of the open queries that are at these places among their probes, list by list.
-    fn scan_round(self, round: Range<usize>, stop: StopRule, scratch: &mut Scratch) {
-        let Scratch { kernels, many: Many { queries, open, visits, .. }, .. } = scratch;
-        visits.clear();
-        for &query in open.iter() {
-            let probes = queries[query as usize].probes.iter().enumerate();
-            let of_round = probes.take(round.end).skip(round.start);
-            visits.extend(of_round.map(|(at, probe)| Visit { list: probe.list as u32, query, probe: at as u32 }));
-        }
-        visits.sort_unstable();
-        let mut rest = &visits[..];
-        while let Some(first) = rest.first() {
+    fn scan_round(self, round: Range<usize>, scratch: &mut Scratch) {
+        let Scratch { kernels, many, .. } = scratch;
+        many.sort_visits(round, self.lists.len());
+        let Many { queries, visits, .. } = many;
+        let mut at = 0;
+        while let Some(first) = visits.get(at) {
+            let rest = &visits[at..];
             let same = rest.iter().take(SCAN_QUERIES).take_while(|visit| visit.list == first.list).count();
             let (together, after) = rest.split_at(same);
+            prefetch_visits(after, queries);
             // The list itself is in cache when more of its queries come.
-            let ahead = after.first().map(|next| next.list).filter(|&next| next != first.list);
-            self.scan_together(together, ahead, stop, queries, kernels);
-            rest = after;
+            let ahead = after.first().map(|next| next.list as usize).filter(|&next| next != first.list as usize);
+            self.scan_together(together, ahead, queries, kernels);
+            at += same;
         }
     }
 
-    /// Collects the candidates of one list for some queries.
-    fn scan_together(
-        self,
-        visits: &[Visit],
-        ahead: Option<u32>,
-        stop: StopRule,
-        queries: &mut [QueryScratch],
-        kernels: &Kernels,
-    ) {
+    /// Collects the candidates of one list for some queries, in ascending order.
+    fn scan_together(self, visits: &[Visit], ahead: Option<usize>, queries: &mut [QueryScratch], kernels: &Kernels) {
         let list = visits[0].list as usize;
-        let Some(input) = self.scan_input(list, &self.lists[list].live, ahead.map(|next| next as usize)) else {
-            return;
-        };
+        let Some(input) = self.scan_input(list, &self.lists[list].live, ahead) else { return };
         let mut block = 0;
         while block < input.live.len() {
-            let mut scans = Vec::with_capacity(SCAN_QUERIES);
+            let mut scans: [Option<ScanQuery<'_>>; SCAN_QUERIES] = Default::default();
             let (mut rest, mut passed) = (&mut *queries, 0);
-            for visit in visits {
+            for (scan, visit) in scans.iter_mut().zip(visits) {
                 let (before, after) = rest.split_at_mut(visit.query as usize - passed + 1);
                 passed = visit.query as usize + 1;
                 rest = after;
-                let Some(QueryScratch { probes, table, candidates, .. }) = before.last_mut() else { continue };
-                let threshold = candidates.threshold();
-                scans.push(table.scan_query(&probes[visit.probe as usize], threshold, candidates.slots()));
+                *scan = before.last_mut().map(|query| query.scan(visit.probe as usize));
             }
+            let mut scans: Vec<ScanQuery<'_>> = scans.into_iter().flatten().collect();
             block = (kernels.scan)(&input, &mut scans, block);
-            let written: [usize; SCAN_QUERIES] =
-                std::array::from_fn(|i| scans.get(i).map_or(0, |scan: &ScanQuery<'_>| scan.written));
+            let mut written = [0; SCAN_QUERIES];
+            written.iter_mut().zip(&scans).for_each(|(written, scan)| *written = scan.written);
             for (visit, written) in visits.iter().zip(written) {
-                let candidates = &mut queries[visit.query as usize].candidates;
-                if stop.is_never() {
-                    candidates.appended(written, kernels);
-                } else {
-                    candidates.appended_all(written);
-                }
+                queries[visit.query as usize].candidates.appended(written, kernels);
             }
         }
     }
 }
 
-/// Takes those from the open queries that have visited all their lists, or whose search the rule ends at a check before `end`: with the
-/// candidates that it had there.
-fn close_round(end: usize, stop: StopRule, scratch: &mut Scratch) {
-    let Scratch { kernels, many: Many { queries, open, spare, .. }, .. } = scratch;
+impl Many {
+    /// Sorts the open queries' visits of a round by list, those of a list by query.
+    fn sort_visits(&mut self, round: Range<usize>, lists: usize) {
+        let Many { queries, open, visits, places, .. } = self;
+        let of_round = |query: u32| {
+            let probes = &queries[query as usize].chosen.probes;
+            let span = round.start.min(probes.len())..round.end.min(probes.len());
+            span.map(move |probe| Visit { list: probes[probe].list as u32, query, probe: probe as u32 })
+        };
+        places.clear();
+        places.resize(lists, 0);
+        open.iter().flat_map(|&query| of_round(query)).for_each(|visit| places[visit.list as usize] += 1);
+        let mut start = 0;
+        for end in places.iter_mut() {
+            // For now where the list's visits start; each that is placed moves it.
+            (*end, start) = (start, start + *end);
+        }
+        visits.clear();
+        visits.resize(start as usize, Visit::default());
+        for visit in open.iter().flat_map(|&query| of_round(query)) {
+            let place = &mut places[visit.list as usize];
+            visits[*place as usize] = visit;
+            *place += 1;
+        }
+    }
+}
+
+impl QueryScratch {
+    /// To be scanned for in the list probed.
+    fn scan(&mut self, probe: usize) -> ScanQuery<'_> {
+        let threshold = self.candidates.threshold();
+        self.table.scan_query(&self.chosen.probes[probe], threshold, self.candidates.slots())
+    }
+
+    /// Asks for what a scan of the list probed reads and writes.
+    fn prefetch(&self, probe: usize) {
+        prefetch(self.table.entries());
+        prefetch(&self.chosen.probes[probe..=probe]);
+        self.candidates.prefetch();
+    }
+}
+
+/// Asks for what the next visits read: of those that come first all, of those after them the place where that is told.
+fn prefetch_visits(visits: &[Visit], queries: &[QueryScratch]) {
+    let ahead = |from: usize| visits.iter().skip(from).take(SCAN_QUERIES);
+    ahead(0).for_each(|visit| queries[visit.query as usize].prefetch(visit.probe as usize));
+    ahead(SCAN_QUERIES).for_each(|visit| prefetch(&queries[visit.query as usize..][..1]));
+}
+
+/// Takes those from the open queries that have visited all their lists, or whose search the rule ends.
+fn close_round(end: usize, plan: Plan, scratch: &mut Scratch) {
+    let Scratch { kernels, many: Many { queries, open, .. }, .. } = scratch;
     open.retain(|&query| {
         let state = &mut queries[query as usize];
-        state.visited = end.min(state.probes.len());
-        while state.next_check <= state.visited {
-            let check = state.next_check;
-            state.next_check = StopRule::next_check(check);
-            if state.ends(stop, check, spare, kernels) {
-                if check < state.visited {
-                    std::mem::swap(&mut state.candidates, spare);
-                }
-                state.visited = check;
-                return false;
-            }
+        state.visited = end.min(state.chosen.probes.len());
+        if state.visited < end || end >= plan.nprobe {
+            return false;
         }
-        state.visited < state.probes.len() || !state.is_chosen
+        state.next_check = StopRule::next_check(end);
+        !state.ends(plan.stop, kernels)
     });
-}
-
-/// Where the round ends that begins at this place.
-fn round_end(start: usize, stop: StopRule) -> usize {
-    if stop.is_never() {
-        return usize::MAX;
-    }
-    (0..ROUND_CHECKS).fold(start, |at, _| StopRule::next_check(at))
 }

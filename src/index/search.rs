@@ -12,7 +12,7 @@ use super::list::{LiveList, Rows};
 use super::many::Many;
 use super::plan::{Plan, StopRule, later_half};
 use super::points::Points;
-use super::probes::{Probe, Ranking};
+use super::probes::{Chosen, Probe, Ranking};
 use super::product::LookupTable;
 use super::quantizer::Quantizer;
 use super::rerank::{Against, Reranked, Reranking};
@@ -31,16 +31,20 @@ pub struct Scratch {
     pub(super) many: Many,
 }
 
-/// Lists that a search which may stop early chooses at first: most stop before they need more, and to choose is dear.
-const FIRST_LISTS: usize = 63;
+/// Lists that a search which may stop early chooses at first: to choose is dear, and many stop before they need more. Those that go on
+/// choose as many again, and so on.
+const FIRST_LISTS: usize = 32;
+
+/// The lists that a search over codes chooses before it visits any.
+pub(super) fn first_lists(plan: Plan) -> usize {
+    if plan.stop.is_never() { plan.nprobe } else { plan.nprobe.min(FIRST_LISTS) }
+}
 
 /// What belongs to one query while lists are scanned for it.
 #[derive(Debug, Default)]
 pub(super) struct QueryScratch {
     pub(super) projected: Vec<f32>,
-    pub(super) probes: Vec<Probe>,
-    /// Whether `probes` are all the lists that the plan wants.
-    pub(super) is_chosen: bool,
+    pub(super) chosen: Chosen,
     /// How many of the lists have been visited.
     pub(super) visited: usize,
     /// After how many the stop rule is asked next.
@@ -81,7 +85,7 @@ impl Scratch {
 
     /// The lists to visit, nearest first, each with the position of its first row among all rows to visit.
     pub(crate) fn visits(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
-        self.query.probes.iter().map(|probe| (probe.list, probe.position))
+        self.query.chosen.probes.iter().map(|probe| (probe.list, probe.position))
     }
 }
 
@@ -89,7 +93,7 @@ impl LookupTable {
     /// The query of this table, to be scanned for in the list probed.
     pub(super) fn scan_query<'b>(&'b self, probe: &Probe, threshold: f32, out: CandidateSlots<'b>) -> ScanQuery<'b> {
         ScanQuery {
-            table: &self.entries,
+            table: self.entries(),
             table_step: self.step,
             table_bias: self.bias,
             base: probe.estimate_base,
@@ -102,16 +106,10 @@ impl LookupTable {
 }
 
 impl QueryScratch {
-    /// Whether the rule ends a search that has visited so many lists. `spare` is for the candidates as they were then.
-    pub(super) fn ends(&mut self, stop: StopRule, visited: usize, spare: &mut Candidates, kernels: &Kernels) -> bool {
-        let QueryScratch { probes, candidates, .. } = self;
-        let later = probes[visited - later_half(visited)].position;
-        let is_now = visited == self.visited;
-        if !is_now {
-            candidates.copy_before(probes[visited].position, spare, kernels);
-        }
-        let candidates = if is_now { candidates } else { spare };
-        stop.ends(visited, candidates.count_from(later, kernels), candidates.wanted())
+    /// Whether the rule ends the search after the lists visited.
+    pub(super) fn ends(&mut self, stop: StopRule, kernels: &Kernels) -> bool {
+        let later = self.chosen.probes[self.visited - later_half(self.visited)].position;
+        stop.ends(self.visited, self.candidates.count_from(later, kernels), self.candidates.wanted())
     }
 }
 
@@ -123,20 +121,16 @@ impl<'a> Lists<'a> {
             return SearchStats::default();
         }
         let has_codes = self.quantizer.codebook.is_some();
-        if has_codes {
-            self.choose_first(query, plan, &mut scratch.ranking, &mut scratch.query, scratch.kernels);
-        } else {
-            self.choose_probes(query, plan.nprobe, scratch);
-        }
-        let mut stats = SearchStats { lists_probed: scratch.query.probes.len(), ..SearchStats::default() };
+        self.choose_probes(query, if has_codes { first_lists(plan) } else { plan.nprobe }, scratch);
+        let mut stats = SearchStats { lists_probed: scratch.query.chosen.probes.len(), ..SearchStats::default() };
         if self.quantizer.kind == IndexKind::IvfFlat {
             stats.codes_scanned = self.scan_exact(query, plan.k, scratch, hits);
             return stats;
         }
         if has_codes {
             self.begin_codes(plan, &mut scratch.query, scratch.kernels);
-            let Scratch { kernels, query: state, ranking, many, .. } = &mut *scratch;
-            self.scan_until(usize::MAX, (query, plan), ranking, state, &mut many.spare, kernels);
+            let Scratch { kernels, query: state, ranking, .. } = &mut *scratch;
+            self.scan_until(usize::MAX, (query, plan), ranking, state, kernels);
             (stats.lists_probed, stats.codes_scanned) = self.visited(state);
         } else {
             stats.codes_scanned = self.scan_bytes(plan.k, scratch);
@@ -170,12 +164,14 @@ impl<'a> Lists<'a> {
         hits: &mut Vec<Hit>,
     ) -> SearchStats {
         self.choose_probes(query, self.lists.len(), scratch);
-        let mut stats = SearchStats { lists_probed: scratch.query.probes.len(), ..SearchStats::default() };
+        let mut stats = SearchStats { lists_probed: scratch.query.chosen.probes.len(), ..SearchStats::default() };
         if self.quantizer.kind == IndexKind::IvfFlat {
             stats.codes_scanned = self.scan_exact(query, k, scratch, hits);
             return stats;
         }
-        let Scratch { kernels, query: QueryScratch { projected, probes, .. }, reranking, .. } = scratch;
+        let Scratch {
+            kernels, query: QueryScratch { projected, chosen: Chosen { probes, .. }, .. }, reranking, ..
+        } = scratch;
         reranking.score_all(self.against(projected, probes, kernels));
         stats.reranked = reranking.rows.len();
         self.possible_hits(k, &mut reranking.rows, hits);
@@ -197,13 +193,13 @@ impl<'a> Lists<'a> {
     /// All lists with live rows in the order in which a search visits them.
     pub(crate) fn visit_order(self, query: &[f32], scratch: &mut Scratch) -> Vec<usize> {
         self.choose_probes(query, self.lists.len(), scratch);
-        scratch.query.probes.iter().map(|probe| probe.list).collect()
+        scratch.query.chosen.probes.iter().map(|probe| probe.list).collect()
     }
 
     /// Makes ready to visit the `nprobe` nearest lists one by one: for `trace`. Returns how many there are.
     pub(crate) fn prepare(self, query: &[f32], nprobe: usize, scratch: &mut Scratch) -> usize {
         self.choose_probes(query, nprobe, scratch);
-        let QueryScratch { projected, probes, table, .. } = &mut scratch.query;
+        let QueryScratch { projected, chosen: Chosen { probes, .. }, table, .. } = &mut scratch.query;
         self.quantizer.look_up(projected, table, scratch.kernels);
         probes.len()
     }
@@ -217,7 +213,7 @@ impl<'a> Lists<'a> {
         scratch: &Scratch,
         (keys, positions): (&mut Vec<u32>, &mut Vec<u32>),
     ) {
-        let QueryScratch { probes, table, .. } = &scratch.query;
+        let QueryScratch { chosen: Chosen { probes, .. }, table, .. } = &scratch.query;
         let list = probes[at].list;
         let Some(input) = self.scan_input(list, &self.lists[list].live, None) else { return };
         let room = (input.live.len() + 1) * BLOCK_ROWS;
@@ -234,44 +230,40 @@ impl<'a> Lists<'a> {
     fn choose_probes(self, query: &[f32], nprobe: usize, scratch: &mut Scratch) {
         let Scratch { kernels, ranking, query: state, .. } = scratch;
         self.project(query, state, kernels);
-        let QueryScratch { projected, probes, .. } = state;
-        ranking.choose(self.quantizer, self.lists, (query, projected), nprobe, probes, kernels);
+        state.chosen.clear();
+        self.choose_more(query, nprobe, ranking, state, kernels);
     }
 
-    /// The first lists of a plan, and the query in their space: all of them where nothing stops the search before.
-    pub(super) fn choose_first(
+    /// The next lists of a query in the lists' space, until there are `wanted`.
+    fn choose_more(
         self,
         query: &[f32],
-        plan: Plan,
+        wanted: usize,
         ranking: &mut Ranking,
         state: &mut QueryScratch,
         kernels: &Kernels,
     ) {
-        self.project(query, state, kernels);
-        state.is_chosen = plan.stop.is_never() || plan.nprobe <= FIRST_LISTS;
-        let nprobe = if state.is_chosen { plan.nprobe } else { FIRST_LISTS };
-        let QueryScratch { projected, probes, .. } = state;
-        ranking.choose(self.quantizer, self.lists, (query, projected), nprobe, probes, kernels);
+        ranking.score(self.quantizer, &state.projected, kernels);
+        let of_query = (0, query, &state.projected[..]);
+        ranking.choose(self.quantizer, self.lists, of_query, wanted, &mut state.chosen, kernels);
     }
 
-    /// The rest of the lists of the plan, if the query goes on to `visits` lists and does not have them yet.
-    pub(super) fn choose_rest(
+    /// Makes sure that so many lists of the plan are chosen, if there are so many.
+    pub(super) fn choose_until(
         self,
-        (query, visits): (&[f32], usize),
-        plan: Plan,
+        visits: usize,
+        (query, plan): (&[f32], Plan),
         ranking: &mut Ranking,
         state: &mut QueryScratch,
         kernels: &Kernels,
     ) {
-        if state.is_chosen || visits <= state.probes.len() {
-            return;
+        let chosen = state.chosen.probes.len();
+        if chosen < visits.min(plan.nprobe) && !state.chosen.is_all {
+            self.choose_more(query, visits.max(2 * chosen).min(plan.nprobe), ranking, state, kernels);
         }
-        state.is_chosen = true;
-        let QueryScratch { projected, probes, .. } = state;
-        ranking.choose_more(self.quantizer, self.lists, (query, projected), plan.nprobe, probes, kernels);
     }
 
-    fn project(self, query: &[f32], state: &mut QueryScratch, kernels: &Kernels) {
+    pub(super) fn project(self, query: &[f32], state: &mut QueryScratch, kernels: &Kernels) {
         state.projected.resize(self.quantizer.dimension, 0.0);
         self.quantizer.project_query(query, &mut state.projected, kernels);
     }
@@ -281,7 +273,7 @@ impl<'a> Lists<'a> {
         let d = self.quantizer.dimension;
         let mut top = TopHits::new(k);
         let mut scanned = 0;
-        for probe in &scratch.query.probes {
+        for probe in &scratch.query.chosen.probes {
             let live = &self.lists[probe.list];
             let Rows::Exact(vectors) = &live.list.rows else { continue };
             for slot in live.live_slots() {
@@ -305,19 +297,18 @@ impl<'a> Lists<'a> {
         (query, plan): (&[f32], Plan),
         ranking: &mut Ranking,
         state: &mut QueryScratch,
-        spare: &mut Candidates,
         kernels: &Kernels,
     ) -> bool {
         while state.visited < end {
-            self.choose_rest((query, state.visited + 1), plan, ranking, state, kernels);
-            let QueryScratch { probes, table, candidates, visited, .. } = &mut *state;
+            self.choose_until(state.visited + 1, (query, plan), ranking, state, kernels);
+            let QueryScratch { chosen: Chosen { probes, .. }, table, candidates, visited, .. } = &mut *state;
             let Some(probe) = probes.get(*visited) else { return false };
             let ahead = probes.get(*visited + 1).map(|next| next.list);
             self.scan_list(probe, ahead, table, candidates, kernels);
             *visited += 1;
             if state.visited == state.next_check {
                 state.next_check = StopRule::next_check(state.visited);
-                if state.ends(plan.stop, state.visited, spare, kernels) {
+                if state.ends(plan.stop, kernels) {
                     return false;
                 }
             }
@@ -327,14 +318,19 @@ impl<'a> Lists<'a> {
 
     /// The lists that a query has visited, and their rows.
     pub(super) fn visited(self, state: &QueryScratch) -> (usize, usize) {
-        let rows = state.probes[..state.visited].iter().map(|probe| self.lists[probe.list].live_rows);
+        let rows = state.chosen.probes[..state.visited].iter().map(|probe| self.lists[probe.list].live_rows);
         (state.visited, rows.sum())
     }
 
     /// Leaves the rows of least (int8 distance, position) that are wanted for `k` in the query's `candidates`; returns the rows
     /// scanned.
     fn scan_bytes(self, k: usize, scratch: &mut Scratch) -> usize {
-        let Scratch { kernels, query: QueryScratch { projected, probes, candidates, .. }, reranking, .. } = scratch;
+        let Scratch {
+            kernels,
+            query: QueryScratch { projected, chosen: Chosen { probes, .. }, candidates, .. },
+            reranking,
+            ..
+        } = scratch;
         candidates.reset(self.returned(k));
         reranking.begin_scan(projected);
         let against = self.against(projected, probes, kernels);
@@ -381,7 +377,12 @@ impl<'a> Lists<'a> {
     /// What a search does once a query's lists are scanned: re-ranks its candidates and appends the nearest; how many were
     /// re-ranked.
     pub(super) fn finish_query(self, k: usize, scratch: &mut Scratch, hits: &mut Vec<Hit>) -> usize {
-        let Scratch { kernels, query: QueryScratch { projected, probes, candidates, .. }, reranking, .. } = scratch;
+        let Scratch {
+            kernels,
+            query: QueryScratch { projected, chosen: Chosen { probes, .. }, candidates, .. },
+            reranking,
+            ..
+        } = scratch;
         reranking.score(self.against(projected, probes, kernels), candidates.finish(kernels));
         let reranked = reranking.rows.len();
         self.nearest_reranked(self.returned(k), scratch, hits);

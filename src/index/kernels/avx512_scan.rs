@@ -144,9 +144,8 @@ impl WideSums {
     #[target_feature(enable = "avx512f,avx512bw")]
     #[inline]
     fn add(&mut self, nibbles: [__m512i; 2], entries: __m512i) {
-        for h in 0..2 {
-            self.bytes[h] = _mm512_add_epi8(self.bytes[h], _mm512_shuffle_epi8(entries, nibbles[h]));
-        }
+        self.bytes[0] = _mm512_add_epi8(self.bytes[0], _mm512_shuffle_epi8(entries, nibbles[0]));
+        self.bytes[1] = _mm512_add_epi8(self.bytes[1], _mm512_shuffle_epi8(entries, nibbles[1]));
     }
 
     #[target_feature(enable = "avx512f,avx512bw")]
