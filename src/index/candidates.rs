@@ -47,6 +47,12 @@ impl Candidates {
         prefetch(&self.positions[self.held..][..FEW]);
     }
 
+    /// Asks for all that is held.
+    pub(crate) fn prefetch_held(&self) {
+        prefetch(&self.keys[..self.held]);
+        prefetch(&self.positions[..self.held]);
+    }
+
     /// Notes what was appended; makes room when there is none for a block.
     pub(crate) fn appended(&mut self, count: usize, kernels: &Kernels) {
         self.held += count;

@@ -5,7 +5,7 @@
 
 use super::kernels::{Kernels, SCAN_QUERIES, ScanQuery, prefetch};
 use super::plan::{Plan, StopRule};
-use super::search::{Lists, QueryScratch, Scratch, first_lists};
+use super::search::{Lists, QueryScratch, Scratch, next_choice};
 use super::spec::{Hit, SearchStats};
 use std::ops::Range;
 
@@ -69,6 +69,9 @@ impl Lists<'_> {
                 visited = end;
             }
             for (i, (hits, stats)) in out.iter_mut().enumerate() {
+                if i + 1 < queries.len() {
+                    scratch.many.queries[i + 1].candidates.prefetch_held();
+                }
                 std::mem::swap(&mut scratch.query, &mut scratch.many.queries[i]);
                 (stats.lists_probed, stats.codes_scanned) = self.visited(&scratch.query);
                 stats.reranked = self.finish_query(plan.k, scratch, hits);
@@ -89,7 +92,7 @@ impl Lists<'_> {
         }
         many.ranked.clear();
         many.ranked.extend(0..queries.len() as u32);
-        self.choose_ranked(queries, first_lists(plan), scratch);
+        self.choose_ranked(queries, plan, scratch);
         let Scratch { kernels, ranking, many, .. } = scratch;
         many.open.clear();
         for (i, (query, state)) in queries.iter().zip(&mut many.queries).enumerate() {
@@ -110,11 +113,11 @@ impl Lists<'_> {
         };
         ranked.clear();
         ranked.extend(open.iter().filter(has_few));
-        self.choose_ranked(queries, wanted.saturating_mul(2).min(plan.nprobe), scratch);
+        self.choose_ranked(queries, plan, scratch);
     }
 
-    /// Chooses so many lists for the queries in `ranked`.
-    fn choose_ranked(self, queries: &[&[f32]], wanted: usize, scratch: &mut Scratch) {
+    /// Chooses the next lists for the queries in `ranked`.
+    fn choose_ranked(self, queries: &[&[f32]], plan: Plan, scratch: &mut Scratch) {
         let Scratch { kernels, ranking, many: Many { queries: states, projected, ranked, .. }, .. } = scratch;
         for together in ranked.chunks(QUERIES_RANKED) {
             projected.clear();
@@ -123,6 +126,7 @@ impl Lists<'_> {
             for (row, &query) in together.iter().enumerate() {
                 let QueryScratch { projected, chosen, .. } = &mut states[query as usize];
                 let of_query = (row, queries[query as usize], &projected[..]);
+                let wanted = next_choice(chosen.probes.len(), plan);
                 ranking.choose(self.quantizer, self.lists, of_query, wanted, chosen, kernels);
             }
         }
@@ -223,13 +227,26 @@ fn prefetch_visits(visits: &[Visit], queries: &[QueryScratch]) {
 /// Takes those from the open queries that have visited all their lists, or whose search the rule ends.
 fn close_round(end: usize, plan: Plan, scratch: &mut Scratch) {
     let Scratch { kernels, many: Many { queries, open, .. }, .. } = scratch;
-    open.retain(|&query| {
-        let state = &mut queries[query as usize];
-        state.visited = end.min(state.chosen.probes.len());
-        if state.visited < end || end >= plan.nprobe {
-            return false;
+    let mut going = 0;
+    for at in 0..open.len() {
+        if let Some(&next) = open.get(at + 1) {
+            queries[next as usize].candidates.prefetch_held();
         }
-        state.next_check = StopRule::next_check(end);
-        !state.ends(plan.stop, kernels)
-    });
+        let query = open[at];
+        if goes_on(&mut queries[query as usize], end, plan, kernels) {
+            open[going] = query;
+            going += 1;
+        }
+    }
+    open.truncate(going);
+}
+
+/// Notes that a query has visited its lists up to `end`: whether it visits more.
+fn goes_on(query: &mut QueryScratch, end: usize, plan: Plan, kernels: &Kernels) -> bool {
+    query.visited = end.min(query.chosen.probes.len());
+    if query.visited < end || end >= plan.nprobe {
+        return false;
+    }
+    query.next_check = StopRule::next_check(end);
+    !query.ends(plan.stop, kernels)
 }

@@ -1,12 +1,10 @@
-//! Which lists a search visits, and in which order: that of int8 scores of all centroids (they misplace a list by a few places, which
-//! costs nothing: what decides is how many lists are visited). The distances that estimates start from are measured in f32, of the
-//! lists chosen alone. Called by `search` and `many`.
+//! Which lists a search visits, and in which order: all centroids are ranked in int8, the best few more than asked for again in f32,
+//! which is also what the estimates start from. A search may choose its lists some at a time. Called by `search` and `many`.
 
 use super::kernels::{BLOCK_ROWS, ByteRows, Kernels, key_estimate, order_bits, prefetch};
 use super::list::LiveList;
 use super::quantizer::Quantizer;
 use super::select;
-use std::ops::Range;
 
 /// A list to visit: the distance's part known of it, and what its first row is called among the candidates.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +16,9 @@ pub(crate) struct Probe {
     pub(crate) position: u32,
 }
 
+/// Centroids asked for ahead of the one that is measured.
+const PREFETCH_LISTS: usize = 8;
+
 /// The buffers of a ranking.
 #[derive(Debug, Default)]
 pub(crate) struct Ranking {
@@ -26,8 +27,9 @@ pub(crate) struct Ranking {
     scores: Vec<f32>,
     keys: Vec<u32>,
     lists: Vec<u32>,
-    order: Vec<u64>,
     ranked: Vec<Ranked>,
+    /// Lists chosen before, ascending.
+    before: Vec<u32>,
 }
 
 /// A list with its place in the order of visits and its part of the distance.
@@ -40,7 +42,7 @@ pub(crate) struct Ranked {
 
 impl Ranked {
     pub(crate) fn list(&self) -> usize {
-        list_of(self.key)
+        self.key as u32 as usize
     }
 
     pub(crate) fn rank(&self) -> f32 {
@@ -48,22 +50,16 @@ impl Ranked {
     }
 }
 
-/// A rank's bits, then the list's number: ties go to the lower number.
-fn key(rank: u32, list: u32) -> u64 {
-    u64::from(rank) << 32 | u64::from(list)
+/// Lists ranked again in f32 for `nprobe`: int8 scores misplace a list by a few places, so only the last ones are in doubt.
+fn recheck_lists(nprobe: usize) -> usize {
+    nprobe.saturating_add(nprobe / 4 + 4)
 }
 
-fn list_of(key: u64) -> usize {
-    key as u32 as usize
-}
-
-/// What a search has chosen of the order of visits so far.
+/// What a search has chosen of the lists so far.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Chosen {
     /// Nearest first.
     pub(crate) probes: Vec<Probe>,
-    /// Where the order goes on: after this key.
-    last: Option<u64>,
     /// Whether there are no more lists with live rows.
     pub(crate) is_all: bool,
 }
@@ -72,7 +68,7 @@ impl Chosen {
     /// Nothing, for another query.
     pub(crate) fn clear(&mut self) {
         self.probes.clear();
-        (self.last, self.is_all) = (None, false);
+        self.is_all = false;
     }
 }
 
@@ -88,8 +84,9 @@ impl Ranking {
         (kernels.scores_i8)(&quantizer.ranking, self.queries.all(), quantizer.product_factor(), &mut self.scores);
     }
 
-    /// Appends to `chosen` the next lists by int8 score that have live rows, until there are `wanted` or no more. `row` is the
-    /// query's place among those scored, `query` what it is in both spaces.
+    /// Appends to `chosen` the lists that come next (in both spaces) and have live rows, nearest first, until there are `wanted` or no
+    /// more. `row` is the query's place among those scored, `query` what it is in both spaces. The same lists follow only the same
+    /// steps.
     pub(crate) fn choose(
         &mut self,
         quantizer: &Quantizer,
@@ -100,81 +97,95 @@ impl Ranking {
         kernels: &Kernels,
     ) {
         let more = wanted.saturating_sub(chosen.probes.len());
-        self.next_lists(quantizer, lists, row, (chosen.last, more), kernels);
-        chosen.is_all = self.order.len() < more;
-        chosen.last = self.order.last().copied().or(chosen.last);
-        self.prefetch_lists(quantizer, lists);
+        self.before.clear();
+        self.before.extend(chosen.probes.iter().map(|probe| probe.list as u32));
+        self.before.sort_unstable();
+        self.rank_next(quantizer, lists, (row, projected), (wanted, more), kernels);
+        chosen.is_all = self.ranked.len() < more;
+        self.prefetch_headers(lists);
         let end = |probe: &Probe| probe.position + (lists[probe.list].live.len() * BLOCK_ROWS) as u32;
         let offset = quantizer.query_offset(query, kernels);
         let (_, base_factor) = quantizer.estimate_factors(projected, kernels);
-        for list in self.order.iter().map(|&key| list_of(key)) {
+        for ranked in &self.ranked {
+            let list = ranked.list();
             if !lists[list].list.is_sound() {
                 // The caller learns of the damage and answers in another way.
                 continue;
             }
-            let base = quantizer.list_base(projected, list, kernels) + offset;
-            let position = chosen.probes.last().map_or(0, end);
+            let (base, position) = (ranked.base + offset, chosen.probes.last().map_or(0, end));
             chosen.probes.push(Probe { list, base, estimate_base: base * base_factor, position });
         }
     }
 
-    /// Leaves in `order` the nearest `more` lists with live rows that come after a key, nearest first.
-    fn next_lists(
+    /// Leaves in `ranked` the nearest `more` lists with live rows that are not in `before`, nearest first, of somewhat more than
+    /// `wanted` by int8 score.
+    fn rank_next(
         &mut self,
         quantizer: &Quantizer,
         lists: &[LiveList],
-        row: usize,
-        (last, more): (Option<u64>, usize),
+        (row, projected): (usize, &[f32]),
+        (wanted, more): (usize, usize),
         kernels: &Kernels,
     ) {
-        let columns = quantizer.ranking.columns_padded();
-        let scores = row * columns..(row + 1) * columns;
-        let mut wanted = more.min(lists.len());
+        let mut by_score = recheck_lists(wanted.clamp(1, lists.len().max(1)));
         loop {
-            self.take_after(scores.clone(), last, wanted, kernels);
-            let taken = self.lists.len();
-            self.order.clear();
+            self.take_best(row, by_score, kernels);
+            let seen = self.lists.len();
+            let Ranking { lists: best, before, .. } = self;
             // The padding of the last panel is no list.
-            let ranked = self.keys.iter().zip(&self.lists).filter(|(_, list)| (**list as usize) < lists.len());
-            let ranked = ranked.filter(|(_, list)| lists[**list as usize].live_rows > 0);
-            self.order.extend(ranked.map(|(&rank, &list)| key(rank, list)));
+            best.retain(|&list| (list as usize) < lists.len() && before.binary_search(&list).is_err());
+            self.recheck(quantizer, lists, projected, kernels);
             // Lists without live rows took places: look at more.
-            if self.order.len() >= more || taken < wanted || wanted >= lists.len() {
+            if self.ranked.len() >= more || seen >= lists.len() {
                 break;
             }
-            wanted = wanted.saturating_mul(2).min(lists.len());
+            by_score *= 2;
         }
-        self.order.sort_unstable();
-        self.order.truncate(more);
+        self.ranked.sort_unstable_by_key(|ranked| ranked.key);
+        self.ranked.truncate(more);
     }
 
-    /// Leaves in `keys` and `lists` the ranks and numbers of at least the `wanted` nearest columns that come after a key, or of all
-    /// there are.
-    fn take_after(&mut self, scores: Range<usize>, last: Option<u64>, wanted: usize, kernels: &Kernels) {
-        self.lists.clear();
-        self.lists.extend(0..scores.len() as u32);
+    /// The best `wanted` lists and somewhat more by the int8 scores of a query, ascending by number.
+    fn take_best(&mut self, row: usize, wanted: usize, kernels: &Kernels) {
+        let columns = self.scores.len() / self.queries.all().len();
+        let scores = &self.scores[row * columns..][..columns];
         self.keys.clear();
-        self.keys.extend(self.scores[scores].iter().map(|&score| order_bits(score)));
-        if let Some(last) = last {
-            // Those before count as the farthest.
-            let taken = |(rank, list): (&mut u32, &u32)| *rank |= if key(*rank, *list) <= last { u32::MAX } else { 0 };
-            self.keys.iter_mut().zip(&self.lists).for_each(taken);
-        }
-        let limit = select::limit(&self.keys, wanted, wanted.saturating_add(wanted / 8), kernels).min(u32::MAX - 1);
+        self.keys.extend(scores.iter().map(|&score| order_bits(score)));
+        self.lists.clear();
+        self.lists.extend(0..columns as u32);
+        let limit = select::limit(&self.keys, wanted, wanted.saturating_add(wanted / 8), kernels);
         let kept = (kernels.keep_at_most)(&mut self.keys, &mut self.lists, limit);
-        self.keys.truncate(kept);
         self.lists.truncate(kept);
     }
 
-    /// Asks for what is read of each list before its rows, and for its centroid: one wait for all instead of one for each.
-    fn prefetch_lists(&self, quantizer: &Quantizer, lists: &[LiveList]) {
-        for list in self.order.iter().map(|&key| list_of(key)) {
-            let live = &lists[list];
-            prefetch(quantizer.centroid(list));
+    /// Those with live rows, ranked in f32.
+    fn recheck(&mut self, quantizer: &Quantizer, lists: &[LiveList], projected: &[f32], kernels: &Kernels) {
+        self.ranked.clear();
+        let scale = quantizer.query_scale(projected, kernels);
+        let ask = |&list: &u32| {
+            prefetch(std::slice::from_ref(&lists[list as usize]));
+            prefetch(quantizer.centroid(list as usize));
+        };
+        self.lists.iter().take(PREFETCH_LISTS).for_each(ask);
+        for (i, &list) in self.lists.iter().enumerate() {
+            self.lists.get(i + PREFETCH_LISTS).into_iter().for_each(ask);
+            if lists[list as usize].live_rows == 0 {
+                continue;
+            }
+            let base = quantizer.list_base(projected, list as usize, kernels);
+            let rank = quantizer.rank(list as usize, base, scale);
+            self.ranked.push(Ranked { key: u64::from(order_bits(rank)) << 32 | u64::from(list), base });
+        }
+    }
+
+    /// Asks for what is read of each list before its rows, all lists' at once: one wait for all instead of one for each.
+    fn prefetch_headers(&self, lists: &[LiveList]) {
+        for ranked in &self.ranked {
+            let live = &lists[ranked.list()];
             prefetch(std::slice::from_ref(&*live.list));
             prefetch(&live.live);
         }
-        self.order.iter().for_each(|&key| lists[list_of(key)].list.read_unverified());
+        self.ranked.iter().for_each(|ranked| lists[ranked.list()].list.read_unverified());
     }
 
     /// All lists with live rows, ranked in f32, in no order.
@@ -185,13 +196,9 @@ impl Ranking {
         projected: &[f32],
         kernels: &Kernels,
     ) -> &[Ranked] {
-        self.ranked.clear();
-        let scale = quantizer.query_scale(projected, kernels);
-        for (list, _) in lists.iter().enumerate().filter(|(_, live)| live.live_rows > 0) {
-            let base = quantizer.list_base(projected, list, kernels);
-            let rank = quantizer.rank(list, base, scale);
-            self.ranked.push(Ranked { key: key(order_bits(rank), list as u32), base });
-        }
+        self.lists.clear();
+        self.lists.extend(0..lists.len() as u32);
+        self.recheck(quantizer, lists, projected, kernels);
         &self.ranked
     }
 }

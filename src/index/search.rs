@@ -35,9 +35,11 @@ pub struct Scratch {
 /// choose as many again, and so on.
 const FIRST_LISTS: usize = 32;
 
-/// The lists that a search over codes chooses before it visits any.
-pub(super) fn first_lists(plan: Plan) -> usize {
-    if plan.stop.is_never() { plan.nprobe } else { plan.nprobe.min(FIRST_LISTS) }
+/// How many lists a search over codes has chosen after the next step, having chosen so many: a search of its own and one of a batch
+/// take the same steps.
+pub(super) fn next_choice(chosen: usize, plan: Plan) -> usize {
+    let first = if plan.stop.is_never() { plan.nprobe } else { FIRST_LISTS };
+    (2 * chosen).max(first).min(plan.nprobe)
 }
 
 /// What belongs to one query while lists are scanned for it.
@@ -121,7 +123,7 @@ impl<'a> Lists<'a> {
             return SearchStats::default();
         }
         let has_codes = self.quantizer.codebook.is_some();
-        self.choose_probes(query, if has_codes { first_lists(plan) } else { plan.nprobe }, scratch);
+        self.choose_probes(query, if has_codes { next_choice(0, plan) } else { plan.nprobe }, scratch);
         let mut stats = SearchStats { lists_probed: scratch.query.chosen.probes.len(), ..SearchStats::default() };
         if self.quantizer.kind == IndexKind::IvfFlat {
             stats.codes_scanned = self.scan_exact(query, plan.k, scratch, hits);
@@ -259,7 +261,7 @@ impl<'a> Lists<'a> {
     ) {
         let chosen = state.chosen.probes.len();
         if chosen < visits.min(plan.nprobe) && !state.chosen.is_all {
-            self.choose_more(query, visits.max(2 * chosen).min(plan.nprobe), ranking, state, kernels);
+            self.choose_more(query, next_choice(chosen, plan), ranking, state, kernels);
         }
     }
 
