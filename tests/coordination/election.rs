@@ -216,3 +216,28 @@ async fn a_reign_ends_before_its_lease_when_the_coordinator_is_away() {
     drop((alone, others));
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reign_on_the_coordinators_own_leader_is_inherited_too() {
+    let cluster = Cluster::start(3).await;
+    let chronicle = Arc::<Chronicle>::default();
+    let leader = cluster.leader().await;
+    let first = stand(leader.coordinator(), ElectionSettings::of(leader.id), &chronicle);
+    let (node, term) = reigning(&chronicle, 0).await;
+    assert_eq!(node, leader.id);
+    let others = cluster.nodes.iter().filter(|node| node.id != leader.id);
+    let others: Vec<Standing> =
+        others.map(|node| stand(node.coordinator(), ElectionSettings::of(node.id), &chronicle)).collect();
+    time::sleep(Duration::from_millis(500)).await;
+    let cut = time::now();
+    cluster.cut(node);
+    for other in &others {
+        other.election.suspect(node);
+    }
+    let (next, later) = reigning(&chronicle, term).await;
+    let took = gap(&chronicle, cut, later);
+    eprintln!("the coordinator's leader lost, which reigned: another reign after {took:?}");
+    assert!(next != node && took < Duration::from_millis(4000), "{took:?}");
+    drop((first, others));
+    cluster.stop().await;
+}
