@@ -21,7 +21,10 @@ pub use settings::{ElectionSettings, Policy};
 pub use stats::ElectionStats;
 
 use super::{BoxFuture, Compare, Coordinator, Mirror, Revision};
-use crate::rt::{self, Shutdown};
+use crate::{
+    mutants::mutant,
+    rt::{self, Shutdown},
+};
 use campaign::Campaign;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
@@ -55,6 +58,9 @@ pub struct Reign {
 impl Reign {
     /// The condition that this reign is not over, for every transaction made in it.
     pub fn fence(&self) -> Compare {
+        if mutant!(25) {
+            return Compare::Absent("nothing".to_owned());
+        }
         Compare::CreatedAt(self.key.clone(), self.created)
     }
 
