@@ -14,16 +14,23 @@ pub use knobs::Knobs;
 use crate::world::log;
 use engine::Engine;
 use knobs::Shared;
-use madsim::runtime::{Handle, NodeHandle};
+use madsim::{
+    runtime::{Handle, NodeHandle},
+    time,
+};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 use vectorsphere::{
     coordination::etcd::proto::{kv_server::KvServer, lease_server::LeaseServer, watch_server::WatchServer},
     rt::{self, Shutdown, net::Listener, rpc},
 };
+
+/// Destructors of a killed machine's tasks run within this.
+const BURIAL: Duration = Duration::from_millis(20);
 
 const PORT: u16 = 2379;
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 1, 1));
@@ -88,10 +95,13 @@ impl SimEtcd {
         self.on_its_machine(|shared| async move { shared.restore().await }).await;
     }
 
-    /// SIGKILL, and a new start.
-    pub fn restart(&self) {
-        log!("etcd: killed and started");
+    /// SIGKILL, and a new start after `pause`.
+    pub async fn restart(&self, pause: Duration) {
+        log!("etcd: killed for {pause:?}");
         self.shared.set_engine(None);
+        Handle::current().kill(self.machine.id());
+        // The store is opened again only when nobody has it open any more.
+        time::sleep(BURIAL + pause).await;
         Handle::current().restart(self.machine.id());
     }
 
