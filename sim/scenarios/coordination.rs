@@ -200,7 +200,13 @@ async fn live(
 ) -> u64 {
     let coordinator: Arc<dyn Coordinator> = Arc::new(client(address, file));
     let subject = Subject { node, coordinator: coordinator.clone(), chronicle: chronicle.clone() };
-    let settings = ElectionSettings { policy, priority: node as u32, ..ElectionSettings::of(node) };
+    let settings = ElectionSettings {
+        policy,
+        priority: node as u32,
+        steady: Duration::from_secs(2),
+        reign_min: Duration::from_secs(4),
+        ..ElectionSettings::of(node)
+    };
     let election = Election::stand(coordinator.clone(), "master", settings, Arc::new(subject));
     let registry = Registry::follow(coordinator.clone());
     let registration = loop {
