@@ -142,6 +142,10 @@ async fn a_reign_is_handed_over_at_once_and_inherited_soon() {
     assert!(next != node && inherited < Duration::from_millis(500), "{inherited:?}");
     let stats = standing[&next].election.stats();
     assert!(stats.term == later && stats.changes >= 6, "{stats:?}");
+    let metrics = vectorsphere::telemetry::metrics::Metrics::new();
+    standing[&next].election.publish(&metrics);
+    let shown = metrics.encode();
+    assert!(shown.contains(&format!("vectorsphere_election_term {later}.0\n")), "{shown}");
     assert_eq!(standing[&next].election.leader().map(|leader| leader.node), Some(next));
     check_one_at_a_time(&chronicle);
     cluster.stop().await;
