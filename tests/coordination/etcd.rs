@@ -294,6 +294,21 @@ async fn users_are_asked_for_their_password() {
     assert!(stranger.get("k").await.is_err());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn elections_over_a_real_etcd() {
+    if !has_etcd("elections_over_a_real_etcd") {
+        return;
+    }
+    let members = Members::start(1);
+    let mut coordinators: Vec<Arc<dyn Coordinator>> = Vec::new();
+    for node in 0..3 {
+        coordinators
+            .push(Arc::new(members.coordinator("c", &members.directory.path().join(format!("known{node}"))).await));
+    }
+    // etcd makes two seconds of every shorter lease.
+    crate::election::hands_over_and_inherits(coordinators, Duration::from_secs(5)).await;
+}
+
 /// Makes an authority, a certificate for 127.0.0.1 and one for a client, as PEM files in `dir`.
 fn make_certificates(dir: &Path) {
     let openssl = |arguments: &[&str]| {
