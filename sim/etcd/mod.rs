@@ -12,6 +12,7 @@ mod service;
 pub use knobs::Knobs;
 
 use crate::world::log;
+use axum::Router;
 use engine::Engine;
 use knobs::Shared;
 use madsim::{
@@ -116,9 +117,9 @@ async fn serve(shared: Arc<Shared>) {
     shared.set_engine(Some(engine));
     let listener = Listener::bind(SocketAddr::new(ADDRESS, PORT)).await.expect("the port is free");
     let service = service::Service(shared);
-    let routes = tonic::service::Routes::new(KvServer::new(service.clone()))
-        .add_service(LeaseServer::new(service.clone()))
-        .add_service(WatchServer::new(service))
-        .prepare();
+    let routes = Router::new()
+        .route_service("/etcdserverpb.KV/{*method}", KvServer::new(service.clone()))
+        .route_service("/etcdserverpb.Lease/{*method}", LeaseServer::new(service.clone()))
+        .route_service("/etcdserverpb.Watch/{*method}", WatchServer::new(service));
     rpc::serve(listener, routes, rpc::RpcOptions::default(), Shutdown::new()).await;
 }
