@@ -119,6 +119,11 @@ impl Check<'_> {
         if etcd.password.is_some() && etcd.username.is_none() {
             self.refuse("etcd.password", "needs `etcd.username` beside it".to_owned());
         }
+        let encrypted = etcd.endpoints.iter().any(|endpoint| endpoint.as_str().starts_with("https://"));
+        if etcd.tls.ca_file.is_none() && (encrypted || etcd.tls.cert_file.is_some()) {
+            let key = if encrypted { "etcd.endpoints" } else { "etcd.tls.cert_file" };
+            self.refuse(key, "needs `etcd.tls.ca_file`: the authority that signed etcd's certificate".to_owned());
+        }
         if etcd.tls.cert_file.is_some() != etcd.tls.key_file.is_some() {
             let (present, absent) = match etcd.tls.cert_file {
                 Some(_) => ("etcd.tls.cert_file", "etcd.tls.key_file"),

@@ -3,6 +3,7 @@
 //! simulation.
 
 mod engine;
+mod etcd;
 mod gate;
 mod join;
 mod membership;
@@ -15,6 +16,7 @@ mod tests;
 mod verify;
 
 pub use engine::Engine;
+pub use etcd::etcd_options;
 pub use network::Network;
 pub use servers::Addresses;
 
@@ -43,6 +45,9 @@ pub enum StartError {
     /// The address of a peer.
     #[error("cluster.peers: {0}")]
     Peer(String),
+    /// How etcd is to be reached.
+    #[error("{0}")]
+    Etcd(String),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -78,7 +83,7 @@ impl StartError {
     /// The exit code that says so (API.md, "Exit codes").
     pub fn exit_code(&self) -> u8 {
         match self {
-            StartError::Mode { .. } | StartError::Listen { .. } | StartError::Peer(_) => 2,
+            StartError::Mode { .. } | StartError::Listen { .. } | StartError::Peer(_) | StartError::Etcd(_) => 2,
             StartError::Store(StoreError::InUse { .. }) => 3,
             StartError::Store(_) | StartError::Log(_) | StartError::Group(_) | StartError::Data(_) => DATA_UNUSABLE,
             StartError::Unusable(_) => DATA_UNUSABLE,

@@ -9,9 +9,11 @@ mod deadline;
 mod server;
 #[cfg(all(test, not(madsim)))]
 mod tests;
+mod tls;
 
 pub use channel::{Channel, InvalidAddress, connect, was_not_sent};
 pub use server::serve;
+pub use tls::{InvalidTls, Tls, TlsIdentity};
 
 use super::http::ConnectionStats;
 use std::time::Duration;
@@ -43,6 +45,8 @@ pub struct RpcOptions {
     pub drain_timeout: Duration,
     /// Server: where connections are counted.
     pub stats: ConnectionStats,
+    /// Client: how the connection is encrypted, if it is.
+    pub tls: Option<Tls>,
 }
 
 impl Default for RpcOptions {
@@ -60,6 +64,7 @@ impl Default for RpcOptions {
             write_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(10),
             stats: ConnectionStats::default(),
+            tls: None,
         }
     }
 }
