@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Where the coordinator keeps collections, by name, and the shard table.
-const COLLECTIONS: &str = "collections/";
-const TABLE: &str = "table";
+pub(super) const COLLECTIONS: &str = "collections/";
+pub(super) const TABLE: &str = "table";
 
 /// A collection as it is stored, under its name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,9 +65,9 @@ impl Catalog {
     ///
     /// # Errors
     /// `Corrupt`, from the coordinator.
-    pub async fn load(coordinator: Arc<dyn Coordinator>) -> Result<Catalog> {
+    pub fn load(coordinator: Arc<dyn Coordinator>) -> Result<Catalog> {
         let catalog = Catalog { coordinator, collections: ArcSwap::default(), table: ArcSwap::default() };
-        let collections = catalog.read().await?;
+        let collections = catalog.read()?;
         catalog.publish(collections);
         Ok(catalog)
     }
@@ -112,15 +112,14 @@ impl Catalog {
         nodes: &[Candidate],
     ) -> Result<()> {
         loop {
-            let known = self.read().await?;
-            if known.contains_key(name) {
+            if self.stored(&collection_key(name)).await?.is_some() {
                 return Err(exists(name));
             }
-            if known.len() >= limits::COLLECTIONS_MAX {
+            if self.read()?.len() >= limits::COLLECTIONS_MAX {
                 return Err(Error::new(ErrorKind::Conflict, "too_many_tables", "there are too many tables")
                     .expected(format!("at most {}", limits::COLLECTIONS_MAX)));
             }
-            let (mut table, guard) = self.stored_table()?;
+            let (mut table, guard) = self.stored_table().await?;
             let placement = place(nodes, &table, table.next_shard + 1, spec.shards, spec.replicas).map_err(too_few)?;
             table.add_collection(name, spec.replicas, &placement);
             let stored_table = to_json(&table);
@@ -154,7 +153,7 @@ impl Catalog {
     ) -> Result<()> {
         loop {
             let key = collection_key(name);
-            let stored = self.stored(&key)?.ok_or_else(|| not_found(name))?;
+            let stored = self.stored(&key).await?.ok_or_else(|| not_found(name))?;
             let record: CollectionRecord = from_json(&key, &stored.value)?;
             let spec = change(record.spec.clone())?;
             debug_assert!(spec.vectors == record.spec.vectors && spec.shards == record.spec.shards);
@@ -174,9 +173,9 @@ impl Catalog {
     /// `table_not_found`; `Unavailable` or `Indeterminate` if the coordinator did not answer.
     pub async fn delete(&self, name: &CollectionName) -> Result<()> {
         loop {
-            let (mut table, guard) = self.stored_table()?;
+            let (mut table, guard) = self.stored_table().await?;
             let key = collection_key(name);
-            let record = self.stored(&key)?.ok_or_else(|| not_found(name))?;
+            let record = self.stored(&key).await?.ok_or_else(|| not_found(name))?;
             table.remove_collection(name);
             let transaction = Transaction {
                 compares: vec![guard, Compare::WrittenAt(key.clone(), record.revision)],
@@ -199,31 +198,24 @@ impl Catalog {
         self.collections.store(Arc::new(collections));
     }
 
-    /// Every collection, as the coordinator holds it now.
+    /// Every collection, as this node remembers it; nobody is asked.
     ///
     /// # Errors
-    /// `Unavailable` or `Corrupt`, from the coordinator.
-    pub async fn read(&self) -> Result<Collections> {
-        loop {
-            let (table, guard) = self.stored_table()?;
-            let collections = self.collections_over(&table);
-            // Both belong to one moment only if the table is still the same.
-            if self.stored_table()?.1 == guard {
-                let collections = collections?;
-                self.saw(table);
-                return Ok(collections);
-            }
-        }
-    }
-
-    /// The stored collections, with their shards by `table`.
-    fn collections_over(&self, table: &ShardTable) -> Result<Collections> {
+    /// `Corrupt`, from the coordinator.
+    pub fn read(&self) -> Result<Collections> {
+        // All at once: table and collections have to be of one moment.
+        let mut stored = self.coordinator.remembered("").map_err(coordination)?;
+        let table: ShardTable = match stored.iter().find(|kv| kv.key == TABLE) {
+            None => ShardTable::default(),
+            Some(stored) => from_json(TABLE, &stored.value)?,
+        };
+        stored.retain(|kv| kv.key.starts_with(COLLECTIONS));
         let mut shards: BTreeMap<&CollectionName, Vec<(ShardId, SlotRange)>> = BTreeMap::new();
         for (id, entry) in &table.shards {
             shards.entry(&entry.collection).or_default().push((*id, entry.slots));
         }
         let mut collections = Collections::new();
-        for stored in self.coordinator.remembered(COLLECTIONS).map_err(coordination)? {
+        for stored in stored {
             let name = CollectionName::new(&stored.key[COLLECTIONS.len()..])?;
             let record: CollectionRecord = from_json(&stored.key, &stored.value)?;
             let mut shards = shards.remove(&name).unwrap_or_default();
@@ -235,6 +227,7 @@ impl Catalog {
                 Collection { name: name.clone(), spec: record.spec, created_ms: record.created_ms, shards };
             collections.insert(name, Arc::new(collection));
         }
+        self.saw(table);
         Ok(collections)
     }
 
@@ -244,16 +237,15 @@ impl Catalog {
         self.table.rcu(|known| if known.epoch < table.epoch { table.clone() } else { known.clone() });
     }
 
-    /// A key, as this node knows it. It may be old: whoever changes something by it compares it first.
-    fn stored(&self, key: &str) -> Result<Option<KeyValue>> {
-        let known = self.coordinator.remembered(key).map_err(coordination)?;
-        Ok(known.into_iter().find(|kv| kv.key == key))
+    /// A key, as the coordinator holds it now.
+    async fn stored(&self, key: &str) -> Result<Option<KeyValue>> {
+        self.coordinator.get(key).await.map_err(coordination)
     }
 
-    /// The stored table, and the condition that it has not changed since.
-    fn stored_table(&self) -> Result<(ShardTable, Compare)> {
+    /// The table as the coordinator holds it now, and the condition that it has not changed since.
+    async fn stored_table(&self) -> Result<(ShardTable, Compare)> {
         let key = TABLE.to_owned();
-        match self.stored(&key)? {
+        match self.stored(&key).await? {
             None => Ok((ShardTable::default(), Compare::Absent(key))),
             Some(stored) => Ok((from_json(&key, &stored.value)?, Compare::WrittenAt(key, stored.revision))),
         }
@@ -297,7 +289,8 @@ fn from_json<'a, T: Deserialize<'a>>(key: &str, value: &'a [u8]) -> Result<T> {
     serde_json::from_slice(value).map_err(|error| corrupt(key, error))
 }
 
-fn coordination(error: CoordinationError) -> Error {
+/// What an error of the coordinator is to a caller.
+pub fn coordination(error: CoordinationError) -> Error {
     let kind = match error {
         CoordinationError::Indeterminate(_) => ErrorKind::Indeterminate,
         CoordinationError::Unavailable(_) | CoordinationError::LeaseGone(_) => ErrorKind::Unavailable,

@@ -1,13 +1,21 @@
 //! Who owns what: members, slots, the shard table and the catalog of collections. Called by `service`; loaded by `node`.
 
+pub mod admin;
 pub mod catalog;
-mod members;
+mod control;
+pub mod controller;
+pub mod history;
+pub mod members;
+#[cfg(test)]
+mod memory;
 pub mod placement;
+pub mod plan;
+pub mod report;
 pub mod slots;
 pub mod table;
 
 pub use catalog::{Catalog, Collection, Collections};
-pub use members::Members;
+pub use members::{MemberRecord, MemberState, Members, SelfTold};
 pub use placement::Candidate;
 pub use slots::SlotRange;
 pub use table::{NodeId, ShardEntry, ShardId, ShardTable};
