@@ -1,5 +1,5 @@
-//! The master's loop: sees how the cluster is, plans, and has the plan carried out, again and again while its reign lasts. Called by
-//! whoever stands for election; `plan` decides, the nodes act.
+//! The master's loop: sees how the cluster is, plans, and has the plan carried out, again and again while its reign lasts. `node` lets it
+//! stand for election; `plan` decides, the nodes act.
 //!
 //! It promises: every change it makes is one transaction, on the condition that its reign is not over and that what it was planned
 //! by is still so. So it can be stopped at any point, two masters for a moment do no harm, and nothing is to be remembered: what is
@@ -15,7 +15,7 @@ use super::{
     table::{NodeId, ShardTable},
 };
 use crate::{
-    coordination::{Compare, Coordinator},
+    coordination::{BoxFuture, Compare, Coordinator, election},
     rt::{Shutdown, time, time::Instant},
     types::Result,
 };
@@ -47,15 +47,6 @@ impl Default for ControllerSettings {
     }
 }
 
-/// The right to act as master, for a while.
-#[derive(Clone, Debug)]
-pub struct Mastery {
-    /// Holds only while the reign lasts.
-    pub fence: Compare,
-    /// Fires when it is over, or could be.
-    pub ended: Shutdown,
-}
-
 /// See the module. Cheap to clone.
 #[derive(Clone)]
 pub struct Controller(Arc<Inner>);
@@ -67,6 +58,7 @@ struct Inner {
     settings: ControllerSettings,
     /// What the last round saw and planned; none when not reigning.
     last: RwLock<Option<Arc<Seen>>>,
+    master: RwLock<Option<NodeId>>,
 }
 
 /// What a round saw and planned.
@@ -84,7 +76,14 @@ impl Controller {
         observer: Arc<dyn Observer>,
         settings: ControllerSettings,
     ) -> Controller {
-        Controller(Arc::new(Inner { node, coordinator, observer, settings, last: RwLock::default() }))
+        Controller(Arc::new(Inner {
+            node,
+            coordinator,
+            observer,
+            settings,
+            last: RwLock::default(),
+            master: RwLock::default(),
+        }))
     }
 
     /// The node it belongs to.
@@ -107,10 +106,15 @@ impl Controller {
         self.0.last.read().expect("no panic while changing").clone()
     }
 
-    /// Acts as master until its reign is over.
-    pub async fn reign(&self, mastery: Mastery) {
-        let mut reign = Reign::new(self.clone(), mastery.fence.clone(), time::now());
-        while !mastery.ended.is_triggered() {
+    /// The master, as far as this node knows.
+    pub fn master(&self) -> Option<NodeId> {
+        *self.0.master.read().expect("no panic while changing")
+    }
+
+    /// Acts as master until the reign is over.
+    async fn rule(&self, fence: Compare, ended: Shutdown) {
+        let mut reign = Reign::new(self.clone(), fence, time::now());
+        while !ended.is_triggered() {
             let round = async {
                 if let Err(error) = reign.round(time::now(), time::wall().0).await {
                     tracing::warn!(%error, "the master could not do its round; it will try again");
@@ -119,7 +123,7 @@ impl Controller {
             };
             tokio::select! {
                 biased;
-                () = mastery.ended.wait() => {}
+                () = ended.wait() => {}
                 () = round => {}
             }
         }
@@ -128,6 +132,25 @@ impl Controller {
 
     fn see(&self, seen: Option<Seen>) {
         *self.0.last.write().expect("no panic while changing") = seen.map(Arc::new);
+    }
+}
+
+impl election::Candidate for Controller {
+    /// Whether what the cluster agrees on can be read here: a node that has just joined knows nothing of it yet.
+    fn is_ready(&self) -> bool {
+        Stored::remembered(&*self.0.coordinator).is_ok_and(|stored| stored.members.contains_key(&self.0.node))
+    }
+
+    fn reign(&self, reign: election::Reign) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            tracing::info!(term = reign.term, "this node is the master");
+            self.rule(reign.fence(), reign.ended.clone()).await;
+            tracing::info!(term = reign.term, "this node is no longer the master");
+        })
+    }
+
+    fn leader_changed(&self, leader: Option<&election::Leader>) {
+        *self.0.master.write().expect("no panic while changing") = leader.map(|leader| leader.node);
     }
 }
 

@@ -190,25 +190,17 @@ async fn what_was_planned_by_an_old_table_is_not_done() {
     let mut bench = Bench::new(five());
     let mut reign = bench.crown();
     bench.join(6);
+    // The node remembers what was before its own change, and plans by it again and again.
     bench.coordinator.freeze();
-    let stale = bench.crown();
-    let mut stale = Reign { fence: reign.fence.clone(), ..stale };
-    let (mut first, before) = (bench.crown(), bench.coordinator.commits());
-    stale.fence = first.fence.clone();
+    bench.rounds(&mut reign, 4).await;
+    let after = bench.coordinator.value(TABLE).unwrap();
+    assert_eq!(bench.coordinator.commits(), 1, "the first was done");
+    bench.rounds(&mut reign, 4).await;
+    assert_eq!(bench.coordinator.value(TABLE).unwrap(), after, "the others were refused");
     bench.coordinator.thaw();
-    bench.rounds(&mut first, 1).await;
-    let after = bench.coordinator.commits();
-    assert!(after > before);
-    // The same reign, once more, by what was remembered before its own change.
-    bench.coordinator.freeze();
-    bench.rounds(&mut first, 1).await;
-    let table = bench.coordinator.value(TABLE).unwrap().revision;
-    bench.rounds(&mut stale, 3).await;
-    assert!(bench.coordinator.value(TABLE).unwrap().revision == table, "refused, whoever asks");
-    bench.coordinator.thaw();
-    reign.fence = first.fence.clone();
+    bench.follow();
     bench.rounds(&mut reign, 40).await;
-    assert!(bench.is_done());
+    assert!(bench.is_done() && bench.holders(6) == 10);
 }
 
 #[tokio::test]
@@ -217,9 +209,11 @@ async fn without_the_coordinator_nothing_changes_and_all_goes_on_after() {
     let mut reign = bench.crown();
     bench.join(6);
     bench.coordinator.fail(Fault::Away);
+    let mut failed = 0;
     for _ in 0..600 {
-        assert!(bench.round(&mut reign).await.is_err());
+        failed += u32::from(bench.round(&mut reign).await.is_err());
     }
+    assert!(failed > 500, "it went on trying: {failed}");
     assert_eq!((bench.coordinator.commits(), bench.holders(6)), (0, 0));
     bench.coordinator.fail(Fault::None);
     bench.rounds(&mut reign, 40).await;

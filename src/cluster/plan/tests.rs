@@ -250,3 +250,19 @@ fn a_forecast_tells_the_whole_way() {
     world.run(200);
     assert_eq!(holders(&world, 4), 30, "and so it came");
 }
+
+#[test]
+fn a_hundred_nodes_with_a_thousand_shards_lose_one_and_gain_one() {
+    let mut world = World::new(100, 5).with_collection("c", 1000, Some(3));
+    let lost = holders(&world, 50);
+    world.kill(50);
+    world.away.insert(50, REPLACE_AFTER);
+    world.run(20);
+    assert_eq!((world.changes, holders(&world, 50)), (lost, 0), "what it held, and nothing else");
+    world.set_state(50, MemberState::Removed);
+    world.join(101);
+    world.run(30);
+    let gained = holders(&world, 101);
+    assert!((28..=31).contains(&gained) && world.changes <= lost + gained + 3, "{gained} of {}", world.changes - lost);
+    assert!(planned(&world).is_done());
+}

@@ -78,7 +78,11 @@ impl Planner<'_> {
             };
             seated.push(next);
         }
-        // A voter that is gone or drained keeps its vote until somebody can have it: an even number is no safer than one less.
+        // An even number is no safer than one less.
+        if seated.len().is_multiple_of(2) && seated.last().is_some_and(|last| !votes.contains(last)) {
+            seated.pop();
+        }
+        // A voter that is gone or drained keeps its vote until somebody can have it.
         let missing = wanted.saturating_sub(seated.len());
         let keep = votes.iter().copied().filter(|id| !seated.contains(id) && !stays.contains(id)).take(missing);
         let kept: Vec<NodeId> = keep.filter(|id| self.view.nodes[id].record.state != MemberState::Removed).collect();

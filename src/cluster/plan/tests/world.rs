@@ -154,7 +154,9 @@ impl World {
         for shard in self.groups.keys().copied().collect::<Vec<_>>() {
             let group = self.groups[&shard].clone();
             let leader = group.leader.filter(|leader| self.works(shard, *leader) && group.voters.contains(leader));
-            let next = group.voters.iter().copied().find(|node| self.works(shard, *node));
+            let first = shard as usize % group.voters.len();
+            let in_turn = group.voters[first..].iter().chain(&group.voters[..first]);
+            let next = in_turn.copied().find(|node| self.works(shard, *node));
             let group = self.groups.get_mut(&shard).unwrap();
             group.term += u64::from(leader.is_none());
             group.leader = leader.or(next);
