@@ -10,6 +10,7 @@ mod tests;
 
 use super::{
     control::{Draft, Stored},
+    members::MemberRecord,
     plan::{Action, Limits, Plan, Planned, View, plan},
     report::{Observer, Reports},
     table::{NodeId, ShardTable},
@@ -138,7 +139,7 @@ impl Controller {
 impl election::Candidate for Controller {
     /// Whether what the cluster agrees on can be read here: a node that has just joined knows nothing of it yet.
     fn is_ready(&self) -> bool {
-        Stored::remembered(&*self.0.coordinator).is_ok_and(|stored| stored.members.contains_key(&self.0.node))
+        self.0.coordinator.remembered(&MemberRecord::key(self.0.node)).is_ok_and(|known| !known.is_empty())
     }
 
     fn reign(&self, reign: election::Reign) -> BoxFuture<'_, ()> {
@@ -268,7 +269,7 @@ fn write(draft: &mut Draft<'_>, stored: &Stored, table: &mut ShardTable, planned
         Action::Votes { give, take } => {
             let with = |nodes: &[NodeId], votes: bool| {
                 let known = nodes.iter().filter_map(|node| Some((*node, stored.members.get(node)?.clone())));
-                known.map(move |(node, record)| (node, super::MemberRecord { votes, ..record })).collect::<Vec<_>>()
+                known.map(move |(node, record)| (node, MemberRecord { votes, ..record })).collect::<Vec<_>>()
             };
             for (node, record) in with(give, true).into_iter().chain(with(take, false)) {
                 draft.member(node, &record);

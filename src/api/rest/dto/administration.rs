@@ -85,6 +85,7 @@ pub struct ShardPlacementAnswer {
     pub id: u64,
     pub table_name: String,
     /// First slot, and the one after the last.
+    #[schema(value_type = Vec<u16>)]
     pub slots: (u16, u16),
     pub leader: Option<String>,
     pub documents_count: u64,
