@@ -15,7 +15,7 @@ pub mod slots;
 pub mod table;
 
 pub use catalog::{Catalog, Collection, Collections};
-pub use members::{MemberRecord, MemberState, Members, SelfTold};
+pub use members::{Founded, MemberRecord, MemberState, Members, SelfTold};
 pub use placement::Candidate;
 pub use slots::SlotRange;
 pub use table::{NodeId, ShardEntry, ShardId, ShardTable};

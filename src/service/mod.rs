@@ -14,6 +14,7 @@ mod verify;
 pub use administration::{
     ChangeInfo, ClusterPlacement, NodePlacement, PlannedInfo, RebalanceForecast, ReplicaPlacement, ShardPlacement,
 };
+pub use follow::Agreed;
 pub use info::{
     Check, ClusterStatus, CollectionInfo, CollectionStats, HealthReport, NodeInfo, PayloadIndexInfo, ShardStats,
     VectorIndexInfo,
@@ -46,6 +47,7 @@ struct Inner {
     admin: std::sync::OnceLock<Admin>,
     /// Held while the shards follow the catalog, so that a table is never dropped while it is being opened.
     following: tokio::sync::Mutex<()>,
+    changes: follow::Changes,
 }
 
 impl Service {
@@ -59,15 +61,17 @@ impl Service {
         metrics: Metrics,
     ) -> Service {
         let following = tokio::sync::Mutex::default();
+        let changes = follow::Changes::default();
         Service(Arc::new(Inner {
             catalog,
             host,
             members,
             others,
-            admin: std::sync::OnceLock::new(),
+            admin: Default::default(),
             identity,
             metrics,
             following,
+            changes,
         }))
     }
 
