@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Where the coordinator keeps collections, by name, and the shard table.
-const COLLECTIONS: &str = "collections/";
-const TABLE: &str = "table";
+pub(super) const COLLECTIONS: &str = "collections/";
+pub(super) const TABLE: &str = "table";
 
 /// A collection as it is stored, under its name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -289,6 +289,7 @@ fn from_json<'a, T: Deserialize<'a>>(key: &str, value: &'a [u8]) -> Result<T> {
     serde_json::from_slice(value).map_err(|error| corrupt(key, error))
 }
 
+/// What an error of the coordinator is to a caller.
 pub fn coordination(error: CoordinationError) -> Error {
     let kind = match error {
         CoordinationError::Indeterminate(_) => ErrorKind::Indeterminate,

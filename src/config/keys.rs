@@ -180,6 +180,9 @@ pub static KEYS: &[Key] = &[
         NOW,
         "Peer addresses of the other nodes of the cluster, with mode auto. All nodes name each other; they form the cluster when they have all met once, and are its members from then on. An odd number of nodes survives the loss of a minority."
     ),
+    key!(cluster.replace_after, NOW, Duration::from_secs(1) => Duration::from_secs(86_400), "How long a node may be away before its replicas are made anew on others. Its leaders are replaced at once in any case."),
+    key!(cluster.rebalance.bytes_per_second, NOW, ByteSize::kib(64) => ByteSize::gib(16), "What a node may receive or send, in the long run, to even the cluster out or to drain a node. Replacing what is lost is not held back."),
+    key!(cluster.rebalance.moves_max, NOW, 1u64 => 64u64, "Replicas that one node may be receiving or sending at once."),
     key!(etcd.endpoints, CLUSTER, "Members of the etcd cluster."),
     key!(etcd.username, CLUSTER, "User name towards etcd."),
     key!(etcd.password, CLUSTER, "Password towards etcd. Never shown."),

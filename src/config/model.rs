@@ -80,6 +80,19 @@ pub struct Cluster {
     pub zone: Option<Name>,
     /// Peers known beforehand.
     pub peers: Vec<Authority>,
+    /// How long a node is waited for before its replicas are made anew elsewhere.
+    pub replace_after: Duration,
+    /// How the cluster evens itself out.
+    pub rebalance: Rebalance,
+}
+
+/// How the cluster evens itself out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rebalance {
+    /// What a node may receive or send for it, in the long run.
+    pub bytes_per_second: ByteSize,
+    /// Replicas a node may be receiving or sending at once.
+    pub moves_max: u64,
 }
 
 /// How etcd is reached.
@@ -180,7 +193,14 @@ impl Default for Config {
             data_dir: PathBuf::from("./data"),
             listen: Listen::default(),
             advertise: Advertise::default(),
-            cluster: Cluster { name: Name::known("vectorsphere"), node_id: None, zone: None, peers: Vec::new() },
+            cluster: Cluster {
+                name: Name::known("vectorsphere"),
+                node_id: None,
+                zone: None,
+                peers: Vec::new(),
+                replace_after: Duration::from_secs(300),
+                rebalance: Rebalance { bytes_per_second: ByteSize::mib(50), moves_max: 2 },
+            },
             etcd: Etcd::default(),
             storage: Storage { cache: ByteSize::mib(64), journal_max: ByteSize::mib(64) },
             index: Index {

@@ -1,6 +1,7 @@
 //! The list of operations: one function each. A request is checked whole, split by shard, routed, and its answers are
 //! gathered. Every face calls these functions and no other. Called by `api` and the embedded library; built by `node`.
 
+mod administration;
 mod collections;
 mod follow;
 mod info;
@@ -10,6 +11,9 @@ mod search;
 mod status;
 mod verify;
 
+pub use administration::{
+    ChangeInfo, ClusterPlacement, NodePlacement, PlannedInfo, RebalanceForecast, ReplicaPlacement, ShardPlacement,
+};
 pub use follow::Agreed;
 pub use info::{
     Check, ClusterStatus, CollectionInfo, CollectionStats, HealthReport, NodeInfo, PayloadIndexInfo, ShardStats,
@@ -19,7 +23,7 @@ pub use status::{Identity, Phase};
 pub use verify::{Answering, OtherNode, Others, ReplicaVerdict, ShardVerdict, VerifyReport};
 
 use crate::{
-    cluster::{Catalog, Collection, Members},
+    cluster::{Catalog, Collection, Members, admin::Admin},
     shard::{Host, Replica},
     telemetry::metrics::Metrics,
     types::{
@@ -40,6 +44,7 @@ struct Inner {
     metrics: Metrics,
     members: Members,
     others: Arc<dyn Others>,
+    admin: std::sync::OnceLock<Admin>,
     /// Held while the shards follow the catalog, so that a table is never dropped while it is being opened.
     following: tokio::sync::Mutex<()>,
     changes: follow::Changes,
@@ -57,7 +62,17 @@ impl Service {
     ) -> Service {
         let following = tokio::sync::Mutex::default();
         let changes = follow::Changes::default();
-        Service(Arc::new(Inner { catalog, host, members, others, identity, metrics, following, changes }))
+        Service(Arc::new(Inner {
+            catalog,
+            host,
+            members,
+            others,
+            admin: Default::default(),
+            identity,
+            metrics,
+            following,
+            changes,
+        }))
     }
 
     /// The bounds of every request.
