@@ -1,0 +1,58 @@
+//! Finding what a request names: its collection, and the nodes that hold its shards. A node hears of a new collection a moment
+//! after it was made elsewhere, so before it says that there is none it asks the coordinator. Called by every operation.
+
+use super::Service;
+use crate::{
+    cluster::{Collection, NodeId, ShardId},
+    types::{CollectionName, ErrorKind, Result},
+};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::SeqCst},
+};
+
+/// Lets requests that miss something at the same time share one question to the coordinator.
+#[derive(Default)]
+pub(super) struct Refresh {
+    begun: AtomicU64,
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Service {
+    /// The collection of this name; one that this node has not heard of is asked for.
+    ///
+    /// # Errors
+    /// `table_not_found`; that of the coordinator if the collection is not known here and it did not answer.
+    pub(super) async fn find(&self, name: &CollectionName) -> Result<Arc<Collection>> {
+        if let Ok(found) = self.0.catalog.collection(name) {
+            return Ok(found);
+        }
+        self.refresh().await?;
+        self.0.catalog.collection(name)
+    }
+
+    /// Follows the catalog as it is at a moment after this call began. Calls that wait for each other ask once.
+    pub(super) async fn refresh(&self) -> Result<()> {
+        let refresh = &self.0.refresh;
+        let begun = refresh.begun.load(SeqCst);
+        let _turn = refresh.turn.lock().await;
+        if refresh.begun.load(SeqCst) > begun {
+            // One that began after this call did has just ended.
+            return Ok(());
+        }
+        refresh.begun.fetch_add(1, SeqCst);
+        match self.follow_catalog().await {
+            // A shard that cannot be opened here is no reason not to find the others.
+            Err(error) if error.kind() != ErrorKind::Unavailable => {
+                tracing::warn!(%error, "the catalog could not be followed whole");
+                Ok(())
+            }
+            followed => followed,
+        }
+    }
+
+    /// The nodes that hold a replica of a shard.
+    pub(super) fn holders(&self, _shard: ShardId) -> Vec<NodeId> {
+        self.0.members.node_ids().unwrap_or_default()
+    }
+}
