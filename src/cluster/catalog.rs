@@ -8,7 +8,7 @@ use super::{
     table::{NodeId, ShardId, ShardTable},
 };
 use crate::{
-    coordination::{Change, Committed, Compare, CoordinationError, Coordinator, Transaction},
+    coordination::{Change, Committed, Compare, CoordinationError, Coordinator, KeyValue, Transaction},
     types::{CollectionName, CollectionSpec, Error, ErrorKind, PointId, Result, limits},
 };
 use arc_swap::ArcSwap;
@@ -20,6 +20,10 @@ use std::{
         atomic::{AtomicU64, Ordering::SeqCst},
     },
 };
+
+/// Where the coordinator keeps collections, by name, and the shard table.
+const COLLECTIONS: &str = "collections/";
+const TABLE: &str = "table";
 
 /// A collection as it is stored, under its name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,24 +58,18 @@ pub type Collections = BTreeMap<CollectionName, Arc<Collection>>;
 /// See the module.
 pub struct Catalog {
     coordinator: Arc<dyn Coordinator>,
-    prefix: String,
     collections: ArcSwap<Collections>,
     /// The greatest shard id given out.
     last_shard: AtomicU64,
 }
 
 impl Catalog {
-    /// Reads the catalog of `cluster` from the coordinator.
+    /// Reads the catalog from what this node remembers of the coordinator.
     ///
     /// # Errors
-    /// `Unavailable` or `Corrupt`, from the coordinator.
-    pub async fn load(coordinator: Arc<dyn Coordinator>, cluster: &str) -> Result<Catalog> {
-        let catalog = Catalog {
-            coordinator,
-            prefix: format!("/vectorsphere/{cluster}/"),
-            collections: ArcSwap::default(),
-            last_shard: AtomicU64::new(0),
-        };
+    /// `Corrupt`, from the coordinator.
+    pub async fn load(coordinator: Arc<dyn Coordinator>) -> Result<Catalog> {
+        let catalog = Catalog { coordinator, collections: ArcSwap::default(), last_shard: AtomicU64::new(0) };
         let collections = catalog.read().await?;
         catalog.publish(collections);
         Ok(catalog)
@@ -119,10 +117,10 @@ impl Catalog {
             table.add_collection(name, spec.shards, replicas);
             let record = CollectionRecord { spec: spec.clone(), created_ms: now_ms };
             let transaction = Transaction {
-                compares: vec![guard, Compare::Absent(self.collection_key(name))],
+                compares: vec![guard, Compare::Absent(collection_key(name))],
                 changes: vec![
-                    Change::Put(self.collection_key(name), to_json(&record)),
-                    Change::Put(self.table_key(), to_json(&table)),
+                    Change::Put(collection_key(name), to_json(&record)),
+                    Change::Put(TABLE.to_owned(), to_json(&table)),
                 ],
             };
             if self.commit(transaction).await? {
@@ -141,8 +139,8 @@ impl Catalog {
         change: impl Fn(CollectionSpec) -> Result<CollectionSpec>,
     ) -> Result<()> {
         loop {
-            let key = self.collection_key(name);
-            let stored = self.coordinator.get(&key).await.map_err(coordination)?.ok_or_else(|| not_found(name))?;
+            let key = collection_key(name);
+            let stored = self.stored(&key)?.ok_or_else(|| not_found(name))?;
             let record: CollectionRecord = from_json(&key, &stored.value)?;
             let spec = change(record.spec.clone())?;
             debug_assert!(spec.vectors == record.spec.vectors && spec.shards == record.spec.shards);
@@ -163,12 +161,12 @@ impl Catalog {
     pub async fn delete(&self, name: &CollectionName) -> Result<()> {
         loop {
             let (mut table, guard) = self.table().await?;
-            let key = self.collection_key(name);
-            let record = self.coordinator.get(&key).await.map_err(coordination)?.ok_or_else(|| not_found(name))?;
+            let key = collection_key(name);
+            let record = self.stored(&key)?.ok_or_else(|| not_found(name))?;
             table.remove_collection(name);
             let transaction = Transaction {
                 compares: vec![guard, Compare::WrittenAt(key.clone(), record.revision)],
-                changes: vec![Change::Delete(key), Change::Put(self.table_key(), to_json(&table))],
+                changes: vec![Change::Delete(key), Change::Put(TABLE.to_owned(), to_json(&table))],
             };
             if self.commit(transaction).await? {
                 return Ok(());
@@ -198,10 +196,9 @@ impl Catalog {
         for (id, entry) in &table.shards {
             shards.entry(&entry.collection).or_default().push((*id, entry.slots));
         }
-        let prefix = self.collection_prefix();
         let mut collections = Collections::new();
-        for stored in self.coordinator.list(&prefix).await.map_err(coordination)? {
-            let name = CollectionName::new(&stored.key[prefix.len()..])?;
+        for stored in self.coordinator.remembered(COLLECTIONS).map_err(coordination)? {
+            let name = CollectionName::new(&stored.key[COLLECTIONS.len()..])?;
             let record: CollectionRecord = from_json(&stored.key, &stored.value)?;
             let mut shards = shards.remove(&name).unwrap_or_default();
             shards.sort_by_key(|(_, range)| range.first);
@@ -215,26 +212,24 @@ impl Catalog {
         Ok(collections)
     }
 
+    /// A key, as this node knows it. It may be old: whoever changes something by it compares it first.
+    fn stored(&self, key: &str) -> Result<Option<KeyValue>> {
+        let known = self.coordinator.remembered(key).map_err(coordination)?;
+        Ok(known.into_iter().find(|kv| kv.key == key))
+    }
+
     /// The stored table, and the condition that it has not changed since.
     async fn table(&self) -> Result<(ShardTable, Compare)> {
-        let key = self.table_key();
-        match self.coordinator.get(&key).await.map_err(coordination)? {
+        let key = TABLE.to_owned();
+        match self.stored(&key)? {
             None => Ok((ShardTable::default(), Compare::Absent(key))),
             Some(stored) => Ok((from_json(&key, &stored.value)?, Compare::WrittenAt(key, stored.revision))),
         }
     }
+}
 
-    fn collection_prefix(&self) -> String {
-        format!("{}collections/", self.prefix)
-    }
-
-    fn collection_key(&self, name: &CollectionName) -> String {
-        format!("{}{name}", self.collection_prefix())
-    }
-
-    fn table_key(&self) -> String {
-        format!("{}table", self.prefix)
-    }
+fn collection_key(name: &CollectionName) -> String {
+    format!("{COLLECTIONS}{name}")
 }
 
 fn owns_every_slot(shards: &[(ShardId, SlotRange)]) -> bool {
@@ -266,7 +261,8 @@ fn from_json<'a, T: Deserialize<'a>>(key: &str, value: &'a [u8]) -> Result<T> {
 fn coordination(error: CoordinationError) -> Error {
     let kind = match error {
         CoordinationError::Indeterminate(_) => ErrorKind::Indeterminate,
-        CoordinationError::Unavailable(_) => ErrorKind::Unavailable,
+        CoordinationError::Unavailable(_) | CoordinationError::LeaseGone(_) => ErrorKind::Unavailable,
+        CoordinationError::Rejected(_) => ErrorKind::Internal,
         CoordinationError::Corrupt(_) => ErrorKind::Corrupt,
     };
     Error::new(kind, "coordinator", error.to_string())
