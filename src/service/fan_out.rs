@@ -15,7 +15,7 @@ use crate::{
     },
     types::{
         Error, ErrorKind, Result, Session,
-        operation::{OnUnavailable, ReadOptions},
+        operation::{OnUnavailable, ReadOptions, ShardsAnswer},
     },
 };
 use bytes::Bytes;
@@ -40,6 +40,14 @@ pub struct Gathered {
     pub failed: Vec<(ShardId, Error)>,
 }
 
+impl Gathered {
+    /// The same for the answer.
+    pub fn shards(&self) -> ShardsAnswer {
+        let failed: Vec<ShardId> = self.failed.iter().map(|(shard, _)| *shard).collect();
+        ShardsAnswer { total: self.ok + failed.len() as u32, ok: self.ok, failed }
+    }
+}
+
 /// What comes from a node that was asked.
 enum Part {
     Answer(ShardId, Result<Seen>),
@@ -58,7 +66,7 @@ impl Service {
         shards: &[ShardId],
         operation: Operation,
         options: &ReadOptions,
-        mut take: impl FnMut(Answer) -> Result<()>,
+        mut take: impl FnMut(ShardId, Answer) -> Result<()>,
     ) -> Result<Gathered> {
         let began = time::now();
         let partial = options.on_unavailable == OnUnavailable::Partial;
@@ -88,7 +96,7 @@ impl Service {
                         if gather.answered(ask, shard, time::now()) {
                             gathered.session.saw(shard, seen.index);
                             gathered.ok += 1;
-                            take(seen.answer)?;
+                            take(shard, seen.answer)?;
                         }
                     }
                     Part::Answer(shard, Err(error)) => gather.refused(ask, shard, error, time::now()),

@@ -4,7 +4,7 @@
 use super::Service;
 use crate::{
     cluster::{Collection, NodeId, ShardId},
-    types::{CollectionName, ErrorKind, Result},
+    types::{CollectionName, Result},
 };
 use std::sync::{
     Arc,
@@ -12,10 +12,16 @@ use std::sync::{
 };
 
 /// Lets requests that miss something at the same time share one question to the coordinator.
-#[derive(Default)]
 pub(super) struct Refresh {
     begun: AtomicU64,
-    turn: tokio::sync::Mutex<()>,
+    /// Held while one asks; what came of the last one.
+    turn: tokio::sync::Mutex<Result<()>>,
+}
+
+impl Default for Refresh {
+    fn default() -> Refresh {
+        Refresh { begun: AtomicU64::new(0), turn: tokio::sync::Mutex::new(Ok(())) }
+    }
 }
 
 impl Service {
@@ -35,20 +41,22 @@ impl Service {
     pub(super) async fn refresh(&self) -> Result<()> {
         let refresh = &self.0.refresh;
         let begun = refresh.begun.load(SeqCst);
-        let _turn = refresh.turn.lock().await;
-        if refresh.begun.load(SeqCst) > begun {
-            // One that began after this call did has just ended.
-            return Ok(());
+        let mut last = refresh.turn.lock().await;
+        if refresh.begun.load(SeqCst) == begun {
+            refresh.begun.fetch_add(1, SeqCst);
+            *last = self.follow_newest().await;
         }
-        refresh.begun.fetch_add(1, SeqCst);
-        match self.follow_catalog().await {
+        // Else one that began after this call did has just ended.
+        last.clone()
+    }
+
+    async fn follow_newest(&self) -> Result<()> {
+        self.0.catalog.catch_up().await?;
+        if let Err(error) = self.follow_catalog().await {
             // A shard that cannot be opened here is no reason not to find the others.
-            Err(error) if error.kind() != ErrorKind::Unavailable => {
-                tracing::warn!(%error, "the catalog could not be followed whole");
-                Ok(())
-            }
-            followed => followed,
+            tracing::warn!(%error, "the catalog could not be followed whole");
         }
+        Ok(())
     }
 
     /// The nodes that hold a replica of a shard.

@@ -8,6 +8,7 @@ mod find;
 mod follow;
 mod gather;
 mod info;
+mod pages;
 mod payload_indexes;
 mod points;
 mod reach;

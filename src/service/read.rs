@@ -2,7 +2,7 @@
 //! how fresh it is (its read index or what it has applied), so an answer means the same wherever it was made. Called by `fan_out`
 //! and, for other nodes, by `node`.
 
-use super::{Service, figures::ShardFigures, gather::Kind, wire};
+use super::{Service, figures::ShardFigures, reach::Kind, wire};
 use crate::{
     cluster::ShardId,
     rt,

@@ -3,10 +3,12 @@
 
 use super::proto::{self, delete_request::Selector, document_id::Id};
 use crate::{
-    api::rest::{dto, json},
-    rt::rng,
+    api::{
+        invented_id,
+        rest::{dto, json},
+    },
     types::{
-        DocumentId, Error, Filter, Payload, Point, Session, StoredPoint, Vector, VectorName, WriteOptions,
+        DocumentId, Error, Filter, Payload, Point, RequestId, Session, StoredPoint, Vector, VectorName, WriteOptions,
         limits::BATCH_POINTS_MAX,
         operation::{Consistency, DeleteRequest, OnUnavailable, ReadOptions, Search, SearchesAnswer, ShardsAnswer},
     },
@@ -24,13 +26,13 @@ pub fn write_options(metadata: &MetadataMap) -> Result<WriteOptions, Error> {
     WriteOptions::from_texts(text("ack"), text("idempotency-key"))
 }
 
-/// The points of an upsert.
+/// The points of an upsert, by the request of this id.
 ///
 /// # Errors
 /// Those of the parts, with row, document and field (`documents[3].vector[2]`).
-pub(super) fn points(request: proto::UpsertRequest) -> Result<Vec<Point>, Error> {
+pub(super) fn points(request: proto::UpsertRequest, id: Option<RequestId>) -> Result<Vec<Point>, Error> {
     check_count("documents", request.documents.len())?;
-    let point = |(row, document)| point(document).map_err(|error| in_documents(error.row(row)));
+    let point = |(row, document)| point(document, || invented_id(id, row)).map_err(|error| in_documents(error.row(row)));
     request.documents.into_iter().enumerate().map(point).collect()
 }
 
@@ -53,10 +55,10 @@ fn check_count(field: &str, count: usize) -> Result<(), Error> {
         .got(count))
 }
 
-fn point(document: proto::Document) -> Result<Point, Error> {
+fn point(document: proto::Document, invented: impl FnOnce() -> DocumentId) -> Result<Point, Error> {
     let id = match document.id {
         Some(id) => document_id(id).map_err(|error| error.at("id"))?,
-        None => DocumentId::Text(rng::uuid_v4().to_string()),
+        None => invented(),
     };
     let vector = vector(document.vector, &document.vector_f32_le).map_err(|error| error.document(&id))?;
     let payload = payload(&document.metadata_json).map_err(|error| error.document(&id))?;

@@ -125,7 +125,10 @@ fn table(name: String) -> Result<CollectionName, Error> {
 }
 
 /// Runs a conversion here, or on the compute pool if the message is large.
-async fn converted<Q, T>(request: Q, convert: fn(Q) -> Result<T, Error>) -> Result<T, Error>
+async fn converted<Q, T>(
+    request: Q,
+    convert: impl FnOnce(Q) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error>
 where
     Q: Message + 'static,
     T: Send + 'static,
@@ -144,12 +147,14 @@ impl VectorService for Face {
         self.call("vectorsphere.v1.VectorService/Upsert", request, async |mut request| {
             let name = table(std::mem::take(&mut request.table))?;
             let options = options?;
-            let points = converted(request, convert::points).await?;
+            let id = options.request_id;
+            let points = converted(request, move |request| convert::points(request, id)).await?;
             let ids = points.iter().map(|point| convert::wire_id(&point.id)).collect();
             let written = self.service.upsert(&name, points, &options).await.map_err(convert::in_documents)?;
             Ok(proto::UpsertResponse {
                 ids,
                 version: written.version,
+                versions: written.versions,
                 session: written.session.to_string(),
                 took_ms: convert::milliseconds(began.elapsed()),
             })
