@@ -122,7 +122,7 @@ impl Engine {
             }
             Err(_) => Some(control),
         };
-        let catalog = Catalog::load(Arc::new(coordinator.clone())).await?;
+        let catalog = Catalog::load(Arc::new(coordinator.clone()))?;
         let to_leaders = forward.clone();
         let host = Host::new(Parts {
             store: store.clone(),

@@ -9,7 +9,7 @@ use super::{
     status::node_name,
 };
 use crate::{
-    cluster::{Collection, ShardId},
+    cluster::{Candidate, Collection, ShardId},
     rt,
     types::{
         CollectionName, CollectionSpec, Error, IndexType, Result, VectorName, VectorSpec,
@@ -53,8 +53,8 @@ impl Service {
     }
 
     async fn create(&self, name: CollectionName, spec: CollectionSpec) -> Result<CollectionInfo> {
-        let replicas = self.0.members.node_ids()?;
-        self.0.catalog.create(&name, spec, rt::time::wall().0, &replicas).await?;
+        let nodes: Vec<Candidate> = self.0.members.node_ids()?.into_iter().map(Candidate::active).collect();
+        self.0.catalog.create(&name, spec, rt::time::wall().0, &nodes).await?;
         self.follow_catalog().await?;
         let collection = self.0.catalog.collection(&name)?;
         self.wait_for_leaders(&collection).await;
@@ -156,12 +156,13 @@ impl Service {
     }
 
     fn info(&self, collection: &Collection, figures: &Figures) -> CollectionInfo {
-        info_of(collection, figures, self.copies())
+        info_of(collection, figures, self.copies(collection))
     }
 
-    /// Copies of each shard: one on every node.
-    fn copies(&self) -> u32 {
-        self.0.members.node_ids().map_or(1, |nodes| nodes.len() as u32)
+    /// Copies that each shard of a collection shall have.
+    fn copies(&self, collection: &Collection) -> u32 {
+        let copies = collection.shards.iter().map(|(id, _)| self.0.catalog.replicas_of(*id).len() as u32);
+        copies.min().unwrap_or(0)
     }
 }
 

@@ -59,8 +59,8 @@ impl Service {
         Ok(())
     }
 
-    /// The nodes that hold a replica of a shard.
-    pub(super) fn holders(&self, _shard: ShardId) -> Vec<NodeId> {
-        self.0.members.node_ids().unwrap_or_default()
+    /// The nodes that shall hold a replica of a shard; none if there is no such shard.
+    pub(super) fn holders(&self, shard: ShardId) -> Vec<NodeId> {
+        self.0.catalog.replicas_of(shard)
     }
 }
