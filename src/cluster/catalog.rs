@@ -9,7 +9,9 @@ use super::{
     table::{NodeId, ShardId, ShardTable},
 };
 use crate::{
-    coordination::{Change, Committed, Compare, CoordinationError, Coordinator, KeyValue, Transaction},
+    coordination::{
+        Change, Committed, Compare, CoordinationError, Coordinator, KeyValue, Transaction, VALUE_BYTES_MAX,
+    },
     rt::time,
     types::{CollectionName, CollectionSpec, Error, ErrorKind, PointId, Result, limits},
 };
@@ -110,7 +112,7 @@ impl Catalog {
     /// Creates a collection and its shards, placed on `nodes`, in one transaction.
     ///
     /// # Errors
-    /// `table_exists`, `too_many_tables`, `too_many_replicas`; `Unavailable` or `Indeterminate` if the coordinator did not answer.
+    /// `table_exists`, `too_many_tables`, `too_many_replicas`, `too_many_shards`; `Unavailable` or `Indeterminate` if the coordinator did not answer.
     pub async fn create(
         &self,
         name: &CollectionName,
@@ -129,12 +131,18 @@ impl Catalog {
             let (mut table, guard) = self.stored_table().await?;
             let placement = place(nodes, &table, table.next_shard + 1, spec.shards, spec.replicas).map_err(too_few)?;
             table.add_collection(name, spec.replicas, &placement);
+            let stored_table = to_json(&table);
+            if stored_table.len() > VALUE_BYTES_MAX {
+                return Err(Error::new(ErrorKind::Conflict, "too_many_shards", "the cluster's shard table is full")
+                    .expected(format!("at most {VALUE_BYTES_MAX} bytes for all shards"))
+                    .got(format!("{} bytes", stored_table.len())));
+            }
             let record = CollectionRecord { spec: spec.clone(), created_ms: now_ms };
             let transaction = Transaction {
                 compares: vec![guard, Compare::Absent(collection_key(name))],
                 changes: vec![
                     Change::Put(collection_key(name), to_json(&record)),
-                    Change::Put(TABLE.to_owned(), to_json(&table)),
+                    Change::Put(TABLE.to_owned(), stored_table),
                 ],
             };
             if self.commit(transaction).await? {

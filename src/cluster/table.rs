@@ -2,6 +2,8 @@
 //! changed only by compare-and-swap, never recomputed by readers. Called by `catalog` and `controller`, which change it;
 //! everybody else reads the snapshot the catalog publishes.
 
+mod stored;
+
 use super::slots::SlotRange;
 use crate::types::CollectionName;
 use serde::{Deserialize, Serialize};
@@ -14,45 +16,25 @@ pub type ShardId = u64;
 pub type NodeId = u64;
 
 /// One shard.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "StoredEntry")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardEntry {
     pub collection: CollectionName,
     pub slots: SlotRange,
     /// The nodes that shall be the voters of the shard's group, in order. What the group has now is for its leader to tell.
     pub replicas: Vec<NodeId>,
-    /// The nodes that may open the group with a fresh log, as its first voters. Empty for ever after the first change of
-    /// `replicas`: from then on a node without the shard's log is added by its leader, so that a lost disk can never vote anew.
+    /// The nodes that may open the group with a fresh log, as its first voters: those of `replicas` at first, and nobody ever again
+    /// after the first change of them. From then on a node without the shard's log is added by its leader, so that a lost disk
+    /// can never vote anew.
     pub founders: Vec<NodeId>,
     /// Copies that were asked for; none: as many as is the default for the size of the cluster.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub copies: Option<u32>,
     /// Version of the replica set; fences old owners.
     pub epoch: u64,
 }
 
-/// An entry as any version has stored it. Before there were founders, the replicas were the first voters.
-#[derive(Deserialize)]
-struct StoredEntry {
-    collection: CollectionName,
-    slots: SlotRange,
-    replicas: Vec<NodeId>,
-    founders: Option<Vec<NodeId>>,
-    #[serde(default)]
-    copies: Option<u32>,
-    epoch: u64,
-}
-
-impl From<StoredEntry> for ShardEntry {
-    fn from(stored: StoredEntry) -> ShardEntry {
-        let StoredEntry { collection, slots, replicas, founders, copies, epoch } = stored;
-        let founders = founders.unwrap_or_else(|| replicas.clone());
-        ShardEntry { collection, slots, replicas, founders, copies, epoch }
-    }
-}
-
 /// All shards.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "stored::StoredTable", into = "stored::StoredTable")]
 pub struct ShardTable {
     /// Version of the whole table.
     pub epoch: u64,
@@ -145,17 +127,5 @@ mod tests {
         assert!(table.change_replicas(1, vec![1, 2]));
         let entry = &table.shards[&1];
         assert_eq!((entry.replicas.as_slice(), entry.founders.len(), entry.epoch), ([1, 2].as_slice(), 0, 3));
-    }
-
-    #[test]
-    fn tables_of_all_versions_can_be_read() {
-        let first = r#"{"epoch":1,"next_shard":1,"shards":{"1":
-            {"collection":"a","slots":{"first":0,"end":16384},"replicas":[5,6],"epoch":1}}}"#;
-        let table: ShardTable = serde_json::from_str(first).unwrap();
-        assert_eq!((&table.shards[&1].founders, table.shards[&1].copies), (&vec![5, 6], None));
-        let mut changed = table;
-        changed.change_replicas(1, vec![5]);
-        let stored = serde_json::to_string(&changed).unwrap();
-        assert_eq!(serde_json::from_str::<ShardTable>(&stored).unwrap(), changed, "no founders stay no founders");
     }
 }

@@ -16,11 +16,7 @@ use crate::rt::{
 };
 use crate::types::limits;
 use bytes::Bytes;
-use futures_util::{
-    FutureExt, StreamExt, TryFutureExt,
-    future::BoxFuture,
-    stream::BoxStream,
-};
+use futures_util::{FutureExt, StreamExt, TryFutureExt, future::BoxFuture, stream::BoxStream};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::SemaphorePermit;

@@ -117,8 +117,7 @@ impl Service {
     /// its group; those that failed a moment ago last.
     fn readers_of(&self, shard: ShardId, now: Instant) -> Vec<NodeId> {
         let this = self.0.identity.node_id;
-        let others: Vec<NodeId> = self.holders(shard).into_iter().filter(|node| *node != this).collect();
-        let mut readers = self.0.reach.order(&others, now);
+        let mut readers = self.0.reach.order(&self.elsewhere(shard), now);
         match self.0.host.replica(shard) {
             Ok(replica) if replica.leader().is_some() && !self.0.reach.is_passed_over(this, now) => {
                 readers.insert(0, this);

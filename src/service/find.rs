@@ -63,4 +63,12 @@ impl Service {
     pub(super) fn holders(&self, shard: ShardId) -> Vec<NodeId> {
         self.0.catalog.replicas_of(shard)
     }
+
+    /// The nodes beside this one where a shard may be found: its holders, and who led it last, which may still do so while it moves.
+    pub(super) fn elsewhere(&self, shard: ShardId) -> Vec<NodeId> {
+        let mut nodes = self.holders(shard);
+        nodes.extend(self.0.elsewhere.leader(shard).filter(|leader| !nodes.contains(leader)));
+        nodes.retain(|node| *node != self.0.identity.node_id);
+        nodes
+    }
 }

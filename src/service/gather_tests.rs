@@ -159,10 +159,10 @@ fn one_deadline_ends_all() {
     assert_eq!(asks(&mut gather), [(3, 30, vec![3])]);
     gather.tick(at(1_000));
     let failures = gather.take_failures();
-    assert_eq!(failures.iter().map(|(shard, error)| (*shard, error.code())).collect::<Vec<_>>(), [
-        (1, "read_timeout"),
-        (3, "node_unreachable")
-    ]);
+    assert_eq!(
+        failures.iter().map(|(shard, error)| (*shard, error.code())).collect::<Vec<_>>(),
+        [(1, "read_timeout"), (3, "node_unreachable")]
+    );
     assert!(gather.is_over());
 }
 

@@ -113,9 +113,8 @@ impl Service {
                 collection.shards.iter().map(part).collect()
             }
         };
-        let encode = |(shard, part): (ShardId, DeleteRequest)| {
-            Ok((shard, commands::delete(&part, options.request_id)?))
-        };
+        let encode =
+            |(shard, part): (ShardId, DeleteRequest)| Ok((shard, commands::delete(&part, options.request_id)?));
         let commands = parts.into_iter().map(encode).collect::<Result<_>>()?;
         let ack = if options.ack == Ack::Async { Ack::Quorum } else { options.ack };
         let written = self.write_parts(commands, ack).await.map_err(|(_, error)| error)?;
@@ -274,11 +273,7 @@ fn session_of(written: &[(ShardId, Written)]) -> Session {
 }
 
 /// The answer of a write of `count` points, of which those in `rows` went to a shard.
-fn write_answer(
-    written: &[(ShardId, Written)],
-    rows: &BTreeMap<ShardId, Vec<usize>>,
-    count: usize,
-) -> WriteAnswer {
+fn write_answer(written: &[(ShardId, Written)], rows: &BTreeMap<ShardId, Vec<usize>>, count: usize) -> WriteAnswer {
     // A retried write has the version of the first time.
     let version = |written: &Written| match written.applied {
         Applied::Written { version } => version,

@@ -40,8 +40,7 @@ impl Service {
     }
 
     async fn attempt(&self, shard: ShardId, command: &Bytes, ack: Ack) -> Result<Written, Missed> {
-        let this = self.0.identity.node_id;
-        let others: Vec<NodeId> = self.holders(shard).into_iter().filter(|node| *node != this).collect();
+        let others = self.elsewhere(shard);
         if let Some(replica) = self.writer_of(shard, &others) {
             match replica.write(command.clone(), ack).await {
                 Err(error) if is_leaving(&error) && !others.is_empty() => {}

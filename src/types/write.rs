@@ -149,7 +149,10 @@ mod tests {
     fn invented_document_ids_never_change() {
         // A retry after an upgrade must not invent another id.
         let id = RequestId::from_text("order 17").unwrap();
-        assert_eq!([0, 1].map(|row| id.document_id(row).to_string()), ["517df2d2-3d6d-5dd1-be62-202949a28443", "977645cd-08d9-5677-9b2a-dbad9443de74"]);
+        assert_eq!(
+            [0, 1].map(|row| id.document_id(row).to_string()),
+            ["517df2d2-3d6d-5dd1-be62-202949a28443", "977645cd-08d9-5677-9b2a-dbad9443de74"]
+        );
         assert_ne!(id.document_id(0), RequestId::from_text("order 18").unwrap().document_id(0));
     }
 

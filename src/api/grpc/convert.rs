@@ -32,7 +32,8 @@ pub fn write_options(metadata: &MetadataMap) -> Result<WriteOptions, Error> {
 /// Those of the parts, with row, document and field (`documents[3].vector[2]`).
 pub(super) fn points(request: proto::UpsertRequest, id: Option<RequestId>) -> Result<Vec<Point>, Error> {
     check_count("documents", request.documents.len())?;
-    let point = |(row, document)| point(document, || invented_id(id, row)).map_err(|error| in_documents(error.row(row)));
+    let point =
+        |(row, document)| point(document, || invented_id(id, row)).map_err(|error| in_documents(error.row(row)));
     request.documents.into_iter().enumerate().map(point).collect()
 }
 

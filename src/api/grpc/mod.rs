@@ -125,10 +125,7 @@ fn table(name: String) -> Result<CollectionName, Error> {
 }
 
 /// Runs a conversion here, or on the compute pool if the message is large.
-async fn converted<Q, T>(
-    request: Q,
-    convert: impl FnOnce(Q) -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error>
+async fn converted<Q, T>(request: Q, convert: impl FnOnce(Q) -> Result<T, Error> + Send + 'static) -> Result<T, Error>
 where
     Q: Message + 'static,
     T: Send + 'static,

@@ -78,7 +78,7 @@ pub async fn write_documents(
         Media::Json => {
             let id = options.request_id;
             parse(body.bytes, move |bytes| json::read::<dto::WriteRequest>(bytes)?.into_write(id)).await?
-        },
+        }
         Media::OctetStream => {
             parse(body.bytes, |bytes| Ok(dto::Write { points: bulk::read(bytes)?, batch: false })).await?
         }

@@ -128,7 +128,9 @@ impl From<Result<Seen>> for Answered {
                 let points = page.points.into_iter().map(Point::from).collect();
                 Answered::Page { index, points, after: page.cursor.map(|cursor| cursor.after) }
             }
-            Answer::Found(answers) => Answered::Found { index, answers: answers.into_iter().map(Found::from).collect() },
+            Answer::Found(answers) => {
+                Answered::Found { index, answers: answers.into_iter().map(Found::from).collect() }
+            }
             Answer::Figures(figures) => Answered::Figures { index, figures },
         }
     }

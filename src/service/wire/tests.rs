@@ -94,7 +94,10 @@ fn reads() -> Vec<ShardsRead> {
         read(Operation::Get(DocumentId::Num(5)), Consistency::Linearizable),
         read(Operation::Get(DocumentId::Text("x y".to_owned())), Consistency::Session),
         read(Operation::List(list()), Consistency::Eventual),
-        read(Operation::Search(vec![search(), Search::nearest(Vector::new(vec![1.0]).unwrap(), 1)].into()), Consistency::Session),
+        read(
+            Operation::Search(vec![search(), Search::nearest(Vector::new(vec![1.0]).unwrap(), 1)].into()),
+            Consistency::Session,
+        ),
         read(Operation::Figures, Consistency::Linearizable),
     ]
 }
@@ -166,7 +169,8 @@ fn a_message_is_held_to_the_bounds_of_a_request() {
 
 #[test]
 fn an_answer_that_is_too_large_is_refused() {
-    let large = StoredPoint { vectors: Some(vec![(VectorName::default(), vec![0.0; ANSWER_BYTES_MAX / 4])]), ..bare(1) };
+    let large =
+        StoredPoint { vectors: Some(vec![(VectorName::default(), vec![0.0; ANSWER_BYTES_MAX / 4])]), ..bare(1) };
     let bytes = encode_answer(7, Ok(Seen { index: 1, answer: Answer::Point(large) }));
     assert_eq!(decode_answer(&bytes).unwrap().1.unwrap_err().code(), "answer_too_large");
 }

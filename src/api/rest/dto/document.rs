@@ -8,7 +8,9 @@ use crate::{
     types::{
         DocumentId, Error, Filter, Point, PointPatch, RequestId, StoredPoint,
         limits::BATCH_POINTS_MAX,
-        operation::{Cursor, DeleteAnswer, DeleteRequest, GetAnswer, ListRequest, PageAnswer, ReadOptions, WriteAnswer},
+        operation::{
+            Cursor, DeleteAnswer, DeleteRequest, GetAnswer, ListRequest, PageAnswer, ReadOptions, WriteAnswer,
+        },
     },
 };
 use serde::{Deserialize, Serialize};
