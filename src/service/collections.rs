@@ -9,7 +9,7 @@ use super::{
     status::node_name,
 };
 use crate::{
-    cluster::{Candidate, Collection, ShardId},
+    cluster::{Candidate, Collection, ShardId, SlotRange},
     rt,
     types::{
         CollectionName, CollectionSpec, Error, IndexType, Result, VectorName, VectorSpec,
@@ -113,7 +113,7 @@ impl Service {
     pub async fn stats(&self, name: &CollectionName) -> Result<CollectionStats> {
         let collection = self.find(name).await?;
         let figures = self.figures(&collection.shard_ids()).await?;
-        let shard = |(id, range): &(ShardId, crate::cluster::SlotRange)| {
+        let shard = |(id, range): &(ShardId, SlotRange)| {
             let figures = figures.by_shard.get(id)?;
             Some(ShardStats {
                 id: *id,
