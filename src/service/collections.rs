@@ -72,8 +72,11 @@ impl Service {
         }
     }
 
-    /// Every collection, by name.
+    /// Every collection, by name; those that the coordinator has now, if it answers, else those that are known here.
     pub async fn list_collections(&self) -> Result<Vec<CollectionInfo>> {
+        if let Err(error) = self.refresh().await {
+            tracing::debug!(%error, "tables are listed as they are known here");
+        }
         let collections = self.0.catalog.collections();
         let shards: Vec<ShardId> = collections.values().flat_map(|collection| collection.shard_ids()).collect();
         let figures = self.figures(&shards).await?;

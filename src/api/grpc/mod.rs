@@ -189,7 +189,9 @@ impl VectorService for Face {
         &self,
         request: Request<proto::GetClusterInfoRequest>,
     ) -> Result<Response<proto::ClusterInfo>, Status> {
-        let info = async |_| Ok(convert::cluster_info(self.service.cluster_status().await));
-        self.call("vectorsphere.v1.VectorService/GetClusterInfo", request, info).await
+        self.call("vectorsphere.v1.VectorService/GetClusterInfo", request, async |_| {
+            Ok(convert::cluster_info(self.service.cluster_status().await))
+        })
+        .await
     }
 }

@@ -60,7 +60,7 @@ impl Face {
         &self,
         method: &'static str,
         request: Request<Streaming<Q>>,
-        handle: impl Fn(Face, Q) -> BoxFuture<'static, Result<A, Error>> + Clone + Send + 'static,
+        handle: impl Fn(Face, Q) -> BoxFuture<'static, Result<A, Error>> + Clone + Send + Sync + 'static,
         answer: fn(Result<A, Error>) -> S,
     ) -> Response<Answers<S>>
     where
@@ -76,7 +76,8 @@ impl Face {
                 // A stream that breaks ends with the status of its break.
                 let one = one?;
                 let asked = face.clone();
-                Ok(answer(face.observed(method, &id, one, async |one| handle(asked, one).await).await))
+                let answered = face.observed(method, &id, one, async move |one| handle(asked, one).await).await;
+                Ok::<S, Status>(answer(answered))
             }
         });
         let mut response = Response::new(in_order(answers).boxed());
