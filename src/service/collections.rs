@@ -13,7 +13,7 @@ use crate::{
     rt,
     types::{
         CollectionName, CollectionSpec, Error, IndexType, Result, VectorName, VectorSpec,
-        operation::{OnUnavailable, ReadOptions},
+        operation::{Consistency, OnUnavailable, ReadOptions},
     },
 };
 use std::collections::BTreeMap;
@@ -143,10 +143,15 @@ impl Service {
         })
     }
 
-    /// The figures of shards wherever they are: linearizable, so that what is summed over them is exact. Shards that do not answer
-    /// are told, each after all its holders were asked.
+    /// The figures of shards wherever they are, exact: what is summed over them counts every write acknowledged before. Shards that
+    /// do not answer are told, each after all its holders were asked.
     pub(super) async fn figures(&self, shards: &[ShardId]) -> Result<Figures> {
-        let options = ReadOptions { on_unavailable: OnUnavailable::Partial, ..ReadOptions::default() };
+        self.figures_as_of(Consistency::Linearizable, shards).await
+    }
+
+    /// The same as fresh as asked.
+    pub(super) async fn figures_as_of(&self, consistency: Consistency, shards: &[ShardId]) -> Result<Figures> {
+        let options = ReadOptions { consistency, session: None, on_unavailable: OnUnavailable::Partial };
         let mut by_shard = BTreeMap::new();
         let take = |shard, answer| {
             if let Answer::Figures(figures) = answer {
