@@ -88,6 +88,11 @@ impl Embedded {
         drop(rt::spawn("lease-clock", keeper::keep_time(Arc::downgrade(&self.0), group)));
     }
 
+    /// This node's member of the coordinator's group, once it has one.
+    pub fn group(&self) -> Option<&Group<Outcome>> {
+        Some(self.0.route.get()?.group())
+    }
+
     /// The node that leads the coordinator's group, as far as this one knows.
     pub fn leader(&self) -> Option<NodeId> {
         self.0.route.get()?.group().leader()

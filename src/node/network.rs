@@ -2,10 +2,10 @@
 //! embedded library.
 
 use crate::{
-    cluster::Members,
+    cluster::{Members, SelfTold},
     raft::{Forward, GroupId, LogIndex, Nobody, NodeId, ProposeError, Transport},
     rt::time::Instant,
-    service::{Answering, OtherNode, Others},
+    service::{Agreed, Answering, OtherNode, Others},
     shard::{Bucket, Recomputed},
     types::{Ack, Error, ErrorKind},
 };
@@ -22,13 +22,21 @@ pub struct Network {
     pub forward: Arc<dyn Forward>,
     pub others: Arc<dyn Others>,
     pub members: Members,
+    /// What this node tells the others of itself; none if there are none.
+    pub told: Option<SelfTold>,
 }
 
 impl Network {
     /// Of a node that is alone.
     pub fn alone(node: NodeId) -> Network {
         let members = Members::of(vec![node]);
-        Network { transport: Arc::new(Nobody), forward: Arc::new(Nobody), others: Arc::new(Nobody), members }
+        Network {
+            transport: Arc::new(Nobody),
+            forward: Arc::new(Nobody),
+            others: Arc::new(Nobody),
+            members,
+            told: None,
+        }
     }
 }
 
@@ -55,6 +63,10 @@ impl Others for Nobody {
 
     fn read(&self, node: NodeId, _read: Bytes, _deadline: Instant) -> BoxStream<'static, Result<Bytes, Error>> {
         stream::once(std::future::ready(Err(unknown(node)))).boxed()
+    }
+
+    fn agreed(&self, node: NodeId, _shard: u64) -> Answering<Option<Agreed>> {
+        Box::pin(async move { Err(unknown(node)) })
     }
 
     fn nodes(&self) -> BTreeMap<NodeId, OtherNode> {

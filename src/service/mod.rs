@@ -19,6 +19,7 @@ mod verify;
 mod wire;
 mod write;
 
+pub use follow::Agreed;
 pub use info::{
     Check, ClusterStatus, CollectionInfo, CollectionStats, HealthReport, NodeInfo, PayloadIndexInfo, ShardStats,
     VectorIndexInfo,
@@ -56,6 +57,7 @@ struct Inner {
     refresh: Refresh,
     /// Held while the shards follow the catalog, so that a table is never dropped while it is being opened.
     following: tokio::sync::Mutex<()>,
+    changes: follow::Changes,
 }
 
 /// What a service needs of the other nodes.
@@ -83,6 +85,7 @@ impl Service {
             request_timeout,
             refresh: Refresh::default(),
             following: tokio::sync::Mutex::default(),
+            changes: follow::Changes::default(),
         }))
     }
 

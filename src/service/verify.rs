@@ -31,6 +31,9 @@ pub trait Others: Send + Sync + 'static {
     /// cannot be asked or breaks off; and at the deadline.
     fn read(&self, node: NodeId, read: Bytes, deadline: Instant) -> BoxStream<'static, Result<Bytes>>;
 
+    /// What a shard's group has agreed on about its members, if another node leads it and knows.
+    fn agreed(&self, node: NodeId, shard: u64) -> Answering<Option<super::Agreed>>;
+
     /// The other nodes that have ever answered.
     fn nodes(&self) -> BTreeMap<NodeId, OtherNode>;
 }
