@@ -1,6 +1,7 @@
 //! VectorSphere: a distributed vector database. The crate is both the server's code and the embedded library.
 pub mod api;
 pub mod cli;
+pub mod client;
 pub mod cluster;
 pub mod config;
 pub mod coordination;

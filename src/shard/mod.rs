@@ -5,6 +5,7 @@ mod checkpoint;
 mod command;
 pub mod commands;
 mod content;
+mod elsewhere;
 mod files;
 mod filling;
 mod host;
@@ -31,6 +32,7 @@ mod tests;
 mod verify;
 
 pub use crate::index::IndexState;
+pub use elsewhere::{Elsewhere, Missed};
 pub use host::Host;
 pub use outcome::{Applied, Outcome};
 pub use replica::{Parts, Replica, Written};
