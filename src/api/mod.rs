@@ -5,6 +5,7 @@
 //! which builds one [`Faces`] a node and serves its parts.
 
 mod admission;
+pub mod development;
 pub mod errors;
 pub mod grpc;
 pub mod monitoring;

@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 pub enum ClusterCommand {
     /// The verdict in words, every node, and every shard with its leader. Exit code 1 if it is not healthy.
     Status,
+    /// A whole cluster on this machine, with a gateway: to try things out and to break.
+    Dev(super::dev::DevArgs),
 }
 
 /// Runs a `cluster` command.
@@ -22,6 +24,7 @@ pub enum ClusterCommand {
 pub async fn run(command: &ClusterCommand, context: &Context) -> Result<ExitCode, CliError> {
     match command {
         ClusterCommand::Status => status(context).await,
+        ClusterCommand::Dev(args) => super::dev::run(args).await,
     }
 }
 

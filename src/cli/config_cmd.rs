@@ -43,6 +43,12 @@ pub fn require_startable(loaded: &Loaded) -> Result<(), CliError> {
             loaded.origin("mode"),
         )));
     }
+    if mode == Mode::Gateway && loaded.config.gateway.nodes.is_empty() {
+        return Err(CliError::usage(format!(
+            "{}: mode gateway needs gateway.nodes, the HTTP addresses of some nodes of the cluster",
+            loaded.origin("mode"),
+        )));
+    }
     if mode.can_start() {
         return Ok(());
     }

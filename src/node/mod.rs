@@ -75,7 +75,7 @@ impl Node {
     /// # Errors
     /// See [`StartError`]; whatever was opened is closed again.
     pub async fn start(config: &Config) -> Result<Node, StartError> {
-        if !config.mode.can_start() {
+        if !config.mode.can_start() || config.mode == Mode::Gateway {
             let why =
                 "this version starts standalone nodes, and nodes of mode auto that name each other in cluster.peers";
             return Err(StartError::Mode { mode: config.mode, why });
@@ -88,9 +88,10 @@ impl Node {
             metrics.watch_process(rt::time::wall().0);
         }
         let stores = Stores::open(config).await?;
+        let cuts = config.dev.partitions.then(rt::cuts::Cuts::default);
         let wire = match config.mode {
             Mode::Standalone => None,
-            _ => Some(Wire::new(config, &stores, &addresses, metrics.peers.clone()).await?),
+            _ => Some(Wire::new(config, &stores, &addresses, cuts.clone(), metrics.peers.clone()).await?),
         };
         let network = wire.as_ref().map_or_else(|| Network::alone(stores.node_id()), Wire::network);
         let engine = Engine::start(config, &metrics, stores, network, |mut identity| {
@@ -100,7 +101,7 @@ impl Node {
         })
         .await?;
         wire.iter().for_each(|wire| wire.start(&engine));
-        let servers = bound.serve(config, &engine, wire, metrics);
+        let servers = bound.serve(config, &engine, wire, cuts, metrics);
         Ok(Node { engine, servers })
     }
 

@@ -11,7 +11,7 @@ use crate::{
         Proposed, Refusal, peer_set_hash,
     },
     raft::{CheckpointStream, FetchError, Forward, GroupId, GroupMessage, LogIndex, NodeId, ProposeError},
-    rt::{rpc::RpcOptions, time},
+    rt::{cuts::Cuts, rpc::RpcOptions, time},
     telemetry::metrics::PeersMetrics,
     types::{Ack, Error, ErrorKind},
 };
@@ -41,6 +41,7 @@ impl Wire {
         config: &Config,
         stores: &Stores,
         bound: &super::Addresses,
+        cuts: Option<Cuts>,
         metrics: PeersMetrics,
     ) -> Result<Wire, StartError> {
         let addresses = advertised(config, bound);
@@ -62,7 +63,9 @@ impl Wire {
             members: known.map_or_else(Members::forming, Members::of),
             engine: RwLock::new(None),
         };
-        let peers = Peers::new(identity, &others, PeerOptions::default(), metrics)
+        let mut options = PeerOptions::default();
+        options.rpc.cuts = cuts;
+        let peers = Peers::new(identity, &others, options, metrics)
             .map_err(|error| StartError::Peer(error.to_string()))?;
         Ok(Wire { peers, gate: Arc::new(gate) })
     }

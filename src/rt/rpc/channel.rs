@@ -8,8 +8,9 @@ use super::{
     deadline::{self, Side},
 };
 use crate::rt::{
+    cuts,
     http::hyper_rt::{RtExecutor, RtTimer},
-    net, spawn, time,
+    spawn, time,
 };
 use http::{
     Request, Response, Uri,
@@ -204,7 +205,7 @@ impl Peer {
     }
 
     async fn open(&self) -> io::Result<SendRequest<Body>> {
-        let stream = net::dial(self.authority.as_str()).await?;
+        let stream = cuts::dial(self.authority.as_str(), self.options.cuts.as_ref()).await?;
         let options = &self.options;
         let (sender, connection) = http2::Builder::new(RtExecutor)
             .timer(RtTimer)

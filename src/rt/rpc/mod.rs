@@ -13,12 +13,14 @@ mod tests;
 pub use channel::{Channel, InvalidAddress, connect, was_not_sent};
 pub use server::serve;
 
-use super::http::ConnectionStats;
+use super::{cuts::Cuts, http::ConnectionStats};
 use std::time::Duration;
 
 /// The bounds of a gRPC server and of a channel.
 #[derive(Clone, Debug)]
 pub struct RpcOptions {
+    /// Client: addresses that must seem unreachable; for development, see [`Cuts`].
+    pub cuts: Option<Cuts>,
     /// Client: how long one attempt to connect may take.
     pub connect_timeout: Duration,
     /// Both: how often to ping a silent peer.
@@ -48,6 +50,7 @@ pub struct RpcOptions {
 impl Default for RpcOptions {
     fn default() -> RpcOptions {
         RpcOptions {
+            cuts: None,
             connect_timeout: Duration::from_secs(2),
             keepalive_interval: Duration::from_secs(2),
             keepalive_timeout: Duration::from_secs(2),
