@@ -12,6 +12,7 @@ pub mod monitoring;
 pub mod rest;
 
 pub use admission::Admission;
+pub use rest::health::respond as respond_health;
 
 use crate::{service::Service, telemetry::metrics::Metrics, types::limits};
 use axum::Router;

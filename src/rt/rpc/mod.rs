@@ -6,7 +6,7 @@
 
 mod channel;
 mod deadline;
-mod server;
+pub(in crate::rt) mod server;
 #[cfg(all(test, not(madsim)))]
 mod tests;
 

@@ -1,0 +1,361 @@
+//! A request's way through the gateway: pick a node, send it there, give the answer back as it comes. Where the node cannot be
+//! reached another gets it, if nothing was sent or the request only reads; else the client is told what is known: that nothing
+//! happened (unavailable), or that it may have (indeterminate).
+//!
+//! A request waits for its answer as long as its node answers checks; when the balancer gives the node up, so does the request.
+
+use super::{
+    headers, is_sticky,
+    link::Link,
+    replay::Replay,
+    route::{self, at_node},
+};
+use crate::{
+    api::rest::{refusal, request_id},
+    config::Sticky,
+    rt::{
+        http::{PeerAddr, UpstreamError},
+        rng, rpc,
+        time::{self, Instant},
+    },
+    telemetry::metrics::Metrics,
+    traffic::{Affinity, Ask, Balancer, Outcome, Pick, RetryBudget, RetryOptions, State, Token, token},
+    types::{Error, ErrorKind},
+};
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State as Shared},
+    response::Response,
+};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Uri, Version, header, request::Parts, uri::PathAndQuery};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tonic::Status;
+use tower::Service as _;
+
+/// Retries that may be saved up.
+const RETRIES_SAVED_MAX: u32 = 100;
+/// How often a request that waits looks whether its node is still in.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// The cookie that keeps a client on a node.
+const COOKIE: &str = "vectorsphere-node";
+/// The header of a request's id.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// See the module. Clones are one.
+#[derive(Clone)]
+pub struct Proxy(Arc<Inner>);
+
+struct Inner {
+    balancer: Balancer<Arc<Link>>,
+    affinity: Sticky,
+    retry: RetryOptions,
+    budget: Mutex<RetryBudget>,
+    rng: Mutex<rng::Rng>,
+    metrics: Metrics,
+}
+
+/// The gateway's public face.
+pub fn router(proxy: Proxy) -> Router {
+    super::monitoring::health(proxy.0.balancer.clone()).merge(Router::new().fallback(handle).with_state(proxy))
+}
+
+async fn handle(Shared(proxy): Shared<Proxy>, request: Request) -> Response {
+    proxy.handle(request).await
+}
+
+/// A request as it goes to nodes, without its body.
+struct Outgoing {
+    head: Parts,
+    is_grpc: bool,
+    only_reads: bool,
+    id: HeaderValue,
+    affinity: Option<Affinity>,
+    key: u64,
+}
+
+/// Why an attempt gave no answer.
+enum Failed {
+    /// Nothing of the request was sent.
+    NotSent(String),
+    /// The node may have acted on it.
+    Broken(String),
+}
+
+impl Proxy {
+    /// A proxy over these backends.
+    pub fn new(balancer: Balancer<Arc<Link>>, affinity: Sticky, metrics: Metrics) -> Proxy {
+        Proxy(Arc::new(Inner {
+            balancer,
+            affinity,
+            retry: RetryOptions::default(),
+            budget: Mutex::new(RetryBudget::new(RETRIES_SAVED_MAX)),
+            rng: Mutex::new(rng::stream("gateway.retry")),
+            metrics,
+        }))
+    }
+
+    async fn handle(&self, request: Request) -> Response {
+        let began = time::now();
+        let _in_flight = self.0.metrics.http.begin();
+        let is_grpc = route::is_grpc(request.headers());
+        let class = route::class(request.uri().path(), is_grpc);
+        let method = request.method().clone();
+        let response = self.pass(request, is_grpc).await;
+        self.0.metrics.http.served(class, method.as_str(), response.status().as_u16(), began.elapsed());
+        response
+    }
+
+    async fn pass(&self, request: Request, is_grpc: bool) -> Response {
+        let (head, body) = request.into_parts();
+        let id = request_id(&head.headers);
+        let outgoing = match self.outgoing(head, is_grpc, id.clone()) {
+            Ok(outgoing) => outgoing,
+            Err(error) => return refused(error, is_grpc, &id),
+        };
+        let body = match Replay::keep(body, outgoing.only_reads && !is_grpc).await {
+            Ok(body) => body,
+            Err(error) => {
+                let error = Error::invalid("bad_body", format!("the body of the request did not come: {error}"));
+                return refused(error, is_grpc, &id);
+            }
+        };
+        match self.send(&outgoing, &body).await {
+            Ok(response) => response,
+            Err(error) => {
+                tracing::warn!(method = %outgoing.head.method, path = outgoing.head.uri.path(), %error, "not passed on");
+                refused(error, is_grpc, &id)
+            }
+        }
+    }
+
+    /// The head of the request as a node shall see it.
+    fn outgoing(&self, mut head: Parts, is_grpc: bool, id: HeaderValue) -> Result<Outgoing, Error> {
+        let bad = |reason: &str| Error::invalid("bad_request", reason.to_owned());
+        let path = head.uri.path_and_query().ok_or_else(|| bad("the request has no path"))?;
+        let path: PathAndQuery = at_node(path).map_err(|_| bad("what follows /data is not a path"))?;
+        let only_reads = route::only_reads(&head.method, path.path(), is_grpc);
+        let client = head.extensions.get::<PeerAddr>().map(|peer| peer.0.ip());
+        let affinity = match self.0.affinity {
+            Sticky::None => None,
+            Sticky::Ip => client.map(|ip| Affinity::Client(token(ip.to_string().as_bytes()))),
+            Sticky::Cookie => headers::cookie(&head.headers, COOKIE)
+                .and_then(|value| Token::from_str_radix(value, 16).ok())
+                .map(Affinity::Backend),
+        };
+        let key = token(path.path().as_bytes());
+        headers::strip(&mut head.headers);
+        if let Some(client) = client {
+            headers::forwarded(&mut head.headers, client);
+        }
+        if !is_grpc {
+            // HTTP/2 has the host in the address.
+            if let Some(authority) = head.uri.authority()
+                && !head.headers.contains_key(header::HOST)
+                && let Ok(host) = HeaderValue::from_str(authority.as_str())
+            {
+                head.headers.insert(header::HOST, host);
+            }
+            head.headers.remove(header::EXPECT);
+            head.version = Version::HTTP_11;
+        }
+        head.headers.insert(REQUEST_ID, id.clone());
+        head.uri = Uri::from(path);
+        Ok(Outgoing { head, is_grpc, only_reads, id, affinity, key })
+    }
+
+    /// Sends to one node after the other until one answers.
+    async fn send(&self, outgoing: &Outgoing, body: &Replay) -> Result<Response, Error> {
+        self.budget(RetryBudget::request);
+        let mut avoid: Vec<Token> = Vec::new();
+        let mut failure: Option<Error> = None;
+        for attempt in 1..=self.0.retry.attempts_max {
+            let ask = Ask { key: Some(outgoing.key), affinity: outgoing.affinity, avoid: &avoid };
+            let Some(pick) = self.0.balancer.pick(&ask, time::now()) else { break };
+            let Some(attempt_body) = body.take() else { break };
+            avoid.push(pick.token());
+            let picked = time::now();
+            let failed = match self.attempt(outgoing, attempt_body, &pick).await {
+                Ok(answer) => return Ok(self.answered(answer, pick, picked, outgoing)),
+                Err(failed) => failed,
+            };
+            let name = pick.name().to_owned();
+            pick.finish(Outcome::Failed, time::now());
+            let may_repeat = match failed {
+                Failed::NotSent(why) => {
+                    let why = format!("node {name} cannot be reached: {why}");
+                    // What an earlier attempt may have done is not undone by this one.
+                    failure.get_or_insert_with(|| Error::new(ErrorKind::Unavailable, "node_unreachable", why));
+                    true
+                }
+                Failed::Broken(why) if outgoing.only_reads => {
+                    let why = format!("node {name} did not answer: {why}");
+                    failure.get_or_insert_with(|| Error::new(ErrorKind::Unavailable, "node_unreachable", why));
+                    self.budget(RetryBudget::take)
+                }
+                Failed::Broken(why) => {
+                    let why = format!("node {name} did not answer, and may have done what was asked: {why}");
+                    failure = Some(Error::new(ErrorKind::Indeterminate, "indeterminate", why));
+                    false
+                }
+            };
+            if !may_repeat {
+                break;
+            }
+            tracing::debug!(node = name, attempt, "trying another node");
+            time::sleep(self.pause(attempt)).await;
+        }
+        let nobody = || Error::new(ErrorKind::Unavailable, "no_node", "no node of the cluster is known yet");
+        Err(failure.unwrap_or_else(nobody))
+    }
+
+    fn budget<T>(&self, take: impl FnOnce(&mut RetryBudget) -> T) -> T {
+        // A count is valid at every moment.
+        take(&mut self.0.budget.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn pause(&self, retry: u32) -> Duration {
+        self.0.retry.pause(retry, &mut *self.0.rng.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// One attempt at one node, as long as that node is in.
+    async fn attempt(&self, outgoing: &Outgoing, body: Body, pick: &Pick<Arc<Link>>) -> Result<Response, Failed> {
+        let mut request = Request::new(body);
+        *request.method_mut() = outgoing.head.method.clone();
+        *request.uri_mut() = outgoing.head.uri.clone();
+        *request.version_mut() = outgoing.head.version;
+        *request.headers_mut() = outgoing.head.headers.clone();
+        let link = pick.value();
+        let sending = async {
+            match outgoing.is_grpc {
+                true => send_grpc(link, request).await,
+                false => send_http(link, request).await,
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = sending => answer,
+            () = self.left(pick) => Err(Failed::Broken("it no longer answers at all".to_owned())),
+        }
+    }
+
+    /// Waits until the balancer has given up the node. One that was picked although it was out is given the benefit of the
+    /// doubt until its next check.
+    async fn left(&self, pick: &Pick<Arc<Link>>) {
+        let mut was_in = !pick.was_out();
+        loop {
+            time::sleep(LOOK_INTERVAL).await;
+            match self.0.balancer.state(pick.name()) {
+                Some(State::Ejected) if was_in => return,
+                None => return,
+                Some(State::Ejected) => {}
+                Some(_) => was_in = true,
+            }
+        }
+    }
+
+    /// The node's answer on its way to the client; the node counts as working until all of it has gone through.
+    fn answered(&self, answer: Response, pick: Pick<Arc<Link>>, picked: Instant, outgoing: &Outgoing) -> Response {
+        let took = picked.elapsed();
+        let (mut head, body) = answer.into_parts();
+        headers::strip(&mut head.headers);
+        if is_sticky(self.0.affinity)
+            && self.0.affinity == Sticky::Cookie
+            && outgoing.affinity != Some(Affinity::Backend(pick.token()))
+        {
+            let cookie = format!("{COOKIE}={:016x}; Path=/; HttpOnly; SameSite=Lax", pick.token());
+            head.headers.append(header::SET_COOKIE, HeaderValue::from_str(&cookie).expect("invariant: plain text"));
+        }
+        if !head.headers.contains_key(REQUEST_ID) {
+            head.headers.insert(REQUEST_ID, outgoing.id.clone());
+        }
+        if body.is_end_stream() {
+            pick.finish(Outcome::Answered(took), time::now());
+            return Response::from_parts(head, body);
+        }
+        Response::from_parts(head, Body::new(Passing { body, pick: Some(pick), took }))
+    }
+}
+
+/// An error in the client's own terms.
+fn refused(error: Error, is_grpc: bool, id: &HeaderValue) -> Response {
+    if !is_grpc {
+        return refusal(error, id);
+    }
+    let text = format!("{}: {}", error.code(), error.message());
+    let status = match error.kind() {
+        ErrorKind::Invalid => Status::invalid_argument(text),
+        // gRPC has no code for "may or may not have happened"; UNKNOWN is never retried by clients on their own.
+        ErrorKind::Indeterminate => Status::unknown(text),
+        _ => Status::unavailable(text),
+    };
+    let mut response = status.into_http::<Body>();
+    response.headers_mut().insert(REQUEST_ID, id.clone());
+    response
+}
+
+async fn send_http(link: &Link, request: Request) -> Result<Response, Failed> {
+    match link.http().send(request).await {
+        Ok(answer) => Ok(answer.map(Body::new)),
+        Err(UpstreamError::NotSent { source, .. }) => Err(Failed::NotSent(source.to_string())),
+        Err(UpstreamError::Broken { source }) => Err(Failed::Broken(source.to_string())),
+    }
+}
+
+async fn send_grpc(link: &Link, request: Request) -> Result<Response, Failed> {
+    let Some(channel) = link.grpc() else { return Err(Failed::NotSent("it has no gRPC listener".to_owned())) };
+    match channel.clone().call(request.map(tonic::body::Body::new)).await {
+        Ok(answer) => Ok(answer.map(Body::new)),
+        Err(status) if rpc::was_not_sent(&status) => Err(Failed::NotSent(status.message().to_owned())),
+        // The deadline that the client set has passed: that is an answer, and no fault of the node.
+        Err(status) if status.code() == tonic::Code::DeadlineExceeded => Ok(status.into_http()),
+        Err(status) => Err(Failed::Broken(status.message().to_owned())),
+    }
+}
+
+/// An answer's body on its way through.
+struct Passing {
+    body: Body,
+    pick: Option<Pick<Arc<Link>>>,
+    took: Duration,
+}
+
+impl Passing {
+    fn finish(&mut self, outcome: Outcome) {
+        if let Some(pick) = self.pick.take() {
+            pick.finish(outcome, time::now());
+        }
+    }
+}
+
+impl HttpBody for Passing {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let took = self.took;
+        match &frame {
+            None => self.finish(Outcome::Answered(took)),
+            Some(Err(_)) => self.finish(Outcome::Failed),
+            Some(Ok(_)) if self.body.is_end_stream() => self.finish(Outcome::Answered(took)),
+            Some(Ok(_)) => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
