@@ -16,8 +16,6 @@ mod monitoring;
 mod proxy;
 mod replay;
 mod route;
-#[cfg(test)]
-mod tests;
 
 use crate::{
     config::{Balance, Config, Sticky},

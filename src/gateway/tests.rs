@@ -1,1 +1,0 @@
-//! The gateway over real nodes in this process.
