@@ -153,7 +153,8 @@ async fn a_cluster_is_written_hurt_read_and_gone() {
         write(&gateway, id).await;
     }
     for id in 0..40 {
-        let (status, found) = call(&gateway, Method::GET, &format!("/api/v1/tables/t/documents/{id}"), Value::Null).await;
+        let (status, found) =
+            call(&gateway, Method::GET, &format!("/api/v1/tables/t/documents/{id}"), Value::Null).await;
         assert_eq!((status, &found["metadata"]["id"]), (200, &json!(id)));
     }
     dev.say("kill 2", "node 2 does not run");

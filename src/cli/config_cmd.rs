@@ -191,6 +191,7 @@ mod tests {
     fn modes_of_a_cluster_are_refused_with_their_origin() {
         assert!(require_startable(&loaded(&[])).is_ok());
         assert!(require_startable(&loaded(&[("mode", "auto"), ("cluster.peers", "10.0.0.2:6335")])).is_ok());
+        assert!(require_startable(&loaded(&[("mode", "gateway"), ("gateway.nodes", "10.0.0.2:8080")])).is_ok());
         for mode in ["auto", "master", "worker", "slave", "gateway"] {
             let error = require_startable(&loaded(&[("mode", mode)])).expect_err(mode);
             assert_eq!(error.exit_code, ExitCode::Usage as u8);

@@ -112,8 +112,7 @@ pub enum Balance {
 }
 
 impl Setting for Balance {
-    const EXPECTED: &'static str =
-        "one of two_choices, round_robin, weighted, least_connections, consistent_hash";
+    const EXPECTED: &'static str = "one of two_choices, round_robin, weighted, least_connections, consistent_hash";
 
     fn read(value: &Value) -> Option<Self> {
         Some(match String::read(value)?.as_str() {

@@ -10,11 +10,7 @@ use crate::{
     },
     traffic::{Balancer, Wanted},
 };
-use futures_util::{
-    StreamExt,
-    future::BoxFuture,
-    stream::FuturesUnordered,
-};
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use http::{Request, StatusCode};
 use http_body_util::Full;
 use serde::Deserialize;

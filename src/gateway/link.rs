@@ -28,11 +28,7 @@ impl Link {
     pub fn new(http: &str, grpc: Option<&str>) -> Link {
         let grpc = grpc.and_then(|address| rpc::connect(address, &RpcOptions::default()).ok());
         let checks = ClientOptions { timeout: CHECK_LIMIT, idle_connections_max: 1, ..ClientOptions::default() };
-        Link {
-            http: Upstream::new(http, UpstreamOptions::default()),
-            grpc,
-            checks: Client::with_options(http, checks),
-        }
+        Link { http: Upstream::new(http, UpstreamOptions::default()), grpc, checks: Client::with_options(http, checks) }
     }
 
     /// For HTTP.

@@ -53,7 +53,8 @@ pub fn router(balancer: Balancer<Arc<Link>>, metrics: Metrics) -> Router {
         ([(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE))], metrics.encode()).into_response()
     });
     let listed = balancer.clone();
-    let backends = get(async move || Json(json!({"backends": listed.statistics(now()).iter().map(shown).collect::<Vec<_>>()})));
+    let backends =
+        get(async move || Json(json!({"backends": listed.statistics(now()).iter().map(shown).collect::<Vec<_>>()})));
     let health = get(async move || {
         let report = report(&balancer);
         respond_health(report.ready, report, true)

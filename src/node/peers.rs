@@ -65,8 +65,8 @@ impl Wire {
         };
         let mut options = PeerOptions::default();
         options.rpc.cuts = cuts;
-        let peers = Peers::new(identity, &others, options, metrics)
-            .map_err(|error| StartError::Peer(error.to_string()))?;
+        let peers =
+            Peers::new(identity, &others, options, metrics).map_err(|error| StartError::Peer(error.to_string()))?;
         Ok(Wire { peers, gate: Arc::new(gate) })
     }
 

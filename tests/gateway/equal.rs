@@ -68,13 +68,25 @@ fn random_request(rng: &mut StdRng, number: usize) -> Request<Full<Bytes>> {
     let table = ["t", "t", "t", "absent", "%2e%2e", "a b", ""].choose(rng).expect("one");
     let (method, path, text) = match rng.random_range(0..16) {
         0..=2 => (Method::POST, format!("/api/v1/tables/{table}/search"), search.to_string()),
-        3 => (Method::PUT, format!("/api/v1/tables/{table}/documents/{id}"), json!({"vector": vector, "metadata": metadata}).to_string()),
+        3 => (
+            Method::PUT,
+            format!("/api/v1/tables/{table}/documents/{id}"),
+            json!({"vector": vector, "metadata": metadata}).to_string(),
+        ),
         4 | 5 => (Method::POST, format!("/api/v1/tables/{table}/documents"), document.to_string()),
         6 => (Method::GET, format!("/api/v1/tables/{table}/documents/{id}"), String::new()),
-        7 => (Method::POST, format!("/api/v1/tables/{table}/documents/list"), json!({"limit": id, "with_vector": true}).to_string()),
+        7 => (
+            Method::POST,
+            format!("/api/v1/tables/{table}/documents/list"),
+            json!({"limit": id, "with_vector": true}).to_string(),
+        ),
         8 => (Method::GET, format!("/api/v1/tables/{table}"), String::new()),
         9 => (Method::POST, "/api/v1/tables".into(), json!({"table_name": "t", "dimension": id}).to_string()),
-        10 => (Method::GET, ["/openapi.json", "/docs", "/api/v1/limits"].choose(rng).expect("one").to_string(), String::new()),
+        10 => (
+            Method::GET,
+            ["/openapi.json", "/docs", "/api/v1/limits"].choose(rng).expect("one").to_string(),
+            String::new(),
+        ),
         11 => (Method::GET, format!("/nowhere/{number}?q=%20{id}&r"), String::new()),
         12 => (Method::POST, format!("/api/v1/tables/{table}/search"), search.to_string()[..id as usize].to_owned()),
         13 => (Method::PATCH, "/api/v1/limits".into(), "{}".into()),
@@ -103,7 +115,8 @@ fn random_request(rng: &mut StdRng, number: usize) -> Request<Full<Bytes>> {
 /// What of an answer must be equal.
 fn comparable(answer: Response<Bytes>) -> (u16, Vec<(String, Vec<u8>)>, Vec<u8>) {
     let (head, body) = answer.into_parts();
-    let is_json = head.headers.get("content-type").is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
+    let is_json =
+        head.headers.get("content-type").is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
     let is_plain = !head.headers.contains_key("content-encoding");
     let masked = if is_json && is_plain { mask(&body) } else { None };
     // A version with one digit more makes the body one byte longer.
@@ -183,7 +196,8 @@ async fn a_body_that_is_too_large_is_refused_alike() {
         (Ok(one), Ok(other)) => assert_eq!((one.status(), one.body()), (other.status(), other.body())),
         // The node answers before it has read everything, and closes: a client that is still writing may miss that.
         (one, other) => {
-            let refused = |answer: &Result<Response<Bytes>, _>| answer.as_ref().is_ok_and(|answer| answer.status() == 413);
+            let refused =
+                |answer: &Result<Response<Bytes>, _>| answer.as_ref().is_ok_and(|answer| answer.status() == 413);
             let broke = |answer: &Result<Response<Bytes>, _>| answer.is_err();
             assert!((refused(&one) || broke(&one)) && !matches!(&other, Ok(answer) if answer.status().is_success()));
         }

@@ -63,10 +63,8 @@ impl Fake {
         let addresses: Vec<String> = listeners.iter().map(address).collect();
         let fakes = listeners.into_iter().enumerate().map(|(number, listener)| {
             let (manner, hits) = (Mutex::new(Manner::Answer), Mutex::default());
-            let mut fake = Fake {
-                shared: Arc::new(Shared { number, manner, hits, addresses: addresses.clone() }),
-                running: None,
-            };
+            let mut fake =
+                Fake { shared: Arc::new(Shared { number, manner, hits, addresses: addresses.clone() }), running: None };
             fake.serve(listener);
             fake
         });
@@ -117,7 +115,8 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         "/readyz" => return StatusCode::OK.into_response(),
         "/api/v1/cluster/nodes" => {
             let node = |(i, address): (usize, &String)| json!({"id": format!("node-{i}"), "http": [address]});
-            return Json(json!({"nodes": shared.addresses.iter().enumerate().map(node).collect::<Vec<_>>()})).into_response();
+            return Json(json!({"nodes": shared.addresses.iter().enumerate().map(node).collect::<Vec<_>>()}))
+                .into_response();
         }
         // A panic ends the connection without an answer.
         _ if manner == Manner::BreakOff => std::panic::resume_unwind(Box::new("breaks off")),

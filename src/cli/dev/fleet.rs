@@ -161,7 +161,11 @@ impl Fleet {
             for target in &waiting {
                 let ended = self.slot(*target)?.as_mut().is_none_or(|one| matches!(one.alive(), Alive::Ended(_)));
                 if ended || time::now() >= deadline {
-                    let what = if ended { "ended while it started".to_owned() } else { format!("is not ready after {limit:?}") };
+                    let what = if ended {
+                        "ended while it started".to_owned()
+                    } else {
+                        format!("is not ready after {limit:?}")
+                    };
                     let log = self.log_end(*target);
                     return Err(CliError::failed(format!("{target} {what}; its log ends:\n{log}")));
                 }

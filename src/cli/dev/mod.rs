@@ -353,7 +353,9 @@ fn coordination_by_etcd(wish: Wish) -> Result<Option<PathBuf>, CliError> {
     }
     if !NODES_SPEAK_ETCD {
         return match wish {
-            Wish::Etcd => Err(CliError::usage("--coordination etcd: nodes of this version coordinate among themselves")),
+            Wish::Etcd => {
+                Err(CliError::usage("--coordination etcd: nodes of this version coordinate among themselves"))
+            }
             _ => Ok(None),
         };
     }

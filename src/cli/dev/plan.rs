@@ -97,12 +97,9 @@ impl Plan {
     pub fn node_arguments(&self, number: usize, ports: &NodePorts) -> Vec<OsString> {
         let mut arguments = words(&["serve", "--mode", "auto", "--log", "info", "--data-dir"]);
         arguments.push(self.path(&format!("node-{number}")).into());
-        for (flag, port) in [
-            ("--http", ports.http),
-            ("--grpc", ports.grpc),
-            ("--peer", ports.peer),
-            ("--monitoring", ports.monitoring),
-        ] {
+        for (flag, port) in
+            [("--http", ports.http), ("--grpc", ports.grpc), ("--peer", ports.peer), ("--monitoring", ports.monitoring)]
+        {
             arguments.extend(words(&[flag, &loopback(port)]));
         }
         arguments.extend(self.coordination_arguments(number));

@@ -163,7 +163,13 @@ mod tests {
         process.pause();
         process.terminate();
         let mut ended = || matches!(process.alive(), Alive::Ended(status) if status.signal() == Some(libc::SIGTERM));
-        assert!((0..500).any(|_| ended() || { std::thread::sleep(Duration::from_millis(10)); false }), "a paused one is resumed to end");
+        assert!(
+            (0..500).any(|_| ended() || {
+                std::thread::sleep(Duration::from_millis(10));
+                false
+            }),
+            "a paused one is resumed to end"
+        );
     }
 
     #[test]

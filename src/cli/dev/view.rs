@@ -108,6 +108,9 @@ mod tests {
         };
         let text = block(&[row(Target::Node(1), "ready", Some(7)), row(Target::Gateway, "signal: 9 (SIGKILL)", None)]);
         assert!(text.contains("node 1") && text.contains("ready"), "{text}");
-        assert!(text.lines().last().is_some_and(|line| line.starts_with("gateway  signal: 9 (SIGKILL)  -  ")), "{text}");
+        assert!(
+            text.lines().last().is_some_and(|line| line.starts_with("gateway  signal: 9 (SIGKILL)  -  ")),
+            "{text}"
+        );
     }
 }

@@ -13,8 +13,8 @@ pub mod server;
 mod upstream;
 
 pub use accept::ConnectionStats;
-pub use both::serve_both;
 pub use body::{BodyFailure, BodyTimedOut, body_failure};
+pub use both::serve_both;
 pub use server::{HttpOptions, PeerAddr, serve};
 pub use upstream::{Upstream, UpstreamError, UpstreamOptions};
 

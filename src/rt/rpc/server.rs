@@ -70,11 +70,7 @@ pub(in crate::rt) fn builder(options: &RpcOptions) -> http2::Builder<RtExecutor>
 
 /// The watchdog's side of a connection.
 pub(in crate::rt) fn patience(options: &RpcOptions) -> PatienceLimits {
-    PatienceLimits {
-        head: options.handshake_timeout,
-        idle: options.handshake_timeout,
-        write: options.write_timeout,
-    }
+    PatienceLimits { head: options.handshake_timeout, idle: options.handshake_timeout, write: options.write_timeout }
 }
 
 /// One connection's way to the service.
