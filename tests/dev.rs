@@ -1,5 +1,6 @@
 //! `vectorsphere cluster dev` as a user starts it: nodes and gateway as processes on loopback, hurt by typed commands while a client
 //! goes on through the gateway, and nothing left behind, however it ends.
+#![allow(clippy::disallowed_methods)] // real sockets and processes under a real clock
 
 use bytes::Bytes;
 use http::{Method, Request};

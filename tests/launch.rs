@@ -1,5 +1,6 @@
 //! The commands with which the seeds' guides start things, as they are written there, against this program: what can be started
 //! serves, what needs an etcd says so.
+#![allow(clippy::disallowed_methods)] // real sockets and processes under a real clock
 
 use std::{
     os::unix::fs::symlink,

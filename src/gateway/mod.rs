@@ -18,7 +18,7 @@ mod replay;
 mod route;
 
 use crate::{
-    config::{Balance, Config, Sticky},
+    config::{Balance, Config},
     rt::{
         self, Task,
         http::{self, HttpOptions},
@@ -38,9 +38,9 @@ use serde::Serialize;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 /// How often a node is asked whether it is ready, and how long it may take to say so: one that falls silent is left within
-/// two of each, 1.2 s.
-const CHECK_INTERVAL: Duration = Duration::from_millis(300);
-const CHECK_LIMIT: Duration = Duration::from_millis(300);
+/// two of each, 1.5 s.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+const CHECK_LIMIT: Duration = Duration::from_millis(500);
 /// Requests, or checks, that fail in a row before a node is left.
 const FAILURES_IN_A_ROW: u32 = 2;
 
@@ -170,9 +170,4 @@ async fn bind(name: &'static str, address: SocketAddr) -> Result<(Listener, Sock
     let listener = Listener::bind(address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     Ok((listener, address))
-}
-
-/// The affinity of the configuration in this room's terms.
-fn is_sticky(affinity: Sticky) -> bool {
-    affinity != Sticky::None
 }

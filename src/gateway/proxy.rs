@@ -1,11 +1,12 @@
 //! A request's way through the gateway: pick a node, send it there, give the answer back as it comes. Where the node cannot be
 //! reached another gets it, if nothing was sent or the request only reads; else the client is told what is known: that nothing
-//! happened (unavailable), or that it may have (indeterminate).
+//! happened (unavailable), or that it may have (indeterminate). A node that itself says "not now, and nothing happened" is an
+//! answer only if no other node has a better one.
 //!
 //! A request waits for its answer as long as its node answers checks; when the balancer gives the node up, so does the request.
 
 use super::{
-    headers, is_sticky,
+    headers,
     link::Link,
     replay::Replay,
     route::{self, at_node},
@@ -29,8 +30,9 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Uri, Version, header, request::Parts, uri::PathAndQuery};
+use http::{HeaderName, HeaderValue, StatusCode, Uri, Version, header, request::Parts, uri::PathAndQuery};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use serde::Deserialize;
 use std::{
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
@@ -44,6 +46,12 @@ use tower::Service as _;
 const RETRIES_SAVED_MAX: u32 = 100;
 /// How often a request that waits looks whether its node is still in.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// Problems are shorter than this.
+const PROBLEM_BYTES_MAX: u64 = 8 * 1024;
+/// Why an answer ends early.
+const BROKEN: &str = "the node's answer broke off";
+/// Looks in a row that must find the node out before a write to it is given up: 5 s.
+const LOOKS_OUT: u32 = 20;
 /// The cookie that keeps a client on a node.
 const COOKIE: &str = "vectorsphere-node";
 /// The header of a request's id.
@@ -120,7 +128,7 @@ impl Proxy {
             Ok(outgoing) => outgoing,
             Err(error) => return refused(error, is_grpc, &id),
         };
-        let body = match Replay::keep(body, outgoing.only_reads && !is_grpc).await {
+        let body = match Replay::keep(body).await {
             Ok(body) => body,
             Err(error) => {
                 let error = Error::invalid("bad_body", format!("the body of the request did not come: {error}"));
@@ -175,7 +183,7 @@ impl Proxy {
     async fn send(&self, outgoing: &Outgoing, body: &Replay) -> Result<Response, Error> {
         self.budget(RetryBudget::request);
         let mut avoid: Vec<Token> = Vec::new();
-        let mut failure: Option<Error> = None;
+        let (mut failure, mut declined): (Option<Error>, Option<Response>) = (None, None);
         for attempt in 1..=self.0.retry.attempts_max {
             let ask = Ask { key: Some(outgoing.key), affinity: outgoing.affinity, avoid: &avoid };
             let Some(pick) = self.0.balancer.pick(&ask, time::now()) else { break };
@@ -183,7 +191,16 @@ impl Proxy {
             avoid.push(pick.token());
             let picked = time::now();
             let failed = match self.attempt(outgoing, attempt_body, &pick).await {
-                Ok(answer) => return Ok(self.answered(answer, pick, picked, outgoing)),
+                Ok(answer) => match not_now(answer).await {
+                    Ok(answer) => return Ok(self.answered(answer, pick, picked, outgoing)),
+                    Err(answer) => {
+                        declined = Some(self.answered(answer, pick, picked, outgoing));
+                        if self.budget(RetryBudget::take) {
+                            continue;
+                        }
+                        break;
+                    }
+                },
                 Err(failed) => failed,
             };
             let name = pick.name().to_owned();
@@ -211,6 +228,11 @@ impl Proxy {
             }
             tracing::debug!(node = name, attempt, "trying another node");
             time::sleep(self.pause(attempt)).await;
+        }
+        if let Some(declined) = declined
+            && failure.as_ref().is_none_or(|failure| failure.kind() != ErrorKind::Indeterminate)
+        {
+            return Ok(declined);
         }
         let nobody = || Error::new(ErrorKind::Unavailable, "no_node", "no node of the cluster is known yet");
         Err(failure.unwrap_or_else(nobody))
@@ -242,22 +264,20 @@ impl Proxy {
         tokio::select! {
             biased;
             answer = sending => answer,
-            () = self.left(pick) => Err(Failed::Broken("it no longer answers at all".to_owned())),
+            () = self.left(pick, outgoing.only_reads) => Err(Failed::Broken("it no longer answers at all".to_owned())),
         }
     }
 
-    /// Waits until the balancer has given up the node. One that was picked although it was out is given the benefit of the
-    /// doubt until its next check.
-    async fn left(&self, pick: &Pick<Arc<Link>>) {
-        let mut was_in = !pick.was_out();
-        loop {
+    /// Waits until the balancer has given up the node: for a read, which can go elsewhere at once, until the first look that
+    /// says so; for a write, whose outcome will then be unknown, until that has been so for a while, as an overloaded node
+    /// that missed its checks may still answer.
+    async fn left(&self, pick: &Pick<Arc<Link>>, only_reads: bool) {
+        let looks_needed = if only_reads && !pick.was_out() { 1 } else { LOOKS_OUT };
+        let mut looks = 0;
+        while looks < looks_needed {
             time::sleep(LOOK_INTERVAL).await;
-            match self.0.balancer.state(pick.name()) {
-                Some(State::Ejected) if was_in => return,
-                None => return,
-                Some(State::Ejected) => {}
-                Some(_) => was_in = true,
-            }
+            let is_out = !matches!(self.0.balancer.state(pick.name()), Some(State::In | State::NotReady));
+            looks = if is_out { looks + 1 } else { 0 };
         }
     }
 
@@ -266,10 +286,7 @@ impl Proxy {
         let took = picked.elapsed();
         let (mut head, body) = answer.into_parts();
         headers::strip(&mut head.headers);
-        if is_sticky(self.0.affinity)
-            && self.0.affinity == Sticky::Cookie
-            && outgoing.affinity != Some(Affinity::Backend(pick.token()))
-        {
+        if self.0.affinity == Sticky::Cookie && outgoing.affinity != Some(Affinity::Backend(pick.token())) {
             let cookie = format!("{COOKIE}={:016x}; Path=/; HttpOnly; SameSite=Lax", pick.token());
             head.headers.append(header::SET_COOKIE, HeaderValue::from_str(&cookie).expect("invariant: plain text"));
         }
@@ -299,6 +316,33 @@ fn refused(error: Error, is_grpc: bool, id: &HeaderValue) -> Response {
     let mut response = status.into_http::<Body>();
     response.headers_mut().insert(REQUEST_ID, id.clone());
     response
+}
+
+/// Tells an answer by which a node declines for now without having done anything (it is cut off from the leader, it is
+/// starting) from all others: as an error, which another node may make good. The body of such an answer is short.
+async fn not_now(answer: Response) -> Result<Response, Response> {
+    let is_problem =
+        answer.headers().get(header::CONTENT_TYPE).is_some_and(|value| value == "application/problem+json");
+    let is_short = answer.body().size_hint().upper().is_some_and(|bytes| bytes <= PROBLEM_BYTES_MAX);
+    if answer.status() != StatusCode::SERVICE_UNAVAILABLE || !is_problem || !is_short {
+        return Ok(answer);
+    }
+    let (head, body) = answer.into_parts();
+    let Ok(body) = axum::body::to_bytes(body, PROBLEM_BYTES_MAX as usize).await else {
+        // It broke off: the client shall see the same.
+        let broken = Body::from_stream(futures_util::stream::iter([Err::<Bytes, _>(BROKEN)]));
+        return Ok(Response::from_parts(head, broken));
+    };
+    let problem: Problem = serde_json::from_slice(&body).unwrap_or_default();
+    let answer = Response::from_parts(head, Body::from(body));
+    if problem.code.is_empty() || problem.code == "indeterminate" { Ok(answer) } else { Err(answer) }
+}
+
+/// What matters of a problem.
+#[derive(Default, Deserialize)]
+struct Problem {
+    #[serde(default)]
+    code: String,
 }
 
 async fn send_http(link: &Link, request: Request) -> Result<Response, Failed> {

@@ -1,5 +1,6 @@
-//! The body of a request that may have to be sent more than once. A short body of a request that only reads is taken whole, so
-//! that it can be sent again at any time; every other body streams, and can be sent again as long as nothing of it was taken.
+//! The body of a request that may have to be sent more than once. A short body of known length is taken whole, so that it can be
+//! sent again at any time; every other body streams, and can be sent again as long as nothing of it was taken. Whether the
+//! request may be sent again is another question: `proxy`'s.
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -28,16 +29,16 @@ pub struct Slot {
 }
 
 impl Replay {
-    /// Keeps `body`; `repeatable` where the request only reads.
+    /// Keeps `body`.
     ///
     /// # Errors
     /// A short body did not come: the client's or the connection's fault.
-    pub async fn keep(body: Body, repeatable: bool) -> Result<Replay, axum::Error> {
+    pub async fn keep(body: Body) -> Result<Replay, axum::Error> {
         if body.is_end_stream() {
             return Ok(Replay::Whole(Bytes::new()));
         }
         let is_short = body.size_hint().upper().is_some_and(|bytes| bytes <= WHOLE_BYTES_MAX);
-        if repeatable && is_short {
+        if is_short {
             let whole = axum::body::to_bytes(body, WHOLE_BYTES_MAX as usize).await?;
             return Ok(Replay::Whole(whole));
         }
@@ -90,8 +91,8 @@ mod tests {
     use http_body_util::BodyExt;
 
     #[tokio::test]
-    async fn a_short_body_of_a_read_goes_out_as_often_as_needed() {
-        let replay = Replay::keep(Body::from("abc"), true).await.expect("it came");
+    async fn a_short_body_goes_out_as_often_as_needed() {
+        let replay = Replay::keep(Body::from("abc")).await.expect("it came");
         for _ in 0..3 {
             let body = replay.take().expect("again").collect().await.expect("whole").to_bytes();
             assert_eq!(body, "abc");
@@ -100,12 +101,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_streamed_body_goes_out_again_only_untouched() {
-        let replay = Replay::keep(Body::from("abc"), false).await.expect("kept");
+        let unmeasured =
+            || Body::from_stream(futures_util::stream::iter([Ok::<_, std::io::Error>(Bytes::from("abc"))]));
+        let replay = Replay::keep(unmeasured()).await.expect("kept");
         drop(replay.take().expect("first"));
         let mut body = replay.take().expect("nothing was taken");
         assert_eq!(body.frame().await.expect("one").expect("good").into_data().expect("data"), "abc");
         assert!(replay.take().is_none());
-        let long = Replay::keep(Body::from(vec![0; WHOLE_BYTES_MAX as usize + 1]), true).await.expect("kept");
+        let long = Replay::keep(Body::from(vec![0; WHOLE_BYTES_MAX as usize + 1])).await.expect("kept");
         assert!(matches!(long, Replay::Streamed(_)));
     }
 }

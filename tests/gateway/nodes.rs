@@ -35,6 +35,8 @@ pub enum Manner {
     BreakOff,
     /// Takes everything and says nothing.
     Silent,
+    /// Answers that it cannot now, and that nothing happened; its health is good.
+    Decline,
     /// Says that it is not ready, and answers all the same.
     NotReady,
 }
@@ -117,6 +119,11 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
             let node = |(i, address): (usize, &String)| json!({"id": format!("node-{i}"), "http": [address]});
             return Json(json!({"nodes": shared.addresses.iter().enumerate().map(node).collect::<Vec<_>>()}))
                 .into_response();
+        }
+        _ if manner == Manner::Decline => {
+            let problem = json!({"status": 503, "code": "no_leader", "detail": format!("node {}", shared.number)});
+            let head = [("content-type", "application/problem+json")];
+            return (StatusCode::SERVICE_UNAVAILABLE, head, problem.to_string()).into_response();
         }
         // A panic ends the connection without an answer.
         _ if manner == Manner::BreakOff => std::panic::resume_unwind(Box::new("breaks off")),

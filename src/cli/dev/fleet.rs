@@ -144,6 +144,13 @@ impl Fleet {
         Ok(target)
     }
 
+    /// Takes back the node that was added last, which did not get ready.
+    pub fn take_back(&mut self) {
+        self.plan.nodes.pop();
+        // Dropping the process kills it.
+        self.nodes.pop();
+    }
+
     /// Waits until every one of `targets` is ready.
     ///
     /// # Errors

@@ -235,7 +235,10 @@ async fn add(args: &DevArgs, fleet: &mut Fleet) -> Result<String, CliError> {
     }
     let started = time::now();
     let target = fleet.add(node_ports(args.port, number).await?)?;
-    fleet.wait_until_ready(&[target], args.ready_within).await?;
+    if let Err(error) = fleet.wait_until_ready(&[target], args.ready_within).await {
+        fleet.take_back();
+        return Err(error);
+    }
     Ok(format!("{target}: ready after {:.2} s", started.elapsed().as_secs_f64()))
 }
 
@@ -279,7 +282,7 @@ fn welcome(fleet: &Fleet, took_s: f64) -> String {
          next:\n  \
          curl -X POST {door}/api/v1/tables -H 'Content-Type: application/json' -d '{{\"table_name\":\"t\",\"dimension\":3}}'\n  \
          vectorsphere --endpoint {door} cluster status\n  \
-         vectorsphere --endpoint {door} bench\n\
+         vectorsphere --endpoint {door} verify\n\
          type help for what can be done to it",
         fleet.plan.root().display()
     )

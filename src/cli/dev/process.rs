@@ -129,6 +129,7 @@ fn tie(command: &mut Command) {
 fn tie(_command: &mut Command) {}
 
 #[cfg(all(test, target_os = "linux"))]
+#[allow(clippy::disallowed_methods)] // Real processes under a real clock.
 mod tests {
     use super::*;
     use std::time::Duration;
