@@ -1,5 +1,5 @@
 //! A request's way through the gateway: pick a node, send it there, give the answer back as it comes. Where the node cannot be
-//! reached another gets it, if nothing was sent or the request only reads; else the client is told what is known: that nothing
+//! reached another gets it, if nothing was sent, or the request only reads, or has an `Idempotency-Key`; else the client is told what is known: that nothing
 //! happened (unavailable), or that it may have (indeterminate). A node that itself says "not now, and nothing happened" is an
 //! answer only if no other node has a better one.
 //!
@@ -84,6 +84,8 @@ struct Outgoing {
     head: Parts,
     is_grpc: bool,
     only_reads: bool,
+    /// Whether to send it twice does no more than to send it once.
+    is_repeatable: bool,
     id: HeaderValue,
     affinity: Option<Affinity>,
     key: u64,
@@ -150,6 +152,7 @@ impl Proxy {
         let path = head.uri.path_and_query().ok_or_else(|| bad("the request has no path"))?;
         let path: PathAndQuery = at_node(path).map_err(|_| bad("what follows /data is not a path"))?;
         let only_reads = route::only_reads(&head.method, path.path(), is_grpc);
+        let is_repeatable = only_reads || route::is_named(&head.headers, path.path(), is_grpc);
         let client = head.extensions.get::<PeerAddr>().map(|peer| peer.0.ip());
         let affinity = match self.0.affinity {
             Sticky::None => None,
@@ -176,7 +179,7 @@ impl Proxy {
         }
         head.headers.insert(REQUEST_ID, id.clone());
         head.uri = Uri::from(path);
-        Ok(Outgoing { head, is_grpc, only_reads, id, affinity, key })
+        Ok(Outgoing { head, is_grpc, only_reads, is_repeatable, id, affinity, key })
     }
 
     /// Sends to one node after the other until one answers.
@@ -212,15 +215,21 @@ impl Proxy {
                     failure.get_or_insert_with(|| Error::new(ErrorKind::Unavailable, "node_unreachable", why));
                     true
                 }
-                Failed::Broken(why) if outgoing.only_reads => {
-                    let why = format!("node {name} did not answer: {why}");
-                    failure.get_or_insert_with(|| Error::new(ErrorKind::Unavailable, "node_unreachable", why));
-                    self.budget(RetryBudget::take)
-                }
                 Failed::Broken(why) => {
-                    let why = format!("node {name} did not answer, and may have done what was asked: {why}");
-                    failure = Some(Error::new(ErrorKind::Indeterminate, "indeterminate", why));
-                    false
+                    let error = match outgoing.only_reads {
+                        true => Error::new(
+                            ErrorKind::Unavailable,
+                            "node_unreachable",
+                            format!("node {name} did not answer: {why}"),
+                        ),
+                        false => Error::new(
+                            ErrorKind::Indeterminate,
+                            "outcome_unknown",
+                            format!("node {name} did not answer, and may have done what was asked: {why}"),
+                        ),
+                    };
+                    failure = Some(error);
+                    outgoing.is_repeatable && self.budget(RetryBudget::take)
                 }
             };
             if !may_repeat {
@@ -335,7 +344,7 @@ async fn not_now(answer: Response) -> Result<Response, Response> {
     };
     let problem: Problem = serde_json::from_slice(&body).unwrap_or_default();
     let answer = Response::from_parts(head, Body::from(body));
-    if problem.code.is_empty() || problem.code == "indeterminate" { Ok(answer) } else { Err(answer) }
+    if problem.code.is_empty() || problem.code == "outcome_unknown" { Ok(answer) } else { Err(answer) }
 }
 
 /// What matters of a problem.

@@ -67,6 +67,11 @@ pub fn only_reads(method: &Method, path: &str, is_grpc: bool) -> bool {
     }
 }
 
+/// Whether a write has a name by which the nodes know it again: done twice, it takes effect once.
+pub fn is_named(headers: &HeaderMap, path: &str, is_grpc: bool) -> bool {
+    headers.contains_key("idempotency-key") && (is_grpc || path.contains("/documents"))
+}
+
 /// The name under which it is counted.
 pub fn class(path: &str, is_grpc: bool) -> &'static str {
     match path {
@@ -100,6 +105,10 @@ mod tests {
         assert!(reads(Method::POST, "/kamaitachi/api/data/v1/period"));
         assert!(!reads(Method::POST, "/api/v1/tables/t/documents") && !reads(Method::PUT, "/x/search"));
         assert!(!reads(Method::POST, "/api/v1/tables") && !reads(Method::DELETE, "/api/v1/tables/t"));
+        let named = [(http::HeaderName::from_static("idempotency-key"), http::HeaderValue::from_static("k"))];
+        let named = HeaderMap::from_iter(named);
+        assert!(is_named(&named, "/api/v1/tables/t/documents/7", false));
+        assert!(!is_named(&named, "/api/v1/tables", false) && !is_named(&HeaderMap::new(), "/t/documents", false));
         assert!(only_reads(&Method::POST, "/vectorsphere.v1.VectorService/Search", true));
         assert!(!only_reads(&Method::POST, "/vectorsphere.v1.VectorService/Upsert", true));
         assert!(!only_reads(&Method::POST, "/vectorsphere.v1.VectorService/Delete", true));
