@@ -1,7 +1,7 @@
 //! A request's way through the gateway: pick a node, send it there, give the answer back as it comes. Where the node cannot be
-//! reached another gets it, if nothing was sent, or the request only reads, or has an `Idempotency-Key`; else the client is told what is known: that nothing
-//! happened (unavailable), or that it may have (indeterminate). A node that itself says "not now, and nothing happened" is an
-//! answer only if no other node has a better one.
+//! reached another gets it, if nothing was sent, or the request only reads, or has an `Idempotency-Key`; else the client is
+//! told what is known: that nothing happened (unavailable), or that it may have (indeterminate). A node that itself says "not
+//! now, and nothing happened" is an answer only if no other node has a better one.
 //!
 //! A request waits for its answer as long as its node answers checks; when the balancer gives the node up, so does the request.
 
@@ -194,16 +194,18 @@ impl Proxy {
             avoid.push(pick.token());
             let picked = time::now();
             let failed = match self.attempt(outgoing, attempt_body, &pick).await {
-                Ok(answer) => match not_now(answer).await {
-                    Ok(answer) => return Ok(self.answered(answer, pick, picked, outgoing)),
-                    Err(answer) => {
-                        declined = Some(self.answered(answer, pick, picked, outgoing));
-                        if self.budget(RetryBudget::take) {
-                            continue;
-                        }
-                        break;
+                Ok(answer) => {
+                    let (answer, is_declined) = looked_at(answer).await;
+                    let answer = self.answered(answer, pick, picked, outgoing);
+                    if !is_declined {
+                        return Ok(answer);
                     }
-                },
+                    declined = Some(answer);
+                    if self.budget(RetryBudget::take) {
+                        continue;
+                    }
+                    break;
+                }
                 Err(failed) => failed,
             };
             let name = pick.name().to_owned();
@@ -327,24 +329,24 @@ fn refused(error: Error, is_grpc: bool, id: &HeaderValue) -> Response {
     response
 }
 
-/// Tells an answer by which a node declines for now without having done anything (it is cut off from the leader, it is
-/// starting) from all others: as an error, which another node may make good. The body of such an answer is short.
-async fn not_now(answer: Response) -> Result<Response, Response> {
+/// Whether by this answer a node declines for now without having done anything: it is cut off from the leader, or it is
+/// starting. Another node may do better. The body of such an answer is short; every other answer is passed on unread.
+async fn looked_at(answer: Response) -> (Response, bool) {
     let is_problem =
         answer.headers().get(header::CONTENT_TYPE).is_some_and(|value| value == "application/problem+json");
     let is_short = answer.body().size_hint().upper().is_some_and(|bytes| bytes <= PROBLEM_BYTES_MAX);
     if answer.status() != StatusCode::SERVICE_UNAVAILABLE || !is_problem || !is_short {
-        return Ok(answer);
+        return (answer, false);
     }
     let (head, body) = answer.into_parts();
     let Ok(body) = axum::body::to_bytes(body, PROBLEM_BYTES_MAX as usize).await else {
         // It broke off: the client shall see the same.
         let broken = Body::from_stream(futures_util::stream::iter([Err::<Bytes, _>(BROKEN)]));
-        return Ok(Response::from_parts(head, broken));
+        return (Response::from_parts(head, broken), false);
     };
     let problem: Problem = serde_json::from_slice(&body).unwrap_or_default();
-    let answer = Response::from_parts(head, Body::from(body));
-    if problem.code.is_empty() || problem.code == "outcome_unknown" { Ok(answer) } else { Err(answer) }
+    let is_declined = !problem.code.is_empty() && problem.code != "outcome_unknown";
+    (Response::from_parts(head, Body::from(body)), is_declined)
 }
 
 /// What matters of a problem.
