@@ -43,6 +43,8 @@ pub enum ClusterCommand {
         #[arg(long, required = true)]
         check: bool,
     },
+    /// A whole cluster on this machine, with a gateway: to try things out and to break.
+    Dev(super::dev::DevArgs),
 }
 
 /// Runs a `cluster` command.
@@ -57,6 +59,7 @@ pub async fn run(command: &ClusterCommand, context: &Context) -> Result<ExitCode
         ClusterCommand::Remove { node } => manage::remove(node, context).await,
         ClusterCommand::History { limit } => manage::history(*limit, context).await,
         ClusterCommand::Upgrade { check: _ } => manage::upgrade_check(context).await,
+        ClusterCommand::Dev(args) => super::dev::run(args).await,
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::units::ByteSize;
-use super::words::{Authority, LogFormat, Mode, Name, Secret};
+use super::words::{Authority, Balance, LogFormat, Mode, Name, Secret, Sticky};
 use crate::index::Memory;
 
 /// Settings of one node.
@@ -29,6 +29,8 @@ pub struct Config {
     pub cluster: Cluster,
     /// How etcd is reached.
     pub etcd: Etcd,
+    /// How a gateway finds and chooses nodes.
+    pub gateway: Gateway,
     /// The store.
     pub storage: Storage,
     /// The vector index.
@@ -41,6 +43,8 @@ pub struct Config {
     pub security: Security,
     /// What is logged, and how.
     pub log: Log,
+    /// For development only.
+    pub dev: Dev,
 }
 
 /// Addresses bound. Port 0 takes a free port.
@@ -117,6 +121,24 @@ pub struct EtcdTls {
     pub cert_file: Option<PathBuf>,
     /// This node's key.
     pub key_file: Option<PathBuf>,
+}
+
+/// How a gateway finds and chooses nodes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Gateway {
+    /// HTTP addresses of some nodes.
+    pub nodes: Vec<Authority>,
+    /// How one is chosen.
+    pub balance: Balance,
+    /// Whether a client stays on one.
+    pub affinity: Sticky,
+}
+
+/// For development only.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Dev {
+    /// Whether the network to other nodes can be made to seem cut.
+    pub partitions: bool,
 }
 
 /// The store.
@@ -202,6 +224,7 @@ impl Default for Config {
                 rebalance: Rebalance { bytes_per_second: ByteSize::mib(50), moves_max: 2 },
             },
             etcd: Etcd::default(),
+            gateway: Gateway::default(),
             storage: Storage { cache: ByteSize::mib(64), journal_max: ByteSize::mib(64) },
             index: Index {
                 flat_points_max: 20_000,
@@ -214,6 +237,7 @@ impl Default for Config {
             limits: Limits::default(),
             security: Security::default(),
             log: Log { level: "info".to_owned(), format: LogFormat::Auto },
+            dev: Dev::default(),
         }
     }
 }

@@ -109,7 +109,7 @@ impl Node {
     }
 
     async fn open(config: &Config) -> Result<Node, StartError> {
-        if !config.mode.can_start() {
+        if config.mode == Mode::Gateway {
             let why = "a gateway holds no data and is not started as a node";
             return Err(StartError::Mode { mode: config.mode, why });
         }
@@ -125,12 +125,13 @@ impl Node {
             metrics.watch_process(rt::time::wall().0);
         }
         let stores = Stores::open(config).await?;
+        let cuts = config.dev.partitions.then(rt::cuts::Cuts::default);
         let wire = match config.mode {
             Mode::Standalone => {
                 stores.check_alone()?;
                 None
             }
-            _ => Some(Wire::new(config, &stores, &addresses, metrics.peers.clone()).await?),
+            _ => Some(Wire::new(config, &stores, &addresses, cuts.clone(), metrics.peers.clone()).await?),
         };
         let network = wire.as_ref().map_or_else(|| Network::alone(stores.node_id()), Wire::network);
         let engine = Engine::start(config, &metrics, stores, network, |mut identity| {
@@ -140,7 +141,7 @@ impl Node {
         })
         .await?;
         wire.iter().for_each(|wire| wire.start(&engine));
-        let servers = bound.serve(config, &engine, wire, metrics);
+        let servers = bound.serve(config, &engine, wire, cuts, metrics);
         Ok(Node { engine, servers })
     }
 

@@ -18,6 +18,7 @@ mod path;
 mod payload_indexes;
 mod problem;
 
+pub use observe::{refusal, request_id};
 pub use openapi::Description;
 pub use problem::Problem;
 

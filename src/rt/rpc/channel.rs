@@ -8,8 +8,9 @@ use super::{
     deadline::{self, Side},
 };
 use crate::rt::{
+    cuts,
     http::hyper_rt::{RtExecutor, RtTimer},
-    net, spawn, time,
+    spawn, time,
 };
 use http::{
     Request, Response, Uri,
@@ -207,7 +208,7 @@ impl Peer {
     }
 
     async fn open(&self) -> io::Result<SendRequest<Body>> {
-        let stream = net::dial(self.authority.as_str()).await?;
+        let stream = cuts::dial(self.authority.as_str(), self.options.cuts.as_ref()).await?;
         match &self.options.tls {
             None => self.handshake(stream).await,
             Some(tls) => self.handshake(tls.greet(self.authority.host(), stream).await?).await,

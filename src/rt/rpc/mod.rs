@@ -6,7 +6,7 @@
 
 mod channel;
 mod deadline;
-mod server;
+pub(in crate::rt) mod server;
 #[cfg(all(test, not(madsim)))]
 mod tests;
 mod tls;
@@ -15,12 +15,14 @@ pub use channel::{Channel, InvalidAddress, connect, was_not_sent};
 pub use server::serve;
 pub use tls::{InvalidTls, Tls, TlsIdentity};
 
-use super::http::ConnectionStats;
+use super::{cuts::Cuts, http::ConnectionStats};
 use std::time::Duration;
 
 /// The bounds of a gRPC server and of a channel.
 #[derive(Clone, Debug)]
 pub struct RpcOptions {
+    /// Client: addresses that must seem unreachable; for development, see [`Cuts`].
+    pub cuts: Option<Cuts>,
     /// Client: how long one attempt to connect may take.
     pub connect_timeout: Duration,
     /// Both: how often to ping a silent peer.
@@ -52,6 +54,7 @@ pub struct RpcOptions {
 impl Default for RpcOptions {
     fn default() -> RpcOptions {
         RpcOptions {
+            cuts: None,
             connect_timeout: Duration::from_secs(2),
             keepalive_interval: Duration::from_secs(2),
             keepalive_timeout: Duration::from_secs(2),

@@ -66,7 +66,10 @@ impl Tls {
     }
 
     /// Greets the server at the other end of `stream`, which must be called `host`.
-    pub(super) async fn greet(&self, host: &str, stream: Stream) -> io::Result<TlsStream<Stream>> {
+    pub(super) async fn greet<S>(&self, host: &str, stream: S) -> io::Result<TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let name = ServerName::try_from(bare.to_owned()).map_err(io::Error::other)?;
         TlsConnector::from(self.0.clone()).connect(name, stream).await
