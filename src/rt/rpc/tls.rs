@@ -1,7 +1,7 @@
 //! TLS of a client's connection: rustls with ring, certificates as PEM. Called by `channel`; made by whoever has read the files.
 
-use crate::rt::net::Stream;
 use std::{fmt, io, sync::Arc};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{
     TlsConnector,
     client::TlsStream,
