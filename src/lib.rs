@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod config;
 pub mod coordination;
 pub mod embedded;
+pub mod gateway;
 pub mod index;
 pub mod mutants;
 pub mod node;

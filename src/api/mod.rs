@@ -5,12 +5,14 @@
 //! which builds one [`Faces`] a node and serves its parts.
 
 mod admission;
+pub mod development;
 pub mod errors;
 pub mod grpc;
 pub mod monitoring;
 pub mod rest;
 
 pub use admission::Admission;
+pub use rest::health::respond as respond_health;
 
 use crate::{
     rt::rng,

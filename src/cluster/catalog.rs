@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// Where the coordinator keeps collections, by name, and the shard table.
-const COLLECTIONS: &str = "collections/";
-const TABLE: &str = "table";
+pub(super) const COLLECTIONS: &str = "collections/";
+pub(super) const TABLE: &str = "table";
 /// How long this node may take to hear of what the coordinator already holds, and how often it looks.
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(1);
 const CATCH_UP_PAUSE: Duration = Duration::from_millis(5);
@@ -318,6 +318,7 @@ fn from_json<'a, T: Deserialize<'a>>(key: &str, value: &'a [u8]) -> Result<T> {
     serde_json::from_slice(value).map_err(|error| corrupt(key, error))
 }
 
+/// What an error of the coordinator is to a caller.
 pub fn coordination(error: CoordinationError) -> Error {
     let kind = match error {
         CoordinationError::Indeterminate(_) => ErrorKind::Indeterminate,

@@ -1,6 +1,7 @@
 //! The list of operations: one function each. A request is checked whole, split by shard, routed, and its answers are
 //! gathered. Every face calls these functions and no other. Called by `api` and the embedded library; built by `node`.
 
+mod administration;
 mod collections;
 mod fan_out;
 mod figures;
@@ -19,6 +20,9 @@ mod verify;
 mod wire;
 mod write;
 
+pub use administration::{
+    ChangeInfo, ClusterPlacement, NodePlacement, PlannedInfo, RebalanceForecast, ReplicaPlacement, ShardPlacement,
+};
 pub use follow::Agreed;
 pub use info::{
     Check, ClusterStatus, CollectionInfo, CollectionStats, HealthReport, NodeInfo, PayloadIndexInfo, ShardStats,
@@ -28,7 +32,7 @@ pub use status::{Identity, Phase};
 pub use verify::{Answering, OtherNode, Others, ReplicaVerdict, ShardVerdict, VerifyReport};
 
 use crate::{
-    cluster::{Catalog, Members},
+    cluster::{Catalog, Members, admin::Admin},
     rt::rng,
     shard::{Elsewhere, Host},
     telemetry::metrics::Metrics,
@@ -50,6 +54,7 @@ struct Inner {
     metrics: Metrics,
     members: Members,
     others: Arc<dyn Others>,
+    admin: std::sync::OnceLock<Admin>,
     /// The way of writes to shards that are not here.
     elsewhere: Elsewhere,
     reach: Reach,
@@ -80,6 +85,7 @@ impl Service {
             metrics,
             members,
             others,
+            admin: Default::default(),
             elsewhere,
             reach: Reach::new(rng::stream("service/reach").next_u64()),
             request_timeout,

@@ -227,9 +227,10 @@ pub async fn search(State(app): State<App>, _: NoQuery, Table(name): Table, body
 
 /// How the cluster is
 #[utoipa::path(get, path = "/api/v1/cluster/status", tag = "cluster",
-    responses((status = 200, description = "Verdict, master, shards", body = dto::ClusterAnswer)))]
+    responses((status = 200, description = "Verdict, master, nodes, every replica of every shard", body = dto::ClusterAnswer)))]
 pub async fn cluster_status(State(app): State<App>, _: NoQuery) -> Answer {
-    Ok(answer::ok(&dto::ClusterAnswer::from(&app.service.cluster_status().await)))
+    let placement = app.service.cluster_placement().await?;
+    Ok(answer::ok(&dto::ClusterAnswer::new(&app.service.cluster_status().await, placement.as_ref())))
 }
 
 /// The nodes of the cluster
