@@ -168,6 +168,12 @@ impl Peer for Deaf {
         Err(Status::unimplemented("deaf"))
     }
 
+    type ReadStream = BoxStream<'static, Result<proto::ReadPart, Status>>;
+
+    async fn read(&self, _: Request<proto::ReadRequest>) -> Result<Response<Self::ReadStream>, Status> {
+        Err(Status::unimplemented("deaf"))
+    }
+
     async fn propose(&self, _: Request<proto::ProposeRequest>) -> Result<Response<proto::ProposeReply>, Status> {
         Err(Status::unimplemented("deaf"))
     }
