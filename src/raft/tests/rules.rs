@@ -2,7 +2,7 @@
 //! carried by hand, and what is durable is said by hand.
 
 use super::*;
-use crate::raft::replica::{MemberChange, NotProposed, Replica, Step, Ticks, Work};
+use crate::raft::replica::{MemberChange, NotProposed, Replica, Step, Pace, Work};
 use crate::raft::storage::Mirror;
 use crate::raft::writer::Write;
 use crate::rt::rng::{self, Rng};
@@ -10,7 +10,7 @@ use ::raft::eraftpb::{Message, MessageType};
 use std::collections::{BTreeMap, VecDeque};
 use tempfile::TempDir;
 
-const TICKS: Ticks = Ticks { heartbeat: 2, election: 10 };
+const PACE: Pace = Pace { heartbeat: 2, election: 10, message_bytes_max: 1 << 20 };
 
 /// Members by hand: their writes wait until [`Hand::sync`], their messages until [`Hand::carry`].
 struct Hand {
@@ -35,7 +35,7 @@ impl Hand {
             let found = log.group(GROUP).unwrap();
             let mut mirror = Mirror::new(GROUP, log, found);
             mirror.set_applied(1);
-            (*node, Replica::new(*node, mirror, 1, TICKS).unwrap())
+            (*node, Replica::new(*node, mirror, 1, PACE).unwrap())
         };
         let replicas = voters.iter().map(replica).collect();
         let (unsynced, on_the_way, steps, reads) = Default::default();
