@@ -12,6 +12,8 @@ mod check;
 mod disk;
 #[cfg(madsim)]
 mod faults;
+#[cfg(madsim)]
+mod group;
 #[cfg(not(madsim))]
 mod launcher;
 #[cfg(madsim)]

@@ -5,6 +5,8 @@ pub mod cluster;
 pub mod config;
 pub mod coordination;
 pub mod embedded;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod index;
 pub mod mutants;
 pub mod node;

@@ -288,8 +288,9 @@ impl Member {
                 return;
             }
             let (mut data, mut waiting, mut bytes) = (Vec::new(), Vec::new(), 0);
-            while let Some(next) =
-                self.queued.pop_front_if(|next| bytes == 0 || bytes + next.data.len() <= round.options().message_bytes_max)
+            while let Some(next) = self
+                .queued
+                .pop_front_if(|next| bytes == 0 || bytes + next.data.len() <= round.options().message_bytes_max)
             {
                 bytes += next.data.len().max(1);
                 data.push(next.data);

@@ -61,6 +61,14 @@ fn verify_active(file: &Path, discipline: Discipline) -> Result<(), StoreError> 
     cut(file, end)
 }
 
+/// What [`verify`] would find in an active journal of these bytes: the length of its whole batches, and whether what follows them
+/// must have been synced.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn look(bytes: &[u8], discipline: Discipline) -> (usize, bool) {
+    let end = scan(bytes);
+    (end, !is_unwritten(&bytes[end..]) && was_synced(&bytes[end..], discipline))
+}
+
 /// Length of the whole valid batches at the start. (Sequence numbers are no help: they may fall back after a space whose
 /// batches are still here was dropped and the database opened again.)
 fn scan(bytes: &[u8]) -> usize {

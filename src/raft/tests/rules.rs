@@ -2,7 +2,7 @@
 //! carried by hand, and what is durable is said by hand.
 
 use super::*;
-use crate::raft::replica::{MemberChange, NotProposed, Replica, Step, Pace, Work};
+use crate::raft::replica::{MemberChange, NotProposed, Pace, Replica, Step, Work};
 use crate::raft::storage::Mirror;
 use crate::raft::writer::Write;
 use crate::rt::rng::{self, Rng};
@@ -410,4 +410,34 @@ fn entries_of_an_older_term_are_committed_only_with_one_of_the_present() {
         hand.calm();
     }
     assert_eq!(hand.at(3).committed(), index + 1, "with the leader's own entry behind it");
+}
+
+/// Members are on the disk before a change of them is applied, a commit index need not be: after a restart the library hands the
+/// change out once more. (Found by `group_is_linearizable_while_members_change`, seed 8: "can't leave a non-joint config".)
+#[test]
+fn a_change_of_members_that_the_log_remembers_does_not_happen_twice() {
+    let mut hand = Hand::new(3);
+    hand.elect(1);
+    hand.do_at(1, |replica, _| replica.propose_members(&[MemberChange::Remove(2), MemberChange::Remove(3)])).unwrap();
+    for _ in 0..30 {
+        (1..=3).for_each(|node| hand.do_at(node, |replica, rng| replica.tick(rng)));
+        hand.calm();
+    }
+    let log = hand.at(1).mirror().log().clone();
+    let found = log.group(GROUP).unwrap();
+    let members = found.members.clone();
+    assert!(members.voters == [1] && members.voters_outgoing.is_empty(), "{members:?}");
+    assert!(found.hard.commit < members.index, "the log knows of the change, not that it is committed");
+    let mut mirror = Mirror::new(GROUP, log, found);
+    mirror.load(2).unwrap();
+    mirror.set_applied(1);
+    hand.replicas.insert(1, Replica::new(1, mirror, 1, PACE).unwrap());
+    (hand.unsynced, hand.steps) = Default::default();
+    hand.on_the_way.clear();
+    hand.do_at(1, |replica, rng| replica.campaign(rng));
+    (0..4).for_each(|_| hand.sync(1));
+    assert!(hand.at(1).is_leader() && hand.at(1).committed() == hand.at(1).last_index());
+    assert_eq!(*hand.at(1).members(), members);
+    let delivered = |step: &Step| matches!(step, Step::Apply(entries) if entries[0].kind == EntryKind::Members);
+    assert_eq!(hand.steps[&1].iter().filter(|step| delivered(step)).count(), 2, "the state still sees both entries");
 }
