@@ -4,7 +4,8 @@
 # 1 if a mutant escapes.
 #
 #   sim/mutants.sh [mutant…]     environment: SIM_SEEDS (most seeds a mutant, default 50), SIM_FIRST_SEED (default 1),
-#                                SIM_SCENARIOS (instead of the scenarios that each mutant is meant for)
+#                                SIM_SCENARIOS (instead of the scenarios that each mutant is meant for), SIM_PROGRAM (a simulation
+#                                built with mutants, to be run instead of building one)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,7 +16,7 @@ declare -A BUG=(
     [4]="a leader reads without asking whether it still leads"
     [5]="a leader reads by its lease, whatever its clock does"
     [6]="an entry of an older term is committed by counting"
-    [7]="entries of a leader of an earlier term are taken"
+    [7]="leaders and followers of different terms listen to each other"
     [8]="a follower cuts off what was committed"
     [9]="a checkpoint lacks its last batch"
     [10]="rename without a sync of the directory"
@@ -54,8 +55,14 @@ report=$(mktemp)
 table=$(mktemp)
 trap 'rm -f "$report" "$table"' EXIT
 
+run() {
+    if [ -n "${SIM_PROGRAM:-}" ]; then
+        "$SIM_PROGRAM" "$@"
+    else
+        cargo test --quiet --config sim/cargo-sim.toml --features sim,mutants --test sim -- "$@"
+    fi
+}
 echo "building the simulation with mutants …"
-run() { ${CARGO_SLOT:-} cargo test --quiet --config sim/cargo-sim.toml --features sim,mutants --test sim -- "$@"; }
 SIM_SEEDS=0 run --exact none >/dev/null
 
 escaped=0

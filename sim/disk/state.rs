@@ -14,6 +14,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
+use vectorsphere::store::{files::HEADER_BYTES, keys::SYNC_MARK_KEY};
 
 thread_local!(static STATE: RefCell<Option<State>> = const { RefCell::new(None) });
 
@@ -395,8 +396,12 @@ fn read_exactly(fd: c_int, offset: u64, bytes: usize) -> Vec<u8> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decay {
     Anywhere,
-    /// In a journal, before its last whole record: the damage is followed by something that proves it is no torn end.
+    /// In the content of a small file, behind the header that protects it.
+    Content,
+    /// In a journal whose every record is synced, before the last one: what follows proves that the damage is no torn end.
     BeforeTheLastRecord,
+    /// In a journal that is synced now and then, before the last record that says so.
+    BeforeTheLastMark,
 }
 
 /// A file as it was before it decayed.
@@ -422,17 +427,23 @@ const RECORD_END: &[u8] = b"FJL\x03";
 /// Flips `flips` random bits of the file at `path`, behind the back of the model; `None` if there was nothing to flip.
 pub fn decay(path: &Path, flips: u32, decay: Decay, rng: &mut dyn RngCore) -> Option<Decayed> {
     let before = std::fs::read(path).ok()?;
+    let begin = if decay == Decay::Content { HEADER_BYTES } else { 0 };
     let end = match decay {
-        Decay::Anywhere => before.len(),
+        Decay::Anywhere | Decay::Content => before.len(),
         Decay::BeforeTheLastRecord => {
             let ends = before.windows(RECORD_END.len()).enumerate().filter(|(_, bytes)| *bytes == RECORD_END);
             let ends: Vec<usize> = ends.map(|(at, _)| at + RECORD_END.len()).collect();
             *ends.iter().rev().nth(1)?
         }
+        Decay::BeforeTheLastMark => {
+            let mark = before.windows(SYNC_MARK_KEY.len()).rposition(|bytes| bytes == SYNC_MARK_KEY)?;
+            let ends = before[..mark].windows(RECORD_END.len()).rposition(|bytes| bytes == RECORD_END)?;
+            ends + RECORD_END.len()
+        }
     };
     let mut bytes = before.clone();
     for _ in 0..flips {
-        let bit = rng.random_range(0..(end * 8).max(1));
+        let bit = rng.random_range(begin * 8..(end * 8).max(begin * 8 + 1));
         *bytes.get_mut(bit / 8)? ^= 1 << (bit % 8);
     }
     behind_the_model(path, &bytes).then(|| Decayed { path: path.to_path_buf(), bytes: before })

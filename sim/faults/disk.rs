@@ -66,8 +66,8 @@ pub async fn rot(victim: &Victim, flips: u32, part: Part, rng: &mut StdRng) {
     let (below, until) = match part {
         Part::Index => ("index", Decay::Anywhere),
         Part::Log => ("log", Decay::BeforeTheLastRecord),
-        Part::Store => ("store", Decay::BeforeTheLastRecord),
-        Part::Identity => ("", Decay::Anywhere),
+        Part::Store => ("store", Decay::BeforeTheLastMark),
+        Part::Identity => ("", Decay::Content),
     };
     let decayed = victim.disk.flip_bits(&victim.dir.join(below), flips, until, rng);
     log!("{}: bits flipped in {:?}", victim.name(), decayed.as_ref().map(|decayed| decayed.name()));

@@ -87,7 +87,7 @@ pub fn fault(kind: u32, rng: &mut StdRng) -> Fault {
 
 /// Much of an index file, or a few bits of what a start must not believe.
 fn rot(rng: &mut StdRng) -> Fault {
-    match rng.random_range(0..6) {
+    match rng.random_range(0..8) {
         0..3 => Fault::Rot { part: Part::Index, flips: 16 << rng.random_range(0..12) },
         3 => Fault::Rot { part: Part::Log, flips: rng.random_range(1..=8) },
         4 => Fault::Rot { part: Part::Store, flips: rng.random_range(1..=8) },

@@ -277,9 +277,9 @@ impl Replica {
         if message.to != self.node || message.from == self.node || message.from == raft::INVALID_ID {
             return;
         }
-        if mutant!(7) && message.get_msg_type() == MessageType::MsgAppend {
-            // Mutant 7: entries of a leader of an earlier term are taken as well.
-            message.term = message.term.max(self.term());
+        if mutant!(7) && is_between_leader_and_follower(&message) {
+            // Mutant 7: whatever term a leader and its followers are of, they listen to each other.
+            message.term = self.term();
         }
         // Errors say that the message means nothing here: a local one, or an answer from nobody's member.
         let _ = self.raw.step(message);
@@ -388,8 +388,14 @@ impl Replica {
         (message.from, message.to, message.term) = (leader, self.node, self.term());
         message.set_snapshot(convert::snapshot(index, term, members));
         let _ = self.raw.step(message);
+        let adopted = self.raw.snap().is_some_and(|snapshot| snapshot.get_metadata().index == index);
+        if adopted {
+            // The library looks through what is committed and not applied before it campaigns; until the state is
+            // installed that is not in the log any more.
+            self.may_campaign = false;
+        }
         self.choose_timeout(rng);
-        self.raw.snap().is_some_and(|snapshot| snapshot.get_metadata().index == index)
+        adopted
     }
 
     /// Entries for a member far behind have been read from the log.
@@ -418,6 +424,11 @@ impl Replica {
             self.raw.raft.set_randomized_election_timeout(self.timeout);
         }
     }
+}
+
+fn is_between_leader_and_follower(message: &Message) -> bool {
+    use MessageType::{MsgAppend, MsgAppendResponse, MsgHeartbeat, MsgHeartbeatResponse};
+    matches!(message.get_msg_type(), MsgAppend | MsgAppendResponse | MsgHeartbeat | MsgHeartbeatResponse)
 }
 
 fn single(change: MemberChange) -> ConfChangeSingle {

@@ -441,3 +441,27 @@ fn a_change_of_members_that_the_log_remembers_does_not_happen_twice() {
     let delivered = |step: &Step| matches!(step, Step::Apply(entries) if entries[0].kind == EntryKind::Members);
     assert_eq!(hand.steps[&1].iter().filter(|step| delivered(step)).count(), 2, "the state still sees both entries");
 }
+
+/// Installing may take longer than an election timeout. (Found by `group_is_linearizable_while_members_change` with a slow disk:
+/// "unexpected error getting unapplied entries".)
+#[test]
+fn who_is_installing_a_checkpoint_does_not_campaign() {
+    let mut hand = Hand::new(3);
+    hand.elect(1);
+    let members = hand.at(1).members().clone();
+    assert!(hand.do_at(2, |replica, rng| replica.adopt(50, 2, &members, rng)));
+    hand.sync(2);
+    hand.on_the_way.clear();
+    for _ in 0..60 {
+        hand.do_at(2, |replica, rng| replica.tick(rng));
+    }
+    assert_eq!(hand.kinds(), []);
+    hand.do_at(2, |replica, rng| {
+        replica.applied(50, usize::MAX, rng);
+        replica.set_may_campaign(true);
+    });
+    for _ in 0..40 {
+        hand.do_at(2, |replica, rng| replica.tick(rng));
+    }
+    assert!(hand.kinds().contains(&MessageType::MsgRequestPreVote), "{:?}", hand.kinds());
+}
