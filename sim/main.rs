@@ -11,6 +11,8 @@ mod check;
 #[cfg(madsim)]
 mod disk;
 #[cfg(madsim)]
+mod etcd;
+#[cfg(madsim)]
 mod faults;
 #[cfg(madsim)]
 mod group;

@@ -140,7 +140,8 @@ mod tests {
         let verdicts = |key, value| configuration(loaded(key, value)).0.iter().map(|f| f.verdict).collect::<Vec<_>>();
         assert_eq!(verdicts("log.level", "debug"), [Verdict::Good]);
         assert_eq!(verdicts("security.insecure", "true"), [Verdict::Warn]);
-        assert_eq!(verdicts("mode", "auto"), [Verdict::Fail]);
+        assert_eq!(verdicts("mode", "auto"), [Verdict::Good]);
+        assert_eq!(verdicts("mode", "gateway"), [Verdict::Fail]);
         assert_eq!(verdicts("cluster.zone", "a"), [Verdict::Warn]);
     }
 

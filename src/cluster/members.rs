@@ -1,10 +1,143 @@
-//! The nodes that together form the cluster, as far as this node knows: fixed once they have all met, and then stored. Called by
-//! `service` (where replicas go) and `node` (forming, addresses).
+//! The nodes that together are the cluster, as far as this node knows: who founded it, which records the coordinator has of its
+//! members, and where they were last met. It is forming until its founders have met; from then on it has an identity, and nodes come
+//! and go. Nothing here decides anything: `node` keeps it up to date and acts on it, the controller writes the records. Called by
+//! `service` (where replicas may go), `node` (links, admission) and `controller`.
 
-use super::NodeId;
+use super::{
+    NodeId,
+    placement::{Candidate, Standing},
+};
 use crate::types::{Error, ErrorKind, Result};
-use std::sync::{Arc, OnceLock};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
 use tokio::sync::Notify;
+
+/// Where the records of members are kept: one lasting key a node, `members/{id:016x}`.
+pub const PREFIX: &str = "members/";
+
+/// What is to become of a member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemberState {
+    /// It takes part.
+    #[default]
+    Active,
+    /// It takes part, and its replicas are being moved to others.
+    Draining,
+    /// It takes part no more, for ever: its node id is not taken in again.
+    Removed,
+}
+
+/// What the cluster agrees on about one member, as JSON under its key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberRecord {
+    #[serde(default)]
+    pub state: MemberState,
+    /// Whether it is to vote in the coordinator's own group; without a vote it learns. Of no meaning with etcd.
+    #[serde(default)]
+    pub votes: bool,
+    /// Milliseconds since 1970, by the clock of the node that took it in.
+    #[serde(default)]
+    pub joined_ms: u64,
+    /// Where its peers reach it, in which zone and mode it runs. It writes this itself; empty where it has not yet.
+    #[serde(default)]
+    pub peer: String,
+    #[serde(default)]
+    pub zone: String,
+    #[serde(default)]
+    pub mode: String,
+}
+
+/// What a member says of itself in its record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SelfTold {
+    pub peer: String,
+    pub zone: String,
+    pub mode: String,
+}
+
+/// The mode of nodes that hold no shards.
+const HOLDS_NO_SHARDS: &str = "master";
+/// The mode of nodes that never stand for master.
+const NEVER_MASTER: &str = "worker";
+
+impl MemberRecord {
+    /// The record of a member that has just been taken in.
+    pub fn joined(told: SelfTold, joined_ms: u64, votes: bool) -> MemberRecord {
+        let SelfTold { peer, zone, mode } = told;
+        MemberRecord { state: MemberState::Active, votes, joined_ms, peer, zone, mode }
+    }
+
+    /// The same record, with what the member says of itself now.
+    pub fn telling(self, told: SelfTold) -> MemberRecord {
+        let SelfTold { peer, zone, mode } = told;
+        MemberRecord { peer, zone, mode, ..self }
+    }
+
+    /// Whether replicas may be placed on it, as far as its mode says.
+    pub fn holds_shards(&self) -> bool {
+        self.mode != HOLDS_NO_SHARDS
+    }
+
+    /// Whether it may be the cluster's master, as far as its mode says.
+    pub fn stands_for_master(&self) -> bool {
+        self.mode != NEVER_MASTER
+    }
+
+    /// Under which key it is kept.
+    pub fn key(node: NodeId) -> String {
+        format!("{PREFIX}{node:016x}")
+    }
+
+    /// Whose record a key holds; none if it is another key.
+    pub fn node_of(key: &str) -> Option<NodeId> {
+        let hex = key.strip_prefix(PREFIX)?;
+        (hex.len() == 16).then(|| NodeId::from_str_radix(hex, 16).ok()).flatten()
+    }
+
+    /// Whether it takes part.
+    pub fn is_member(&self) -> bool {
+        self.state != MemberState::Removed
+    }
+
+    /// The bytes it is kept as.
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a record always encodes")
+    }
+
+    /// The inverse of [`MemberRecord::encode`].
+    ///
+    /// # Errors
+    /// `Corrupt`.
+    pub fn decode(key: &str, bytes: &[u8]) -> Result<MemberRecord> {
+        serde_json::from_slice(bytes).map_err(|error| {
+            let message = format!("the coordinator's {key} cannot be read: {error}");
+            Error::new(ErrorKind::Corrupt, "member_record", message)
+        })
+    }
+}
+
+/// Who voted and who learned first, and what the cluster is known by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Founded {
+    pub cluster_id: u64,
+    /// The nodes that met and made the coordinator's group; in order. Nobody where etcd is the coordinator.
+    pub founders: Vec<NodeId>,
+}
+
+impl Founded {
+    /// By these nodes: they give the cluster its identity.
+    pub fn by(mut founders: Vec<NodeId>) -> Founded {
+        founders.sort_unstable();
+        founders.dedup();
+        assert!(!founders.is_empty(), "a cluster has a member");
+        let bytes: Vec<u8> = founders.iter().flat_map(|id| id.to_le_bytes()).collect();
+        Founded { cluster_id: xxhash_rust::xxh3::xxh3_64(&bytes), founders }
+    }
+}
 
 /// See the module. Clones share what is known.
 #[derive(Clone, Debug, Default)]
@@ -12,8 +145,19 @@ pub struct Members(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    nodes: OnceLock<Vec<NodeId>>,
-    met: Notify,
+    known: RwLock<Known>,
+    /// Rung when the cluster is founded. One waiter.
+    founded: Notify,
+    /// Rung when anything changed. One waiter.
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    founded: Option<Founded>,
+    records: BTreeMap<NodeId, MemberRecord>,
+    /// Where each was last met.
+    met_at: BTreeMap<NodeId, String>,
 }
 
 impl Members {
@@ -22,52 +166,141 @@ impl Members {
         Members::default()
     }
 
-    /// These nodes.
-    pub fn of(nodes: Vec<NodeId>) -> Members {
+    /// Of a cluster that these nodes founded.
+    pub fn of(founders: Vec<NodeId>) -> Members {
         let members = Members::forming();
-        members.met(nodes);
+        members.found(Founded::by(founders));
         members
     }
 
-    /// They have met. Later calls change nothing.
-    pub fn met(&self, mut nodes: Vec<NodeId>) {
-        nodes.sort_unstable();
-        nodes.dedup();
-        assert!(!nodes.is_empty(), "a cluster has a member");
-        let _known_already = self.0.nodes.set(nodes);
-        self.0.met.notify_one();
-    }
-
-    /// One number for this set of nodes; none while they have not met.
-    pub fn cluster_id(&self) -> Option<u64> {
-        let bytes: Vec<u8> = self.0.nodes.get()?.iter().flat_map(|id| id.to_le_bytes()).collect();
-        Some(xxhash_rust::xxh3::xxh3_64(&bytes))
-    }
-
-    /// Whether `node` belongs to them, or may yet.
-    pub fn may_contain(&self, node: NodeId) -> bool {
-        self.0.nodes.get().is_none_or(|nodes| nodes.contains(&node))
-    }
-
-    /// Their ids, once they have met. For one waiter.
-    pub async fn wait(&self) -> Vec<NodeId> {
-        loop {
-            if let Some(nodes) = self.0.nodes.get() {
-                return nodes.clone();
+    /// The cluster is founded. Later calls change nothing.
+    pub fn found(&self, founded: Founded) {
+        {
+            let mut known = self.write();
+            if known.founded.is_some() {
+                return;
             }
-            self.0.met.notified().await;
+            known.founded = Some(founded);
+        }
+        self.0.founded.notify_one();
+        self.0.changed.notify_one();
+    }
+
+    /// Returns once the cluster is founded. For one waiter.
+    pub async fn wait_founded(&self) -> Founded {
+        loop {
+            if let Some(founded) = self.founded() {
+                return founded;
+            }
+            self.0.founded.notified().await;
         }
     }
 
-    /// Their ids, in order.
+    /// Who founded it, once somebody has.
+    pub fn founded(&self) -> Option<Founded> {
+        self.read().founded.clone()
+    }
+
+    /// The cluster's identity, once it has one.
+    pub fn cluster_id(&self) -> Option<u64> {
+        self.read().founded.as_ref().map(|founded| founded.cluster_id)
+    }
+
+    /// These are the records of the coordinator now.
+    pub fn set_records(&self, records: BTreeMap<NodeId, MemberRecord>) {
+        let mut known = self.write();
+        if known.records != records {
+            known.records = records;
+            drop(known);
+            self.0.changed.notify_one();
+        }
+    }
+
+    /// The records, as this node last knew them: none before the first was written.
+    pub fn records(&self) -> BTreeMap<NodeId, MemberRecord> {
+        self.read().records.clone()
+    }
+
+    /// A node was met at an address, whatever its record says: nodes move.
+    pub fn met(&self, node: NodeId, peer: &str) {
+        let mut known = self.write();
+        if known.met_at.get(&node).is_none_or(|before| before != peer) {
+            known.met_at.insert(node, peer.to_owned());
+            drop(known);
+            self.0.changed.notify_one();
+        }
+    }
+
+    /// Whether a node was removed from the cluster.
+    pub fn is_removed(&self, node: NodeId) -> bool {
+        self.read().records.get(&node).is_some_and(|record| !record.is_member())
+    }
+
+    /// Where the members may be reached: their records' addresses, and where they were last met.
+    pub fn addresses(&self) -> BTreeMap<NodeId, BTreeSet<String>> {
+        let known = self.read();
+        let mut addresses: BTreeMap<NodeId, BTreeSet<String>> = BTreeMap::new();
+        for node in known.node_ids() {
+            let told = known.records.get(&node).map(|record| &record.peer).filter(|peer| !peer.is_empty());
+            let all = told.into_iter().chain(known.met_at.get(&node)).cloned().collect();
+            addresses.insert(node, all);
+        }
+        addresses
+    }
+
+    /// Resolves after something has changed since the last time this resolved. For one waiter.
+    pub async fn changed(&self) {
+        self.0.changed.notified().await;
+    }
+
+    /// The ids of those that take part, in order.
     ///
     /// # Errors
     /// `cluster_forming`, `Unavailable`, while they have not met.
     pub fn node_ids(&self) -> Result<Vec<NodeId>> {
-        self.0.nodes.get().cloned().ok_or_else(|| {
+        let known = self.read();
+        if known.founded.is_none() {
             let message = "the nodes of the cluster have not all met yet";
-            Error::new(ErrorKind::Unavailable, "cluster_forming", message)
-        })
+            return Err(Error::new(ErrorKind::Unavailable, "cluster_forming", message));
+        }
+        Ok(known.node_ids().into_iter().collect())
+    }
+
+    /// The members that replicas may be placed on. Whether they can be reached is for others to say.
+    ///
+    /// # Errors
+    /// As [`Members::node_ids`].
+    pub fn candidates(&self) -> Result<Vec<Candidate>> {
+        let ids = self.node_ids()?;
+        let records = self.records();
+        let candidate = |id: NodeId| match records.get(&id) {
+            None => Some(Candidate::active(id)),
+            Some(record) if !record.holds_shards() => None,
+            Some(record) => {
+                let is_active = record.state == MemberState::Active;
+                let standing = if is_active { Standing::Active } else { Standing::Draining };
+                Some(Candidate { zone: record.zone.clone(), standing, ..Candidate::active(id) })
+            }
+        };
+        Ok(ids.into_iter().filter_map(candidate).collect())
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Known> {
+        self.0.known.read().expect("no panic while changing")
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Known> {
+        self.0.known.write().expect("no panic while changing")
+    }
+}
+
+impl Known {
+    /// A founder takes part before it has a record.
+    fn node_ids(&self) -> BTreeSet<NodeId> {
+        let founders = self.founded.iter().flat_map(|founded| &founded.founders).copied();
+        let unrecorded = founders.filter(|node| !self.records.contains_key(node));
+        let recorded = self.records.iter().filter(|(_, record)| record.is_member()).map(|(node, _)| *node);
+        unrecorded.chain(recorded).collect()
     }
 }
 
@@ -76,13 +309,57 @@ mod tests {
     use super::*;
 
     #[test]
-    fn members_are_fixed_by_their_first_meeting() {
+    fn a_cluster_is_known_by_its_founders_whoever_comes_and_goes() {
         let members = Members::forming();
         assert_eq!(members.node_ids().unwrap_err().code(), "cluster_forming");
-        assert!(members.may_contain(9) && members.cluster_id().is_none());
-        members.met(vec![3, 1, 3]);
-        members.met(vec![9]);
-        assert!(!members.may_contain(9) && members.cluster_id() == Members::of(vec![1, 3]).cluster_id());
+        assert!(members.cluster_id().is_none());
+        members.found(Founded::by(vec![3, 1, 3]));
+        members.found(Founded::by(vec![9]));
+        assert_eq!(members.cluster_id(), Members::of(vec![1, 3]).cluster_id());
         assert_eq!(members.clone().node_ids().unwrap(), [1, 3]);
+        let record = |state| MemberRecord { state, ..MemberRecord::joined(SelfTold::default(), 1, false) };
+        let records = [(3, record(MemberState::Removed)), (5, record(MemberState::Draining))];
+        members.set_records(records.into());
+        assert_eq!(members.node_ids().unwrap(), [1, 5]);
+        assert!(members.is_removed(3) && !members.is_removed(1) && !members.is_removed(9));
+        let standings = |members: &Members| {
+            let all = members.candidates().unwrap().into_iter();
+            all.map(|candidate| (candidate.id, candidate.standing)).collect::<Vec<_>>()
+        };
+        assert_eq!(standings(&members), [(1, Standing::Active), (5, Standing::Draining)]);
+        let mut records = members.records();
+        records.insert(1, MemberRecord { mode: "master".to_owned(), ..record(MemberState::Active) });
+        members.set_records(records);
+        assert_eq!(standings(&members), [(5, Standing::Draining)]);
+        assert_eq!(members.cluster_id(), Members::of(vec![1, 3]).cluster_id());
+    }
+
+    #[tokio::test]
+    async fn members_are_reached_where_their_record_says_and_where_they_were_met() {
+        let members = Members::of(vec![1]);
+        let at =
+            |peer: &str| MemberRecord { peer: peer.to_owned(), ..MemberRecord::joined(SelfTold::default(), 1, true) };
+        members.set_records([(1, at("a:1")), (2, at(""))].into());
+        members.changed().await;
+        members.met(2, "b:2");
+        members.met(1, "moved:1");
+        members.met(7, "no member:7");
+        members.changed().await;
+        let found: Vec<(NodeId, Vec<String>)> =
+            members.addresses().into_iter().map(|(node, all)| (node, all.into_iter().collect())).collect();
+        assert_eq!(found, [(1, vec!["a:1".to_owned(), "moved:1".to_owned()]), (2, vec!["b:2".to_owned()])]);
+    }
+
+    #[test]
+    fn records_are_json_under_the_id() {
+        let told = SelfTold { peer: "h:1".to_owned(), zone: "z".to_owned(), mode: "auto".to_owned() };
+        let record = MemberRecord { state: MemberState::Draining, ..MemberRecord::joined(told, 7, true) };
+        let json = r#"{"state":"draining","votes":true,"joined_ms":7,"peer":"h:1","zone":"z","mode":"auto"}"#;
+        assert_eq!(String::from_utf8(record.encode()).unwrap(), json);
+        let key = MemberRecord::key(0x2a);
+        assert_eq!((key.as_str(), MemberRecord::node_of(&key)), ("members/000000000000002a", Some(0x2a)));
+        assert_eq!(MemberRecord::decode(&key, &record.encode()).unwrap(), record);
+        assert_eq!(MemberRecord::decode(&key, b"7").unwrap_err().kind(), ErrorKind::Corrupt);
+        assert!(MemberRecord::node_of("members/2a").is_none() && MemberRecord::node_of("table").is_none());
     }
 }

@@ -38,7 +38,7 @@ impl Mode {
 
     /// Whether this version of the program can start such a node.
     pub fn can_start(self) -> bool {
-        matches!(self, Mode::Standalone | Mode::Auto)
+        self != Mode::Gateway
     }
 }
 

@@ -1,10 +1,13 @@
 //! The engine of a node: data directory, store, log, catalog and shards, opened in order and closed in reverse, with the
 //! service over them. No listeners. Built by [`super::Node`] and by the embedded library.
 
-use super::{Network, StartError};
+use super::{
+    Network, StartError,
+    membership::{self, Keeper},
+};
 use crate::{
-    cluster::{Catalog, Members},
-    config::{Config, Name},
+    cluster::{Catalog, Founded, Members, SelfTold},
+    config::{Config, Mode, Name},
     coordination::{Embedded, embedded},
     raft::{Forward, LogStore, MultiRaft, NodeId, RaftOptions, Route, log_options},
     rt::{self, shutdown::Shutdown},
@@ -23,12 +26,19 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 const MAINTAIN_INTERVAL: Duration = Duration::from_millis(500);
 /// After a change of the catalog could not be followed.
 const FOLLOW_RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a node that stops waits for others to lead in its place.
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(3);
+/// Between two looks whether replicas are where the table says.
+const KEEP_INTERVAL: Duration = Duration::from_millis(500);
+/// Between two looks whether a node that joins knows what the cluster has agreed on.
+const CATCH_UP_INTERVAL: Duration = Duration::from_millis(100);
 /// Trainings at once on a node: one, so that searches keep the other processors.
 const TRAININGS_MAX: usize = 1;
 
 /// See the module.
 pub struct Engine {
     service: Service,
+    members: Members,
     raft: MultiRaft,
     coordinator: Embedded,
     store: Store,
@@ -43,7 +53,8 @@ pub struct Engine {
 #[derive(Clone)]
 pub(super) struct Inside {
     pub(super) raft: MultiRaft,
-    pub(super) coordinator: Embedded,
+    /// None where etcd is the coordinator.
+    pub(super) coordinator: Option<Embedded>,
     pub(super) service: Service,
 }
 
@@ -63,11 +74,37 @@ struct Control {
 }
 
 impl Control {
-    async fn open(&self, voters: &[NodeId]) -> Result<(), StartError> {
+    /// With a new log only founders may begin; whoever came later is added by those who are there.
+    async fn open(&self, founded: &Founded) -> Result<(), StartError> {
+        let is_founder = founded.founders.contains(&self.raft.node());
+        let voters: &[NodeId] = if is_founder { &founded.founders } else { &[] };
         let group = self.raft.open(embedded::GROUP, voters, self.coordinator.machine()?).await?;
         self.coordinator.attach(Route::new(group, self.forward.clone(), embedded::decode_outcome));
         Ok(())
     }
+}
+
+impl Control {
+    /// Returns when this node knows what the cluster has agreed on by now, so that it does not answer as if there were nothing.
+    async fn caught_up(&self) {
+        while let Some(group) = self.coordinator.group() {
+            if group.read_index().await.is_ok() {
+                return;
+            }
+            rt::time::sleep(CATCH_UP_INTERVAL).await;
+        }
+    }
+}
+
+/// Keeps who founded the cluster, before anything is promised to it.
+async fn keep_founders(directory: &Arc<DataDir>, founded: &Founded) -> Result<(), StartError> {
+    let (directory, founders) = (directory.clone(), founded.founders.clone());
+    rt::compute::io(move || match directory.members()? {
+        Some(_) => Ok(()),
+        None => directory.set_members(&founders),
+    })
+    .await
+    .map_err(StartError::from)
 }
 
 impl Engine {
@@ -81,6 +118,7 @@ impl Engine {
         describe: impl FnOnce(Identity) -> Identity,
     ) -> Result<Engine, StartError> {
         let stores = Stores::open(config).await?;
+        stores.check_alone()?;
         let network = Network::alone(stores.node_id);
         Engine::start(config, metrics, stores, network, describe).await
     }
@@ -98,7 +136,7 @@ impl Engine {
     ) -> Result<Engine, StartError> {
         let started = rt::time::now();
         let Stores { directory, node_id, store, log } = stores;
-        let Network { transport, forward, others, members } = network;
+        let Network { transport, forward, others, members, told } = network;
         let mode = config.mode.name();
         let mut identity = Identity::new(node_id, config.cluster.name.as_str().to_owned(), zone(config), mode);
         identity.can_write = can_write(&store, &log);
@@ -115,12 +153,14 @@ impl Engine {
             raft_options(config),
         );
         let control = Control { raft: raft.clone(), coordinator: coordinator.clone(), forward: forward.clone() };
-        let forming = match members.node_ids() {
-            Ok(voters) => {
-                control.open(&voters).await?;
+        membership::follow(&coordinator, &members)?;
+        let forming = match members.founded() {
+            Some(founded) => {
+                keep_founders(&directory, &founded).await?;
+                control.open(&founded).await?;
                 None
             }
-            Err(_) => Some(control),
+            None => Some(control),
         };
         let catalog = Catalog::load(Arc::new(coordinator.clone()))?;
         let host = Host::new(Parts {
@@ -144,10 +184,15 @@ impl Engine {
         let service = Service::new(catalog, host, members.clone(), others, identity, metrics.clone());
         service.follow_catalog().await?;
         tracing::debug!(ms = started.elapsed().as_secs_f64() * 1e3, "data opened");
-        let engine = Engine { service, raft, coordinator, store, log, stop, failed, directory };
+        let engine =
+            Engine { service, members: members.clone(), raft, coordinator, store, log, stop, failed, directory };
         engine.watch();
         engine.maintain();
         engine.follow();
+        engine.keep_replicas();
+        if let Some(told) = told {
+            engine.keep_members(told, members.clone());
+        }
         match forming {
             Some(control) => engine.form(control, members),
             None => engine.service.identity().enter(Phase::Up),
@@ -160,9 +205,15 @@ impl Engine {
         &self.service
     }
 
+    /// The members of the cluster, as far as this node knows.
+    #[cfg(test)]
+    pub(super) fn members(&self) -> &Members {
+        &self.members
+    }
+
     /// What peers' calls are answered with.
     pub(super) fn inside(&self) -> Inside {
-        Inside { raft: self.raft.clone(), coordinator: self.coordinator.clone(), service: self.service.clone() }
+        Inside { raft: self.raft.clone(), coordinator: Some(self.coordinator.clone()), service: self.service.clone() }
     }
 
     /// Where the data is.
@@ -173,6 +224,27 @@ impl Engine {
     /// Fires when the disk has failed and the process must end.
     pub fn failed(&self) -> &Shutdown {
         &self.failed
+    }
+
+    /// Hands the groups led here to others, as far as there are any that can lead and it comes to that in time, so that nobody has to
+    /// wait for an election when this node is gone.
+    pub async fn hand_over(&self) {
+        let led = self.service.host().replicas();
+        let shards = led.iter().map(|(_, replica)| async { replica.hand_over().await.is_ok() });
+        let control = async {
+            match self.coordinator.group() {
+                Some(group) => group.hand_over().await.is_ok(),
+                None => true,
+            }
+        };
+        let all = futures_util::future::join(control, futures_util::future::join_all(shards));
+        match rt::time::timeout(HAND_OVER_LIMIT, all).await {
+            Ok((control, shards)) => {
+                let kept = shards.into_iter().chain([control]).filter(|handed| !handed).count();
+                tracing::info!(kept, "leadership was handed over");
+            }
+            Err(_) => tracing::warn!("leadership could not be handed over in time; others will elect their leaders"),
+        }
     }
 
     /// Finishes what is under way, syncs, and closes.
@@ -192,7 +264,7 @@ impl Engine {
         let (stop, failed) = (self.stop.clone(), self.failed.clone());
         rt::spawn("disk-watch", async move {
             while !stop.is_triggered() {
-                if let Some(reason) = failure(&store, &service) {
+                if let Some(reason) = failure(&store, &service).await {
                     tracing::error!(reason, "the node can no longer promise what it writes; it stops");
                     failed.trigger();
                     return;
@@ -206,9 +278,31 @@ impl Engine {
         });
     }
 
+    /// Keeps groups and replicas as the shard table says, where this node leads and where it is not wanted any more.
+    fn keep_replicas(&self) {
+        let (service, stop) = (self.service.clone(), self.stop.clone());
+        rt::spawn("replicas-follow", async move {
+            let keep = async {
+                loop {
+                    rt::time::sleep(KEEP_INTERVAL).await;
+                    service.lead_members().await;
+                    if let Err(error) = service.leave_unwanted().await {
+                        tracing::error!(%error, "the data of a replica that was moved away could not be removed");
+                    }
+                }
+            };
+            tokio::select! {
+                biased;
+                () = stop.wait() => {}
+                () = keep => {}
+            }
+        });
+    }
+
     /// Makes on this node what others have changed in the catalog.
     fn follow(&self) {
         let (coordinator, service, stop) = (self.coordinator.clone(), self.service.clone(), self.stop.clone());
+        let members = self.members.clone();
         rt::spawn("catalog-follow", async move {
             let mut behind = false;
             while !stop.is_triggered() {
@@ -218,7 +312,8 @@ impl Engine {
                     () = coordinator.changed() => {}
                     () = rt::time::sleep(FOLLOW_RETRY_INTERVAL), if behind => {}
                 }
-                let followed = service.follow_catalog().await;
+                let known = membership::follow(&coordinator, &members);
+                let followed = service.follow_catalog().await.and(known);
                 behind = followed.is_err();
                 if let Err(error) = followed {
                     tracing::error!(%error, "the catalog could not be followed; it will be tried again");
@@ -227,26 +322,36 @@ impl Engine {
         });
     }
 
-    /// Waits for the members to meet, then opens the coordinator's group.
+    /// Keeps the records of the members and the coordinator's group as they should be.
+    fn keep_members(&self, told: SelfTold, members: Members) {
+        let coordinator = self.coordinator.clone();
+        let keeper = Keeper { node: self.raft.node(), told, members, coordinator };
+        drop(rt::spawn("cluster-members", keeper.run(self.stop.clone())));
+    }
+
+    /// Waits until there is a cluster, found or joined, then opens the coordinator's group.
     fn form(&self, control: Control, members: Members) {
         let (service, stop, failed) = (self.service.clone(), self.stop.clone(), self.failed.clone());
         let directory = self.directory.clone();
         rt::spawn("cluster-form", async move {
-            let voters = tokio::select! {
+            let founded = tokio::select! {
                 biased;
                 () = stop.wait() => return,
-                voters = members.wait() => voters,
+                founded = members.wait_founded() => founded,
             };
-            let (kept, ids) = (directory, voters.clone());
-            let kept = rt::compute::io(move || kept.set_members(&ids)).await.map_err(StartError::from);
-            let opened = match kept {
-                Ok(()) => control.open(&voters).await,
+            let opened = match keep_founders(&directory, &founded).await {
+                Ok(()) => control.open(&founded).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = opened {
                 tracing::error!(%error, "the cluster's own group cannot be opened; the node stops");
                 failed.trigger();
                 return;
+            }
+            tokio::select! {
+                biased;
+                () = stop.wait() => return,
+                () = control.caught_up() => {}
             }
             service.identity().enter(Phase::Up);
         });
@@ -305,13 +410,32 @@ impl Stores {
         Ok(Stores { directory: Arc::new(directory), node_id, store: store?, log: log? })
     }
 
-    /// Counts this start; its number, and the members of the cluster if they have met.
+    /// Counts this start; its number, and who founded the cluster if it was founded.
     ///
     /// # Errors
     /// Those of the data directory.
     pub async fn begin_boot(&self) -> Result<(u64, Option<Vec<NodeId>>), StartError> {
         let directory = self.directory.clone();
-        rt::compute::io(move || Ok((directory.next_boot()?, directory.members()?))).await
+        let (boot, founders) =
+            rt::compute::io(move || Ok::<_, StartError>((directory.next_boot()?, directory.members()?))).await?;
+        // Standalone nodes of versions before kept no founders: they were alone.
+        let was_alone = founders.is_none() && self.log.group(embedded::GROUP).is_some();
+        Ok((boot, if was_alone { Some(vec![self.node_id]) } else { founders }))
+    }
+
+    /// Whether a node may use this data without others.
+    ///
+    /// # Errors
+    /// `Mode`: others belong to its cluster.
+    pub fn check_alone(&self) -> Result<(), StartError> {
+        let Some(group) = self.log.group(embedded::GROUP) else { return Ok(()) };
+        let members = group.members;
+        let mut all = members.voters.iter().chain(&members.voters_outgoing).chain(&members.learners);
+        if all.all(|node| *node == self.node_id) {
+            return Ok(());
+        }
+        let why = "the data directory belongs to a cluster of several nodes: start it with --mode auto";
+        Err(StartError::Mode { mode: Mode::Standalone, why })
     }
 
     /// The node's identity.
@@ -344,7 +468,7 @@ fn raft_options(config: &Config) -> RaftOptions {
     }
 }
 
-fn zone(config: &Config) -> String {
+pub(super) fn zone(config: &Config) -> String {
     config.cluster.zone.as_ref().map_or("default", Name::as_str).to_owned()
 }
 
@@ -360,10 +484,10 @@ fn can_write(store: &Store, log: &LogStore) -> Arc<dyn Fn() -> bool + Send + Syn
     Arc::new(move || !store.is_poisoned() && !log.is_poisoned())
 }
 
-/// Why the node must stop, if it must.
-fn failure(store: &Store, service: &Service) -> Option<String> {
+/// Why the node must stop, if it must. Replicas that others can rebuild are given up here.
+async fn failure(store: &Store, service: &Service) -> Option<String> {
     if store.is_poisoned() {
         return Some("a write or sync of the store has failed".to_owned());
     }
-    service.host().replicas().iter().find_map(|(_, replica)| replica.failure())
+    service.give_up_failed().await.err()
 }

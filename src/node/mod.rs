@@ -3,9 +3,15 @@
 //! simulation.
 
 mod engine;
+mod gate;
+mod join;
+mod membership;
 mod network;
 mod peers;
+mod reports;
 mod servers;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 pub use engine::Engine;
@@ -28,7 +34,7 @@ use servers::{Bound, Servers};
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The mode is not there yet.
+    /// A node cannot be started so.
     #[error("mode {}: {why}", mode.name())]
     Mode { mode: Mode, why: &'static str },
     /// A listener could not be bound.
@@ -49,15 +55,33 @@ pub enum StartError {
     /// The catalog or a shard.
     #[error(transparent)]
     Data(#[from] Error),
+    /// The whole data of a node that has others beside it.
+    #[error(
+        "{0}. The other nodes of the cluster have its data, too: keep this directory for whoever wants to look, start the node with \
+         an empty one, and it joins as a new node that is given replicas"
+    )]
+    Unusable(Box<StartError>),
 }
 
+/// Exit code where the data cannot be used.
+const DATA_UNUSABLE: u8 = 4;
+
 impl StartError {
+    /// What a node of a cluster is told to do where its data cannot be used.
+    fn in_cluster(self) -> StartError {
+        match self.exit_code() {
+            DATA_UNUSABLE => StartError::Unusable(Box::new(self)),
+            _ => self,
+        }
+    }
+
     /// The exit code that says so (API.md, "Exit codes").
     pub fn exit_code(&self) -> u8 {
         match self {
             StartError::Mode { .. } | StartError::Listen { .. } | StartError::Peer(_) => 2,
             StartError::Store(StoreError::InUse { .. }) => 3,
-            StartError::Store(_) | StartError::Log(_) | StartError::Group(_) | StartError::Data(_) => 4,
+            StartError::Store(_) | StartError::Log(_) | StartError::Group(_) | StartError::Data(_) => DATA_UNUSABLE,
+            StartError::Unusable(_) => DATA_UNUSABLE,
         }
     }
 }
@@ -75,9 +99,17 @@ impl Node {
     /// # Errors
     /// See [`StartError`]; whatever was opened is closed again.
     pub async fn start(config: &Config) -> Result<Node, StartError> {
+        let started = Node::open(config).await;
+        if config.mode == Mode::Standalone { started } else { started.map_err(StartError::in_cluster) }
+    }
+
+    async fn open(config: &Config) -> Result<Node, StartError> {
         if !config.mode.can_start() {
-            let why =
-                "this version starts standalone nodes, and nodes of mode auto that name each other in cluster.peers";
+            let why = "a gateway holds no data and is not started as a node";
+            return Err(StartError::Mode { mode: config.mode, why });
+        }
+        if config.mode != Mode::Standalone && !config.etcd.endpoints.is_empty() {
+            let why = "clusters that are held together by etcd are not part of this version: name a running node in cluster.peers";
             return Err(StartError::Mode { mode: config.mode, why });
         }
         let bound = Bound::bind(config).await?;
@@ -89,7 +121,10 @@ impl Node {
         }
         let stores = Stores::open(config).await?;
         let wire = match config.mode {
-            Mode::Standalone => None,
+            Mode::Standalone => {
+                stores.check_alone()?;
+                None
+            }
             _ => Some(Wire::new(config, &stores, &addresses, metrics.peers.clone()).await?),
         };
         let network = wire.as_ref().map_or_else(|| Network::alone(stores.node_id()), Wire::network);
@@ -119,9 +154,10 @@ impl Node {
         self.engine.failed()
     }
 
-    /// Not ready → no new connections → requests under way end → shards close → sync.
+    /// Not ready → others lead → no new connections → requests under way end → shards close → sync.
     pub async fn stop(self) {
         self.engine.service().identity().enter(Phase::Stopping);
+        self.engine.hand_over().await;
         self.servers.stop().await;
         self.engine.close().await;
     }

@@ -2,9 +2,9 @@
 //! embedded library.
 
 use crate::{
-    cluster::Members,
+    cluster::{Members, SelfTold},
     raft::{Forward, GroupId, LogIndex, Nobody, NodeId, ProposeError, Transport},
-    service::{Answering, OtherNode, Others},
+    service::{Agreed, Answering, OtherNode, Others},
     shard::{Bucket, Recomputed},
     types::{Ack, Error, ErrorKind},
 };
@@ -18,13 +18,21 @@ pub struct Network {
     pub forward: Arc<dyn Forward>,
     pub others: Arc<dyn Others>,
     pub members: Members,
+    /// What this node tells the others of itself; none if there are none.
+    pub told: Option<SelfTold>,
 }
 
 impl Network {
     /// Of a node that is alone.
     pub fn alone(node: NodeId) -> Network {
         let members = Members::of(vec![node]);
-        Network { transport: Arc::new(Nobody), forward: Arc::new(Nobody), others: Arc::new(Nobody), members }
+        Network {
+            transport: Arc::new(Nobody),
+            forward: Arc::new(Nobody),
+            others: Arc::new(Nobody),
+            members,
+            told: None,
+        }
     }
 }
 
@@ -46,6 +54,10 @@ impl Others for Nobody {
     }
 
     fn bucket(&self, node: NodeId, _shard: u64, _bucket: u8) -> Answering<Bucket> {
+        Box::pin(async move { Err(unknown(node)) })
+    }
+
+    fn agreed(&self, node: NodeId, _shard: u64) -> Answering<Option<Agreed>> {
         Box::pin(async move { Err(unknown(node)) })
     }
 

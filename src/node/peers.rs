@@ -1,25 +1,27 @@
-//! Between the wire to other nodes and the rooms below it: what peers ask is done by this node's groups and shards, and the nodes
-//! that meet for the first time become the members of a cluster. Built by [`super::Node`].
+//! The wire of a node: its links to the others, which follow the members of the cluster, and the way writes take over it. Built by
+//! [`super::Node`].
 
-use super::{Engine, Network, StartError, engine::Stores};
+use super::{
+    Engine, Network, StartError,
+    engine::Stores,
+    gate::Gate,
+    join::{self, Met},
+    membership,
+};
 use crate::{
-    cluster::Members,
+    cluster::{Members, SelfTold},
     config::Config,
-    coordination::embedded,
-    peer::{
-        Addresses, CallError, Cause, GroupReport, Identity, PeerInfo, PeerOptions, PeerService, Peers, Proposal,
-        Proposed, Refusal, peer_set_hash,
-    },
-    raft::{CheckpointStream, FetchError, Forward, GroupId, GroupMessage, LogIndex, NodeId, ProposeError},
-    rt::{rpc::RpcOptions, time},
+    peer::{Addresses, CallError, Identity, PeerOptions, Peers, Proposal, Proposed, peer_set_hash},
+    raft::{Forward, GroupId, LogIndex, NodeId, ProposeError},
+    rt::{self, rpc::RpcOptions, shutdown::Shutdown, time},
     telemetry::metrics::PeersMetrics,
-    types::{Ack, Error, ErrorKind},
+    types::Ack,
 };
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, RwLock},
+    sync::{Arc, RwLock},
     time::Duration,
 };
 
@@ -28,8 +30,12 @@ const FORWARD_LIMIT: Duration = Duration::from_secs(5);
 
 /// The wire of one node, before the engine it serves is there.
 pub struct Wire {
+    node: NodeId,
+    /// What it says of itself.
+    told: SelfTold,
     peers: Peers,
     gate: Arc<Gate>,
+    stop: Shutdown,
 }
 
 impl Wire {
@@ -44,43 +50,64 @@ impl Wire {
         metrics: PeersMetrics,
     ) -> Result<Wire, StartError> {
         let addresses = advertised(config, bound);
+        let node = stores.node_id();
         let others: Vec<String> = config.cluster.peers.iter().map(|peer| peer.as_str().to_owned()).collect();
         let (boot, known) = stores.begin_boot().await?;
-        let own = addresses.peer.clone();
+        let address = addresses.peer.clone();
+        let distinct: BTreeSet<&str> = others.iter().map(String::as_str).chain([address.as_str()]).collect();
         let identity = Identity {
             cluster_name: config.cluster.name.as_str().to_owned(),
-            peer_set_hash: peer_set_hash(others.iter().map(String::as_str).chain([own.as_str()])),
-            node: stores.node_id(),
+            peer_set_hash: peer_set_hash(distinct.iter().copied()),
+            node,
             boot,
             addresses,
         };
-        let distinct: BTreeSet<&str> = others.iter().map(String::as_str).chain([own.as_str()]).collect();
-        let gate = Gate {
-            node: stores.node_id(),
-            nodes: distinct.len(),
-            met: Mutex::default(),
-            members: known.map_or_else(Members::forming, Members::of),
-            engine: RwLock::new(None),
+        let members = match known {
+            Some(founders) => Members::of(founders),
+            // Nobody to wait for.
+            None if distinct.len() == 1 => Members::of(vec![node]),
+            None => Members::forming(),
         };
+        let met = Arc::new(Met::new(node, distinct.len()));
         let peers = Peers::new(identity, &others, PeerOptions::default(), metrics)
             .map_err(|error| StartError::Peer(error.to_string()))?;
-        Ok(Wire { peers, gate: Arc::new(gate) })
+        let gate = Arc::new(Gate { members, met, engine: RwLock::new(None) });
+        let told = SelfTold { peer: address, zone: super::engine::zone(config), mode: config.mode.name().to_owned() };
+        Ok(Wire { node, told, peers, gate, stop: Shutdown::new() })
     }
 
     /// What the engine is started over.
     pub fn network(&self) -> Network {
         let all = || Arc::new(self.peers.clone());
-        Network { transport: all(), forward: all(), others: all(), members: self.gate.members.clone() }
+        Network {
+            transport: all(),
+            forward: all(),
+            others: all(),
+            members: self.gate.members.clone(),
+            told: Some(self.told.clone()),
+        }
     }
 
     /// Dials, and answers for `engine` from now on.
     pub fn start(&self, engine: &Engine) {
         *self.gate.engine.write().expect("no panic while attaching") = Some(engine.inside());
         self.peers.start(self.gate.clone());
+        let (members, peers, stop) = (self.gate.members.clone(), self.peers.clone(), self.stop.clone());
+        drop(rt::spawn("peers-follow", membership::dial(self.node, members.clone(), peers.clone(), stop.clone())));
+        let (met, told) = (self.gate.met.clone(), self.told.clone());
+        let asking = async move {
+            tokio::select! {
+                biased;
+                () = stop.wait() => {}
+                () = join::ask(&met, &peers, &members, &told) => {}
+            }
+        };
+        drop(rt::spawn("cluster-join", asking));
     }
 
     /// Ends the links and lets go of the engine.
     pub fn stop(&self) {
+        self.stop.trigger();
         self.peers.stop();
         *self.gate.engine.write().expect("no panic while attaching") = None;
     }
@@ -93,114 +120,6 @@ impl Wire {
     /// The links.
     pub fn peers(&self) -> &Peers {
         &self.peers
-    }
-}
-
-/// This node as its peers see it.
-struct Gate {
-    node: NodeId,
-    /// How many nodes the cluster will have.
-    nodes: usize,
-    /// Others met so far, while the cluster forms.
-    met: Mutex<BTreeSet<NodeId>>,
-    members: Members,
-    /// Taken away when the node stops: the engine holds the wire, and so itself.
-    engine: RwLock<Option<super::engine::Inside>>,
-}
-
-impl Gate {
-    fn inside(&self) -> Option<super::engine::Inside> {
-        self.engine.read().expect("no panic while attaching").clone()
-    }
-
-    fn engine(&self) -> Result<super::engine::Inside, CallError> {
-        self.inside().ok_or_else(|| CallError::Unavailable("the node is starting or stopping".to_owned()))
-    }
-}
-
-impl PeerService for Gate {
-    fn cluster_id(&self) -> Option<u64> {
-        self.members.cluster_id()
-    }
-
-    fn admit(&self, peer: &PeerInfo) -> Result<(), Refusal> {
-        if self.members.may_contain(peer.node) {
-            return Ok(());
-        }
-        let detail = format!("node {:016x} is not one of the nodes that formed the cluster", peer.node);
-        Err(Refusal::new(Cause::Member, detail))
-    }
-
-    fn peer_found(&self, peer: &PeerInfo) {
-        let mut met = self.met.lock().expect("no panic while meeting");
-        met.insert(peer.node);
-        if met.len() + 1 == self.nodes {
-            self.members.met(met.iter().copied().chain([self.node]).collect());
-        }
-    }
-
-    fn peer_lost(&self, node: NodeId) {
-        if let Some(inside) = self.inside() {
-            inside.raft.peer_lost(node);
-        }
-    }
-
-    fn receive(&self, from: NodeId, messages: Vec<GroupMessage>) {
-        if let Some(inside) = self.inside() {
-            inside.raft.receive(from, messages);
-        }
-    }
-
-    fn propose(&self, _from: NodeId, proposal: Proposal) -> BoxFuture<'static, Result<Proposed, CallError>> {
-        let inside = self.engine();
-        Box::pin(async move {
-            let inside = inside?;
-            let unknown = || CallError::Indeterminate("it took too long".to_owned());
-            time::timeout_at(proposal.deadline, propose(&inside, proposal)).await.unwrap_or_else(|_| Err(unknown()))
-        })
-    }
-
-    fn serve_checkpoint(
-        &self,
-        _from: NodeId,
-        group: GroupId,
-        at_least: LogIndex,
-    ) -> BoxFuture<'static, Result<Box<dyn CheckpointStream>, FetchError>> {
-        match self.inside() {
-            Some(inside) => inside.raft.serve_checkpoint(group, at_least),
-            None => Box::pin(async { Err(FetchError::Refused("the node is starting".to_owned())) }),
-        }
-    }
-
-    fn inspect(&self, group: GroupId, bucket: Option<u8>) -> BoxFuture<'static, Result<Bytes, CallError>> {
-        let inside = self.engine();
-        Box::pin(async move {
-            let replica = inside?.service.host().replica(group).map_err(|error| not_here(&error))?;
-            super::verify::inspect(replica, bucket).await
-        })
-    }
-
-    fn groups(&self) -> Vec<GroupReport> {
-        Vec::new()
-    }
-}
-
-async fn propose(inside: &super::engine::Inside, proposal: Proposal) -> Result<Proposed, CallError> {
-    let Proposal { group, data, ack, .. } = proposal;
-    let proposed = if group == embedded::GROUP {
-        inside.coordinator.propose_forwarded(data).await
-    } else {
-        let replica = inside.service.host().replica(group).map_err(|error| not_here(&error))?;
-        replica.propose_forwarded(data, ack).await.map_err(|error| CallError::Refused(error.to_string()))?
-    };
-    let (log_index, outcome) = proposed?;
-    Ok(Proposed { log_index, outcome })
-}
-
-fn not_here(error: &Error) -> CallError {
-    match error.kind() {
-        ErrorKind::Unavailable | ErrorKind::NotFound => CallError::Unavailable(error.to_string()),
-        _ => CallError::Refused(error.to_string()),
     }
 }
 

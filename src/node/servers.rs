@@ -132,6 +132,12 @@ impl Servers {
         &self.addresses
     }
 
+    /// The links to other nodes.
+    #[cfg(test)]
+    pub(super) fn wire(&self) -> Option<&Wire> {
+        self.wire.as_ref()
+    }
+
     /// Takes no new connections, waits for requests under way, closes.
     pub async fn stop(self) {
         self.stop.trigger();

@@ -2,15 +2,17 @@
 //! by [`super::peers`] and, through [`Others`], by `service`.
 
 use crate::{
-    peer::{CallError, PeerState, Peers},
+    peer::{CallError, GroupReport, PeerState, Peers},
     raft::NodeId,
-    service::{Answering, OtherNode, Others},
+    service::{Agreed, Answering, OtherNode, Others},
     shard::{Bucket, Recomputed, Replica, decode_report, encode_report},
     types::{Error, ErrorKind},
 };
 use bytes::Bytes;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+/// How long another node may take to say how its groups stand.
+const REPORT_LIMIT: Duration = Duration::from_secs(1);
 /// How long another node may take to read all records of a shard.
 const INSPECT_LIMIT: Duration = Duration::from_secs(120);
 
@@ -40,20 +42,36 @@ impl Others for Peers {
         })
     }
 
+    fn agreed(&self, node: NodeId, shard: u64) -> Answering<Option<Agreed>> {
+        let peers = self.clone();
+        Box::pin(async move {
+            let report = peers.report(node, REPORT_LIMIT).await.map_err(unanswered)?;
+            let led = |group: &GroupReport| group.group == shard && group.is_settled && group.leader == Some(node);
+            let group = report.groups.into_iter().find(led);
+            Ok(group.map(|group| Agreed {
+                term: group.term,
+                members: [group.voters, group.voters_outgoing, group.learners].concat().into_iter().collect(),
+            }))
+        })
+    }
+
     fn nodes(&self) -> BTreeMap<NodeId, OtherNode> {
-        let links = self.status().into_iter();
-        links
-            .filter_map(|link| {
-                let peer = link.peer?;
-                let other = OtherNode {
-                    connected: matches!(link.state, PeerState::Connected { .. }),
-                    version: peer.program_version.clone(),
-                    http: peer.addresses.http.clone(),
-                    grpc: peer.addresses.grpc.clone(),
-                };
-                Some((peer.node, other))
-            })
-            .collect()
+        let mut nodes = BTreeMap::new();
+        for link in self.status() {
+            let Some(peer) = link.peer else { continue };
+            let connected = matches!(link.state, PeerState::Connected { .. });
+            let other = OtherNode {
+                connected,
+                version: peer.program_version.clone(),
+                http: peer.addresses.http.clone(),
+                grpc: peer.addresses.grpc.clone(),
+            };
+            // A node may be known under two addresses, of which one is connected at most.
+            if connected || !nodes.contains_key(&peer.node) {
+                nodes.insert(peer.node, other);
+            }
+        }
+        nodes
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
     peers::Shared,
     proto::{self, peer_client::PeerClient},
     server::MESSAGE_BYTES_MAX,
-    service::{CallError, NodeReport, Proposal, Proposed},
+    service::{CallError, Joined, Joining, NodeReport, Proposal, Proposed},
     wire,
 };
 use crate::raft::{CHUNK_BYTES_MAX, CheckpointPart, CheckpointStream, FetchError, GroupId, LogIndex, NodeId};
@@ -63,6 +63,15 @@ pub(super) async fn inspect(
     let _call = turn(&link)?;
     let request = proto::InspectRequest { caller: Some(caller(shared, to)), group, bucket: bucket.map(u32::from) };
     let reply = PeerClient::new(link.channel.clone()).inspect(limited(request, limit)).await;
+    reply.map_err(no_answer)?.into_inner().into()
+}
+
+pub(super) async fn join(shared: &Shared, to: NodeId, joining: Joining, limit: Duration) -> Result<Joined, CallError> {
+    let link = connected(shared, to)?;
+    let _call = turn(&link)?;
+    let Joining { address, zone, mode } = joining;
+    let request = proto::JoinRequest { caller: Some(caller(shared, to)), address, zone, mode };
+    let reply = PeerClient::new(link.channel.clone()).join(limited(request, limit)).await;
     reply.map_err(no_answer)?.into_inner().into()
 }
 

@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 pub const PROTOCOL_VERSIONS: RangeInclusive<u32> = 1..=1;
 
 /// Longest name, version or address in a Hello, in bytes.
-const TEXT_BYTES_MAX: usize = 255;
+pub(super) const TEXT_BYTES_MAX: usize = 255;
 /// Most addresses of one kind in a Hello.
 const ADDRESSES_MAX: usize = 16;
 /// Longest detail of a refusal that is taken from outside, in bytes.
@@ -38,7 +38,7 @@ pub struct Identity {
 }
 
 /// Hash of the peer addresses of a cluster, this node's own among them, in whatever order and however often each is given: nodes
-/// with the same configuration belong together before the cluster has an identity.
+/// with the same configuration found a cluster together. Once one of two nodes has a cluster it says nothing any more.
 pub fn peer_set_hash<'a>(addresses: impl IntoIterator<Item = &'a str>) -> u64 {
     let set: BTreeSet<&str> = addresses.into_iter().collect();
     let mut text = String::new();
@@ -179,11 +179,12 @@ impl Myself {
         }
         match (cluster_id, peer.cluster_id) {
             (Some(ours), Some(theirs)) if ours != theirs => refuse("cluster identity", &Id(ours), &Id(theirs)),
-            (Some(_), Some(_)) => Ok(()),
-            _ if self.identity.peer_set_hash != peer.peer_set_hash => {
+            // One of them has a cluster, and the other wants to join it, or belonged to it all the time.
+            (Some(_), _) | (_, Some(_)) => Ok(()),
+            (None, None) if self.identity.peer_set_hash != peer.peer_set_hash => {
                 refuse("configured peer set", &Id(self.identity.peer_set_hash), &Id(peer.peer_set_hash))
             }
-            _ => Ok(()),
+            (None, None) => Ok(()),
         }
     }
 }
@@ -286,14 +287,15 @@ mod tests {
             assert_eq!(cause(ours, &info(2, theirs, |_| {})), None, "{ours:?} {theirs:?}");
         }
         let moved = |info: &mut PeerInfo| info.peer_set_hash = 6;
-        assert_eq!(cause(Some(9), &info(2, Some(9), moved)), None, "the identity outweighs the configuration");
+        for (ours, theirs) in [(Some(9), Some(9)), (Some(9), None), (None, Some(9))] {
+            assert_eq!(cause(ours, &info(2, theirs, moved)), None, "an identity outweighs the configuration");
+        }
     }
 
     #[test]
     fn strangers_copies_and_other_versions_are_told_apart() {
         assert_eq!(cause(None, &info(2, None, |i| i.cluster_name = "d".to_owned())), Some(Cause::Cluster));
         assert_eq!(cause(None, &info(2, None, |i| i.peer_set_hash = 6)), Some(Cause::Cluster));
-        assert_eq!(cause(Some(9), &info(2, None, |i| i.peer_set_hash = 6)), Some(Cause::Cluster));
         assert_eq!(cause(Some(9), &info(2, Some(8), |_| {})), Some(Cause::Cluster));
         assert_eq!(cause(None, &info(1, None, |_| {})), Some(Cause::Itself));
         assert_eq!(cause(None, &info(1, None, |i| i.instance = 7)), Some(Cause::Node));

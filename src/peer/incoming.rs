@@ -46,8 +46,8 @@ impl Incoming {
     pub(super) fn check(&self, peer: &PeerInfo) -> Result<(), Refusal> {
         let nodes = self.nodes();
         let Some(seen) = nodes.get(&peer.node) else {
-            let is_room = nodes.len() < NODES_MAX;
-            return if is_room { Ok(()) } else { Err(Refusal::new(Cause::Member, "too many nodes have been seen")) };
+            let is_room = nodes.len() < NODES_MAX || nodes.values().any(|seen| seen.link.is_none());
+            return if is_room { Ok(()) } else { Err(Refusal::new(Cause::Member, "too many nodes are connected")) };
         };
         if seen.instance == peer.instance || seen.boot < peer.boot {
             return Ok(());
@@ -63,7 +63,16 @@ impl Incoming {
 
     /// Notes that a node has been seen, after [`check`](Incoming::check).
     pub(super) fn saw(&self, peer: &PeerInfo) {
+        drop(self.saw_and_keep(peer));
+    }
+
+    fn saw_and_keep(&self, peer: &PeerInfo) -> MutexGuard<'_, BTreeMap<NodeId, Seen>> {
         let mut nodes = self.nodes();
+        if nodes.len() >= NODES_MAX && !nodes.contains_key(&peer.node) {
+            // Nodes come and go for years; one that is away can be told from its copy no more.
+            let away = nodes.iter().find(|(_, seen)| seen.link.is_none()).map(|(node, _)| *node);
+            away.and_then(|node| nodes.remove(&node));
+        }
         let seen = nodes.entry(peer.node).or_insert(Seen {
             boot: peer.boot,
             instance: peer.instance,
@@ -71,14 +80,21 @@ impl Incoming {
             links_opened: 0,
         });
         (seen.boot, seen.instance) = (peer.boot, peer.instance);
+        nodes
+    }
+
+    /// Cuts the link that a node has to here.
+    pub(super) fn cut(&self, node: NodeId) {
+        if let Some(link) = self.nodes().get_mut(&node).and_then(|seen| seen.link.take()) {
+            link.cut.trigger();
+        }
     }
 
     /// A node opened a link; the one it had is cut.
     pub(super) fn arrive(self: &Arc<Self>, peer: &PeerInfo) -> Arrival {
-        self.saw(peer);
         let cut = Shutdown::new();
-        let mut nodes = self.nodes();
-        let seen = nodes.get_mut(&peer.node).expect("invariant: seen above, and none is ever removed");
+        let mut nodes = self.saw_and_keep(peer);
+        let seen = nodes.get_mut(&peer.node).expect("invariant: seen above");
         seen.links_opened += 1;
         let number = seen.links_opened;
         if let Some(older) = seen.link.replace(OpenLink { number, cut: cut.clone() }) {
@@ -161,10 +177,16 @@ mod tests {
     #[test]
     fn not_every_id_is_remembered() {
         let incoming = Arc::new(Incoming::default());
-        for node in 0..NODES_MAX as u64 {
-            incoming.saw(&info(node, 1, 1));
-        }
-        assert_eq!(incoming.check(&info(NODES_MAX as u64, 1, 1)).unwrap_err().cause, Cause::Member);
+        let incoming = Arc::new(incoming);
+        let mut links: Vec<Arrival> = (0..NODES_MAX as u64).map(|node| incoming.arrive(&info(node, 1, 1))).collect();
+        let next = info(NODES_MAX as u64, 1, 1);
+        assert_eq!(incoming.check(&next).unwrap_err().cause, Cause::Member);
         incoming.check(&info(0, 1, 1)).unwrap();
+        // One that is away makes room.
+        drop(links.remove(7));
+        incoming.check(&next).unwrap();
+        let _link = incoming.arrive(&next);
+        assert!(incoming.has_link_of(next.node) && incoming.nodes().len() == NODES_MAX);
+        assert_eq!(incoming.check(&info(7, 1, 1)).unwrap_err().cause, Cause::Member);
     }
 }

@@ -1,4 +1,4 @@
-//! The link to one peer: dialled, shaken hands on, kept, and dialled again. One task a configured address.
+//! The link to one peer: dialled, shaken hands on, kept, and dialled again. One task an address, until nobody wants it dialled.
 
 use super::{
     back_off::BackOff,
@@ -12,6 +12,7 @@ use crate::raft::{GroupMessage, NodeId, SendError};
 use crate::rt::{
     rng,
     rpc::Channel,
+    shutdown::Shutdown,
     time::{self, Instant},
 };
 use crate::telemetry::metrics::PeerMetrics;
@@ -31,6 +32,10 @@ pub(super) struct Link {
     progress: Mutex<Progress>,
     /// Woken when there is reason to dial before the back-off is over.
     hurry: Notify,
+    /// Woken when the session is to end.
+    cut: Notify,
+    /// Fires when the address is not to be dialled any more.
+    pub(super) stop: Shutdown,
 }
 
 /// How far the link has got.
@@ -64,7 +69,8 @@ impl Link {
     pub(super) fn new(address: String, channel: Channel, calls_max: usize) -> Link {
         let progress = Progress { state: PeerState::Connecting, peer: None, session: None, round_trip: None };
         let calls = Semaphore::new(calls_max);
-        Link { address, channel, calls, progress: Mutex::new(progress), hurry: Notify::new() }
+        let (hurry, cut, stop) = (Notify::new(), Notify::new(), Shutdown::new());
+        Link { address, channel, calls, progress: Mutex::new(progress), hurry, cut, stop }
     }
 
     pub(super) fn send(&self, messages: Vec<GroupMessage>) -> Result<(), SendError> {
@@ -102,6 +108,13 @@ impl Link {
         }
     }
 
+    /// Ends the session, if one stands.
+    pub(super) fn cut(&self) {
+        if self.is_connected() {
+            self.cut.notify_one();
+        }
+    }
+
     fn progress(&self) -> MutexGuard<'_, Progress> {
         // Every field is valid on its own.
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
@@ -129,7 +142,7 @@ impl Link {
     }
 }
 
-/// Keeps the link until the node stops.
+/// Keeps the link until the node stops, or the link is not wanted any more.
 pub(super) async fn run(shared: Arc<Shared>, link: Arc<Link>, service: Arc<dyn PeerService>) {
     let options = &shared.options;
     let mut back_off = BackOff::new(options.retry_first, options.retry_longest, rng::stream("peer/back-off"));
@@ -137,6 +150,7 @@ pub(super) async fn run(shared: Arc<Shared>, link: Arc<Link>, service: Arc<dyn P
         let ended = tokio::select! {
             biased;
             () = shared.stop.wait() => return,
+            () = link.stop.wait() => return,
             ended = session(&shared, &link, service.as_ref()) => ended,
         };
         match ended {
@@ -155,6 +169,7 @@ pub(super) async fn run(shared: Arc<Shared>, link: Arc<Link>, service: Arc<dyn P
         tokio::select! {
             biased;
             () = shared.stop.wait() => return,
+            () = link.stop.wait() => return,
             () = link.hurry.notified() => {}
             () = time::sleep(back_off.next()) => {}
         }
@@ -170,7 +185,7 @@ async fn session(shared: &Arc<Shared>, link: &Arc<Link>, service: &dyn PeerServi
         return Ended::Refused(refusal);
     }
     let session = Arc::new(Session { queue: Queue::new(shared.options.queue), metrics: OnceLock::new() });
-    let _closing = CloseOnDrop { link, session: &session };
+    let _closing = CloseOnDrop { link, session: &session, service };
     let hello = shared.me.hello(service.cluster_id());
     let opening = open(link.channel.clone(), hello, session.clone());
     let (mut replies, first) = match time::timeout(shared.options.handshake_timeout, opening).await {
@@ -268,6 +283,7 @@ async fn keep(
     loop {
         let reply = tokio::select! {
             biased;
+            () = link.cut.notified() => return "this node ended it".to_owned(),
             reply = replies.message() => reply,
             () = time::sleep_until(next_ping) => {
                 pinged = (pinged.0 + 1, time::now());
@@ -306,19 +322,29 @@ fn fall(link: &Link, session: &Session, metrics: &PeerMetrics) {
 struct CloseOnDrop<'a> {
     link: &'a Link,
     session: &'a Arc<Session>,
+    service: &'a dyn PeerService,
 }
 
 impl Drop for CloseOnDrop<'_> {
     fn drop(&mut self) {
         let mut progress = self.link.progress();
-        if progress.session.take().is_some() {
+        let was_standing = progress.session.take().is_some();
+        if was_standing {
             progress.state = PeerState::Connecting;
             if let Some(metrics) = self.session.metrics.get() {
                 metrics.lost();
             }
         }
+        let peer = progress.peer.clone();
         drop(progress);
         self.session.queue.close();
+        // A node that stops need not be told that it has lost its peers; one that lets go of an address must.
+        if was_standing
+            && self.link.stop.is_triggered()
+            && let Some(peer) = peer
+        {
+            self.service.peer_lost(peer.node);
+        }
     }
 }
 

@@ -38,4 +38,4 @@ pub(crate) use wire::decode_frame;
 pub use identity::{Addresses, Cause, Identity, PROTOCOL_VERSIONS, PeerInfo, Refusal, peer_set_hash};
 pub use peers::{IncomingRefusal, PeerOptions, PeerState, PeerStatus, Peers};
 pub use queue::QueueLimits;
-pub use service::{CallError, GroupReport, NodeReport, PeerService, Proposal, Proposed};
+pub use service::{CallError, GroupReport, Joined, Joining, NodeReport, PeerService, Proposal, Proposed};

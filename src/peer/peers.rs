@@ -9,7 +9,7 @@ use super::{
     proto,
     queue::QueueLimits,
     server,
-    service::{CallError, NodeReport, PeerService, Proposal, Proposed},
+    service::{CallError, Joined, Joining, NodeReport, PeerService, Proposal, Proposed},
 };
 use crate::raft::{CheckpointStream, FetchError, GroupId, GroupMessage, LogIndex, NodeId, SendError, Transport};
 use crate::rt::{
@@ -23,7 +23,7 @@ use axum::Router;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use rand::RngCore;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ impl Default for PeerOptions {
     }
 }
 
-/// How the link to a configured address stands.
+/// How the link to an address stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerState {
     /// An attempt is under way, and the last one did not fail.
@@ -91,7 +91,7 @@ impl PeerState {
     }
 }
 
-/// A configured peer, for the status.
+/// An address that is dialled, for the status.
 #[derive(Clone, Debug)]
 pub struct PeerStatus {
     pub address: String,
@@ -125,7 +125,10 @@ pub(super) struct Shared {
     pub(super) incoming: Arc<Incoming>,
     pub(super) stop: Shutdown,
     service: Mutex<Option<Arc<dyn PeerService>>>,
-    links: Vec<Arc<Link>>,
+    /// Given by the configuration: dialled whatever the members are.
+    seeds: BTreeSet<String>,
+    /// By address.
+    links: Mutex<BTreeMap<String, Arc<Link>>>,
     by_node: Mutex<BTreeMap<NodeId, Arc<Link>>>,
     refusals: Mutex<BTreeMap<(NodeId, &'static str), IncomingRefusal>>,
 }
@@ -142,10 +145,9 @@ impl Peers {
         options: PeerOptions,
         metrics: PeersMetrics,
     ) -> Result<Peers, InvalidAddress> {
-        let mut links = Vec::new();
+        let mut links = BTreeMap::new();
         for address in addresses {
-            let channel = rpc::connect(address, &options.rpc)?;
-            links.push(Arc::new(Link::new(address.clone(), channel, options.calls_max)));
+            links.insert(address.clone(), link_to_address(address, &options)?);
         }
         let me = Myself { identity, instance: rng::stream("peer/instance").next_u64() };
         Ok(Peers(Arc::new(Shared {
@@ -155,7 +157,8 @@ impl Peers {
             incoming: Arc::default(),
             stop: Shutdown::new(),
             service: Mutex::default(),
-            links,
+            seeds: links.keys().cloned().collect(),
+            links: Mutex::new(links),
             by_node: Mutex::default(),
             refusals: Mutex::default(),
         })))
@@ -170,8 +173,50 @@ impl Peers {
             }
             *started = Some(service.clone());
         }
-        for link in &self.0.links {
+        for link in self.0.links().values() {
             drop(rt::spawn("peer.link", link::run(self.0.clone(), link.clone(), service.clone())));
+        }
+    }
+
+    /// Dials these addresses from now on, beside the configured ones, and drops the links to those that are in neither. An address
+    /// that is none is passed over, with a warning. May be called at any time, as often as one likes; cheap if nothing changes.
+    pub fn set_addresses(&self, addresses: &BTreeSet<String>) {
+        let service = self.0.service();
+        let mut links = self.0.links();
+        let gone: Vec<String> = links
+            .keys()
+            .filter(|address| !addresses.contains(*address) && !self.0.seeds.contains(*address))
+            .cloned()
+            .collect();
+        for address in gone {
+            if let Some(link) = links.remove(&address) {
+                self.0.by_node().retain(|_, known| !Arc::ptr_eq(known, &link));
+                link.stop.trigger();
+            }
+        }
+        for address in addresses {
+            if links.contains_key(address) || self.0.stop.is_triggered() {
+                continue;
+            }
+            match link_to_address(address, &self.0.options) {
+                Ok(link) => {
+                    links.insert(address.clone(), link.clone());
+                    if let Some(service) = &service {
+                        drop(rt::spawn("peer.link", link::run(self.0.clone(), link, service.clone())));
+                    }
+                }
+                Err(error) => tracing::warn!(address, %error, "a member has an address that is none"),
+            }
+        }
+    }
+
+    /// Ends the links with a node, in both directions. It is asked for its name again when it, or this node, dials.
+    pub fn cut(&self, node: NodeId) {
+        self.0.incoming.cut(node);
+        for link in self.0.links().values() {
+            if link.peer().is_some_and(|peer| peer.node == node) {
+                link.cut();
+            }
         }
     }
 
@@ -188,7 +233,7 @@ impl Peers {
         drop(service);
     }
 
-    /// Every configured peer, in the order of the configuration.
+    /// Every address that is dialled, in order.
     pub fn status(&self) -> Vec<PeerStatus> {
         let status = |link: &Arc<Link>| {
             let peer = link.peer();
@@ -200,7 +245,7 @@ impl Peers {
                 round_trip: link.round_trip(),
             }
         };
-        self.0.links.iter().map(status).collect()
+        self.0.links().values().map(status).collect()
     }
 
     /// The handshakes that this node refused, by node id and cause; at most 64 kinds.
@@ -228,6 +273,14 @@ impl Peers {
         limit: Duration,
     ) -> Result<Bytes, CallError> {
         calls::inspect(&self.0, to, group, bucket, limit).await
+    }
+
+    /// Asks another node to take this one into its cluster. Asking again changes nothing.
+    ///
+    /// # Errors
+    /// [`CallError`]; `Refused` for good, for instance because this node was removed.
+    pub async fn join(&self, to: NodeId, joining: Joining, limit: Duration) -> Result<Joined, CallError> {
+        calls::join(&self.0, to, joining, limit).await
     }
 
     /// What another node is and how its groups stand.
@@ -293,13 +346,18 @@ impl Shared {
 
     /// A node has opened its link: it is there, so the link to it need not wait.
     pub(super) fn hurry(&self, peer: &PeerInfo) {
-        for link in &self.links {
+        for link in self.links().values() {
             let is_its =
                 link.address == peer.addresses.peer || link.peer().is_some_and(|known| known.node == peer.node);
             if is_its {
                 link.hurry();
             }
         }
+    }
+
+    fn links(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Link>>> {
+        // As below.
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn by_node(&self) -> MutexGuard<'_, BTreeMap<NodeId, Arc<Link>>> {
@@ -310,4 +368,9 @@ impl Shared {
     fn refusals(&self) -> MutexGuard<'_, BTreeMap<(NodeId, &'static str), IncomingRefusal>> {
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn link_to_address(address: &str, options: &PeerOptions) -> Result<Arc<Link>, InvalidAddress> {
+    let channel = rpc::connect(address, &options.rpc)?;
+    Ok(Arc::new(Link::new(address.to_owned(), channel, options.calls_max)))
 }

@@ -1,14 +1,14 @@
 //! The answering side: links that other nodes open, and their calls. Served by `rt::rpc`.
 
 use super::{
-    identity::{Cause, Id, PeerInfo, Refusal},
+    identity::{Cause, Id, PeerInfo, Refusal, TEXT_BYTES_MAX},
     incoming::Arrival,
     peers::Shared,
     proto::{
         self, link_reply, link_request,
         peer_server::{Peer, PeerServer},
     },
-    service::{CallError, PeerService, Proposal},
+    service::{CallError, Joining, PeerService, Proposal},
     wire,
 };
 use crate::raft::{CheckpointStream, NodeId};
@@ -92,6 +92,7 @@ impl Peer for Server {
         };
         let arrival = self.0.incoming.arrive(&peer);
         self.0.hurry(&peer);
+        service.peer_seen(&peer);
         let welcome = self.0.me.hello(service.cluster_id());
         let receiving = Receiving::new(self.0.clone(), service, peer, arrival, requests);
         let welcome = proto::LinkReply { kind: Some(link_reply::Kind::Welcome(welcome)) };
@@ -129,10 +130,20 @@ impl Peer for Server {
 
     async fn status(&self, request: Request<proto::StatusRequest>) -> Result<Response<proto::StatusReply>, Status> {
         let (service, _) = self.service_for(request.into_inner().caller)?;
-        let mut groups = service.groups();
+        let mut groups = service.groups().await;
         groups.truncate(wire::ITEMS_MAX);
         let node = Some(self.0.me.hello(service.cluster_id()));
         Ok(Response::new(proto::StatusReply { node, groups: groups.into_iter().map(Into::into).collect() }))
+    }
+
+    async fn join(&self, request: Request<proto::JoinRequest>) -> Result<Response<proto::JoinReply>, Status> {
+        let request = request.into_inner();
+        let (service, from) = self.service_for(request.caller)?;
+        let proto::JoinRequest { address, zone, mode, .. } = request;
+        if [&address, &zone, &mode].into_iter().any(|text| text.len() > TEXT_BYTES_MAX) {
+            return Err(Status::invalid_argument("too long a text"));
+        }
+        Ok(Response::new(service.join(from, Joining { address, zone, mode }).await.into()))
     }
 
     async fn inspect(&self, request: Request<proto::InspectRequest>) -> Result<Response<proto::InspectReply>, Status> {

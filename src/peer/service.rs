@@ -66,7 +66,7 @@ impl From<ProposeError> for CallError {
 }
 
 /// How a group stands on a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupReport {
     pub group: GroupId,
     pub term: u64,
@@ -74,6 +74,38 @@ pub struct GroupReport {
     pub last_index: LogIndex,
     pub committed: LogIndex,
     pub applied: LogIndex,
+    /// Who votes, by the last change that is known to be committed here.
+    pub voters: Vec<NodeId>,
+    /// While old and new voters decide together: the old ones.
+    pub voters_outgoing: Vec<NodeId>,
+    pub learners: Vec<NodeId>,
+    /// Where in the log that change was.
+    pub members_index: LogIndex,
+    /// Whether the node leads and knows everything that was committed before it did: then the members are what the group has
+    /// agreed on, and not an older state of it.
+    pub is_settled: bool,
+    pub points: u64,
+    /// On the disk.
+    pub bytes: u64,
+    /// Why the replica is of no use, if it is not: it neither votes nor serves then.
+    pub failure: Option<String>,
+}
+
+/// What a node that wants into a cluster says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Joining {
+    /// Where its peers reach it.
+    pub address: String,
+    pub zone: String,
+    pub mode: String,
+}
+
+/// What a node that was taken into a cluster has to know of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joined {
+    pub cluster_id: u64,
+    /// The nodes that founded it.
+    pub founders: Vec<NodeId>,
 }
 
 /// A node and its groups.
@@ -90,6 +122,12 @@ pub trait PeerService: Send + Sync + 'static {
 
     /// Whether a node that belongs to the cluster may join in: [`Cause::Member`](super::Cause::Member) if not. Asked in every handshake.
     fn admit(&self, peer: &PeerInfo) -> Result<(), Refusal>;
+
+    /// A node that was admitted has opened its link to here.
+    fn peer_seen(&self, peer: &PeerInfo);
+
+    /// Takes a node, which was admitted, into the cluster.
+    fn join(&self, from: NodeId, joining: Joining) -> BoxFuture<'static, Result<Joined, CallError>>;
 
     /// The link to a node stands; frames can be sent to it.
     fn peer_found(&self, peer: &PeerInfo);
@@ -115,5 +153,5 @@ pub trait PeerService: Send + Sync + 'static {
     fn inspect(&self, group: GroupId, bucket: Option<u8>) -> BoxFuture<'static, Result<Bytes, CallError>>;
 
     /// How this node's groups stand.
-    fn groups(&self) -> Vec<GroupReport>;
+    fn groups(&self) -> BoxFuture<'static, Vec<GroupReport>>;
 }

@@ -1,7 +1,7 @@
 //! The wire's messages as the types of the rooms, and back. What comes from outside is bounded before anything is made of it.
 
 use super::proto::{self, checkpoint_part::Part, failure::Kind};
-use super::service::{CallError, GroupReport, Proposed};
+use super::service::{CallError, GroupReport, Joined, Proposed};
 use crate::raft::{CheckpointHead, CheckpointPart, FetchError, GroupMessage};
 use crate::types::Ack;
 use bytes::{Buf, Bytes};
@@ -146,17 +146,74 @@ impl From<proto::InspectReply> for Result<Bytes, CallError> {
     }
 }
 
+impl From<Result<Joined, CallError>> for proto::JoinReply {
+    fn from(answer: Result<Joined, CallError>) -> proto::JoinReply {
+        use proto::join_reply::Answer;
+        let answer = match answer {
+            Ok(Joined { cluster_id, founders }) => Answer::Joined(proto::Joined { cluster_id, founders }),
+            Err(error) => Answer::Failure(error.into()),
+        };
+        proto::JoinReply { answer: Some(answer) }
+    }
+}
+
+impl From<proto::JoinReply> for Result<Joined, CallError> {
+    fn from(reply: proto::JoinReply) -> Result<Joined, CallError> {
+        use proto::join_reply::Answer;
+        match reply.answer {
+            Some(Answer::Joined(proto::Joined { cluster_id, founders })) => Ok(Joined { cluster_id, founders }),
+            Some(Answer::Failure(failure)) => Err(failure.into()),
+            None => Err(CallError::Unavailable("an empty answer".to_owned())),
+        }
+    }
+}
+
 impl From<GroupReport> for proto::GroupReport {
     fn from(report: GroupReport) -> proto::GroupReport {
-        let GroupReport { group, term, leader, last_index, committed, applied } = report;
-        proto::GroupReport { group, term, leader, last_index, committed, applied }
+        let GroupReport { group, term, leader, last_index, committed, applied, .. } = report;
+        let GroupReport { voters, voters_outgoing, learners, members_index, is_settled, points, bytes, .. } = report;
+        let failure = report.failure.map(cut);
+        proto::GroupReport {
+            group,
+            term,
+            leader,
+            last_index,
+            committed,
+            applied,
+            voters,
+            voters_outgoing,
+            learners,
+            members_index,
+            is_settled,
+            points,
+            bytes,
+            failure,
+        }
     }
 }
 
 impl From<proto::GroupReport> for GroupReport {
     fn from(report: proto::GroupReport) -> GroupReport {
-        let proto::GroupReport { group, term, leader, last_index, committed, applied } = report;
-        GroupReport { group, term, leader, last_index, committed, applied }
+        let proto::GroupReport { group, term, leader, last_index, committed, applied, .. } = report;
+        let proto::GroupReport { voters, voters_outgoing, learners, members_index, is_settled, points, bytes, .. } =
+            report;
+        let failure = report.failure.map(cut);
+        GroupReport {
+            group,
+            term,
+            leader,
+            last_index,
+            committed,
+            applied,
+            voters,
+            voters_outgoing,
+            learners,
+            members_index,
+            is_settled,
+            points,
+            bytes,
+            failure,
+        }
     }
 }
 

@@ -187,13 +187,33 @@ impl<O: Send + 'static> Group<O> {
         Ok(())
     }
 
-    /// Makes `voters` the voters of the group, to be called on the leader. New ones first learn; when they have caught up, old
-    /// and new decide together until the change is through (joint consensus). Returns when only the new voters decide.
-    /// A leader that is not among them hands over first, if it can, and answers `NotLeader`. `Unavailable` if it takes longer
-    /// than `limit`: the change may still be under way, and can be called for again.
-    pub async fn change_members(&self, voters: &[NodeId], limit: Duration) -> Result<(), ProposeError> {
+    /// Hands leadership, if it is here, to the voter that is furthest. `Unavailable` if there is nobody who answers, or it does not
+    /// come to that within the read timeout.
+    pub async fn hand_over(&self) -> Result<(), ProposeError> {
+        let status = self.status().await?;
+        if status.role != Role::Leader {
+            return Ok(());
+        }
+        let voting = status.peers.iter().filter(|peer| peer.active && status.members.voters.contains(&peer.node));
+        match voting.max_by_key(|peer| peer.match_index) {
+            Some(peer) => self.transfer_leader(peer.node).await,
+            None => Err(ProposeError::Unavailable),
+        }
+    }
+
+    /// Makes `voters` the voters and `learners` the learners of the group, to be called on the leader. New voters first learn;
+    /// when they have caught up, old and new decide together until the change is through (joint consensus). Returns when
+    /// only the new voters decide and the learners are told. A leader that is not to vote hands over first, if it can, and
+    /// answers `NotLeader`. `Unavailable` if it takes longer than `limit`: the change may still be under way, and can be
+    /// called for again.
+    pub async fn change_members(
+        &self,
+        voters: &[NodeId],
+        learners: &[NodeId],
+        limit: Duration,
+    ) -> Result<(), ProposeError> {
         let deadline = time::now() + limit;
-        let wanted: BTreeSet<NodeId> = voters.iter().copied().collect();
+        let wanted = Wanted::new(voters, learners);
         loop {
             let status = self.status().await?;
             if status.role != Role::Leader {
@@ -273,7 +293,22 @@ impl<O: Send + 'static> Group<O> {
     }
 }
 
-/// The next step towards the wanted voters.
+/// Who is to belong to a group.
+struct Wanted {
+    voters: BTreeSet<NodeId>,
+    learners: BTreeSet<NodeId>,
+}
+
+impl Wanted {
+    /// Whoever votes learns anyway.
+    fn new(voters: &[NodeId], learners: &[NodeId]) -> Wanted {
+        let voters: BTreeSet<NodeId> = voters.iter().copied().collect();
+        let learners = learners.iter().copied().filter(|node| !voters.contains(node)).collect();
+        Wanted { voters, learners }
+    }
+}
+
+/// The next step towards the wanted members.
 enum Next {
     Done,
     Wait,
@@ -281,26 +316,29 @@ enum Next {
 }
 
 /// Who is to lead, if the leader is not to stay and somebody else is.
-fn successor(status: &GroupStatus, wanted: &BTreeSet<NodeId>) -> Option<NodeId> {
-    let stays = status.leader.is_none_or(|leader| wanted.contains(&leader));
-    let staying = status.peers.iter().filter(|peer| wanted.contains(&peer.node) && peer.active);
+fn successor(status: &GroupStatus, wanted: &Wanted) -> Option<NodeId> {
+    let stays = status.leader.is_none_or(|leader| wanted.voters.contains(&leader));
+    let staying = status.peers.iter().filter(|peer| wanted.voters.contains(&peer.node) && peer.active);
     let voting = staying.filter(|peer| status.members.voters.contains(&peer.node));
     voting.max_by_key(|peer| peer.match_index).map(|peer| peer.node).filter(|_| !stays)
 }
 
-fn next_change(status: &GroupStatus, wanted: &BTreeSet<NodeId>) -> Next {
+fn next_change(status: &GroupStatus, wanted: &Wanted) -> Next {
     let members = &status.members;
     if !members.voters_outgoing.is_empty() {
         return Next::Wait;
     }
     let voters: BTreeSet<NodeId> = members.voters.iter().copied().collect();
-    if voters == *wanted {
-        // Those that an earlier change gave up on.
-        let left: Vec<MemberChange> = members.learners.iter().copied().map(MemberChange::Remove).collect();
-        return if left.is_empty() { Next::Done } else { Next::Change(left) };
+    let learners: BTreeSet<NodeId> = members.learners.iter().copied().collect();
+    if voters == wanted.voters {
+        let added = wanted.learners.difference(&learners).copied().map(MemberChange::AddLearner);
+        // Among them those that an earlier change gave up on.
+        let left = learners.difference(&wanted.learners).copied().map(MemberChange::Remove);
+        let changes: Vec<MemberChange> = added.chain(left).collect();
+        return if changes.is_empty() { Next::Done } else { Next::Change(changes) };
     }
-    let new: Vec<NodeId> = wanted.difference(&voters).copied().collect();
-    if let Some(node) = new.iter().find(|node| !members.learners.contains(node)) {
+    let new: Vec<NodeId> = wanted.voters.difference(&voters).copied().collect();
+    if let Some(node) = new.iter().find(|node| !learners.contains(node)) {
         return Next::Change(vec![MemberChange::AddLearner(*node)]);
     }
     let has_caught_up = |node: &NodeId| {
@@ -311,6 +349,9 @@ fn next_change(status: &GroupStatus, wanted: &BTreeSet<NodeId>) -> Next {
         return Next::Wait;
     }
     let added = new.into_iter().map(MemberChange::AddVoter);
-    let removed = voters.difference(wanted).copied().map(MemberChange::Remove);
-    Next::Change(added.chain(removed).collect())
+    let loses_its_vote = |node: &NodeId| match wanted.learners.contains(node) {
+        true => MemberChange::AddLearner(*node),
+        false => MemberChange::Remove(*node),
+    };
+    Next::Change(added.chain(voters.difference(&wanted.voters).map(loses_its_vote)).collect())
 }

@@ -319,6 +319,7 @@ impl Member {
     fn not_proposed(&self, why: NotProposed) -> ProposeError {
         match why {
             NotProposed::NotLeader => ProposeError::NotLeader { leader: self.replica.leader() },
+            NotProposed::HandingOver => ProposeError::NotLeader { leader: None },
             NotProposed::Busy => ProposeError::Exhausted,
         }
     }

@@ -91,6 +91,8 @@ pub(super) struct Work {
 pub(super) enum NotProposed {
     /// Not the leader.
     NotLeader,
+    /// It leads, and hands over just now: nothing happened.
+    HandingOver,
     /// Too much is uncommitted, or leadership is being handed over, or another member change is under way.
     Busy,
 }
@@ -326,6 +328,10 @@ impl Replica {
         // Rule 6: on a follower the library would forward them, and nobody would know what became of them.
         if !self.is_leader() {
             return Err(NotProposed::NotLeader);
+        }
+        // The library takes nothing while it hands over; whoever leads next does.
+        if self.raw.raft.lead_transferee.is_some() {
+            return Err(NotProposed::HandingOver);
         }
         let first = self.last_index() + 1;
         let mut message = Message::default();

@@ -72,8 +72,11 @@ pub struct GroupStatus {
     pub last_index: LogIndex,
     /// Whether the state has to come from another member before anything can be read here.
     pub awaits_state: bool,
-    /// Who belongs to the group.
+    /// Who belongs to the group, by the last change this member knows to be committed.
     pub members: Members,
+    /// Whether this member leads and knows everything that was committed before it did: then `members` is what the group
+    /// has agreed on, and not an older state of it.
+    pub is_settled: bool,
     /// The others, if this member leads.
     pub peers: Vec<PeerStatus>,
 }

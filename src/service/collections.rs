@@ -4,7 +4,7 @@ use super::{
     CollectionInfo, CollectionStats, Service, ShardStats, VectorIndexInfo, payload_indexes, status::node_name,
 };
 use crate::{
-    cluster::{Candidate, Collection},
+    cluster::Collection,
     rt,
     shard::ReplicaStats,
     types::{CollectionName, CollectionSpec, Error, IndexType, Result, VectorName, VectorSpec},
@@ -22,7 +22,7 @@ impl Service {
     }
 
     async fn create(&self, name: CollectionName, spec: CollectionSpec) -> Result<CollectionInfo> {
-        let nodes: Vec<Candidate> = self.0.members.node_ids()?.into_iter().map(Candidate::active).collect();
+        let nodes = self.0.members.candidates()?;
         self.0.catalog.create(&name, spec, rt::time::wall().0, &nodes).await?;
         self.follow_catalog().await?;
         let collection = self.0.catalog.collection(&name)?;

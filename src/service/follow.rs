@@ -1,16 +1,26 @@
-//! Following the catalog: whatever the coordinator says now is made so on this node, whoever changed it. Level, not edge: each
-//! call compares what should be open with what is, so a lost notification costs time and nothing else. Called after each change
-//! made here, and by the task the roof starts, for the changes of others.
+//! Following the catalog and the shard table: whatever the coordinator says now is made so on this node, whoever changed it. Level,
+//! not edge: each call compares what should be with what is, so a lost notification costs time and nothing else. Called after each
+//! change made here, and by the tasks the roof starts, for the changes of others.
+//!
+//! A node opens the replicas the table gives it, and any of which it still has data: whether a group needs this node any more is
+//! not for the table to say but for the group ([`leave`]). Where a shard is led, its group is made what the table says
+//! ([`members`]).
+
+mod leave;
+mod members;
 
 use super::Service;
 use crate::{
-    cluster::{Collection, Collections},
-    types::{Error, Result},
+    cluster::{Collection, Collections, NodeId, table::ShardEntry},
+    types::{Error, ErrorKind, Result},
 };
+pub use leave::Agreed;
+pub(super) use members::Changes;
 use std::collections::BTreeSet;
 
 impl Service {
-    /// Opens shards that are new, shows their collections to requests, applies changed settings, and drops shards that are gone.
+    /// Opens shards that are to be here, shows their collections to requests, applies changed settings, and drops shards that are no
+    /// more.
     ///
     /// # Errors
     /// Those of the coordinator and of the shards. What could be done is done; the rest is tried again by the next call.
@@ -25,20 +35,23 @@ impl Service {
         for name in known.keys().filter(|name| self.0.catalog.collection(name).is_err()) {
             self.0.metrics.collections.forget(name.as_str());
         }
-        for (id, _) in self.0.host.replicas() {
-            if !shards.contains(&id) {
-                // A shard whose data could not be removed is removed at the next start.
-                failed = self.0.host.drop_shard(id).await.err().or(failed);
-            }
+        let open = self.0.host.replicas().into_iter().map(|(id, _)| id);
+        let here: BTreeSet<u64> = open.chain(self.0.host.failed().into_keys()).collect();
+        // Of a collection that stays hidden nothing is dropped.
+        let table = self.0.catalog.table();
+        for id in here.into_iter().filter(|id| !shards.contains(id) && !table.shards.contains_key(id)) {
+            // A shard whose data could not be removed is removed at the next start.
+            failed = self.0.host.drop_shard(id).await.err().or(failed);
         }
         failed.map_or(Ok(()), Err)
     }
 
     /// Opens the shards of `wanted` that are not; a collection of which one cannot be opened stays hidden.
     async fn open_shards(&self, wanted: &mut Collections) -> Option<Error> {
+        let stored = self.0.host.stored();
         let mut failed = Vec::new();
         for (name, collection) in wanted.iter() {
-            if let Err(error) = self.open_collection(collection).await {
+            if let Err(error) = self.open_collection(collection, &stored).await {
                 tracing::error!(table = %name, %error, "a table of the catalog cannot be opened");
                 failed.push((name.clone(), error));
             }
@@ -49,16 +62,61 @@ impl Service {
         failed.pop().map(|(_, error)| error)
     }
 
-    async fn open_collection(&self, collection: &Collection) -> Result<()> {
+    async fn open_collection(&self, collection: &Collection, stored: &BTreeSet<u64>) -> Result<()> {
         // Most changes of the catalog are other tables': a shard that is as it was is left in peace.
         let known = self.0.catalog.collection(&collection.name);
         let same_fields = known.is_ok_and(|known| known.spec.indexed_fields == collection.spec.indexed_fields);
+        let table = self.0.catalog.table();
+        let given_up = self.0.host.failed();
         for (id, _) in &collection.shards {
+            let Some(entry) = table.shards.get(id).filter(|_| !given_up.contains_key(id)) else { continue };
             match self.0.host.replica(*id) {
                 Ok(_) if same_fields => {}
                 Ok(replica) => replica.set_indexed_fields(collection.spec.indexed_fields.clone()).await,
-                Err(_) => self.0.host.open(*id, collection.spec.clone(), &self.0.members.node_ids()?).await?,
+                Err(_) if self.is_wanted(entry) || stored.contains(id) => self.open(*id, entry, collection).await?,
+                Err(_) => {}
             }
+        }
+        Ok(())
+    }
+
+    /// Opens a replica. One that cannot be trusted is given up, if there are others to rebuild it from.
+    async fn open(&self, id: u64, entry: &ShardEntry, collection: &Collection) -> Result<()> {
+        let is_founder = entry.founders.contains(&self.0.identity.node_id);
+        let founders: &[NodeId] = if is_founder { &entry.founders } else { &[] };
+        match self.0.host.open(id, collection.spec.clone(), founders).await {
+            Err(error) if error.kind() == ErrorKind::Corrupt && self.has_others(entry) => {
+                self.0.host.set_failed(id, error.to_string()).await;
+                Ok(())
+            }
+            opened => opened,
+        }
+    }
+
+    /// Whether this node is to hold a replica of a shard.
+    pub(super) fn is_wanted(&self, entry: &ShardEntry) -> bool {
+        let node = self.0.identity.node_id;
+        entry.replicas.contains(&node) || entry.founders.contains(&node)
+    }
+
+    /// Whether other nodes hold the shard, too.
+    fn has_others(&self, entry: &ShardEntry) -> bool {
+        entry.replicas.iter().chain(&entry.founders).any(|node| *node != self.0.identity.node_id)
+    }
+
+    /// Gives up replicas that can no longer follow their log, if there are others to rebuild them from.
+    ///
+    /// # Errors
+    /// Why the node cannot go on: a replica has failed that is the only one.
+    pub async fn give_up_failed(&self) -> std::result::Result<(), String> {
+        let table = self.0.catalog.table();
+        for (id, replica) in self.0.host.replicas() {
+            let Some(reason) = replica.failure() else { continue };
+            if !table.shards.get(&id).is_some_and(|entry| self.has_others(entry)) {
+                return Err(reason);
+            }
+            let _one_at_a_time = self.0.following.lock().await;
+            self.0.host.set_failed(id, reason).await;
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ mod search;
 mod status;
 mod verify;
 
+pub use follow::Agreed;
 pub use info::{
     Check, ClusterStatus, CollectionInfo, CollectionStats, HealthReport, NodeInfo, PayloadIndexInfo, ShardStats,
     VectorIndexInfo,
@@ -41,6 +42,7 @@ struct Inner {
     others: Arc<dyn Others>,
     /// Held while the shards follow the catalog, so that a table is never dropped while it is being opened.
     following: tokio::sync::Mutex<()>,
+    changes: follow::Changes,
 }
 
 impl Service {
@@ -54,7 +56,8 @@ impl Service {
         metrics: Metrics,
     ) -> Service {
         let following = tokio::sync::Mutex::default();
-        Service(Arc::new(Inner { catalog, host, members, others, identity, metrics, following }))
+        let changes = follow::Changes::default();
+        Service(Arc::new(Inner { catalog, host, members, others, identity, metrics, following, changes }))
     }
 
     /// The bounds of every request.

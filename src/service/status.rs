@@ -145,7 +145,8 @@ impl Service {
         let phase = self.0.identity.phase();
         let writable = (self.0.identity.can_write)();
         let missing = self.missing_shards();
-        let leaderless = self.0.host.replicas().iter().filter(|(_, replica)| replica.leader().is_none()).count();
+        let failed = self.0.host.failed();
+        let leaderless = self.leaderless_shards();
         let check =
             |name, ok, good: &str, bad: String| Check { name, ok, detail: if ok { good.to_owned() } else { bad } };
         let checks = vec![
@@ -159,13 +160,36 @@ impl Service {
                 format!("{leaderless} shards have no leader"),
             ),
         ];
-        HealthReport { live: writable, ready: checks.iter().all(|check| check.ok), checks }
+        let ready = checks.iter().all(|check| check.ok);
+        // What others have to put right does not keep this node from answering.
+        let given_up = format!("{} replicas are given up and wait to be rebuilt", failed.len());
+        let own = [check("replicas", failed.is_empty(), "no replica is given up", given_up), self.membership()];
+        HealthReport { live: writable, ready, checks: checks.into_iter().chain(own).collect() }
+    }
+
+    fn membership(&self) -> Check {
+        let removed = self.0.members.is_removed(self.0.identity.node_id);
+        let detail = match removed {
+            false => "the node belongs to its cluster",
+            true => {
+                "the node was removed from the cluster; stop it, and start it with an empty data directory to join anew"
+            }
+        };
+        Check { name: "membership", ok: !removed, detail: detail.to_owned() }
+    }
+
+    fn leaderless_shards(&self) -> usize {
+        let table = self.0.catalog.table();
+        let wanted = |id: &u64| table.shards.get(id).is_some_and(|entry| self.is_wanted(entry));
+        let replicas = self.0.host.replicas();
+        replicas.iter().filter(|(id, replica)| wanted(id) && replica.leader().is_none()).count()
     }
 
     fn missing_shards(&self) -> usize {
-        let collections = self.0.catalog.collections();
-        let shards = collections.values().flat_map(|collection| &collection.shards);
-        shards.filter(|(id, _)| self.0.host.replica(*id).is_err()).count()
+        let table = self.0.catalog.table();
+        let failed = self.0.host.failed();
+        let wanted = table.shards.iter().filter(|(id, entry)| self.is_wanted(entry) && !failed.contains_key(id));
+        wanted.filter(|(id, _)| self.0.host.replica(**id).is_err()).count()
     }
 }
 

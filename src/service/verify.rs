@@ -25,6 +25,9 @@ pub trait Others: Send + Sync + 'static {
     /// The records of one bucket of another node's replica.
     fn bucket(&self, node: NodeId, shard: u64, bucket: u8) -> Answering<Bucket>;
 
+    /// What a shard's group has agreed on about its members, if another node leads it and knows.
+    fn agreed(&self, node: NodeId, shard: u64) -> Answering<Option<super::Agreed>>;
+
     /// The other nodes that have ever answered.
     fn nodes(&self) -> BTreeMap<NodeId, OtherNode>;
 }

@@ -1,4 +1,5 @@
-//! All replicas of a node: opening, finding, dropping them. Called by `service` and `node`.
+//! All replicas of a node: opening, finding, dropping them. One that cannot be trusted is kept apart as failed: it neither votes nor
+//! serves, and is there only to be reported until its data is dropped. Called by `service` and `node`.
 
 use super::{
     files::IndexFiles,
@@ -6,7 +7,7 @@ use super::{
     replica::{Parts, Replica},
 };
 use crate::{
-    raft::NodeId,
+    raft::{GroupId, NodeId},
     rt,
     store::keys::shard_of_space,
     types::{CollectionSpec, Error, ErrorKind, Result},
@@ -20,29 +21,57 @@ use std::{
 pub struct Host {
     parts: Parts,
     replicas: RwLock<BTreeMap<u64, Arc<Replica>>>,
+    /// Why each failed replica is of no use. A shard is in at most one of the two.
+    failed: RwLock<BTreeMap<u64, String>>,
 }
 
 impl Host {
     /// A host without replicas.
     pub fn new(parts: Parts) -> Host {
-        Host { parts, replicas: RwLock::default() }
+        Host { parts, replicas: RwLock::default(), failed: RwLock::default() }
     }
 
-    /// Opens a shard, of which every node of `voters` has a replica, and makes it found.
-    pub async fn open(&self, id: u64, spec: CollectionSpec, voters: &[NodeId]) -> Result<()> {
-        let replica = Arc::new(Replica::open(id, spec, voters, &self.parts).await?);
+    /// Opens a shard and makes it found. If it has no log yet, `founders` are its group's first voters; without founders it waits to
+    /// be added to a group that exists.
+    ///
+    /// # Errors
+    /// `Corrupt` if stored data cannot be trusted: see [`Host::set_failed`].
+    pub async fn open(&self, id: u64, spec: CollectionSpec, founders: &[NodeId]) -> Result<()> {
+        let replica = Arc::new(Replica::open(id, spec, founders, &self.parts).await?);
+        self.failed.write().expect("no panic while changing").remove(&id);
         self.replicas.write().expect("no panic while changing").insert(id, replica);
         Ok(())
+    }
+
+    /// Gives up a shard whose data cannot be trusted: its replica is closed if it was open, and only reported from now on. Its data
+    /// stays, for whoever wants to look, until [`Host::drop_shard`].
+    pub async fn set_failed(&self, id: u64, reason: String) {
+        tracing::error!(shard = id, reason, "a replica is given up: it no longer votes nor serves until it is rebuilt");
+        rt::mark("a replica that could not be trusted was given up");
+        self.failed.write().expect("no panic while changing").insert(id, reason);
+        self.close_shard(id).await;
+    }
+
+    /// The replicas that were given up, and why.
+    pub fn failed(&self) -> BTreeMap<u64, String> {
+        self.failed.read().expect("no panic while changing").clone()
     }
 
     /// A shard of this node.
     ///
     /// # Errors
-    /// `Unavailable` if it is not here.
+    /// `Unavailable` if it is not here, or has failed.
     pub fn replica(&self, id: u64) -> Result<Arc<Replica>> {
         let found = self.replicas.read().expect("no panic while changing").get(&id).cloned();
-        found.ok_or_else(|| {
-            Error::new(ErrorKind::Unavailable, "shard_not_here", format!("shard {id} is not open on this node"))
+        found.ok_or_else(|| match self.failed.read().expect("no panic while changing").get(&id) {
+            Some(reason) => Error::new(
+                ErrorKind::Unavailable,
+                "shard_failed",
+                format!("the replica of shard {id} on this node cannot be used: {reason}"),
+            ),
+            None => {
+                Error::new(ErrorKind::Unavailable, "shard_not_here", format!("shard {id} is not open on this node"))
+            }
         })
     }
 
@@ -52,13 +81,32 @@ impl Host {
         replicas.iter().map(|(id, replica)| (*id, replica.clone())).collect()
     }
 
-    /// Closes a shard and removes everything it stored.
-    pub async fn drop_shard(&self, id: u64) -> Result<()> {
+    /// The shards this node has data of, open or not.
+    pub fn stored(&self) -> BTreeSet<u64> {
+        let spaces = self.parts.store.space_names().into_iter().filter_map(|name| shard_of_space(&name));
+        let groups = self.parts.raft.log().group_ids().into_iter().filter(|group| *group != NOT_A_SHARD);
+        spaces.chain(groups).collect()
+    }
+
+    /// The latest term this node has promised anything in, in a shard's group; 0 without a log. Survives the end of the replica.
+    pub fn term(&self, id: u64) -> u64 {
+        self.parts.raft.log().group(id).map_or(0, |log| log.hard.term)
+    }
+
+    /// Closes a shard: it votes, acknowledges and serves no more. Its data stays.
+    pub async fn close_shard(&self, id: u64) {
         let replica = self.replicas.write().expect("no panic while changing").remove(&id);
         if let Some(replica) = replica {
             replica.close().await;
         }
-        self.remove_data(id).await
+    }
+
+    /// Closes a shard and removes everything it stored. The caller answers for its group needing nothing of it any more.
+    pub async fn drop_shard(&self, id: u64) -> Result<()> {
+        self.close_shard(id).await;
+        self.remove_data(id).await?;
+        self.failed.write().expect("no panic while changing").remove(&id);
+        Ok(())
     }
 
     /// Removes what shards outside `wanted` left behind: those whose drop a crash cut short. `last` is the greatest id the
@@ -67,9 +115,7 @@ impl Host {
     /// # Errors
     /// `Corrupt`, with nothing removed, if there is a shard that the catalog never gave out: it is not this data's catalog.
     pub async fn remove_strays(&self, wanted: &BTreeSet<u64>, last: u64) -> Result<()> {
-        let spaces = self.parts.store.space_names().into_iter().filter_map(|name| shard_of_space(&name));
-        let groups = self.parts.raft.log().group_ids();
-        let stray: BTreeSet<u64> = spaces.chain(groups).filter(|id| !wanted.contains(id)).collect();
+        let stray: Vec<u64> = self.stored().difference(wanted).copied().collect();
         if let Some(unknown) = stray.iter().find(|id| **id > last) {
             let message = format!("the catalog has given out shards up to {last}, but shard {unknown} has data");
             return Err(Error::new(ErrorKind::Corrupt, "catalog_lost", message));
@@ -84,14 +130,12 @@ impl Host {
     async fn remove_data(&self, id: u64) -> Result<()> {
         let parts = self.parts.clone();
         rt::compute::io(move || {
-            // The files first: they alone would not be found as strays.
+            // The files first: they alone would not be found as strays. The log last: with its log a replica is whole, if not
+            // up to date; a state without its log could not be told from one whose log was lost.
             IndexFiles::new(&parts.index_directory, id).keep_only(None).map_err(Records::failed)?;
-            parts
-                .raft
-                .log()
-                .remove_group(id)
-                .map_err(|error| Error::new(ErrorKind::Unavailable, "store_failed", error.to_string()))?;
-            Records::remove(&parts.store, id)
+            Records::remove(&parts.store, id)?;
+            let removed = parts.raft.log().remove_group(id);
+            removed.map_err(|error| Error::new(ErrorKind::Unavailable, "store_failed", error.to_string()))
         })
         .await
     }
@@ -104,3 +148,6 @@ impl Host {
         self.replicas.write().expect("no panic while changing").clear();
     }
 }
+
+/// The group of the coordinator: shards are numbered from 1.
+const NOT_A_SHARD: GroupId = 0;

@@ -19,9 +19,9 @@ use super::{
 };
 use crate::{
     mutants::mutant,
-    raft::{Forward, LogStore, MultiRaft, NodeId, ProposeError, Route},
+    raft::{Forward, GroupStatus, LogError, LogStore, MultiRaft, NodeId, ProposeError, Route, StartError},
     rt,
-    store::Store,
+    store::{Store, StoreError},
     types::{
         Ack, CollectionSpec, DocumentId, Error, ErrorKind, IndexedFields, Point, PointPatch, Result, StoredPoint,
         WriteOptions,
@@ -75,8 +75,8 @@ impl Written {
 }
 
 impl Replica {
-    /// Opens shard `id`, of which every node of `voters` has a replica: reads what is stored, replays the log behind it, starts
-    /// the indexer.
+    /// Opens shard `id`: reads what is stored, replays the log behind it, starts the indexer. If there is no log, `voters` are the
+    /// group's first; with none it waits to be added.
     ///
     /// # Errors
     /// `Corrupt` if stored data cannot be trusted.
@@ -90,8 +90,7 @@ impl Replica {
         })
         .await?;
         let machine = Machine::new(live.clone());
-        let opened = parts.raft.open(id, voters, machine).await;
-        let group = opened.map_err(|error| Error::new(ErrorKind::Corrupt, "log_unusable", error.to_string()))?;
+        let group = parts.raft.open(id, voters, machine).await.map_err(not_opened)?;
         let decode = |bytes: &[u8]| Outcome::decode(bytes).map_err(|error| error.to_string());
         let route = Route::new(group, parts.forward.clone(), decode);
         let task = rt::spawn("indexer", live.clone().keep_up(files, parts.trainings.clone()));
@@ -182,6 +181,46 @@ impl Replica {
         }
     }
 
+    /// How this replica's group stands.
+    ///
+    /// # Errors
+    /// `Unavailable` when the replica has stopped or failed.
+    pub async fn status(&self) -> Result<GroupStatus> {
+        self.route.group().status().await.map_err(not_proposed)
+    }
+
+    /// Whether the shard's group has agreed on `nodes` as its voters, and on nobody else; to be asked where it is led.
+    ///
+    /// # Errors
+    /// As [`Replica::status`].
+    pub async fn is_held_by(&self, nodes: &[NodeId]) -> Result<bool> {
+        let members = self.status().await?.members;
+        let sorted = |nodes: &[NodeId]| nodes.iter().copied().collect::<std::collections::BTreeSet<_>>();
+        let others = [&members.learners, &members.learners_next, &members.voters_outgoing];
+        Ok(sorted(&members.voters) == sorted(nodes) && others.into_iter().all(Vec::is_empty))
+    }
+
+    /// Makes `nodes` the holders of the shard's replicas; to be called where it is led, and again until it succeeds.
+    ///
+    /// # Errors
+    /// `no_leader` also when this leader was not to stay and has handed over; `no_quorum` when it takes longer than `limit`.
+    pub async fn change_members(&self, nodes: &[NodeId], limit: Duration) -> Result<()> {
+        self.route.group().change_members(nodes, &[], limit).await.map_err(not_proposed)
+    }
+
+    /// Hands leadership, if it is here, to whoever is best prepared.
+    ///
+    /// # Errors
+    /// `no_quorum` if there is nobody, or it did not come to that in time.
+    pub async fn hand_over(&self) -> Result<()> {
+        self.route.group().hand_over().await.map_err(not_proposed)
+    }
+
+    /// Bytes on the disk.
+    pub fn disk_bytes(&self) -> u64 {
+        self.state().records.disk_bytes()
+    }
+
     /// The node that leads the shard, as far as is known here.
     pub fn leader(&self) -> Option<NodeId> {
         self.route.group().leader()
@@ -266,6 +305,16 @@ impl Replica {
     pub fn stats(&self) -> ReplicaStats {
         ReplicaStats::of(&self.state())
     }
+}
+
+fn not_opened(error: StartError) -> Error {
+    let (kind, code) = match &error {
+        StartError::Log(LogError::Corrupt { .. } | LogError::Store(StoreError::Corrupt { .. }))
+        | StartError::Apply { .. } => (ErrorKind::Corrupt, "log_unusable"),
+        StartError::Log(_) => (ErrorKind::Unavailable, "store_failed"),
+        StartError::Refused { .. } => (ErrorKind::Unavailable, "shard_stopped"),
+    };
+    Error::new(kind, code, error.to_string())
 }
 
 fn not_proposed(error: ProposeError) -> Error {

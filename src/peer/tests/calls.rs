@@ -141,7 +141,7 @@ async fn hashes_and_reports() {
     let report = one.peers.report(2, limit).await.unwrap();
     assert_eq!((report.node.node, report.node.cluster_id), (2, Some(8)));
     assert_eq!(report.node.addresses.peer, two.address);
-    assert_eq!(report.groups, two.service.groups());
+    assert_eq!(report.groups, reports());
     stop_all(vec![one, two]).await;
 }
 

@@ -176,6 +176,10 @@ impl Peer for Deaf {
         Err(Status::unimplemented("deaf"))
     }
 
+    async fn join(&self, _: Request<proto::JoinRequest>) -> Result<Response<proto::JoinReply>, Status> {
+        Err(Status::unimplemented("deaf"))
+    }
+
     async fn inspect(&self, _: Request<proto::InspectRequest>) -> Result<Response<proto::InspectReply>, Status> {
         Err(Status::unimplemented("deaf"))
     }

@@ -4,6 +4,7 @@ mod calls;
 mod frames;
 mod garbage;
 mod handshake;
+mod membership;
 mod speed;
 
 use super::*;
@@ -13,6 +14,7 @@ use crate::telemetry::metrics::Metrics;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -30,6 +32,8 @@ struct Recorder {
     members: Option<Vec<NodeId>>,
     received: Mutex<Vec<(NodeId, GroupMessage)>>,
     events: Mutex<Vec<Event>>,
+    /// Who opened a link to here, and where it is reached.
+    seen: Mutex<BTreeMap<NodeId, String>>,
     propose: Box<ProposeHandler>,
     checkpoint: Box<CheckpointHandler>,
 }
@@ -47,6 +51,7 @@ impl Default for Recorder {
             members: None,
             received: Mutex::default(),
             events: Mutex::default(),
+            seen: Mutex::default(),
             propose: Box::new(|_, _| Box::pin(async { Err(CallError::NotLeader { leader: None }) })),
             checkpoint: Box::new(|_, _| Box::pin(async { Err(FetchError::Refused("no such group".to_owned())) })),
         }
@@ -73,6 +78,18 @@ impl PeerService for Recorder {
             Some(members) if !members.contains(&peer.node) => Err(Refusal::new(Cause::Member, "not on the list")),
             _ => Ok(()),
         }
+    }
+
+    fn peer_seen(&self, peer: &PeerInfo) {
+        self.seen.lock().unwrap().insert(peer.node, peer.addresses.peer.clone());
+    }
+
+    fn join(&self, from: NodeId, joining: Joining) -> Answer<Result<Joined, CallError>> {
+        let answer = match self.cluster_id {
+            Some(cluster_id) if joining.mode != "refused" => Ok(Joined { cluster_id, founders: vec![from, 77] }),
+            _ => Err(CallError::Refused(format!("not {from}"))),
+        };
+        std::future::ready(answer).boxed()
     }
 
     fn peer_found(&self, peer: &PeerInfo) {
@@ -108,9 +125,30 @@ impl PeerService for Recorder {
         std::future::ready(answer).boxed()
     }
 
-    fn groups(&self) -> Vec<GroupReport> {
-        vec![GroupReport { group: 1, term: 2, leader: Some(3), last_index: 41, committed: 40, applied: 39 }]
+    fn groups(&self) -> Answer<Vec<GroupReport>> {
+        std::future::ready(reports()).boxed()
     }
+}
+
+/// How the groups of every test node stand.
+fn reports() -> Vec<GroupReport> {
+    let first = GroupReport {
+        group: 1,
+        term: 2,
+        leader: Some(3),
+        last_index: 41,
+        committed: 40,
+        applied: 39,
+        voters: vec![1, 2, 3],
+        voters_outgoing: vec![4],
+        learners: vec![5],
+        members_index: 38,
+        is_settled: true,
+        points: 7,
+        bytes: 1 << 40,
+        failure: None,
+    };
+    vec![first, GroupReport { group: 9, failure: Some("damaged".to_owned()), ..GroupReport::default() }]
 }
 
 /// What a test may change about a node.

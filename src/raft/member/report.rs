@@ -4,6 +4,7 @@ use super::{Closing, Member};
 use crate::raft::apply::Task;
 use crate::raft::{GroupStatus, NodeId, PeerState, PeerStatus};
 use crate::rt::time::Instant;
+use raft::Storage as _;
 use tokio::sync::oneshot;
 
 impl Member {
@@ -30,6 +31,9 @@ impl Member {
             last_index: replica.last_index(),
             awaits_state: self.awaits_state(),
             members: replica.members().clone(),
+            // Members change when an entry is delivered; one of its own term is behind all that others committed.
+            is_settled: replica.is_leader()
+                && replica.mirror().term(replica.delivered()).is_ok_and(|term| term == replica.term()),
             peers: replica.progress().into_iter().filter(|(node, _)| *node != own).map(peer).collect(),
         }
     }

@@ -8,7 +8,7 @@ const LIMIT: Duration = Duration::from_secs(15);
 async fn change(cluster: &Cluster, voters: &[NodeId]) {
     eventually("the members change", async || {
         let leader = cluster.leader().await;
-        match cluster.groups[&leader].change_members(voters, LIMIT).await {
+        match cluster.groups[&leader].change_members(voters, &[], LIMIT).await {
             Ok(()) => true,
             Err(error) => {
                 assert!(
@@ -81,7 +81,7 @@ fn a_learner_does_not_count_and_one_that_is_away_gets_no_vote() {
         cluster.write("a").await;
         let leader = cluster.leader().await;
         // Node 4 does not exist yet: the change waits for it, and the three go on.
-        let waited = cluster.groups[&leader].change_members(&[1, 2, 3, 4], Duration::from_millis(300)).await;
+        let waited = cluster.groups[&leader].change_members(&[1, 2, 3, 4], &[], Duration::from_millis(300)).await;
         assert_eq!(waited, Err(ProposeError::Unavailable));
         cluster.write("b").await;
         let members = cluster.groups[&leader].status().await.unwrap().members;
@@ -99,7 +99,7 @@ fn a_leader_that_leaves_hands_over_and_a_whole_group_can_move() {
         cluster.write("a").await;
         let leader = cluster.leader().await;
         let others: Vec<NodeId> = (1..=3).filter(|node| *node != leader).collect();
-        let handed = cluster.groups[&leader].change_members(&others, LIMIT).await;
+        let handed = cluster.groups[&leader].change_members(&others, &[], LIMIT).await;
         assert!(
             matches!(handed, Err(ProposeError::NotLeader { leader: Some(to) }) if others.contains(&to)),
             "{handed:?}"
@@ -117,5 +117,35 @@ fn a_leader_that_leaves_hands_over_and_a_whole_group_can_move() {
         }
         cluster.write("c").await;
         assert_eq!(cluster.agree().await, ["a", "b", "c"]);
+    });
+}
+
+#[test]
+fn learners_that_are_wanted_stay_follow_and_get_a_vote_or_lose_it() {
+    run(async {
+        let mut cluster = Cluster::start(3, 34, options(), Faults::default()).await;
+        cluster.write("a").await;
+        cluster.start_node(4).await;
+        let set = async |cluster: &Cluster, voters: &[NodeId], learners: &[NodeId]| {
+            eventually("the members change", async || {
+                let leader = cluster.leader().await;
+                cluster.groups[&leader].change_members(voters, learners, LIMIT).await.is_ok()
+            })
+            .await;
+            let leader = cluster.leader().await;
+            let status = cluster.groups[&leader].status().await.unwrap();
+            assert!(status.is_settled, "who changes members leads and knows what was committed: {status:?}");
+            assert_eq!((&status.members.voters[..], &status.members.learners[..]), (voters, learners));
+        };
+        set(&cluster, &[1, 2, 3], &[4]).await;
+        cluster.write("b").await;
+        assert_eq!(cluster.agree().await, ["a", "b"], "the learner follows");
+        assert_eq!(cluster.groups[&4].status().await.unwrap().role, Role::Learner);
+        assert!(!cluster.groups[&4].status().await.unwrap().is_settled);
+        // The learner gets the vote of another, which learns from then on.
+        set(&cluster, &[2, 3, 4], &[1]).await;
+        cluster.write("c").await;
+        assert_eq!(cluster.agree().await, ["a", "b", "c"]);
+        set(&cluster, &[2, 3, 4], &[]).await;
     });
 }

@@ -12,6 +12,7 @@
 //! | | 5 | `request`: request ids in the order they came |
 //! | `control` | 1 | `control`: a key of the coordinator with its revisions |
 //! | | 2 | `control`: the coordinator's own counters |
+//! | | 3 | `control`: a lease of the coordinator |
 //! | `log` | – | `log`: group, kind, index → entry or state of the group |
 
 pub mod control;

@@ -1,0 +1,78 @@
+//! Letting go of replicas that are not wanted here any more. What a node has acknowledged or voted for may be needed until its group
+//! is certain to decide without it, so its data goes only then:
+//!
+//! 1. The table does not list the node, and the shard's leader says that the group excludes it.
+//! 2. The replica is closed: from here on this node acknowledges nothing and votes for nobody.
+//! 3. A leader is asked again, and says the same in a term no older than any in which this node has promised anything. Nobody can
+//!    have given it a vote since: that takes its acknowledgement.
+//! 4. Its data is removed.
+//!
+//! If 3 fails the replica is opened again by the next round of following. Nothing is remembered but the table. Called by the roof's
+//! task.
+
+use crate::{
+    cluster::{NodeId, ShardId, table::ShardEntry},
+    rt,
+    service::Service,
+    types::Result,
+};
+use std::collections::BTreeSet;
+
+/// What a shard's group has agreed on, from the node that leads it and knows all that was committed before it did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agreed {
+    /// The term it leads in.
+    pub term: u64,
+    /// Whoever belongs to the group, with a vote or without; while old and new voters decide together, both.
+    pub members: BTreeSet<NodeId>,
+}
+
+impl Service {
+    /// Lets go of replicas that are not wanted here and that their groups do without.
+    ///
+    /// # Errors
+    /// Data that could not be removed: the next call tries again.
+    pub async fn leave_unwanted(&self) -> Result<()> {
+        for id in self.0.host.stored() {
+            if self.unwanted(id).is_some() {
+                self.leave(id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The entry of a shard that the table gives to others only.
+    fn unwanted(&self, id: ShardId) -> Option<ShardEntry> {
+        let table = self.0.catalog.table();
+        table.shards.get(&id).filter(|entry| !self.is_wanted(entry)).cloned()
+    }
+
+    async fn leave(&self, id: ShardId) -> Result<()> {
+        let Some(entry) = self.unwanted(id) else { return Ok(()) };
+        if !self.is_excluded(id, &entry, 0).await {
+            return Ok(());
+        }
+        let _one_at_a_time = self.0.following.lock().await;
+        self.0.host.close_shard(id).await;
+        let term = self.0.host.term(id);
+        if self.is_excluded(id, &entry, term).await && self.unwanted(id).is_some() {
+            tracing::info!(shard = id, "the shard's group does without this node; its data here is removed");
+            rt::mark("a node let go of a replica that was moved away");
+            self.0.host.drop_shard(id).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether a leader in `term` or later says that the group does without this node.
+    async fn is_excluded(&self, id: ShardId, entry: &ShardEntry, term: u64) -> bool {
+        let node = self.0.identity.node_id;
+        for other in entry.replicas.iter().filter(|other| **other != node) {
+            if let Ok(Some(agreed)) = self.0.others.agreed(*other, id).await
+                && agreed.term >= term
+            {
+                return !agreed.members.contains(&node);
+            }
+        }
+        false
+    }
+}

@@ -1,0 +1,71 @@
+//! Where a shard is led here, its group gets the members the table says. One change a shard at a time, in the background; whatever
+//! stops it, the next round looks at what the group and the table are then. Called by the roof's task.
+
+use crate::{
+    cluster::{NodeId, ShardId},
+    rt,
+    service::Service,
+    shard::Replica,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+/// How long one change of members may take before it is looked at anew. Copying goes on after it.
+const CHANGE_LIMIT: Duration = Duration::from_secs(30);
+
+/// What is known of the groups led here. Cheap to clone; clones share it.
+#[derive(Clone, Default)]
+pub struct Changes(Arc<Mutex<Known>>);
+
+#[derive(Default)]
+struct Known {
+    /// Shards whose members are being changed.
+    under_way: BTreeSet<ShardId>,
+    /// At which epoch of the shard its group was found to be right, since it is led here: nobody else changes it then.
+    right_at: BTreeMap<ShardId, u64>,
+}
+
+impl Changes {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // Changed by single calls only.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Service {
+    /// Begins to change the members of the groups led here that are not as the table says. Cost: a message to the driver for each
+    /// group led whose shard has changed since the last call.
+    pub async fn lead_members(&self) {
+        let table = self.0.catalog.table();
+        for (id, replica) in self.0.host.replicas() {
+            let Some(entry) = table.shards.get(&id).filter(|_| replica.is_leader()) else {
+                self.0.changes.known().right_at.remove(&id);
+                continue;
+            };
+            if self.0.changes.known().right_at.get(&id) == Some(&entry.epoch) {
+                continue;
+            }
+            let Ok(is_right) = replica.is_held_by(&entry.replicas).await else { continue };
+            if is_right {
+                self.0.changes.known().right_at.insert(id, entry.epoch);
+            } else if self.0.changes.known().under_way.insert(id) {
+                let changes = self.0.changes.clone();
+                drop(rt::spawn("change-members", change(changes, id, replica, entry.replicas.clone())));
+            }
+        }
+    }
+}
+
+async fn change(changes: Changes, id: ShardId, replica: Arc<Replica>, wanted: Vec<NodeId>) {
+    match replica.change_members(&wanted, CHANGE_LIMIT).await {
+        Ok(()) => {
+            rt::mark("a shard's group got other members");
+            tracing::info!(shard = id, replicas = ?wanted, "the replicas of a shard are where they should be");
+        }
+        Err(error) => tracing::info!(shard = id, %error, "the members of a shard are not changed yet"),
+    }
+    changes.known().under_way.remove(&id);
+}
