@@ -156,7 +156,10 @@ fn plans_of_a_group_name_only_machines_that_exist_and_survive_their_json() {
         }
         for change in &plan.changes {
             let machines = match change {
-                group::Change::Voters { machines, .. } => machines.clone(),
+                group::Change::Voters { machines, learners, .. } => {
+                    assert!(machines.iter().all(|machine| !learners.contains(machine)), "seed {seed}: {change:?}");
+                    [&machines[..], learners].concat()
+                }
                 group::Change::NewDisk { machine, .. } | group::Change::Transfer { machine, .. } => vec![*machine],
             };
             assert!(!machines.is_empty() && machines.iter().all(exists), "seed {seed}: {change:?}");

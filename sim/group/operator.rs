@@ -11,9 +11,16 @@ use vectorsphere::raft::ProposeError;
 const ATTEMPT: Duration = Duration::from_millis(700);
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Carries out the plan's changes until the run is over; who votes in the end.
-pub async fn run(cluster: &Cluster) -> BTreeSet<Identity> {
-    let mut voters: BTreeSet<Identity> = (0..cluster.plan.founders).map(super::member::first_identity).collect();
+/// Who is to belong to the group.
+pub struct Wanted {
+    pub voters: BTreeSet<Identity>,
+    pub learners: BTreeSet<Identity>,
+}
+
+/// Carries out the plan's changes until the run is over; who belongs to the group in the end.
+pub async fn run(cluster: &Cluster) -> Wanted {
+    let voters = (0..cluster.plan.founders).map(super::member::first_identity).collect();
+    let mut wanted = Wanted { voters, learners: BTreeSet::new() };
     for change in &cluster.plan.changes {
         let (Change::Voters { after_ms, .. } | Change::NewDisk { after_ms, .. } | Change::Transfer { after_ms, .. }) =
             change;
@@ -21,23 +28,23 @@ pub async fn run(cluster: &Cluster) -> BTreeSet<Identity> {
         if cluster.over.is_triggered() {
             break;
         }
-        carry_out(cluster, change, &mut voters).await;
+        carry_out(cluster, change, &mut wanted).await;
     }
-    voters
+    wanted
 }
 
-async fn carry_out(cluster: &Cluster, change: &Change, voters: &mut BTreeSet<Identity>) {
+async fn carry_out(cluster: &Cluster, change: &Change, wanted: &mut Wanted) {
     log!("CHANGE {change:?}");
     match change {
-        Change::Voters { machines, .. } => {
-            let wanted = machines.iter().map(|machine| cluster.members[*machine].identity()).collect();
-            insist(cluster, &wanted).await;
-            *voters = wanted;
+        Change::Voters { machines, learners, .. } => {
+            let there = |machines: &[usize]| machines.iter().map(|at| cluster.members[*at].identity()).collect();
+            *wanted = Wanted { voters: there(machines), learners: there(learners) };
+            insist(cluster, wanted).await;
         }
         Change::NewDisk { machine, .. } => {
             let member = &cluster.members[*machine];
             // Of one or two a group can lose none.
-            if voters.contains(&member.identity()) && voters.len() < 3 {
+            if wanted.voters.contains(&member.identity()) && wanted.voters.len() < 3 {
                 return;
             }
             let (before, now) = {
@@ -48,33 +55,37 @@ async fn carry_out(cluster: &Cluster, change: &Change, voters: &mut BTreeSet<Ide
                 replaced
             };
             world::count("fault.new_disk", 1);
-            if voters.remove(&before) {
-                sometimes!(true, "a voter's disk was replaced by an empty one");
-                voters.insert(now);
-                insist(cluster, voters).await;
+            let (voted, learnt) = (wanted.voters.remove(&before), wanted.learners.remove(&before));
+            sometimes!(voted, "a voter's disk was replaced by an empty one");
+            wanted.voters.extend(voted.then_some(now));
+            wanted.learners.extend(learnt.then_some(now));
+            if voted || learnt {
+                insist(cluster, wanted).await;
             }
         }
         Change::Transfer { machine, .. } => transfer(cluster, cluster.members[*machine].identity()).await,
     }
 }
 
-/// Asks whoever leads until the voters are `wanted`.
-async fn insist(cluster: &Cluster, wanted: &BTreeSet<Identity>) {
+/// Asks whoever leads until the members are those wanted.
+async fn insist(cluster: &Cluster, wanted: &Wanted) {
+    let Wanted { voters, learners } = wanted;
     loop {
         if let Some(leader) = cluster.leader()
             && let Some(inside) = leader.inside()
         {
-            let voters: Vec<Identity> = wanted.iter().copied().collect();
-            let change = leader.spawn(async move { inside.group.change_members(&voters, ATTEMPT).await });
+            let voting: Vec<Identity> = voters.iter().copied().collect();
+            let learning: Vec<Identity> = learners.iter().copied().collect();
+            let change = leader.spawn(async move { inside.group.change_members(&voting, &learning, ATTEMPT).await });
             match time::timeout(ATTEMPT * 2, change).await {
                 Ok(Ok(Ok(()))) => {
-                    log!("voters are {wanted:?}");
+                    log!("voters are {voters:?}, learners {learners:?}");
                     cluster.changes.set(cluster.changes.get() + 1);
                     sometimes!(true, "the voters were changed");
                     return;
                 }
                 Ok(Ok(Err(ProposeError::NotLeader { .. }))) => {
-                    sometimes!(!wanted.contains(&leader.identity()), "a leader that was to leave handed over");
+                    sometimes!(!voters.contains(&leader.identity()), "a leader that was to leave handed over");
                 }
                 _ => {}
             }

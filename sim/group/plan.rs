@@ -49,8 +49,13 @@ pub struct Step {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
-    /// The members on these machines are to be the voters.
-    Voters { after_ms: u64, machines: Vec<usize> },
+    /// The members on these machines are to be the voters, and those on the others learners.
+    Voters {
+        after_ms: u64,
+        machines: Vec<usize>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        learners: Vec<usize>,
+    },
     /// A machine gets an empty disk; if its member had a vote, the new one gets it.
     NewDisk { after_ms: u64, machine: usize },
     /// The leader hands over to the member on this machine.
@@ -230,7 +235,9 @@ fn changes(machines: usize, rng: &mut StdRng) -> Vec<Change> {
             0..6 => {
                 let mut voters = some(machines, machines, rng);
                 voters.sort_unstable();
-                Change::Voters { after_ms, machines: voters }
+                let mut learners: Vec<usize> = (0..machines).filter(|machine| !voters.contains(machine)).collect();
+                learners.retain(|_| rng.random_bool(0.3));
+                Change::Voters { after_ms, machines: voters, learners }
             }
             6 | 7 => Change::NewDisk { after_ms, machine: rng.random_range(0..machines) },
             _ => Change::Transfer { after_ms, machine: rng.random_range(0..machines) },

@@ -135,7 +135,7 @@ async fn operator_until_well(cluster: &Cluster) -> BTreeSet<Identity> {
     };
     tokio::select! {
         biased;
-        voters = operator::run(cluster) => voters,
+        wanted = operator::run(cluster) => wanted.voters,
         () = well => {
             tell(cluster).await;
             panic!("a change of members is not through {WELL_LIMIT:?} after all was well")
