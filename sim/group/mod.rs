@@ -15,7 +15,7 @@ pub mod wire;
 
 use member::Member;
 use plan::GroupPlan;
-use std::{cell::Cell, rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc};
 use vectorsphere::rt::Shutdown;
 
 /// Identity of a member in its group, from the machine and how often its disk was replaced.
@@ -28,8 +28,6 @@ pub struct Cluster {
     pub plan: GroupPlan,
     /// Faults end early and none begins.
     pub over: Shutdown,
-    /// How many changes of members are through.
-    pub changes: Cell<u64>,
 }
 
 impl Cluster {

@@ -17,7 +17,7 @@ use crate::{
 use futures_util::future::{join, join_all};
 use madsim::{runtime::Handle, time};
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
     rc::Rc,
@@ -108,7 +108,7 @@ fn start(disk: Disk, plan: plan::GroupPlan, seed: u64) -> Cluster {
     let ground = Ground { disk: Rc::new(disk), wire: wire.clone(), witness, options };
     let founders: Vec<Identity> = (0..plan.founders).map(first_identity).collect();
     let members = (0..plan.machines).map(|number| Member::start(&ground, number, &founders)).collect();
-    Cluster { members, wire, plan, over: Shutdown::new(), changes: Cell::new(0) }
+    Cluster { members, wire, plan, over: Shutdown::new() }
 }
 
 /// The whole run: trouble, then peace, then the last questions.
