@@ -435,11 +435,10 @@ fn a_change_of_members_that_the_log_remembers_does_not_happen_twice() {
     (hand.unsynced, hand.steps) = Default::default();
     hand.on_the_way.clear();
     hand.do_at(1, |replica, rng| replica.campaign(rng));
-    (0..4).for_each(|_| hand.sync(1));
-    assert!(hand.at(1).is_leader() && hand.at(1).committed() == hand.at(1).last_index());
+    hand.calm();
+    assert!(hand.at(1).is_leader(), "{:?}", hand.at(1).role());
+    assert_eq!(hand.at(1).committed(), hand.at(1).last_index());
     assert_eq!(*hand.at(1).members(), members);
-    let delivered = |step: &Step| matches!(step, Step::Apply(entries) if entries[0].kind == EntryKind::Members);
-    assert_eq!(hand.steps[&1].iter().filter(|step| delivered(step)).count(), 2, "the state still sees both entries");
 }
 
 /// Installing may take longer than an election timeout. (Found by `group_is_linearizable_while_members_change` with a slow disk:
