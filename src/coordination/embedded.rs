@@ -98,11 +98,6 @@ impl Embedded {
         self.0.route.get()?.group().leader()
     }
 
-    /// The coordinator's group, once it has one.
-    pub fn group(&self) -> Option<&Group<Outcome>> {
-        self.0.route.get().map(Route::group)
-    }
-
     /// Resolves after the map has changed since the last time this resolved. For one waiter.
     pub async fn changed(&self) {
         self.0.changed.notified().await;
