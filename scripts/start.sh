@@ -4,10 +4,12 @@
 #   scripts/start.sh MODE [PORT [ETCD [SERVICE]]] [FLAG…]
 #
 #   MODE      standalone, master, slave (or worker), auto, gateway
-#   PORT      port of the HTTP interface, 8080 if absent
+#   PORT      port of the HTTP interface, 8080 if absent (9000 for the gateway)
 #   ETCD      host:port of etcd, several with commas, localhost:2379 if absent; standalone needs none and uses none
 #   SERVICE   name of the cluster, VectorSphere if absent
 #   FLAG…     passed on to `vectorsphere serve` as they are
+#
+# The gateway finds the nodes in etcd; without one, tell it some: --set gateway.nodes=localhost:8080,localhost:8081
 #
 # A node on another port than 8080 takes free ports for its other interfaces and a data directory of its own
 # (data-PORT), so that several nodes can run on one machine.
@@ -17,6 +19,7 @@
 set -euo pipefail
 
 readonly PORT_DEFAULT=8080
+readonly GATEWAY_PORT_DEFAULT=9000
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
@@ -59,14 +62,19 @@ while (($# > 0 && ${#positional[@]} < 3)) && [[ "$1" != -* ]]; do
     positional+=("$1")
     shift
 done
-port="${positional[0]:-$PORT_DEFAULT}"
+port_default="$PORT_DEFAULT"
+[[ "$mode" != gateway ]] || port_default="$GATEWAY_PORT_DEFAULT"
+port="${positional[0]:-$port_default}"
 etcd="${positional[1]:-localhost:2379}"
 service="${positional[2]:-VectorSphere}"
 [[ "$port" =~ ^[0-9]{1,5}$ ]] && ((10#$port >= 1 && 10#$port <= 65535)) || die "bad port: expected 1 to 65535, got $port"
 
 arguments=(serve --mode "$mode" --port "$port" --service "$service")
 [[ "$mode" == standalone ]] || arguments+=(--etcd "$etcd")
-if [[ "$port" != "$PORT_DEFAULT" ]]; then
+if [[ "$mode" == gateway ]]; then
+    # The operators' port of the first node is 9090.
+    arguments+=(--monitoring 127.0.0.1:0)
+elif [[ "$port" != "$PORT_DEFAULT" ]]; then
     arguments+=(--data-dir "data-$port" --grpc 127.0.0.1:0 --peer 127.0.0.1:0 --monitoring 127.0.0.1:0)
 fi
 config="${VECTORSPHERE_CONFIG:-}"

@@ -6,7 +6,7 @@
 #   scripts/test.sh --quick   without Python and without the simulation
 #
 # Needs: Rust (see rust-version in Cargo.toml) with rustfmt and clippy, and the registries of crates, Python and Debian
-# packages the first time. Nothing else: no protoc, no other service.
+# packages the first time. Nothing else: no protoc, no service that runs (the tests of etcd start their own).
 #
 # Environment: SIM_SEEDS (seeds a scenario, default 24), SIM_CHECK_SEEDS (seeds a scenario that are run twice and
 # compared, default 2), SIM_MUTANTS (the deliberate bugs to look for), CARGO_TARGET_DIR; what cargo, pip and the
@@ -109,6 +109,10 @@ install_tools() {
     command -v python3 >/dev/null || packages+=(python3)
     python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
     ((${#packages[@]} == 0)) || debian_packages "${packages[@]}"
+    # Without etcd its tests say that they were skipped. RUNLEVEL: the package would start a server of its own.
+    if ! command -v etcd >/dev/null || ! command -v etcdctl >/dev/null; then
+        (RUNLEVEL=1 debian_packages etcd-server etcd-client) || echo "no etcd to test with"
+    fi
     python3 -c "import sys; sys.exit(sys.version_info < (3, $PYTHON_MINOR_MIN))" ||
         die "$(python3 --version) is too old: expected 3.$PYTHON_MINOR_MIN or newer"
     cargo --version && python3 --version

@@ -189,7 +189,7 @@ impl Collection<'_> {
     /// `document_not_found`.
     pub fn get(&self, id: &str) -> Result<StoredPoint> {
         let id = DocumentId::from_text(id)?;
-        self.database.wait(self.service().get(&self.name, &id, &ReadOptions::default()))
+        Ok(self.database.wait(self.service().get(&self.name, &id, &ReadOptions::default()))?.point)
     }
 
     /// A page of points in id order.
@@ -197,7 +197,7 @@ impl Collection<'_> {
     /// # Errors
     /// `bad_limit`.
     pub fn list(&self, request: ListRequest) -> Result<ListAnswer> {
-        self.database.wait(self.service().list(&self.name, request, &ReadOptions::default()))
+        Ok(self.database.wait(self.service().list(&self.name, request, &ReadOptions::default()))?.page)
     }
 
     /// The `top_k` nearest points by the unnamed vector, best first.

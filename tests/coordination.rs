@@ -1,5 +1,5 @@
 //! The coordinator: one contract, held to by the embedded one (alone, and of three nodes of which one dies) and by a real etcd (one
-//! member, and three of which one dies); and the recipes over it: the registry of nodes, elections. The simulated etcd is held to the
+//! member, and three of which one dies); and the recipes over it: the registry of nodes, elections, the master. The simulated etcd is held to the
 //! same contract in `sim/`.
 
 #[path = "coordination/contract.rs"]
@@ -10,5 +10,7 @@ mod election;
 mod embedded;
 #[path = "coordination/etcd.rs"]
 mod etcd;
+#[path = "coordination/master.rs"]
+mod master;
 #[path = "coordination/registry.rs"]
 mod registry;

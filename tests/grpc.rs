@@ -73,7 +73,7 @@ fn document(id: &str, vector: &[f32], metadata: &'static str) -> proto::Document
 }
 
 fn upsert(documents: Vec<proto::Document>) -> proto::UpsertRequest {
-    proto::UpsertRequest { table: "t".to_owned(), documents }
+    proto::UpsertRequest { table: "t".to_owned(), documents, ..proto::UpsertRequest::default() }
 }
 
 #[tokio::test]
@@ -111,7 +111,10 @@ async fn what_is_written_is_found_and_deleted() {
 
     let filter = r#"{"must":[{"key":"k","match":{"value":9007199254740993}}]}"#;
     let selector = Some(Selector::FilterJson(filter.as_bytes().into()));
-    let deleted = client.delete(proto::DeleteRequest { table: "t".to_owned(), selector }).await.unwrap();
+    let deleted = client
+        .delete(proto::DeleteRequest { table: "t".to_owned(), selector, ..proto::DeleteRequest::default() })
+        .await
+        .unwrap();
     assert_eq!(deleted.into_inner().deleted, 1);
     let found = client.search(request).await.unwrap().into_inner();
     assert_eq!(found.results[0].id, Some(proto::DocumentId { id: Some(Id::Num(7)) }));
@@ -149,7 +152,7 @@ async fn errors_say_the_same_as_rest() {
     assert_eq!(code_of(code(upsert(vec![document("a", &[1.0, f32::NAN], "")])).await), "not_finite");
     let odd = proto::Document { vector_f32_le: vec![0; 7].into(), ..proto::Document::default() };
     assert_eq!(code_of(code(upsert(vec![odd])).await), "bad_vector_bytes");
-    let unknown = proto::UpsertRequest { table: "none".to_owned(), documents: vec![document("a", &[1.0, 2.0], "")] };
+    let unknown = proto::UpsertRequest { table: "none".to_owned(), ..upsert(vec![document("a", &[1.0, 2.0], "")]) };
     assert_eq!(code(unknown).await.code(), Code::NotFound);
     let mut exists = document("a", &[1.0, 2.0], "");
     client.upsert(upsert(vec![exists.clone()])).await.unwrap();
@@ -157,7 +160,10 @@ async fn errors_say_the_same_as_rest() {
     assert_eq!(client.upsert(upsert(vec![exists])).await.unwrap_err().code(), Code::Aborted);
     let selectors = [None, Some(Selector::FilterJson("{}".into())), Some(Selector::FilterJson("".into()))];
     for selector in selectors {
-        let refused = client.delete(proto::DeleteRequest { table: "t".to_owned(), selector }).await.unwrap_err();
+        let refused = client
+            .delete(proto::DeleteRequest { table: "t".to_owned(), selector, ..proto::DeleteRequest::default() })
+            .await
+            .unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument);
     }
     node.stop().await;
@@ -201,5 +207,103 @@ async fn an_unknown_method_is_unimplemented_and_reflection_knows_the_rest() {
     let names: Vec<String> = list.service.into_iter().map(|service| service.name).collect();
     assert!(names.iter().any(|name| name == "vectorsphere.v1.VectorService"), "{names:?}");
     drop((answers, reflection));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_answers_in_order_and_a_bad_request_fails_alone() {
+    use proto::{delete_stream_response, search_stream_response, upsert_stream_response::Outcome};
+    let node = Node::start().await;
+    let mut client = node.client();
+    let many = (0..40).map(|i| match i {
+        7 => upsert(vec![document("bad", &[1.0], "")]),
+        i => upsert(vec![document(&format!("d{i}"), &[i as f32, 1.0], "")]),
+    });
+    let many = futures_util::stream::iter(many.collect::<Vec<_>>());
+    let mut answers = client.upsert_stream(many).await.unwrap().into_inner();
+    for i in 0..40 {
+        match answers.message().await.unwrap().unwrap().outcome.unwrap() {
+            Outcome::Answer(answer) => assert_eq!(answer.ids, [text(&format!("d{i}"))]),
+            Outcome::Failure(failure) => {
+                assert_eq!((i, failure.code.as_str(), failure.row), (7, "dimension_mismatch", Some(0)));
+                assert_eq!((failure.status, failure.got.as_str()), (Code::InvalidArgument as i32, "1"));
+            }
+        }
+    }
+    assert!(answers.message().await.unwrap().is_none(), "it ends when the requests do");
+    let search = |i: f32| proto::SearchRequest {
+        table: "t".to_owned(),
+        vector: vec![i, 0.0],
+        top_k: 1,
+        ..proto::SearchRequest::default()
+    };
+    let searches = futures_util::stream::iter(vec![search(1.0), search(f32::NAN), search(-1.0)]);
+    let mut found = client.search_stream(searches).await.unwrap().into_inner();
+    for expected in [Some("d39"), None, Some("d0")] {
+        match found.message().await.unwrap().unwrap().outcome.unwrap() {
+            search_stream_response::Outcome::Answer(answer) => assert_eq!(answer.results[0].id, expected.map(text)),
+            search_stream_response::Outcome::Failure(failure) => {
+                assert_eq!((expected, failure.code.as_str()), (None, "not_finite"));
+            }
+        }
+    }
+    let ids = proto::DocumentIds { ids: vec![text("d1"), text("d2")] };
+    let delete = || proto::DeleteRequest {
+        table: "t".to_owned(),
+        selector: Some(Selector::Ids(ids.clone())),
+        request_id: "once".to_owned(),
+        ..proto::DeleteRequest::default()
+    };
+    // One after the other: the second is a retry of the first.
+    for _ in 0..2 {
+        let deletes = futures_util::stream::iter(vec![delete()]);
+        let mut deleted = client.delete_stream(deletes).await.unwrap().into_inner();
+        let outcome = deleted.message().await.unwrap().unwrap().outcome.unwrap();
+        let delete_stream_response::Outcome::Answer(answer) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(answer.deleted, 2);
+    }
+    let mut keyed = tonic::Request::new(futures_util::stream::iter(vec![delete()]));
+    keyed.metadata_mut().insert("idempotency-key", "k".parse().unwrap());
+    assert_eq!(client.delete_stream(keyed).await.unwrap_err().code(), Code::InvalidArgument);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_retry_without_document_ids_writes_the_same_documents() {
+    let node = Node::start().await;
+    let mut client = node.client();
+    let unnamed = || proto::Document { vector: vec![0.1, 0.1], ..proto::Document::default() };
+    let write = |request_id: &str| proto::UpsertRequest {
+        request_id: request_id.to_owned(),
+        ..upsert(vec![unnamed(), unnamed()])
+    };
+    let first = client.upsert(write("one")).await.unwrap().into_inner();
+    let again = client.upsert(write("one")).await.unwrap().into_inner();
+    assert_eq!((&again.ids, again.version), (&first.ids, first.version));
+    assert_ne!(first.ids[0], first.ids[1]);
+    let other = client.upsert(write("two")).await.unwrap().into_inner();
+    assert!(other.ids.iter().all(|id| !first.ids.contains(id)));
+    let info = client.get_cluster_info(proto::GetClusterInfoRequest {}).await.unwrap().into_inner();
+    assert_eq!((info.documents, info.tables, info.shards, info.nodes.len()), (4, 1, 1, 1), "{info:?}");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn compressed_messages_are_taken_and_given_and_their_bound_holds() {
+    use tonic::codec::CompressionEncoding;
+    let node = Node::start().await;
+    for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Zstd] {
+        let mut client = node.client().send_compressed(encoding).accept_compressed(encoding);
+        let written = client.upsert(upsert(vec![document("a", &[1.0, 0.0], r#"{"a":"b"}"#)])).await.unwrap();
+        assert_eq!(
+            written.metadata().get("grpc-encoding").unwrap(),
+            if encoding == CompressionEncoding::Gzip { "gzip" } else { "zstd" }
+        );
+        // 80 MiB of zeros are a few KiB on the wire, and still too much.
+        let zeros = vec![b' '; 80 << 20];
+        let bomb = proto::Document { metadata_json: zeros.into(), ..document("a", &[1.0, 0.0], "") };
+        let refused = client.upsert(upsert(vec![bomb])).await.unwrap_err();
+        assert!(matches!(refused.code(), Code::ResourceExhausted | Code::OutOfRange), "{refused:?}");
+    }
     node.stop().await;
 }

@@ -129,7 +129,7 @@ fn the_name_of_the_cluster_is_a_setting_and_the_data_stays() {
                 version = written.version;
             }
             let found = service.get(&name("t"), &DocumentId::Num(7), &ReadOptions::default()).await;
-            assert_eq!(found.unwrap().version, version);
+            assert_eq!(found.unwrap().point.version, version);
             engine.close().await;
         }
     });

@@ -169,7 +169,7 @@ def search_step(args):
         points.append({"setting": point["setting"], "recall": score(found), "qps": len(found) / seconds})
     result = {"points": points, "memory_bytes": engine.memory_bytes(before)}
     near = [point for point in frontier(points) if point["recall"] >= 0.95]
-    if near and engine.batches:
+    if near:
         setting = min(near, key=lambda point: point["recall"])["setting"]
         result["batch_qps"] = len(queries) / min(engine.batch(queries, setting) for _ in range(REPETITIONS))
     print(json.dumps(result))
@@ -229,8 +229,6 @@ def engine_of(args):
 
 class Engine:
     """One engine: `build` saves to a file and says what it took, `open` and `one` search, `batch` takes all at once."""
-
-    batches = True
 
     def __init__(self, args):
         self.args, self.k, self.inner = args, args.k, args.metric != "euclidean"
@@ -385,13 +383,12 @@ class Hnswlib(Engine):
 class VectorSphere(Engine):
     """`vectorsphere bench ann`, which measures itself: the same clock, least of the same repetitions, no Python in between."""
 
-    batches = False
-
-    def call(self, query_file, setting, repetitions):
+    def call(self, query_file, setting, repetitions, batch=1):
         files = {"base": os.path.join(self.args.directory, "base.npy"), "query": query_file, "index": self.file,
                  "out": self.file + ".out"}
         command = [self.args.binary, "--output", "json", "bench", "ann", "--metric", self.args.metric, "-k", str(self.k),
-                   "--rerank", self.args.engines.rsplit("-", 1)[1], "--reps", str(repetitions), *setting]
+                   "--rerank", self.args.engines.rsplit("-", 1)[1], "--reps", str(repetitions),
+                   "--batch", str(batch), *setting]
         for name, path in files.items():
             command += [f"--{name}", path]
         report = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
@@ -416,12 +413,18 @@ class VectorSphere(Engine):
         return targets + chosen
 
     def run(self, queries, setting, repetitions):
+        found, figures, _ = self.call(self.save_queries(queries), setting, repetitions)
+        self.memory = max(self.memory, figures["bytes"])
+        return found, figures["time"]
+
+    def batch(self, queries, setting):
+        return self.call(self.save_queries(queries), setting, REPETITIONS, len(queries))[1]["time"]
+
+    def save_queries(self, queries):
         import numpy as np
         query = self.file + ".query.npy"
         np.save(query, queries)
-        found, figures, _ = self.call(query, setting, repetitions)
-        self.memory = max(self.memory, figures["bytes"])
-        return found, figures["time"]
+        return query
 
     def memory_bytes(self, before):
         return self.memory

@@ -12,18 +12,26 @@ mod service;
 pub use knobs::Knobs;
 
 use crate::world::log;
+use axum::Router;
 use engine::Engine;
 use knobs::Shared;
-use madsim::runtime::{Handle, NodeHandle};
+use madsim::{
+    runtime::{Handle, NodeHandle},
+    time,
+};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 use vectorsphere::{
     coordination::etcd::proto::{kv_server::KvServer, lease_server::LeaseServer, watch_server::WatchServer},
     rt::{self, Shutdown, net::Listener, rpc},
 };
+
+/// Destructors of a killed machine's tasks run within this.
+const BURIAL: Duration = Duration::from_millis(20);
 
 const PORT: u16 = 2379;
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 1, 1));
@@ -88,10 +96,13 @@ impl SimEtcd {
         self.on_its_machine(|shared| async move { shared.restore().await }).await;
     }
 
-    /// SIGKILL, and a new start.
-    pub fn restart(&self) {
-        log!("etcd: killed and started");
+    /// SIGKILL, and a new start after `pause`.
+    pub async fn restart(&self, pause: Duration) {
+        log!("etcd: killed for {pause:?}");
         self.shared.set_engine(None);
+        Handle::current().kill(self.machine.id());
+        // The store is opened again only when nobody has it open any more.
+        time::sleep(BURIAL + pause).await;
         Handle::current().restart(self.machine.id());
     }
 
@@ -106,9 +117,9 @@ async fn serve(shared: Arc<Shared>) {
     shared.set_engine(Some(engine));
     let listener = Listener::bind(SocketAddr::new(ADDRESS, PORT)).await.expect("the port is free");
     let service = service::Service(shared);
-    let routes = tonic::service::Routes::new(KvServer::new(service.clone()))
-        .add_service(LeaseServer::new(service.clone()))
-        .add_service(WatchServer::new(service))
-        .prepare();
+    let routes = Router::new()
+        .route_service("/etcdserverpb.KV/{*method}", KvServer::new(service.clone()))
+        .route_service("/etcdserverpb.Lease/{*method}", LeaseServer::new(service.clone()))
+        .route_service("/etcdserverpb.Watch/{*method}", WatchServer::new(service));
     rpc::serve(listener, routes, rpc::RpcOptions::default(), Shutdown::new()).await;
 }

@@ -126,7 +126,7 @@ impl Lease for Service {
                     KeptAlive::For(ttl) => ttl.as_secs() as i64,
                     KeptAlive::Gone => 0,
                 };
-                Ok(proto::LeaseKeepAliveResponse { header: header(0), id, ttl })
+                Ok::<_, Status>(proto::LeaseKeepAliveResponse { header: header(0), id, ttl })
             }
         });
         Ok(Response::new(Box::pin(answers)))
@@ -165,7 +165,7 @@ impl watch_server::Watch for Service {
         let answered = Answered { service: self.clone(), watch, cancels, ended: false, _asking: asking };
         let rest = stream::unfold(answered, |mut answered| async move {
             let answer = answered.next().await?;
-            Some((Ok(answer), answered))
+            Some((Ok::<_, Status>(answer), answered))
         });
         Ok(Response::new(Box::pin(stream::iter([Ok(created)]).chain(rest))))
     }

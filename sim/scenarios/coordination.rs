@@ -173,7 +173,7 @@ async fn fault(etcd: &SimEtcd, rng: &mut StdRng) {
         0 => etcd.compact(),
         1 => etcd.expire_leases().await,
         2 => etcd.cancel_watches(),
-        3 => etcd.restart(),
+        3 => etcd.restart(held).await,
         kind => {
             let knobs = match kind {
                 4 => Knobs { unavailable: true, ..Knobs::default() },
@@ -200,7 +200,13 @@ async fn live(
 ) -> u64 {
     let coordinator: Arc<dyn Coordinator> = Arc::new(client(address, file));
     let subject = Subject { node, coordinator: coordinator.clone(), chronicle: chronicle.clone() };
-    let settings = ElectionSettings { policy, priority: node as u32, ..ElectionSettings::of(node) };
+    let settings = ElectionSettings {
+        policy,
+        priority: node as u32,
+        steady: Duration::from_secs(2),
+        reign_min: Duration::from_secs(4),
+        ..ElectionSettings::of(node)
+    };
     let election = Election::stand(coordinator.clone(), "master", settings, Arc::new(subject));
     let registry = Registry::follow(coordinator.clone());
     let registration = loop {
@@ -215,24 +221,29 @@ async fn live(
         add(&*coordinator, &format!("count/{node}-{number}"), &chronicle).await;
         rt::time::sleep(Duration::from_millis(300)).await;
     }
-    // Everything is well again: what is seen from here is what there is.
-    let listed = coordinator.list("count/").await.expect("etcd is well");
-    let (seen, expected) = (mirror.entries(), listed.entries.len());
-    let sum = listed
-        .entries
-        .iter()
-        .find(|kv| kv.key == "count/sum")
-        .map_or(0, |kv| kv.value[0] as u64 * 256 + kv.value[1] as u64);
-    assert_eq!(expected as u64, sum + 1, "marks and sum agree");
-    assert!(seen.len() + 2 * NODES as usize >= expected, "node {node} saw {} of {expected} keys", seen.len());
+    // Everything is well again, and the others stop counting too: what is seen from here is what there is.
+    rt::time::sleep(Duration::from_secs(4)).await;
+    let listed = coordinator.list("count/").await.expect("etcd is well").entries;
+    let sum = listed.iter().find(|kv| kv.key == "count/sum").map_or(0, |kv| number_of(&kv.value));
+    assert_eq!(listed.len() as u64, sum + 1, "marks and sum agree");
+    let expected: vectorsphere::coordination::Entries = listed.into_iter().map(|kv| (kv.key.clone(), kv)).collect();
+    let mut looks = 0;
+    while *mirror.entries() != expected {
+        looks += 1;
+        assert!(looks < 50, "node {node} follows {:?}, expected {expected:?}", mirror.entries());
+        rt::time::sleep(Duration::from_millis(100)).await;
+    }
     let found = registry.find(&Filter::default()).expect("etcd is well").nodes;
     assert_eq!(found.len() as u64, NODES, "node {node} finds {found:?}");
     assert!(election.leader().is_some(), "node {node} knows of no leader");
     rt::time::sleep(Duration::from_secs(2)).await;
     drop(election);
     drop(registration);
-    let last = coordinator.get("count/sum").await.expect("etcd is well").expect("there");
-    last.value[0] as u64 * 256 + last.value[1] as u64
+    sum
+}
+
+fn number_of(value: &[u8]) -> u64 {
+    value.iter().fold(0, |number, byte| number * 256 + u64::from(*byte))
 }
 
 /// Adds one by compare-and-swap, with a mark that tells whether it happened.

@@ -40,14 +40,16 @@ impl Grpc {
             ..Document::default()
         };
         let documents = puts.iter().map(document).collect();
-        let request = request(UpsertRequest { table: self.table.clone(), documents }, request_id);
+        let request =
+            request(UpsertRequest { table: self.table.clone(), documents, ..UpsertRequest::default() }, request_id);
         let answer = self.client.clone().upsert(request).await.map_err(failure)?.into_inner();
         Ok((answer.version, answer.session))
     }
 
     pub async fn delete(&self, id: u64, request_id: Option<&str>) -> Reply<bool> {
         let selector = Some(Selector::Ids(DocumentIds { ids: vec![number(id)] }));
-        let request = request(DeleteRequest { table: self.table.clone(), selector }, request_id);
+        let request =
+            request(DeleteRequest { table: self.table.clone(), selector, ..DeleteRequest::default() }, request_id);
         Ok(self.client.clone().delete(request).await.map_err(failure)?.into_inner().deleted == 1)
     }
 

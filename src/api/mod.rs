@@ -5,14 +5,21 @@
 //! which builds one [`Faces`] a node and serves its parts.
 
 mod admission;
+pub mod development;
 pub mod errors;
 pub mod grpc;
 pub mod monitoring;
 pub mod rest;
 
 pub use admission::Admission;
+pub use rest::health::respond as respond_health;
 
-use crate::{service::Service, telemetry::metrics::Metrics, types::limits};
+use crate::{
+    rt::rng,
+    service::Service,
+    telemetry::metrics::Metrics,
+    types::{DocumentId, RequestId, limits},
+};
 use axum::Router;
 use rest::RestOptions;
 use std::sync::Arc;
@@ -77,4 +84,10 @@ impl Faces {
     pub fn monitoring(&self) -> Router {
         self.monitoring.clone()
     }
+}
+
+/// The id of a document that came without one, at `row` of its write: a random UUID; of a request that has an id of its own, always
+/// the same, so that a retry writes the documents it wrote before.
+fn invented_id(request: Option<RequestId>, row: usize) -> DocumentId {
+    request.map_or_else(|| DocumentId::Text(rng::uuid_v4().to_string()), |request| request.document_id(row))
 }

@@ -5,7 +5,7 @@
 //! leaves here as [`Assignment`]s, so that precedence and error texts are `config`'s alone. Parsed by `cli::main`.
 
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
@@ -20,7 +20,7 @@ pub const ENDPOINT_DEFAULT: &str = "http://127.0.0.1:8080";
 
 /// A distributed vector database.
 #[derive(Debug, Parser)]
-#[command(name = "vectorsphere", version, about, after_help = EXIT_CODES_HELP, arg_required_else_help = true)]
+#[command(name = "vectorsphere", version, about, after_help = EXIT_CODES_HELP)]
 #[command(subcommand_required = true, propagate_version = true)]
 pub struct Cli {
     /// Form of the answer.
@@ -204,10 +204,25 @@ const GO_FLAGS: [(&str, &str); 6] = [
     ("-etcd", "--etcd"),
 ];
 
-/// Rewrites the seeds' spellings: a first argument that is a flag of `serve` means `serve`, and Go's single-dash long
-/// flags get their second dash. Only arguments of `serve` are touched.
+/// The names under which the seeds have this program, one a role, each with the configuration file it reads by itself.
+const ROLES: [(&str, &str); 3] =
+    [("master", "conf/master.ini"), ("slave", "conf/slave.ini"), ("gateway", "conf/gateway.ini")];
+
+/// The configuration file of a program that is called by the name of a role.
+fn config_of_role(program: &OsStr) -> Option<&'static str> {
+    let name = Path::new(program).file_stem()?.to_str()?;
+    ROLES.iter().find(|(role, _)| *role == name).map(|(_, config)| *config)
+}
+
+/// Rewrites the seeds' spellings: no argument at all, or a first one that is a flag of `serve`, means `serve`; a program
+/// called `master`, `slave` or `gateway` reads its role's configuration file unless it is given another; and Go's
+/// single-dash long flags get their second dash. Only arguments of `serve` are touched.
 pub fn seed_spellings(arguments: Vec<OsString>) -> Vec<OsString> {
     let mut arguments = arguments;
+    let role_config = arguments.first().and_then(|program| config_of_role(program));
+    if arguments.len() == 1 {
+        arguments.push(OsString::from("serve"));
+    }
     let ours = ["-h", "--help", "-V", "--version", "-o", "--output", "--endpoint"];
     let first = arguments.get(1).map(|first| first.to_string_lossy().into_owned());
     if let Some(first) = &first {
@@ -221,6 +236,13 @@ pub fn seed_spellings(arguments: Vec<OsString>) -> Vec<OsString> {
             if let Some(ours) = go_flag(argument) {
                 *argument = ours;
             }
+        }
+        let names_config = |argument: &OsString| {
+            let text = argument.to_string_lossy();
+            ["--config", "--c", "-c"].contains(&text.split('=').next().unwrap_or_default())
+        };
+        if let Some(config) = role_config.filter(|_| !arguments.iter().skip(2).any(names_config)) {
+            arguments.extend([OsString::from("--config"), OsString::from(config)]);
         }
     }
     arguments

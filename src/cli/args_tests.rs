@@ -40,6 +40,7 @@ fn the_integration_guides_lines_mean_serve() {
 
 #[test]
 fn the_distributed_guides_lines_mean_serve() {
+    assert_eq!(serve("./vectorsphere").config.config, None);
     assert_eq!(serve("vectorsphere -c /path/to/c.yaml").config.config, Some("/path/to/c.yaml".into()));
     assert_eq!(loaded("vectorsphere -type master").config.mode, Mode::Master);
     assert_eq!(loaded("vectorsphere -type slave").config.mode, Mode::Worker);
@@ -48,6 +49,10 @@ fn the_distributed_guides_lines_mean_serve() {
 
 #[test]
 fn the_kamaitachi_guides_lines_mean_serve() {
+    assert_eq!(serve("bin/master").config.config, Some("conf/master.ini".into()));
+    assert_eq!(serve("./bin/gateway.exe").config.config, Some("conf/gateway.ini".into()));
+    assert_eq!(serve("bin/slave --log debug").config.config, Some("conf/slave.ini".into()));
+    assert_eq!(serve("bin/slave -c conf/slave2.ini").config.config, Some("conf/slave2.ini".into()));
     assert_eq!(serve("slave -config conf/slave.ini").config.config, Some("conf/slave.ini".into()));
     assert_eq!(serve("slave -config=conf/slave.ini").config.config, Some("conf/slave.ini".into()));
 }

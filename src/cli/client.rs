@@ -292,6 +292,15 @@ impl ApiClient {
         self.call(Method::GET, "/api/v1/cluster/status", None).await
     }
 
+    /// One call on the cluster: `path` is below `/api/v1/cluster/`.
+    pub async fn cluster(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, ApiError> {
+        let path = format!("/api/v1/cluster/{path}");
+        match body {
+            Some(body) => self.post(&path, body).await,
+            None => self.call(method, &path, None).await,
+        }
+    }
+
     /// Figures of a table and its shards.
     pub async fn table_stats(&self, name: &str) -> Result<Value, ApiError> {
         self.call(Method::GET, &table_path(name, "/stats"), None).await

@@ -36,6 +36,12 @@ pub fn load_config(args: &ConfigArgs) -> Result<Loaded, CliError> {
 /// Exit code 2 for a mode that is no node's.
 pub fn require_startable(loaded: &Loaded) -> Result<(), CliError> {
     let mode = loaded.config.mode;
+    if mode == Mode::Gateway && loaded.config.gateway.nodes.is_empty() {
+        return Err(CliError::usage(format!(
+            "{}: mode gateway needs gateway.nodes, the HTTP addresses of some nodes of the cluster",
+            loaded.origin("mode"),
+        )));
+    }
     if mode.can_start() {
         return Ok(());
     }
@@ -174,6 +180,7 @@ mod tests {
     fn what_is_no_node_is_refused_with_its_origin() {
         assert!(require_startable(&loaded(&[])).is_ok());
         assert!(require_startable(&loaded(&[("mode", "auto"), ("cluster.peers", "10.0.0.2:6335")])).is_ok());
+        assert!(require_startable(&loaded(&[("mode", "gateway"), ("gateway.nodes", "10.0.0.2:8080")])).is_ok());
         for mode in ["auto", "master", "worker", "slave"] {
             assert!(require_startable(&loaded(&[("mode", mode)])).is_ok(), "{mode}");
         }

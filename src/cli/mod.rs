@@ -9,6 +9,7 @@ pub mod client;
 pub mod cluster;
 pub mod config_cmd;
 pub mod context;
+pub mod dev;
 pub mod doctor;
 pub mod exit;
 pub mod export;

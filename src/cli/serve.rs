@@ -1,4 +1,4 @@
-//! `vectorsphere serve`: configuration, logs, then the node.
+//! `vectorsphere serve`: configuration, logs, then the node or the gateway.
 //!
 //! Promise: whatever is wrong with the configuration ends the program with exit code 2 before anything is opened or
 //! bound; what was set and has no effect yet is logged once at start. Called by `cli::run`.
@@ -7,7 +7,8 @@ use super::args::ServeArgs;
 use super::config_cmd::{load_config, require_startable};
 use super::context::CliError;
 use super::exit::ExitCode;
-use crate::config::{Config, Loaded, LogFormat};
+use crate::config::{Config, Loaded, LogFormat, Mode};
+use crate::gateway::Gateway;
 use crate::node::{Addresses, Node, StartError};
 use crate::rt;
 use crate::telemetry::logs::{self, Style};
@@ -34,6 +35,9 @@ pub fn prepare(args: &ServeArgs) -> Result<Config, CliError> {
 /// As [`prepare`]; then the exit codes of [`crate::node::StartError`]; 4 if the disk failed while it served.
 pub async fn run(args: ServeArgs) -> Result<ExitCode, CliError> {
     let config = prepare(&args)?;
+    if config.mode == Mode::Gateway {
+        return run_gateway(&args, &config).await;
+    }
     let mut terminated = pin!(rt::signal::terminated());
     // Listens from here on: a signal that comes while the node starts, or at once after, still stops it in order.
     let asked_early = poll_fn(|context| Poll::Ready(terminated.as_mut().poll(context))).await;
@@ -65,6 +69,31 @@ pub async fn run(args: ServeArgs) -> Result<ExitCode, CliError> {
     Ok(ExitCode::Ok)
 }
 
+/// Starts a gateway and serves until told to stop.
+async fn run_gateway(args: &ServeArgs, config: &Config) -> Result<ExitCode, CliError> {
+    let mut terminated = pin!(rt::signal::terminated());
+    let asked_early = poll_fn(|context| Poll::Ready(terminated.as_mut().poll(context))).await;
+    let gateway = Gateway::start(config).await.map_err(|error| CliError::usage(error.to_string()))?;
+    let addresses = *gateway.addresses();
+    tracing::info!(gateway = %addresses.gateway, monitoring = %addresses.monitoring, "ready");
+    if let Some(path) = &args.ready_file {
+        let http = addresses.gateway;
+        let ready = serde_json::json!({
+            "http": http, "gateway": http, "monitoring": addresses.monitoring, "pid": std::process::id(),
+        });
+        write_whole(path, &ready)?;
+    }
+    let asked = match asked_early {
+        Poll::Ready(asked) => asked,
+        Poll::Pending => terminated.await,
+    };
+    asked.map_err(|error| CliError::internal(format!("cannot wait for signals: {error}")))?;
+    tracing::info!("stopping: no new connections, requests under way are finished");
+    gateway.stop().await;
+    tracing::info!("stopped");
+    Ok(ExitCode::Ok)
+}
+
 fn not_started(error: StartError) -> CliError {
     CliError { message: error.to_string(), exit_code: error.exit_code() }
 }
@@ -75,6 +104,10 @@ fn write_ready_file(path: &Path, addresses: &Addresses) -> Result<(), CliError> 
         "http": addresses.http.first(), "http_all": addresses.http, "grpc": addresses.grpc, "monitoring": addresses.monitoring,
         "peer": addresses.peer, "pid": std::process::id(),
     });
+    write_whole(path, &ready)
+}
+
+fn write_whole(path: &Path, ready: &serde_json::Value) -> Result<(), CliError> {
     let temporary = path.with_extension("tmp");
     let written = std::fs::write(&temporary, ready.to_string()).and_then(|()| std::fs::rename(&temporary, path));
     written.map_err(|error| CliError::failed(format!("cannot write {}: {error}", path.display())))

@@ -12,15 +12,19 @@ use crate::{
     coordination::{
         Change, Committed, Compare, CoordinationError, Coordinator, KeyValue, Transaction, VALUE_BYTES_MAX,
     },
+    rt::time,
     types::{CollectionName, CollectionSpec, Error, ErrorKind, PointId, Result, limits},
 };
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// Where the coordinator keeps collections, by name, and the shard table.
-const COLLECTIONS: &str = "collections/";
-const TABLE: &str = "table";
+pub(super) const COLLECTIONS: &str = "collections/";
+pub(super) const TABLE: &str = "table";
+/// How long this node may take to hear of what the coordinator already holds, and how often it looks.
+const CATCH_UP_LIMIT: Duration = Duration::from_secs(1);
+const CATCH_UP_PAUSE: Duration = Duration::from_millis(5);
 
 /// A collection as it is stored, under its name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +50,11 @@ impl Collection {
         let slot = slot_of(id);
         let i = self.shards.partition_point(|(_, range)| range.end <= slot);
         self.shards[i].0
+    }
+
+    /// The ids of its shards, in slot order.
+    pub fn shard_ids(&self) -> Vec<ShardId> {
+        self.shards.iter().map(|(id, _)| *id).collect()
     }
 }
 
@@ -198,6 +207,26 @@ impl Catalog {
         self.collections.store(Arc::new(collections));
     }
 
+    /// Waits until what this node remembers is at least as new as what the coordinator holds now.
+    ///
+    /// # Errors
+    /// `Unavailable` if the coordinator did not answer, or this node has not heard of it within a second.
+    pub async fn catch_up(&self) -> Result<()> {
+        let now = self.coordinator.get(TABLE).await.map_err(coordination)?.map_or(0, |stored| stored.revision);
+        let heard = async {
+            loop {
+                let known = self.coordinator.remembered(TABLE).map_err(coordination)?;
+                if known.iter().any(|known| known.key == TABLE && known.revision >= now) || now == 0 {
+                    return Ok(());
+                }
+                time::sleep(CATCH_UP_PAUSE).await;
+            }
+        };
+        time::timeout(CATCH_UP_LIMIT, heard).await.unwrap_or_else(|elapsed| {
+            Err(Error::new(ErrorKind::Unavailable, "coordinator", format!("the coordinator is ahead: {elapsed}")))
+        })
+    }
+
     /// Every collection, as this node remembers it; nobody is asked.
     ///
     /// # Errors
@@ -289,6 +318,7 @@ fn from_json<'a, T: Deserialize<'a>>(key: &str, value: &'a [u8]) -> Result<T> {
     serde_json::from_slice(value).map_err(|error| corrupt(key, error))
 }
 
+/// What an error of the coordinator is to a caller.
 pub fn coordination(error: CoordinationError) -> Error {
     let kind = match error {
         CoordinationError::Indeterminate(_) => ErrorKind::Indeterminate,

@@ -1,8 +1,16 @@
 //! Who owns what: members, slots, the shard table and the catalog of collections. Called by `service`; loaded by `node`.
 
+pub mod admin;
 pub mod catalog;
+mod control;
+pub mod controller;
+pub mod history;
 pub mod members;
+#[cfg(test)]
+mod memory;
 pub mod placement;
+pub mod plan;
+pub mod report;
 pub mod slots;
 pub mod table;
 

@@ -305,6 +305,11 @@ impl Layout {
     fn best_move_in(&self, group: usize, may_move: &dyn Fn(ShardId) -> bool) -> Option<(f64, Move)> {
         let load = &self.groups[group].load;
         let key = |node: usize| load.excess(node) + self.total.excess(node);
+        let most = self.active().filter(|node| load.held[*node] > 0.0).map(key).reduce(f64::max)?;
+        let least = self.active().map(key).reduce(f64::min)?;
+        if most - least - 2.0 < GAIN_MIN {
+            return None;
+        }
         let mut from: Vec<usize> = self.active().filter(|node| load.held[*node] > 0.0).collect();
         let mut to: Vec<usize> = self.active().collect();
         from.sort_by(|a, b| key(*b).total_cmp(&key(*a)).then(a.cmp(b)));

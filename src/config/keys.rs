@@ -152,7 +152,7 @@ pub static KEYS: &[Key] = &[
     key!(
         mode,
         NOW,
-        "What this process is: standalone (everything in one process, alone), auto (one of the nodes of cluster.peers, which replicate every shard), master, worker or gateway. The last three need etcd and do not start in this version."
+        "What this process is: standalone (everything in one process, alone), auto (one of the nodes of cluster.peers, which replicate every shard), gateway (holds nothing, routes requests to the nodes of gateway.nodes and those they know), master or worker. The last two need etcd and do not start in this version."
     ),
     key!(
         environment,
@@ -164,7 +164,7 @@ pub static KEYS: &[Key] = &[
     key!(listen.grpc, NOW, "Address of the gRPC interface."),
     key!(listen.peer, NOW, "Address for traffic from other nodes; not opened by a standalone node."),
     key!(listen.monitoring, NOW, "Address of /metrics and /health for monitoring."),
-    key!(listen.gateway, CLUSTER, "Address of the gateway's public interface."),
+    key!(listen.gateway, NOW, "Address of the gateway's public interface; opened in that mode only."),
     key!(advertise.http, CLUSTER, "HTTP address told to others, where it differs from the one bound."),
     key!(advertise.grpc, CLUSTER, "gRPC address told to others, where it differs from the one bound."),
     key!(advertise.peer, NOW, "Peer address told to other nodes, where it differs from the one bound."),
@@ -180,12 +180,30 @@ pub static KEYS: &[Key] = &[
         NOW,
         "Peer addresses of the other nodes of the cluster, with mode auto. All nodes name each other; they form the cluster when they have all met once, and are its members from then on. An odd number of nodes survives the loss of a minority."
     ),
+    key!(cluster.replace_after, NOW, Duration::from_secs(1) => Duration::from_secs(86_400), "How long a node may be away before its replicas are made anew on others. Its leaders are replaced at once in any case."),
+    key!(cluster.rebalance.bytes_per_second, NOW, ByteSize::kib(64) => ByteSize::gib(16), "What a node may receive or send, in the long run, to even the cluster out or to drain a node. Replacing what is lost is not held back."),
+    key!(cluster.rebalance.moves_max, NOW, 1u64 => 64u64, "Replicas that one node may be receiving or sending at once."),
     key!(etcd.endpoints, CLUSTER, "Members of the etcd cluster."),
     key!(etcd.username, CLUSTER, "User name towards etcd."),
     key!(etcd.password, CLUSTER, "Password towards etcd. Never shown."),
     key!(etcd.tls.ca_file, CLUSTER, "File with the authority that signed etcd's certificate (PEM)."),
     key!(etcd.tls.cert_file, CLUSTER, "File with this node's certificate towards etcd (PEM)."),
     key!(etcd.tls.key_file, CLUSTER, "File with the key of that certificate (PEM)."),
+    key!(
+        gateway.nodes,
+        NOW,
+        "HTTP addresses of some nodes of the cluster, for mode gateway; the others are found by asking them."
+    ),
+    key!(
+        gateway.balance,
+        NOW,
+        "How the gateway chooses a node for a request: the better of two drawn by chance, by latency and load (two_choices), in turn (round_robin), in turn by weight (weighted), the least loaded (least_connections), or by the hash of the path (consistent_hash)."
+    ),
+    key!(
+        gateway.affinity,
+        NOW,
+        "Whether a client's requests stay on one node: not (none), by its address (ip), or by a cookie that the gateway sets (cookie)."
+    ),
     key!(storage.cache, NOW, ByteSize::mib(1) => ByteSize::gib(1024), "Memory for blocks read from the store; taken as needed, not at start."),
     key!(storage.journal_max, NOW, ByteSize::mib(64) => ByteSize::gib(1024), "Size of the store's journal at which its oldest part is flushed and removed. Larger means fewer flushes and a longer start after a crash."),
     key!(index.flat_points_max, NOW, 0u64 => 10_000_000u64, "A collection of up to this many points is searched exactly; above it the approximate index trains itself in the background."),
@@ -219,6 +237,11 @@ pub static KEYS: &[Key] = &[
         log.format,
         NOW,
         "How log lines are written on standard error: text, json, or auto (text on a terminal, JSON otherwise)."
+    ),
+    key!(
+        dev.partitions,
+        NOW,
+        "For development only (`cluster dev` sets it): PUT /dev/cuts on the monitoring address, with a JSON list of peer addresses, makes this node's network to them seem cut. Refused unless every listener is on loopback."
     ),
 ];
 

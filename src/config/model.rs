@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::units::ByteSize;
-use super::words::{Authority, LogFormat, Mode, Name, Secret};
+use super::words::{Authority, Balance, LogFormat, Mode, Name, Secret, Sticky};
 use crate::index::Memory;
 
 /// Settings of one node.
@@ -29,6 +29,8 @@ pub struct Config {
     pub cluster: Cluster,
     /// How etcd is reached.
     pub etcd: Etcd,
+    /// How a gateway finds and chooses nodes.
+    pub gateway: Gateway,
     /// The store.
     pub storage: Storage,
     /// The vector index.
@@ -41,6 +43,8 @@ pub struct Config {
     pub security: Security,
     /// What is logged, and how.
     pub log: Log,
+    /// For development only.
+    pub dev: Dev,
 }
 
 /// Addresses bound. Port 0 takes a free port.
@@ -80,6 +84,19 @@ pub struct Cluster {
     pub zone: Option<Name>,
     /// Peers known beforehand.
     pub peers: Vec<Authority>,
+    /// How long a node is waited for before its replicas are made anew elsewhere.
+    pub replace_after: Duration,
+    /// How the cluster evens itself out.
+    pub rebalance: Rebalance,
+}
+
+/// How the cluster evens itself out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rebalance {
+    /// What a node may receive or send for it, in the long run.
+    pub bytes_per_second: ByteSize,
+    /// Replicas a node may be receiving or sending at once.
+    pub moves_max: u64,
 }
 
 /// How etcd is reached.
@@ -104,6 +121,24 @@ pub struct EtcdTls {
     pub cert_file: Option<PathBuf>,
     /// This node's key.
     pub key_file: Option<PathBuf>,
+}
+
+/// How a gateway finds and chooses nodes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Gateway {
+    /// HTTP addresses of some nodes.
+    pub nodes: Vec<Authority>,
+    /// How one is chosen.
+    pub balance: Balance,
+    /// Whether a client stays on one.
+    pub affinity: Sticky,
+}
+
+/// For development only.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Dev {
+    /// Whether the network to other nodes can be made to seem cut.
+    pub partitions: bool,
 }
 
 /// The store.
@@ -180,8 +215,16 @@ impl Default for Config {
             data_dir: PathBuf::from("./data"),
             listen: Listen::default(),
             advertise: Advertise::default(),
-            cluster: Cluster { name: Name::known("vectorsphere"), node_id: None, zone: None, peers: Vec::new() },
+            cluster: Cluster {
+                name: Name::known("vectorsphere"),
+                node_id: None,
+                zone: None,
+                peers: Vec::new(),
+                replace_after: Duration::from_secs(300),
+                rebalance: Rebalance { bytes_per_second: ByteSize::mib(50), moves_max: 2 },
+            },
             etcd: Etcd::default(),
+            gateway: Gateway::default(),
             storage: Storage { cache: ByteSize::mib(64), journal_max: ByteSize::mib(64) },
             index: Index {
                 flat_points_max: 20_000,
@@ -194,6 +237,7 @@ impl Default for Config {
             limits: Limits::default(),
             security: Security::default(),
             log: Log { level: "info".to_owned(), format: LogFormat::Auto },
+            dev: Dev::default(),
         }
     }
 }

@@ -15,6 +15,8 @@ use crate::telemetry::logs;
 const HTTP_ADDRESSES_MAX: usize = 16;
 /// Nodes that replicate everything to each other; more would only make writes dearer.
 const NODES_MAX: usize = 7;
+/// Nodes that a gateway asks for the others; more would only make its start slower.
+const GATEWAY_NODES_MAX: usize = 64;
 
 /// Checks a configuration built by hand.
 ///
@@ -32,11 +34,15 @@ pub(super) fn problems(config: &Config, origins: &BTreeMap<&'static str, Origin>
     check.http_addresses(config);
     let listeners = listeners(config);
     check.collisions(&listeners);
+    if config.dev.partitions && listeners.iter().any(|(_, address)| !address.ip().to_canonical().is_loopback()) {
+        check.refuse("dev.partitions", "for development only, with every listener on loopback".to_owned());
+    }
     if !config.security.insecure {
         check.loopback_only(&listeners);
     }
     check.etcd(config);
     check.peers(config);
+    check.gateway(config);
     if let Err(reason) = logs::check_filter(&config.log.level) {
         check.refuse("log.level", format!("expected a level or filter directives: {reason}"));
     }
@@ -48,14 +54,14 @@ type Listener = (&'static str, SocketAddr);
 /// The listeners this mode opens.
 fn listeners(config: &Config) -> Vec<Listener> {
     let listen = &config.listen;
+    if config.mode == Mode::Gateway {
+        return vec![("listen.gateway", listen.gateway), ("listen.monitoring", listen.monitoring)];
+    }
     let mut all: Vec<Listener> = listen.http.iter().map(|address| ("listen.http", *address)).collect();
     all.push(("listen.grpc", listen.grpc));
     all.push(("listen.monitoring", listen.monitoring));
     if config.mode != Mode::Standalone {
         all.push(("listen.peer", listen.peer));
-    }
-    if config.mode == Mode::Gateway {
-        all.push(("listen.gateway", listen.gateway));
     }
     all
 }
@@ -114,10 +120,23 @@ impl Check<'_> {
         }
     }
 
+    fn gateway(&mut self, config: &Config) {
+        let nodes = &config.gateway.nodes;
+        if nodes.len() > GATEWAY_NODES_MAX {
+            let reason = format!("expected at most {GATEWAY_NODES_MAX} addresses to begin with, got {}", nodes.len());
+            self.refuse("gateway.nodes", reason);
+        }
+    }
+
     fn etcd(&mut self, config: &Config) {
         let etcd = &config.etcd;
         if etcd.password.is_some() && etcd.username.is_none() {
             self.refuse("etcd.password", "needs `etcd.username` beside it".to_owned());
+        }
+        let encrypted = etcd.endpoints.iter().any(|endpoint| endpoint.as_str().starts_with("https://"));
+        if etcd.tls.ca_file.is_none() && (encrypted || etcd.tls.cert_file.is_some()) {
+            let key = if encrypted { "etcd.endpoints" } else { "etcd.tls.cert_file" };
+            self.refuse(key, "needs `etcd.tls.ca_file`: the authority that signed etcd's certificate".to_owned());
         }
         if etcd.tls.cert_file.is_some() != etcd.tls.key_file.is_some() {
             let (present, absent) = match etcd.tls.cert_file {

@@ -1,4 +1,4 @@
-//! The small types that keys hold: [`Mode`], [`LogFormat`], [`Authority`], [`Name`] and [`Secret`].
+//! The small types that keys hold: [`Mode`], [`Balance`], [`Sticky`], [`LogFormat`], [`Authority`], [`Name`] and [`Secret`].
 //!
 //! Promise: each can only be built valid, reads itself through [`Setting`], and a [`Secret`] never reaches a log, a
 //! screen or a `Debug` line. Called by `config::model`.
@@ -38,7 +38,7 @@ impl Mode {
 
     /// Whether this version of the program can start such a node.
     pub fn can_start(self) -> bool {
-        self != Mode::Gateway
+        true
     }
 }
 
@@ -90,6 +90,82 @@ impl Setting for LogFormat {
             LogFormat::Auto => "auto",
             LogFormat::Text => "text",
             LogFormat::Json => "json",
+        };
+        Value::Text(name.to_owned())
+    }
+}
+
+/// How the gateway chooses a node for a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Balance {
+    /// The better of two drawn by chance, by latency and load.
+    #[default]
+    TwoChoices,
+    /// In turn.
+    RoundRobin,
+    /// In turn, in proportion to the weights that nodes register with.
+    Weighted,
+    /// The one with the fewest requests under way.
+    LeastConnections,
+    /// By the hash of the request's path.
+    ConsistentHash,
+}
+
+impl Setting for Balance {
+    const EXPECTED: &'static str = "one of two_choices, round_robin, weighted, least_connections, consistent_hash";
+
+    fn read(value: &Value) -> Option<Self> {
+        Some(match String::read(value)?.as_str() {
+            "two_choices" => Balance::TwoChoices,
+            "round_robin" => Balance::RoundRobin,
+            "weighted" => Balance::Weighted,
+            "least_connections" => Balance::LeastConnections,
+            "consistent_hash" => Balance::ConsistentHash,
+            _ => return None,
+        })
+    }
+
+    fn show(&self) -> Value {
+        let name = match self {
+            Balance::TwoChoices => "two_choices",
+            Balance::RoundRobin => "round_robin",
+            Balance::Weighted => "weighted",
+            Balance::LeastConnections => "least_connections",
+            Balance::ConsistentHash => "consistent_hash",
+        };
+        Value::Text(name.to_owned())
+    }
+}
+
+/// Whether the gateway keeps a client on one node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sticky {
+    /// No.
+    #[default]
+    None,
+    /// By the client's IP address.
+    Ip,
+    /// By a cookie that the gateway sets.
+    Cookie,
+}
+
+impl Setting for Sticky {
+    const EXPECTED: &'static str = "one of none, ip, cookie";
+
+    fn read(value: &Value) -> Option<Self> {
+        Some(match String::read(value)?.as_str() {
+            "none" => Sticky::None,
+            "ip" => Sticky::Ip,
+            "cookie" => Sticky::Cookie,
+            _ => return None,
+        })
+    }
+
+    fn show(&self) -> Value {
+        let name = match self {
+            Sticky::None => "none",
+            Sticky::Ip => "ip",
+            Sticky::Cookie => "cookie",
         };
         Value::Text(name.to_owned())
     }
@@ -254,6 +330,13 @@ mod tests {
         }
         for memory in [Memory::Low, Memory::Balanced, Memory::Fast] {
             assert_eq!(Memory::read(&memory.show()), Some(memory));
+        }
+        use Balance::{ConsistentHash, LeastConnections, RoundRobin, TwoChoices, Weighted};
+        for balance in [TwoChoices, RoundRobin, Weighted, LeastConnections, ConsistentHash] {
+            assert_eq!(Balance::read(&balance.show()), Some(balance));
+        }
+        for sticky in [Sticky::None, Sticky::Ip, Sticky::Cookie] {
+            assert_eq!(Sticky::read(&sticky.show()), Some(sticky));
         }
         for format in [LogFormat::Auto, LogFormat::Text, LogFormat::Json] {
             assert_eq!(LogFormat::read(&format.show()), Some(format));

@@ -21,8 +21,13 @@ pub use settings::{ElectionSettings, Policy};
 pub use stats::ElectionStats;
 
 use super::{BoxFuture, Compare, Coordinator, Mirror, Revision};
-use crate::rt::{self, Shutdown};
+use crate::{
+    mutants::mutant,
+    rt::{self, Shutdown},
+    telemetry::metrics::Metrics,
+};
 use campaign::Campaign;
+use prometheus_client::registry::Unit;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 
@@ -55,6 +60,9 @@ pub struct Reign {
 impl Reign {
     /// The condition that this reign is not over, for every transaction made in it.
     pub fn fence(&self) -> Compare {
+        if mutant!(25) {
+            return Compare::Absent("nothing".to_owned());
+        }
         Compare::CreatedAt(self.key.clone(), self.created)
     }
 
@@ -87,6 +95,12 @@ struct Shared {
     stats: Mutex<ElectionStats>,
 }
 
+impl Shared {
+    fn stats(&self) -> ElectionStats {
+        *self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Drop for Election {
     fn drop(&mut self) {
         self.stop.trigger();
@@ -116,7 +130,21 @@ impl Election {
 
     /// Figures.
     pub fn stats(&self) -> ElectionStats {
-        *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.stats()
+    }
+
+    /// Shows its figures as `vectorsphere_election_*`; for one election of a process.
+    pub fn publish(&self, metrics: &Metrics) {
+        let figure = |read: fn(ElectionStats) -> f64| {
+            let shared = self.shared.clone();
+            move || read(shared.stats())
+        };
+        let help = "Greatest term of the election that was seen";
+        metrics.sample_gauge("election_term", help, None, figure(|stats| stats.term as f64));
+        let help = "Reigns that were seen to follow another";
+        metrics.sample_counter("election_changes", help, None, figure(|stats| stats.changes as f64));
+        let help = "How long nobody reigned before the last change";
+        metrics.sample_gauge("election_gap", help, Some(Unit::Seconds), figure(|stats| stats.gap.as_secs_f64()));
     }
 
     /// Hands over, to `to` if it is given and stands; whether this node reigned and somebody else can.

@@ -36,6 +36,11 @@ impl Check {
         Check { expected, state: AtomicU8::new(UNSEEN), damage: damage.clone() }
     }
 
+    /// Whether nobody has asked for it yet.
+    pub(crate) fn is_unseen(&self) -> bool {
+        self.state.load(Relaxed) == UNSEEN
+    }
+
     /// Whether the part is as it was written. `checksum` computes its CRC-32C.
     pub(crate) fn passes(&self, part: &'static str, checksum: impl FnOnce() -> u32) -> bool {
         match self.state.load(Relaxed) {

@@ -236,6 +236,22 @@ impl PostingList {
         self.check.as_ref().is_none_or(|check| check.passes("a posting list", || self.checksum()))
     }
 
+    /// Has the system read the list in if it is in a file and not verified yet, so that the next lists' reads do not wait for each
+    /// other.
+    #[inline]
+    pub(crate) fn read_unverified(&self) {
+        if self.check.as_ref().is_some_and(|check| check.is_unseen()) {
+            self.ordinals.expect_reads(false);
+            match &self.rows {
+                Rows::Coded(rows) => {
+                    rows.blocks.expect_reads(false);
+                    rows.records.expect_reads(false);
+                }
+                Rows::Exact(vectors) => vectors.expect_reads(false),
+            }
+        }
+    }
+
     /// A copy to append to; the original is sound.
     pub(crate) fn to_grow(&self) -> PostingList {
         PostingList { check: None, ..self.clone() }

@@ -1,5 +1,5 @@
-//! Which lists a search visits: all centroids are ranked in int8, the best few more than asked for again in f32, which is also what
-//! the estimates start from. Called by `search` and `many`.
+//! Which lists a search visits, and in which order: all centroids are ranked in int8, the best few more than asked for again in f32,
+//! which is also what the estimates start from. A search may choose its lists some at a time. Called by `search` and `many`.
 
 use super::kernels::{BLOCK_ROWS, ByteRows, Kernels, key_estimate, order_bits, prefetch};
 use super::list::LiveList;
@@ -22,11 +22,14 @@ const PREFETCH_LISTS: usize = 8;
 /// The buffers of a ranking.
 #[derive(Debug, Default)]
 pub(crate) struct Ranking {
-    query: ByteRows,
+    queries: ByteRows,
+    /// Of each query in turn: int8 scores of all centroids.
     scores: Vec<f32>,
     keys: Vec<u32>,
     lists: Vec<u32>,
-    order: Vec<Ranked>,
+    ranked: Vec<Ranked>,
+    /// Lists chosen before, ascending.
+    before: Vec<u32>,
 }
 
 /// A list with its place in the order of visits and its part of the distance.
@@ -52,87 +55,104 @@ fn recheck_lists(nprobe: usize) -> usize {
     nprobe.saturating_add(nprobe / 4 + 4)
 }
 
+/// What a search has chosen of the lists so far.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Chosen {
+    /// Nearest first.
+    pub(crate) probes: Vec<Probe>,
+    /// Whether there are no more lists with live rows.
+    pub(crate) is_all: bool,
+}
+
+impl Chosen {
+    /// Nothing, for another query.
+    pub(crate) fn clear(&mut self) {
+        self.probes.clear();
+        self.is_all = false;
+    }
+}
+
 impl Ranking {
-    /// Leaves in `probes` the `nprobe` lists nearest to the query (in both spaces) that have live rows, nearest first.
+    /// Scores all centroids for each of the queries given (in the lists' space, one after the other), one pass over the centroids for
+    /// some of them together: [`Ranking::choose`] reads the scores of one.
+    pub(crate) fn score(&mut self, quantizer: &Quantizer, projected: &[f32], kernels: &Kernels) {
+        self.queries.refill(projected, quantizer.dimension, kernels);
+        for (row, query) in projected.chunks_exact(quantizer.dimension).enumerate() {
+            self.queries.lengthen(row, quantizer.query_scale(query, kernels));
+        }
+        self.scores.resize(self.queries.all().len() * quantizer.ranking.columns_padded(), 0.0);
+        (kernels.scores_i8)(&quantizer.ranking, self.queries.all(), quantizer.product_factor(), &mut self.scores);
+    }
+
+    /// Appends to `chosen` the lists that come next (in both spaces) and have live rows, nearest first, until there are `wanted` or no
+    /// more. `row` is the query's place among those scored, `query` what it is in both spaces. The same lists follow only the same
+    /// steps.
     pub(crate) fn choose(
         &mut self,
         quantizer: &Quantizer,
         lists: &[LiveList],
-        (query, projected): (&[f32], &[f32]),
-        nprobe: usize,
-        probes: &mut Vec<Probe>,
+        (row, query, projected): (usize, &[f32], &[f32]),
+        wanted: usize,
+        chosen: &mut Chosen,
         kernels: &Kernels,
     ) {
-        let nprobe = nprobe.clamp(1, lists.len().max(1));
-        self.score(quantizer, projected, kernels);
-        let mut wanted = recheck_lists(nprobe);
-        loop {
-            self.take_best(wanted, kernels);
-            self.recheck(quantizer, lists, projected, kernels);
-            self.order.sort_unstable_by_key(|ranked| ranked.key);
-            // Lists without live rows took places: look at more.
-            if self.order.len() >= nprobe || self.lists.len() >= lists.len() {
-                break;
-            }
-            wanted *= 2;
-        }
-        self.order.truncate(nprobe);
+        let more = wanted.saturating_sub(chosen.probes.len());
+        self.before.clear();
+        self.before.extend(chosen.probes.iter().map(|probe| probe.list as u32));
+        self.before.sort_unstable();
+        self.rank_next(quantizer, lists, (row, projected), (wanted, more), kernels);
+        chosen.is_all = self.ranked.len() < more;
         self.prefetch_headers(lists);
+        let end = |probe: &Probe| probe.position + (lists[probe.list].live.len() * BLOCK_ROWS) as u32;
         let offset = quantizer.query_offset(query, kernels);
         let (_, base_factor) = quantizer.estimate_factors(projected, kernels);
-        let mut position = 0u32;
-        probes.clear();
-        for ranked in &self.order {
+        for ranked in &self.ranked {
             let list = ranked.list();
             if !lists[list].list.is_sound() {
                 // The caller learns of the damage and answers in another way.
                 continue;
             }
-            let base = ranked.base + offset;
-            probes.push(Probe { list, base, estimate_base: base * base_factor, position });
-            position += (lists[list].live.len() * BLOCK_ROWS) as u32;
+            let (base, position) = (ranked.base + offset, chosen.probes.last().map_or(0, end));
+            chosen.probes.push(Probe { list, base, estimate_base: base * base_factor, position });
         }
     }
 
-    /// Asks for what is read of each list before its rows, all lists' at once: one wait for all instead of one for each.
-    fn prefetch_headers(&self, lists: &[LiveList]) {
-        for ranked in &self.order {
-            let live = &lists[ranked.list()];
-            prefetch(std::slice::from_ref(&*live.list));
-            prefetch(&live.live);
-        }
-    }
-
-    /// All lists with live rows, ranked in f32, in no order.
-    pub(crate) fn all(
+    /// Leaves in `ranked` the nearest `more` lists with live rows that are not in `before`, nearest first, of somewhat more than
+    /// `wanted` by int8 score.
+    fn rank_next(
         &mut self,
         quantizer: &Quantizer,
         lists: &[LiveList],
-        projected: &[f32],
+        (row, projected): (usize, &[f32]),
+        (wanted, more): (usize, usize),
         kernels: &Kernels,
-    ) -> &[Ranked] {
-        self.lists.clear();
-        self.lists.extend(0..lists.len() as u32);
-        self.recheck(quantizer, lists, projected, kernels);
-        &self.order
+    ) {
+        let mut by_score = recheck_lists(wanted.clamp(1, lists.len().max(1)));
+        loop {
+            self.take_best(row, by_score, kernels);
+            let seen = self.lists.len();
+            let Ranking { lists: best, before, .. } = self;
+            // The padding of the last panel is no list.
+            best.retain(|&list| (list as usize) < lists.len() && before.binary_search(&list).is_err());
+            self.recheck(quantizer, lists, projected, kernels);
+            // Lists without live rows took places: look at more.
+            if self.ranked.len() >= more || seen >= lists.len() {
+                break;
+            }
+            by_score *= 2;
+        }
+        self.ranked.sort_unstable_by_key(|ranked| ranked.key);
+        self.ranked.truncate(more);
     }
 
-    /// Int8 scores of all centroids.
-    fn score(&mut self, quantizer: &Quantizer, projected: &[f32], kernels: &Kernels) {
-        let ranking = &quantizer.ranking;
-        self.query.refill(projected, quantizer.dimension, kernels);
-        self.scores.resize(ranking.columns_padded(), 0.0);
-        let factor = quantizer.rank_factor(projected, kernels);
-        (kernels.scores_i8)(ranking, self.query.all(), factor, &mut self.scores);
-    }
-
-    /// The best `wanted` lists and somewhat more by int8 score, ascending by number.
-    fn take_best(&mut self, wanted: usize, kernels: &Kernels) {
-        let count = self.scores.len();
+    /// The best `wanted` lists and somewhat more by the int8 scores of a query, ascending by number.
+    fn take_best(&mut self, row: usize, wanted: usize, kernels: &Kernels) {
+        let columns = self.scores.len() / self.queries.all().len();
+        let scores = &self.scores[row * columns..][..columns];
         self.keys.clear();
-        self.keys.extend(self.scores.iter().map(|&score| order_bits(score)));
+        self.keys.extend(scores.iter().map(|&score| order_bits(score)));
         self.lists.clear();
-        self.lists.extend(0..count as u32);
+        self.lists.extend(0..columns as u32);
         let limit = select::limit(&self.keys, wanted, wanted.saturating_add(wanted / 8), kernels);
         let kept = (kernels.keep_at_most)(&mut self.keys, &mut self.lists, limit);
         self.lists.truncate(kept);
@@ -140,9 +160,7 @@ impl Ranking {
 
     /// Those with live rows, ranked in f32.
     fn recheck(&mut self, quantizer: &Quantizer, lists: &[LiveList], projected: &[f32], kernels: &Kernels) {
-        // The padding of the last panel is no list.
-        self.lists.retain(|&list| (list as usize) < lists.len());
-        self.order.clear();
+        self.ranked.clear();
         let scale = quantizer.query_scale(projected, kernels);
         let ask = |&list: &u32| {
             prefetch(std::slice::from_ref(&lists[list as usize]));
@@ -156,7 +174,31 @@ impl Ranking {
             }
             let base = quantizer.list_base(projected, list as usize, kernels);
             let rank = quantizer.rank(list as usize, base, scale);
-            self.order.push(Ranked { key: u64::from(order_bits(rank)) << 32 | u64::from(list), base });
+            self.ranked.push(Ranked { key: u64::from(order_bits(rank)) << 32 | u64::from(list), base });
         }
+    }
+
+    /// Asks for what is read of each list before its rows, all lists' at once: one wait for all instead of one for each.
+    fn prefetch_headers(&self, lists: &[LiveList]) {
+        for ranked in &self.ranked {
+            let live = &lists[ranked.list()];
+            prefetch(std::slice::from_ref(&*live.list));
+            prefetch(&live.live);
+        }
+        self.ranked.iter().for_each(|ranked| lists[ranked.list()].list.read_unverified());
+    }
+
+    /// All lists with live rows, ranked in f32, in no order.
+    pub(crate) fn all(
+        &mut self,
+        quantizer: &Quantizer,
+        lists: &[LiveList],
+        projected: &[f32],
+        kernels: &Kernels,
+    ) -> &[Ranked] {
+        self.lists.clear();
+        self.lists.extend(0..lists.len() as u32);
+        self.recheck(quantizer, lists, projected, kernels);
+        &self.ranked
     }
 }

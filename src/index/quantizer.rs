@@ -231,11 +231,6 @@ impl Quantizer {
         if self.metric == Metric::Dot { -1.0 } else { -2.0 }
     }
 
-    /// The factor of `⟨query, centroid⟩` in a list's rank.
-    pub(crate) fn rank_factor(&self, projected: &[f32], kernels: &Kernels) -> f32 {
-        self.product_factor() * self.query_scale(projected, kernels)
-    }
-
     /// Where a list comes in the order of visits, of which [`Quantizer::list_base`] and [`Quantizer::query_scale`] are known: the
     /// smaller, the sooner.
     pub(crate) fn rank(&self, list: usize, base: f32, query_scale: f32) -> f32 {

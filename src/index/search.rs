@@ -7,12 +7,12 @@ pub(crate) use filtered::FilteredPlan;
 
 use super::candidates::Candidates;
 use super::distance;
-use super::kernels::{self, BLOCK_ROWS, CandidateSlots, Kernels, ScanInput, prefetch};
+use super::kernels::{self, BLOCK_ROWS, CandidateSlots, Kernels, ScanInput, ScanQuery, prefetch};
 use super::list::{LiveList, Rows};
 use super::many::Many;
 use super::plan::{Plan, StopRule, later_half};
 use super::points::Points;
-use super::probes::{Probe, Ranking};
+use super::probes::{Chosen, Probe, Ranking};
 use super::product::LookupTable;
 use super::quantizer::Quantizer;
 use super::rerank::{Against, Reranked, Reranking};
@@ -31,11 +31,26 @@ pub struct Scratch {
     pub(super) many: Many,
 }
 
+/// Lists that a search which may stop early chooses at first: to choose is dear, and many stop before they need more. Those that go on
+/// choose as many again, and so on.
+const FIRST_LISTS: usize = 32;
+
+/// How many lists a search over codes has chosen after the next step, having chosen so many: a search of its own and one of a batch
+/// take the same steps.
+pub(super) fn next_choice(chosen: usize, plan: Plan) -> usize {
+    let first = if plan.stop.is_never() { plan.nprobe } else { FIRST_LISTS };
+    (2 * chosen).max(first).min(plan.nprobe)
+}
+
 /// What belongs to one query while lists are scanned for it.
 #[derive(Debug, Default)]
 pub(super) struct QueryScratch {
     pub(super) projected: Vec<f32>,
-    pub(super) probes: Vec<Probe>,
+    pub(super) chosen: Chosen,
+    /// How many of the lists have been visited.
+    pub(super) visited: usize,
+    /// After how many the stop rule is asked next.
+    pub(super) next_check: usize,
     pub(super) table: LookupTable,
     pub(super) candidates: Candidates,
 }
@@ -72,16 +87,31 @@ impl Scratch {
 
     /// The lists to visit, nearest first, each with the position of its first row among all rows to visit.
     pub(crate) fn visits(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
-        self.query.probes.iter().map(|probe| (probe.list, probe.position))
+        self.query.chosen.probes.iter().map(|probe| (probe.list, probe.position))
+    }
+}
+
+impl LookupTable {
+    /// The query of this table, to be scanned for in the list probed.
+    pub(super) fn scan_query<'b>(&'b self, probe: &Probe, threshold: f32, out: CandidateSlots<'b>) -> ScanQuery<'b> {
+        ScanQuery {
+            table: self.entries(),
+            table_step: self.step,
+            table_bias: self.bias,
+            base: probe.estimate_base,
+            position: probe.position,
+            threshold,
+            out,
+            written: 0,
+        }
     }
 }
 
 impl QueryScratch {
-    /// Whether the rule ends a search that has visited so many lists.
-    pub(super) fn ends(&mut self, stop: StopRule, visited: usize, kernels: &Kernels) -> bool {
-        let later = self.probes[visited - later_half(visited)].position;
-        let recent = self.candidates.count_from(later, kernels);
-        stop.ends(visited, recent, self.candidates.wanted())
+    /// Whether the rule ends the search after the lists visited.
+    pub(super) fn ends(&mut self, stop: StopRule, kernels: &Kernels) -> bool {
+        let later = self.chosen.probes[self.visited - later_half(self.visited)].position;
+        stop.ends(self.visited, self.candidates.count_from(later, kernels), self.candidates.wanted())
     }
 }
 
@@ -92,15 +122,18 @@ impl<'a> Lists<'a> {
         if plan.k == 0 {
             return SearchStats::default();
         }
-        self.choose_probes(query, plan.nprobe, scratch);
-        let mut stats = SearchStats { lists_probed: scratch.query.probes.len(), ..SearchStats::default() };
+        let has_codes = self.quantizer.codebook.is_some();
+        self.choose_probes(query, if has_codes { next_choice(0, plan) } else { plan.nprobe }, scratch);
+        let mut stats = SearchStats { lists_probed: scratch.query.chosen.probes.len(), ..SearchStats::default() };
         if self.quantizer.kind == IndexKind::IvfFlat {
             stats.codes_scanned = self.scan_exact(query, plan.k, scratch, hits);
             return stats;
         }
-        if self.quantizer.codebook.is_some() {
+        if has_codes {
             self.begin_codes(plan, &mut scratch.query, scratch.kernels);
-            (stats.lists_probed, stats.codes_scanned) = self.scan_codes(plan.stop, scratch);
+            let Scratch { kernels, query: state, ranking, .. } = &mut *scratch;
+            self.scan_until(usize::MAX, (query, plan), ranking, state, kernels);
+            (stats.lists_probed, stats.codes_scanned) = self.visited(state);
         } else {
             stats.codes_scanned = self.scan_bytes(plan.k, scratch);
         }
@@ -120,6 +153,7 @@ impl<'a> Lists<'a> {
     pub(super) fn begin_codes(self, plan: Plan, query: &mut QueryScratch, kernels: &Kernels) {
         self.quantizer.look_up(&query.projected, &mut query.table, kernels);
         query.candidates.reset(plan.candidates.max(self.returned(plan.k)));
+        (query.visited, query.next_check) = (0, plan.stop.first_check());
     }
 
     /// Appends every row that may be among the true k nearest: by int8 distances and their error bounds, without a code. In
@@ -132,12 +166,14 @@ impl<'a> Lists<'a> {
         hits: &mut Vec<Hit>,
     ) -> SearchStats {
         self.choose_probes(query, self.lists.len(), scratch);
-        let mut stats = SearchStats { lists_probed: scratch.query.probes.len(), ..SearchStats::default() };
+        let mut stats = SearchStats { lists_probed: scratch.query.chosen.probes.len(), ..SearchStats::default() };
         if self.quantizer.kind == IndexKind::IvfFlat {
             stats.codes_scanned = self.scan_exact(query, k, scratch, hits);
             return stats;
         }
-        let Scratch { kernels, query: QueryScratch { projected, probes, .. }, reranking, .. } = scratch;
+        let Scratch {
+            kernels, query: QueryScratch { projected, chosen: Chosen { probes, .. }, .. }, reranking, ..
+        } = scratch;
         reranking.score_all(self.against(projected, probes, kernels));
         stats.reranked = reranking.rows.len();
         self.possible_hits(k, &mut reranking.rows, hits);
@@ -159,13 +195,13 @@ impl<'a> Lists<'a> {
     /// All lists with live rows in the order in which a search visits them.
     pub(crate) fn visit_order(self, query: &[f32], scratch: &mut Scratch) -> Vec<usize> {
         self.choose_probes(query, self.lists.len(), scratch);
-        scratch.query.probes.iter().map(|probe| probe.list).collect()
+        scratch.query.chosen.probes.iter().map(|probe| probe.list).collect()
     }
 
     /// Makes ready to visit the `nprobe` nearest lists one by one: for `trace`. Returns how many there are.
     pub(crate) fn prepare(self, query: &[f32], nprobe: usize, scratch: &mut Scratch) -> usize {
         self.choose_probes(query, nprobe, scratch);
-        let QueryScratch { projected, probes, table, .. } = &mut scratch.query;
+        let QueryScratch { projected, chosen: Chosen { probes, .. }, table, .. } = &mut scratch.query;
         self.quantizer.look_up(projected, table, scratch.kernels);
         probes.len()
     }
@@ -179,36 +215,57 @@ impl<'a> Lists<'a> {
         scratch: &Scratch,
         (keys, positions): (&mut Vec<u32>, &mut Vec<u32>),
     ) {
-        let QueryScratch { probes, table, .. } = &scratch.query;
-        let live = &self.lists[probes[at].list].live;
-        let Some(input) = self.scan_input(&probes[at], live, None, table) else { return };
+        let QueryScratch { chosen: Chosen { probes, .. }, table, .. } = &scratch.query;
+        let list = probes[at].list;
+        let Some(input) = self.scan_input(list, &self.lists[list].live, None) else { return };
         let room = (input.live.len() + 1) * BLOCK_ROWS;
         keys.resize(room, 0);
         positions.resize(room, 0);
-        let progress = (scratch.kernels.scan)(&input, 0, threshold, CandidateSlots { keys, positions });
-        keys.truncate(progress.written);
-        positions.truncate(progress.written);
+        let mut query = table.scan_query(&probes[at], threshold, CandidateSlots { keys, positions });
+        (scratch.kernels.scan)(&input, std::slice::from_mut(&mut query), 0);
+        let written = query.written;
+        keys.truncate(written);
+        positions.truncate(written);
     }
 
+    /// The `nprobe` lists nearest to the query that have live rows, nearest first, into the scratch, and the query in their space.
     fn choose_probes(self, query: &[f32], nprobe: usize, scratch: &mut Scratch) {
-        self.choose_probes_into(query, nprobe, &mut scratch.ranking, &mut scratch.query, scratch.kernels);
+        let Scratch { kernels, ranking, query: state, .. } = scratch;
+        self.project(query, state, kernels);
+        state.chosen.clear();
+        self.choose_more(query, nprobe, ranking, state, kernels);
     }
 
-    /// The `nprobe` lists nearest to the query that have live rows, nearest first, into `state`, and the query in their space.
-    pub(super) fn choose_probes_into(
+    /// The next lists of a query in the lists' space, until there are `wanted`.
+    fn choose_more(
         self,
         query: &[f32],
-        nprobe: usize,
+        wanted: usize,
         ranking: &mut Ranking,
         state: &mut QueryScratch,
         kernels: &Kernels,
     ) {
-        self.project(query, state, kernels);
-        let QueryScratch { projected, probes, .. } = state;
-        ranking.choose(self.quantizer, self.lists, (query, projected), nprobe, probes, kernels);
+        ranking.score(self.quantizer, &state.projected, kernels);
+        let of_query = (0, query, &state.projected[..]);
+        ranking.choose(self.quantizer, self.lists, of_query, wanted, &mut state.chosen, kernels);
     }
 
-    fn project(self, query: &[f32], state: &mut QueryScratch, kernels: &Kernels) {
+    /// Makes sure that so many lists of the plan are chosen, if there are so many.
+    pub(super) fn choose_until(
+        self,
+        visits: usize,
+        (query, plan): (&[f32], Plan),
+        ranking: &mut Ranking,
+        state: &mut QueryScratch,
+        kernels: &Kernels,
+    ) {
+        let chosen = state.chosen.probes.len();
+        if chosen < visits.min(plan.nprobe) && !state.chosen.is_all {
+            self.choose_more(query, next_choice(chosen, plan), ranking, state, kernels);
+        }
+    }
+
+    pub(super) fn project(self, query: &[f32], state: &mut QueryScratch, kernels: &Kernels) {
         state.projected.resize(self.quantizer.dimension, 0.0);
         self.quantizer.project_query(query, &mut state.projected, kernels);
     }
@@ -218,7 +275,7 @@ impl<'a> Lists<'a> {
         let d = self.quantizer.dimension;
         let mut top = TopHits::new(k);
         let mut scanned = 0;
-        for probe in &scratch.query.probes {
+        for probe in &scratch.query.chosen.probes {
             let live = &self.lists[probe.list];
             let Rows::Exact(vectors) = &live.list.rows else { continue };
             for slot in live.live_slots() {
@@ -234,30 +291,48 @@ impl<'a> Lists<'a> {
         scanned
     }
 
-    /// Leaves the wanted candidates of least (estimate, position) in the query's `candidates`; returns the lists visited and the
-    /// rows scanned.
-    fn scan_codes(self, stop: StopRule, scratch: &mut Scratch) -> (usize, usize) {
-        let Scratch { kernels, query, .. } = scratch;
-        let (mut scanned, mut next_check) = (0, stop.first_check());
-        for at in 0..query.probes.len() {
-            let QueryScratch { probes, table, candidates, .. } = &mut *query;
-            let ahead = probes.get(at + 1).map(|next| next.list);
-            scanned += self.scan_list(&probes[at], ahead, table, candidates, kernels);
-            let visited = at + 1;
-            if visited == next_check {
-                next_check = StopRule::next_check(visited);
-                if query.ends(stop, visited, kernels) {
-                    return (visited, scanned);
+    /// Visits lists one after the other until there are `end`, or no more of them, or the stop rule ends the search: whether it goes
+    /// on. Leaves the wanted candidates of least (estimate, position) in the query's `candidates`.
+    pub(super) fn scan_until(
+        self,
+        end: usize,
+        (query, plan): (&[f32], Plan),
+        ranking: &mut Ranking,
+        state: &mut QueryScratch,
+        kernels: &Kernels,
+    ) -> bool {
+        while state.visited < end {
+            self.choose_until(state.visited + 1, (query, plan), ranking, state, kernels);
+            let QueryScratch { chosen: Chosen { probes, .. }, table, candidates, visited, .. } = &mut *state;
+            let Some(probe) = probes.get(*visited) else { return false };
+            let ahead = probes.get(*visited + 1).map(|next| next.list);
+            self.scan_list(probe, ahead, table, candidates, kernels);
+            *visited += 1;
+            if state.visited == state.next_check {
+                state.next_check = StopRule::next_check(state.visited);
+                if state.ends(plan.stop, kernels) {
+                    return false;
                 }
             }
         }
-        (query.probes.len(), scanned)
+        true
+    }
+
+    /// The lists that a query has visited, and their rows.
+    pub(super) fn visited(self, state: &QueryScratch) -> (usize, usize) {
+        let rows = state.chosen.probes[..state.visited].iter().map(|probe| self.lists[probe.list].live_rows);
+        (state.visited, rows.sum())
     }
 
     /// Leaves the rows of least (int8 distance, position) that are wanted for `k` in the query's `candidates`; returns the rows
     /// scanned.
     fn scan_bytes(self, k: usize, scratch: &mut Scratch) -> usize {
-        let Scratch { kernels, query: QueryScratch { projected, probes, candidates, .. }, reranking, .. } = scratch;
+        let Scratch {
+            kernels,
+            query: QueryScratch { projected, chosen: Chosen { probes, .. }, candidates, .. },
+            reranking,
+            ..
+        } = scratch;
         candidates.reset(self.returned(k));
         reranking.begin_scan(projected);
         let against = self.against(projected, probes, kernels);
@@ -270,34 +345,27 @@ impl<'a> Lists<'a> {
         scanned
     }
 
-    /// Collects the candidates of one list; returns the rows scanned. `ahead` is the list that is scanned next.
-    pub(super) fn scan_list(
+    /// Collects the candidates of one list. `ahead` is the list that is scanned next.
+    fn scan_list(
         self,
         probe: &Probe,
         ahead: Option<usize>,
         table: &LookupTable,
         candidates: &mut Candidates,
         kernels: &Kernels,
-    ) -> usize {
-        let live = &self.lists[probe.list];
-        let Some(input) = self.scan_input(probe, &live.live, ahead, table) else { return 0 };
+    ) {
+        let Some(input) = self.scan_input(probe.list, &self.lists[probe.list].live, ahead) else { return };
         let mut block = 0;
         while block < input.live.len() {
-            let progress = (kernels.scan)(&input, block, candidates.threshold(), candidates.slots());
-            block = progress.next_block;
-            candidates.appended(progress.written, kernels);
+            let mut query = table.scan_query(probe, candidates.threshold(), candidates.slots());
+            block = (kernels.scan)(&input, std::slice::from_mut(&mut query), block);
+            let written = query.written;
+            candidates.appended(written, kernels);
         }
-        live.live_rows
     }
 
     /// The codes of a list and the bits of the rows looked at, with the codes of the next list to be in cache in time.
-    fn scan_input<'b>(
-        self,
-        probe: &Probe,
-        live: &'b [u32],
-        ahead: Option<usize>,
-        table: &'b LookupTable,
-    ) -> Option<ScanInput<'b>>
+    pub(super) fn scan_input<'b>(self, list: usize, live: &'b [u32], ahead: Option<usize>) -> Option<ScanInput<'b>>
     where
         'a: 'b,
     {
@@ -305,22 +373,18 @@ impl<'a> Lists<'a> {
             Rows::Coded(rows) => Some(&rows.blocks[..]),
             Rows::Exact(_) => None,
         };
-        Some(ScanInput {
-            blocks: blocks(probe.list)?,
-            ahead: ahead.and_then(blocks).unwrap_or_default(),
-            live,
-            table: &table.entries,
-            table_step: table.step,
-            table_bias: table.bias,
-            base: probe.estimate_base,
-            position: probe.position,
-        })
+        Some(ScanInput { blocks: blocks(list)?, ahead: ahead.and_then(blocks).unwrap_or_default(), live })
     }
 
     /// What a search does once a query's lists are scanned: re-ranks its candidates and appends the nearest; how many were
     /// re-ranked.
     pub(super) fn finish_query(self, k: usize, scratch: &mut Scratch, hits: &mut Vec<Hit>) -> usize {
-        let Scratch { kernels, query: QueryScratch { projected, probes, candidates, .. }, reranking, .. } = scratch;
+        let Scratch {
+            kernels,
+            query: QueryScratch { projected, chosen: Chosen { probes, .. }, candidates, .. },
+            reranking,
+            ..
+        } = scratch;
         reranking.score(self.against(projected, probes, kernels), candidates.finish(kernels));
         let reranked = reranking.rows.len();
         self.nearest_reranked(self.returned(k), scratch, hits);

@@ -321,8 +321,8 @@ impl VectorIndex {
         self.finish(points, query, params, scratch.kernels, SearchOutcome { hits, settled: false, plan, stats })
     }
 
-    /// The answers of [`VectorIndex::search`] for each query, to the bit. Lists that several queries visit are read once, so that
-    /// many queries cost less than as many searches.
+    /// The answers of [`VectorIndex::search`] for each query, to the bit. Where queries are many enough for lists to be visited by
+    /// several, lists are read once for those, so that they cost less than as many searches.
     ///
     /// # Panics
     /// If a query's dimension is not the spec's: the caller validates.
@@ -339,6 +339,9 @@ impl VectorIndex {
         let coded = self.trained.as_ref().filter(|trained| trained.quantizer.codebook.is_some());
         let Some(trained) = coded.filter(|_| params.k > 0 && queries.len() > 1) else { return one_by_one(scratch) };
         let (Some(plan), chosen) = self.plan_lists(trained, params) else { return one_by_one(scratch) };
+        if !trained.view(points).are_shared(queries.len(), plan) {
+            return one_by_one(scratch);
+        }
         for query in queries {
             assert_eq!(query.len(), self.spec.dimension, "invariant: queries are validated before they are searched");
         }

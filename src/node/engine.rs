@@ -11,8 +11,8 @@ use crate::{
     coordination::{Embedded, embedded},
     raft::{Forward, LogStore, MultiRaft, NodeId, RaftOptions, Route, log_options},
     rt::{self, shutdown::Shutdown},
-    service::{Identity, Phase, Service},
-    shard::{Host, IndexSettings, Parts},
+    service::{Beyond, Identity, Phase, Service},
+    shard::{Elsewhere, Host, IndexSettings, Parts},
     store::{DataDir, Store, StoreOptions},
     telemetry::metrics::Metrics,
     types::limits,
@@ -163,6 +163,7 @@ impl Engine {
             None => Some(control),
         };
         let catalog = Catalog::load(Arc::new(coordinator.clone()))?;
+        let to_leaders = forward.clone();
         let host = Host::new(Parts {
             store: store.clone(),
             log: log.clone(),
@@ -181,7 +182,13 @@ impl Engine {
         });
         remove_strays(&catalog, &host).await?;
         let (stop, failed) = (Shutdown::new(), Shutdown::new());
-        let service = Service::new(catalog, host, members.clone(), others, identity, metrics.clone());
+        let beyond = Beyond {
+            members: members.clone(),
+            others,
+            elsewhere: Elsewhere::new(to_leaders),
+            request_timeout: config.limits.request_timeout,
+        };
+        let service = Service::new(catalog, host, beyond, identity, metrics.clone());
         service.follow_catalog().await?;
         tracing::debug!(ms = started.elapsed().as_secs_f64() * 1e3, "data opened");
         let engine =

@@ -15,7 +15,7 @@ use crate::{
     types::{Error, ErrorKind},
 };
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::{future::BoxFuture, stream::BoxStream};
 use std::sync::{Arc, RwLock};
 
 /// See the module.
@@ -114,6 +114,10 @@ impl PeerService for Gate {
             let replica = inside?.service.host().replica(group).map_err(|error| not_here(&error))?;
             super::verify::inspect(replica, bucket).await
         })
+    }
+
+    fn read(&self, _from: NodeId, read: Bytes) -> Result<BoxStream<'static, Bytes>, CallError> {
+        self.engine()?.service.serve_read(&read).map_err(|error| CallError::Refused(error.to_string()))
     }
 
     fn groups(&self) -> BoxFuture<'static, Vec<GroupReport>> {

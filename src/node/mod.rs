@@ -3,6 +3,7 @@
 //! simulation.
 
 mod engine;
+mod etcd;
 mod gate;
 mod join;
 mod membership;
@@ -15,6 +16,7 @@ mod tests;
 mod verify;
 
 pub use engine::Engine;
+pub use etcd::etcd_options;
 pub use network::Network;
 pub use servers::Addresses;
 
@@ -43,6 +45,9 @@ pub enum StartError {
     /// The address of a peer.
     #[error("cluster.peers: {0}")]
     Peer(String),
+    /// How etcd is to be reached.
+    #[error("{0}")]
+    Etcd(String),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -78,7 +83,7 @@ impl StartError {
     /// The exit code that says so (API.md, "Exit codes").
     pub fn exit_code(&self) -> u8 {
         match self {
-            StartError::Mode { .. } | StartError::Listen { .. } | StartError::Peer(_) => 2,
+            StartError::Mode { .. } | StartError::Listen { .. } | StartError::Peer(_) | StartError::Etcd(_) => 2,
             StartError::Store(StoreError::InUse { .. }) => 3,
             StartError::Store(_) | StartError::Log(_) | StartError::Group(_) | StartError::Data(_) => DATA_UNUSABLE,
             StartError::Unusable(_) => DATA_UNUSABLE,
@@ -104,7 +109,7 @@ impl Node {
     }
 
     async fn open(config: &Config) -> Result<Node, StartError> {
-        if !config.mode.can_start() {
+        if config.mode == Mode::Gateway {
             let why = "a gateway holds no data and is not started as a node";
             return Err(StartError::Mode { mode: config.mode, why });
         }
@@ -120,12 +125,13 @@ impl Node {
             metrics.watch_process(rt::time::wall().0);
         }
         let stores = Stores::open(config).await?;
+        let cuts = config.dev.partitions.then(rt::cuts::Cuts::default);
         let wire = match config.mode {
             Mode::Standalone => {
                 stores.check_alone()?;
                 None
             }
-            _ => Some(Wire::new(config, &stores, &addresses, metrics.peers.clone()).await?),
+            _ => Some(Wire::new(config, &stores, &addresses, cuts.clone(), metrics.peers.clone()).await?),
         };
         let network = wire.as_ref().map_or_else(|| Network::alone(stores.node_id()), Wire::network);
         let engine = Engine::start(config, &metrics, stores, network, |mut identity| {
@@ -135,7 +141,7 @@ impl Node {
         })
         .await?;
         wire.iter().for_each(|wire| wire.start(&engine));
-        let servers = bound.serve(config, &engine, wire, metrics);
+        let servers = bound.serve(config, &engine, wire, cuts, metrics);
         Ok(Node { engine, servers })
     }
 

@@ -4,12 +4,16 @@
 use crate::{
     cluster::{Members, SelfTold},
     raft::{Forward, GroupId, LogIndex, Nobody, NodeId, ProposeError, Transport},
+    rt::time::Instant,
     service::{Agreed, Answering, OtherNode, Others},
     shard::{Bucket, Recomputed},
     types::{Ack, Error, ErrorKind},
 };
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::{
+    future::BoxFuture,
+    stream::{self, BoxStream, StreamExt},
+};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// See the module.
@@ -55,6 +59,10 @@ impl Others for Nobody {
 
     fn bucket(&self, node: NodeId, _shard: u64, _bucket: u8) -> Answering<Bucket> {
         Box::pin(async move { Err(unknown(node)) })
+    }
+
+    fn read(&self, node: NodeId, _read: Bytes, _deadline: Instant) -> BoxStream<'static, Result<Bytes, Error>> {
+        stream::once(std::future::ready(Err(unknown(node)))).boxed()
     }
 
     fn agreed(&self, node: NodeId, _shard: u64) -> Answering<Option<Agreed>> {

@@ -13,7 +13,7 @@ use crate::{
     config::Config,
     peer::{Addresses, CallError, Identity, PeerOptions, Peers, Proposal, Proposed, peer_set_hash},
     raft::{Forward, GroupId, LogIndex, NodeId, ProposeError},
-    rt::{self, rpc::RpcOptions, shutdown::Shutdown, time},
+    rt::{self, cuts::Cuts, rpc::RpcOptions, shutdown::Shutdown, time},
     telemetry::metrics::PeersMetrics,
     types::Ack,
 };
@@ -47,6 +47,7 @@ impl Wire {
         config: &Config,
         stores: &Stores,
         bound: &super::Addresses,
+        cuts: Option<Cuts>,
         metrics: PeersMetrics,
     ) -> Result<Wire, StartError> {
         let addresses = advertised(config, bound);
@@ -69,8 +70,10 @@ impl Wire {
             None => Members::forming(),
         };
         let met = Arc::new(Met::new(node, distinct.len()));
-        let peers = Peers::new(identity, &others, PeerOptions::default(), metrics)
-            .map_err(|error| StartError::Peer(error.to_string()))?;
+        let mut options = PeerOptions::default();
+        options.rpc.cuts = cuts;
+        let peers =
+            Peers::new(identity, &others, options, metrics).map_err(|error| StartError::Peer(error.to_string()))?;
         let gate = Arc::new(Gate { members, met, engine: RwLock::new(None) });
         let told = SelfTold { peer: address, zone: super::engine::zone(config), mode: config.mode.name().to_owned() };
         Ok(Wire { node, told, peers, gate, stop: Shutdown::new() })

@@ -6,6 +6,7 @@ use crate::{
     config::{Config, Mode},
     rt::{
         self, Task,
+        cuts::Cuts,
         http::{self, HttpOptions},
         net::Listener,
         rpc::{self, RpcOptions},
@@ -64,8 +65,15 @@ impl Bound {
         &self.addresses
     }
 
-    /// Serves every face over the engine's service, and the peers over `wire`.
-    pub fn serve(self, config: &Config, engine: &Engine, wire: Option<Wire>, metrics: Metrics) -> Servers {
+    /// Serves every face over the engine's service, and the peers over `wire`, whose network `cuts` can make seem cut.
+    pub fn serve(
+        self,
+        config: &Config,
+        engine: &Engine,
+        wire: Option<Wire>,
+        cuts: Option<Cuts>,
+        metrics: Metrics,
+    ) -> Servers {
         let stop = Shutdown::new();
         let mut tasks = Vec::new();
         let faces = api::Faces::new(engine.service().clone(), api_options(config, metrics));
@@ -76,7 +84,11 @@ impl Bound {
         }
         let grpc = rpc::serve(self.grpc, faces.grpc(), rpc_options(config), stop.clone());
         tasks.push(rt::spawn("grpc", grpc));
-        let monitoring = http::serve(self.monitoring, faces.monitoring(), http_options, stop.clone());
+        let operators = match cuts {
+            Some(cuts) => faces.monitoring().merge(api::development::router(cuts)),
+            None => faces.monitoring(),
+        };
+        let monitoring = http::serve(self.monitoring, operators, http_options, stop.clone());
         tasks.push(rt::spawn("monitoring", monitoring));
         if let (Some(listener), Some(wire)) = (self.peer, &wire) {
             let serving = rpc::serve(listener, wire.peers().routes(), wire.rpc_options(), stop.clone());

@@ -1,14 +1,16 @@
-//! Comparing replicas between nodes: the questions of this node's service over the wire, and the answers to those of others. Called
+//! What this node's service asks of other nodes over the wire: to read replicas and to compare them; and the answers to comparing. Called
 //! by [`super::peers`] and, through [`Others`], by `service`.
 
 use crate::{
     peer::{CallError, GroupReport, PeerState, Peers},
     raft::NodeId,
+    rt::time::Instant,
     service::{Agreed, Answering, OtherNode, Others},
     shard::{Bucket, Recomputed, Replica, decode_report, encode_report},
     types::{Error, ErrorKind},
 };
 use bytes::Bytes;
+use futures_util::stream::{BoxStream, StreamExt};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// How long another node may take to say how its groups stand.
@@ -40,6 +42,10 @@ impl Others for Peers {
             let report = peers.inspect(node, shard, Some(bucket), INSPECT_LIMIT).await.map_err(unanswered)?;
             decode_report(&report)
         })
+    }
+
+    fn read(&self, node: NodeId, read: Bytes, deadline: Instant) -> BoxStream<'static, Result<Bytes, Error>> {
+        Peers::read(self, node, read, deadline).map(|answer| answer.map_err(unanswered)).boxed()
     }
 
     fn agreed(&self, node: NodeId, shard: u64) -> Answering<Option<Agreed>> {

@@ -12,12 +12,11 @@ use super::{
 use crate::raft::{CHUNK_BYTES_MAX, CheckpointPart, CheckpointStream, FetchError, GroupId, LogIndex, NodeId};
 use crate::rt::{
     rpc::{self, Channel},
-    time,
+    time::{self, Instant},
 };
 use crate::types::limits;
 use bytes::Bytes;
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt, TryFutureExt, future::BoxFuture, stream::BoxStream};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::SemaphorePermit;
@@ -86,6 +85,30 @@ pub(super) async fn report(shared: &Shared, to: NodeId, limit: Duration) -> Resu
     Ok(NodeReport { node, groups: reply.groups.into_iter().map(Into::into).collect() })
 }
 
+/// Reads replicas of another node: encoded answers as they come, at most until `deadline`. An error is the last item.
+pub(super) fn read(
+    shared: Arc<Shared>,
+    to: NodeId,
+    read: Bytes,
+    deadline: Instant,
+) -> BoxStream<'static, Result<Bytes, CallError>> {
+    let answers = async move {
+        let link = connected(&shared, to)?;
+        let call = link.calls.clone().try_acquire_owned().map_err(|_| busy())?;
+        let request = proto::ReadRequest { caller: Some(caller(&shared, to)), read };
+        let mut client: PeerClient<Channel> =
+            PeerClient::new(link.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let parts = client.read(limited(request, deadline - time::now())).await.map_err(no_answer)?.into_inner();
+        // The call is under way until its last part has come.
+        Ok(parts.map(move |part| (part, &call).0).map(read_part))
+    };
+    answers.try_flatten_stream().boxed()
+}
+
+fn read_part(part: Result<proto::ReadPart, Status>) -> Result<Bytes, CallError> {
+    part.map_err(no_answer)?.into()
+}
+
 /// Asks for a checkpoint; its parts are read as they are wanted, and what is not read is not sent.
 pub(super) async fn fetch_checkpoint(
     shared: Arc<Shared>,
@@ -123,7 +146,11 @@ fn connected(shared: &Shared, node: NodeId) -> Result<Arc<Link>, CallError> {
 
 /// One of the calls that may be under way.
 fn turn(link: &Link) -> Result<SemaphorePermit<'_>, CallError> {
-    link.calls.try_acquire().map_err(|_| CallError::Exhausted("too many calls to it are under way".to_owned()))
+    link.calls.try_acquire().map_err(|_| busy())
+}
+
+fn busy() -> CallError {
+    CallError::Exhausted("too many calls to it are under way".to_owned())
 }
 
 fn caller(shared: &Shared, to: NodeId) -> proto::Caller {

@@ -28,7 +28,7 @@ pub(super) struct Link {
     pub(super) address: String,
     pub(super) channel: Channel,
     /// Calls under way beside the link.
-    pub(super) calls: Semaphore,
+    pub(super) calls: Arc<Semaphore>,
     progress: Mutex<Progress>,
     /// Woken when there is reason to dial before the back-off is over.
     hurry: Notify,
@@ -68,7 +68,7 @@ enum Ended {
 impl Link {
     pub(super) fn new(address: String, channel: Channel, calls_max: usize) -> Link {
         let progress = Progress { state: PeerState::Connecting, peer: None, session: None, round_trip: None };
-        let calls = Semaphore::new(calls_max);
+        let calls = Arc::new(Semaphore::new(calls_max));
         let (hurry, cut, stop) = (Notify::new(), Notify::new(), Shutdown::new());
         Link { address, channel, calls, progress: Mutex::new(progress), hurry, cut, stop }
     }

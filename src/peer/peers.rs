@@ -21,7 +21,7 @@ use crate::rt::{
 use crate::telemetry::metrics::PeersMetrics;
 use axum::Router;
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::{future::BoxFuture, stream::BoxStream};
 use rand::RngCore;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -273,6 +273,12 @@ impl Peers {
         limit: Duration,
     ) -> Result<Bytes, CallError> {
         calls::inspect(&self.0, to, group, bucket, limit).await
+    }
+
+    /// Reads replicas of another node: encoded answers as they come, at most until `deadline`. An error is the last item; nothing
+    /// could have happened.
+    pub fn read(&self, to: NodeId, read: Bytes, deadline: Instant) -> BoxStream<'static, Result<Bytes, CallError>> {
+        calls::read(self.0.clone(), to, read, deadline)
     }
 
     /// Asks another node to take this one into its cluster. Asking again changes nothing.

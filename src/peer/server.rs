@@ -155,6 +155,18 @@ impl Peer for Server {
         };
         Ok(Response::new(answer.into()))
     }
+
+    type ReadStream = BoxStream<'static, Result<proto::ReadPart, Status>>;
+
+    async fn read(&self, request: Request<proto::ReadRequest>) -> Result<Response<Self::ReadStream>, Status> {
+        let request = request.into_inner();
+        let (service, from) = self.service_for(request.caller)?;
+        let parts = match service.read(from, request.read) {
+            Ok(answers) => answers.map(Ok).boxed(),
+            Err(error) => stream::once(std::future::ready(Err(error))).boxed(),
+        };
+        Ok(Response::new(parts.map(|part: Result<Bytes, CallError>| Ok(part.into())).boxed()))
+    }
 }
 
 fn refused(refusal: Refusal) -> BoxStream<'static, Result<proto::LinkReply, Status>> {

@@ -5,7 +5,7 @@ use crate::raft::{CheckpointStream, FetchError, GroupId, GroupMessage, LogIndex,
 use crate::rt::time::Instant;
 use crate::types::Ack;
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::{future::BoxFuture, stream::BoxStream};
 
 /// An entry on its way to the leader of its group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,6 +151,9 @@ pub trait PeerService: Send + Sync + 'static {
 
     /// What the replica of a group holds, or the records of one bucket of it, computed again from what is stored.
     fn inspect(&self, group: GroupId, bucket: Option<u8>) -> BoxFuture<'static, Result<Bytes, CallError>>;
+
+    /// Reads replicas of this node for another one: encoded answers as they come. Dropped when the caller's time is up.
+    fn read(&self, from: NodeId, read: Bytes) -> Result<BoxStream<'static, Bytes>, CallError>;
 
     /// How this node's groups stand.
     fn groups(&self) -> BoxFuture<'static, Vec<GroupReport>>;

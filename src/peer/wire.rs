@@ -146,6 +146,28 @@ impl From<proto::InspectReply> for Result<Bytes, CallError> {
     }
 }
 
+impl From<Result<Bytes, CallError>> for proto::ReadPart {
+    fn from(part: Result<Bytes, CallError>) -> proto::ReadPart {
+        use proto::read_part::Part;
+        let part = match part {
+            Ok(answer) => Part::Answer(answer),
+            Err(error) => Part::Failure(error.into()),
+        };
+        proto::ReadPart { part: Some(part) }
+    }
+}
+
+impl From<proto::ReadPart> for Result<Bytes, CallError> {
+    fn from(part: proto::ReadPart) -> Result<Bytes, CallError> {
+        use proto::read_part::Part;
+        match part.part {
+            Some(Part::Answer(answer)) => Ok(answer),
+            Some(Part::Failure(failure)) => Err(failure.into()),
+            None => Err(CallError::Unavailable("a part of a kind this program does not know".to_owned())),
+        }
+    }
+}
+
 impl From<Result<Joined, CallError>> for proto::JoinReply {
     fn from(answer: Result<Joined, CallError>) -> proto::JoinReply {
         use proto::join_reply::Answer;

@@ -3,7 +3,7 @@
 //! build (`--cfg madsim`) the same functions run on one thread, under a clock and a network that the simulation owns.
 //!
 //! It promises that the code above never needs to know which of the two it runs in: `cfg(madsim)` appears only in this
-//! room, and only in `task`, `time`, `rng`, `compute`, `net`, `signal`, `runtime` and `sim`. HTTP and gRPC are one code
+//! room, and only in `task`, `time`, `rng`, `compute`, `net`, `signal`, `stdin`, `runtime` and `sim`. HTTP and gRPC are one code
 //! path in both builds, so the servers that the simulation breaks are the servers that ship.
 //!
 //! Called by every other room.
@@ -12,6 +12,7 @@
 
 pub mod compute;
 pub mod cpu;
+pub mod cuts;
 pub mod http;
 pub mod net;
 pub mod rng;
@@ -21,6 +22,7 @@ pub mod shutdown;
 pub mod signal;
 #[cfg(madsim)]
 pub mod sim;
+pub mod stdin;
 mod task;
 pub mod time;
 

@@ -1,14 +1,45 @@
 //! Operations on collections: create, list, look, delete.
 
 use super::{
-    CollectionInfo, CollectionStats, Service, ShardStats, VectorIndexInfo, payload_indexes, status::node_name,
+    CollectionInfo, CollectionStats, Service, ShardStats, VectorIndexInfo,
+    fan_out::Gathered,
+    figures::{ShardFigures, VectorFigures},
+    payload_indexes,
+    read::{Answer, Operation},
+    status::node_name,
 };
 use crate::{
-    cluster::Collection,
+    cluster::{Collection, ShardId, SlotRange},
     rt,
-    shard::ReplicaStats,
-    types::{CollectionName, CollectionSpec, Error, IndexType, Result, VectorName, VectorSpec},
+    types::{
+        CollectionName, CollectionSpec, Error, IndexType, Result, VectorName, VectorSpec,
+        operation::{Consistency, OnUnavailable, ReadOptions},
+    },
 };
+use std::collections::BTreeMap;
+
+/// The figures of shards, of whichever replica answered, and which shards did not.
+pub(super) struct Figures {
+    by_shard: BTreeMap<ShardId, ShardFigures>,
+    failed: Vec<(ShardId, Error)>,
+}
+
+impl Figures {
+    /// Those of a collection's shards, in slot order.
+    pub(super) fn of<'f>(&'f self, collection: &'f Collection) -> Vec<&'f ShardFigures> {
+        collection.shards.iter().filter_map(|(shard, _)| self.by_shard.get(shard)).collect()
+    }
+
+    /// The points of all of them.
+    pub(super) fn points(&self) -> u64 {
+        self.by_shard.values().map(|shard| shard.points).sum()
+    }
+
+    /// Which shards did not answer, in words.
+    pub(super) fn silent(&self) -> Vec<String> {
+        self.failed.iter().map(|(shard, error)| silent(*shard, error)).collect()
+    }
+}
 
 impl Service {
     /// Creates a collection; when it is answered the collection survives power loss and takes writes. Goes on to its end
@@ -28,23 +59,28 @@ impl Service {
         let collection = self.0.catalog.collection(&name)?;
         self.wait_for_leaders(&collection).await;
         tracing::info!(table = %name, shards = collection.shards.len(), "table created");
-        self.info(&collection)
+        let figures = self.figures(&collection.shard_ids()).await?;
+        Ok(self.info(&collection, &figures))
     }
 
     /// Returns when every shard of a new collection answers, or after a while without: then its first requests wait.
     async fn wait_for_leaders(&self, collection: &Collection) {
-        let Ok(replicas) = self.replicas(collection) else { return };
-        let answered = replicas.iter().map(|(_, replica)| replica.read_barrier(0));
-        for answer in futures_util::future::join_all(answered).await {
-            if let Err(error) = answer {
-                tracing::warn!(table = %collection.name, %error, "a shard of a new table does not answer yet");
-            }
+        let take = |_, _| Ok(());
+        let answered = self.fan_out(&collection.shard_ids(), Operation::Figures, &ReadOptions::default(), take).await;
+        if let Err(error) = answered {
+            tracing::warn!(table = %collection.name, %error, "a shard of a new table does not answer yet");
         }
     }
 
-    /// Every collection, by name.
+    /// Every collection, by name; those that the coordinator has now, if it answers, else those that are known here.
     pub async fn list_collections(&self) -> Result<Vec<CollectionInfo>> {
-        self.0.catalog.collections().values().map(|collection| self.info(collection)).collect()
+        if let Err(error) = self.refresh().await {
+            tracing::debug!(%error, "tables are listed as they are known here");
+        }
+        let collections = self.0.catalog.collections();
+        let shards: Vec<ShardId> = collections.values().flat_map(|collection| collection.shard_ids()).collect();
+        let figures = self.figures(&shards).await?;
+        Ok(collections.values().map(|collection| self.info(collection, &figures)).collect())
     }
 
     /// One collection.
@@ -52,7 +88,9 @@ impl Service {
     /// # Errors
     /// `table_not_found`.
     pub async fn collection(&self, name: &CollectionName) -> Result<CollectionInfo> {
-        self.info(&*self.0.catalog.collection(name)?)
+        let collection = self.find(name).await?;
+        let figures = self.figures(&collection.shard_ids()).await?;
+        Ok(self.info(&collection, &figures))
     }
 
     /// Deletes a collection with all its points. Goes on to its end even if the caller goes away.
@@ -71,44 +109,62 @@ impl Service {
         Ok(())
     }
 
-    /// Sizes and states of a collection and its shards.
+    /// Sizes and states of a collection and its shards. A shard that does not answer is left out, and a notice says so.
     ///
     /// # Errors
     /// `table_not_found`.
     pub async fn stats(&self, name: &CollectionName) -> Result<CollectionStats> {
-        let collection = self.0.catalog.collection(name)?;
-        let replicas = self.replicas(&collection)?;
-        let stats: Vec<ReplicaStats> = replicas.iter().map(|(_, replica)| replica.stats()).collect();
-        let shards: Vec<ShardStats> = collection
-            .shards
-            .iter()
-            .zip(&replicas)
-            .zip(&stats)
-            .map(|(((id, range), (_, replica)), stats)| ShardStats {
+        let collection = self.find(name).await?;
+        let figures = self.figures(&collection.shard_ids()).await?;
+        let shard = |(id, range): &(ShardId, SlotRange)| {
+            let figures = figures.by_shard.get(id)?;
+            Some(ShardStats {
                 id: *id,
                 slots: (range.first, range.end),
-                points: stats.points,
-                applied_index: stats.applied,
-                role: if replica.is_leader() { "leader" } else { "follower" },
-                leader: replica.leader().map(node_name),
-                memory_bytes: stats.memory_bytes(),
-                disk_bytes: stats.disk_bytes,
+                points: figures.points,
+                applied_index: figures.applied,
+                role: match self.0.host.replica(*id) {
+                    Ok(replica) if replica.is_leader() => "leader",
+                    Ok(_) => "follower",
+                    Err(_) => "none",
+                },
+                leader: figures.leader.map(node_name),
+                replicas: self.holders(*id).into_iter().map(node_name).collect(),
+                memory_bytes: figures.memory_bytes,
+                disk_bytes: figures.disk_bytes,
             })
-            .collect();
+        };
+        let shards: Vec<ShardStats> = collection.shards.iter().filter_map(shard).collect();
         Ok(CollectionStats {
-            info: info_of(&collection, &stats, self.copies(&collection)),
+            info: self.info(&collection, &figures),
             memory_bytes: shards.iter().map(|shard| shard.memory_bytes).sum(),
             disk_bytes: shards.iter().map(|shard| shard.disk_bytes).sum(),
             shards,
         })
     }
 
-    pub(super) fn shard_stats(&self, collection: &Collection) -> Result<Vec<ReplicaStats>> {
-        Ok(self.replicas(collection)?.iter().map(|(_, replica)| replica.stats()).collect())
+    /// The figures of shards wherever they are, exact: what is summed over them counts every write acknowledged before. Shards that
+    /// do not answer are told, each after all its holders were asked.
+    pub(super) async fn figures(&self, shards: &[ShardId]) -> Result<Figures> {
+        self.figures_as_of(Consistency::Linearizable, shards).await
     }
 
-    fn info(&self, collection: &Collection) -> Result<CollectionInfo> {
-        Ok(info_of(collection, &self.shard_stats(collection)?, self.copies(collection)))
+    /// The same as fresh as asked.
+    pub(super) async fn figures_as_of(&self, consistency: Consistency, shards: &[ShardId]) -> Result<Figures> {
+        let options = ReadOptions { consistency, session: None, on_unavailable: OnUnavailable::Partial };
+        let mut by_shard = BTreeMap::new();
+        let take = |shard, answer| {
+            if let Answer::Figures(figures) = answer {
+                by_shard.insert(shard, figures);
+            }
+            Ok(())
+        };
+        let Gathered { failed, .. } = self.fan_out(shards, Operation::Figures, &options, take).await?;
+        Ok(Figures { by_shard, failed })
+    }
+
+    fn info(&self, collection: &Collection, figures: &Figures) -> CollectionInfo {
+        info_of(collection, figures, self.copies(collection))
     }
 
     /// Copies that each shard of a collection shall have.
@@ -123,25 +179,26 @@ pub(super) async fn to_its_end<T>(task: rt::Task<Result<T>>) -> Result<T> {
     task.await.unwrap_or_else(|ended| Err(Error::internal(ended.to_string())))
 }
 
-fn info_of(collection: &Collection, stats: &[ReplicaStats], replicas: u32) -> CollectionInfo {
+fn info_of(collection: &Collection, figures: &Figures, replicas: u32) -> CollectionInfo {
+    let shards = figures.of(collection);
     CollectionInfo {
         replicas,
         name: collection.name.clone(),
         spec: collection.spec.clone(),
-        points: stats.iter().map(|shard| shard.points).sum(),
+        points: shards.iter().map(|shard| shard.points).sum(),
         created_ms: collection.created_ms,
-        indexes: collection.spec.vectors.iter().map(|(name, spec)| index_info(name, spec, stats)).collect(),
-        payload_indexes: payload_indexes::infos(&collection.spec.indexed_fields, stats),
-        notices: notices(&collection.spec),
+        indexes: collection.spec.vectors.iter().map(|(name, spec)| index_info(name, spec, &shards)).collect(),
+        payload_indexes: payload_indexes::infos(collection, &shards),
+        notices: notices(&collection.spec).into_iter().chain(not_counted(collection, figures)).collect(),
     }
 }
 
-fn index_info(name: &VectorName, spec: &VectorSpec, stats: &[ReplicaStats]) -> VectorIndexInfo {
-    let states: Vec<_> =
-        stats.iter().filter_map(|s| s.indexes.iter().find(|(n, _)| n == name)).map(|(_, s)| s).collect();
-    let sum = |part: fn(&crate::shard::IndexState) -> usize| states.iter().map(|state| part(state) as u64).sum();
+fn index_info(name: &VectorName, spec: &VectorSpec, shards: &[&ShardFigures]) -> VectorIndexInfo {
+    let states: Vec<&VectorFigures> =
+        shards.iter().flat_map(|shard| &shard.vectors).filter(|vector| vector.name == *name).collect();
+    let sum = |part: fn(&VectorFigures) -> u64| states.iter().map(|state| part(state)).sum();
     let trained = states.iter().any(|state| state.trained);
-    let training = stats.iter().any(|shard| shard.training);
+    let training = shards.iter().any(|shard| shard.training);
     VectorIndexInfo {
         vector: name.clone(),
         spec: *spec,
@@ -155,13 +212,18 @@ fn index_info(name: &VectorName, spec: &VectorSpec, stats: &[ReplicaStats]) -> V
         tail_rows: sum(|state| state.tail_rows),
         dead_rows: sum(|state| state.dead_rows),
         lists: sum(|state| state.lists),
-        memory_bytes: stats
-            .iter()
-            .flat_map(|s| &s.index_memory_bytes)
-            .filter(|(n, _)| n == name)
-            .map(|(_, bytes)| bytes)
-            .sum(),
+        memory_bytes: sum(|state| state.memory_bytes),
     }
+}
+
+/// Shards whose points are not in the figures.
+fn not_counted(collection: &Collection, figures: &Figures) -> Vec<String> {
+    let failed = figures.failed.iter().filter(|(shard, _)| collection.shards.iter().any(|(id, _)| id == shard));
+    failed.map(|(shard, error)| silent(*shard, error)).collect()
+}
+
+fn silent(shard: ShardId, error: &Error) -> String {
+    format!("shard {shard} did not answer and is not counted: {error}")
 }
 
 /// What is served otherwise than it was asked for.

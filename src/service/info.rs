@@ -66,10 +66,12 @@ pub struct ShardStats {
     pub slots: (u16, u16),
     pub points: u64,
     pub applied_index: u64,
-    /// `leader` or `follower`: what this node's replica is.
+    /// `leader` or `follower`: what this node's replica is; `none` if it has none.
     pub role: &'static str,
-    /// The node that leads the shard, as far as this one knows.
+    /// The node that leads the shard, as far as the one that gave the figures knows.
     pub leader: Option<String>,
+    /// The nodes that hold a replica.
+    pub replicas: Vec<String>,
     pub memory_bytes: u64,
     pub disk_bytes: u64,
 }

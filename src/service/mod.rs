@@ -1,15 +1,28 @@
 //! The list of operations: one function each. A request is checked whole, split by shard, routed, and its answers are
 //! gathered. Every face calls these functions and no other. Called by `api` and the embedded library; built by `node`.
 
+mod administration;
 mod collections;
+mod fan_out;
+mod figures;
+mod find;
 mod follow;
+mod gather;
 mod info;
+mod pages;
 mod payload_indexes;
 mod points;
+mod reach;
+mod read;
 mod search;
 mod status;
 mod verify;
+mod wire;
+mod write;
 
+pub use administration::{
+    ChangeInfo, ClusterPlacement, NodePlacement, PlannedInfo, RebalanceForecast, ReplicaPlacement, ShardPlacement,
+};
 pub use follow::Agreed;
 pub use info::{
     Check, ClusterStatus, CollectionInfo, CollectionStats, HealthReport, NodeInfo, PayloadIndexInfo, ShardStats,
@@ -19,15 +32,16 @@ pub use status::{Identity, Phase};
 pub use verify::{Answering, OtherNode, Others, ReplicaVerdict, ShardVerdict, VerifyReport};
 
 use crate::{
-    cluster::{Catalog, Collection, Members},
-    shard::{Host, Replica},
+    cluster::{Catalog, Members, admin::Admin},
+    rt::rng,
+    shard::{Elsewhere, Host},
     telemetry::metrics::Metrics,
-    types::{
-        Limits, Result, Session,
-        operation::{Consistency, ReadOptions},
-    },
+    types::Limits,
 };
-use std::sync::Arc;
+use find::Refresh;
+use rand::RngCore;
+use reach::Reach;
+use std::{sync::Arc, time::Duration};
 
 /// All operations of a node. Cheap to clone.
 #[derive(Clone)]
@@ -40,24 +54,45 @@ struct Inner {
     metrics: Metrics,
     members: Members,
     others: Arc<dyn Others>,
+    admin: std::sync::OnceLock<Admin>,
+    /// The way of writes to shards that are not here.
+    elsewhere: Elsewhere,
+    reach: Reach,
+    request_timeout: Duration,
+    refresh: Refresh,
     /// Held while the shards follow the catalog, so that a table is never dropped while it is being opened.
     following: tokio::sync::Mutex<()>,
     changes: follow::Changes,
 }
 
+/// What a service needs of the other nodes.
+pub struct Beyond {
+    pub members: Members,
+    pub others: Arc<dyn Others>,
+    pub elsewhere: Elsewhere,
+    /// The longest time of one request.
+    pub request_timeout: Duration,
+}
+
 impl Service {
     /// The operations over a loaded catalog and the host of its shards.
-    pub fn new(
-        catalog: Catalog,
-        host: Host,
-        members: Members,
-        others: Arc<dyn Others>,
-        identity: Identity,
-        metrics: Metrics,
-    ) -> Service {
-        let following = tokio::sync::Mutex::default();
-        let changes = follow::Changes::default();
-        Service(Arc::new(Inner { catalog, host, members, others, identity, metrics, following, changes }))
+    pub fn new(catalog: Catalog, host: Host, beyond: Beyond, identity: Identity, metrics: Metrics) -> Service {
+        let Beyond { members, others, elsewhere, request_timeout } = beyond;
+        Service(Arc::new(Inner {
+            catalog,
+            host,
+            identity,
+            metrics,
+            members,
+            others,
+            admin: Default::default(),
+            elsewhere,
+            reach: Reach::new(rng::stream("service/reach").next_u64()),
+            request_timeout,
+            refresh: Refresh::default(),
+            following: tokio::sync::Mutex::default(),
+            changes: follow::Changes::default(),
+        }))
     }
 
     /// The bounds of every request.
@@ -70,13 +105,13 @@ impl Service {
         &self.0.host
     }
 
-    /// Brings the gauges of collections up to date; called before the metrics are read out.
+    /// Brings the gauges of collections up to date, over the shards of this node; called before the metrics are read out.
     pub fn refresh_gauges(&self) {
         let collections = self.0.catalog.collections();
         self.0.metrics.collections.set_count(collections.len() as u64);
         for collection in collections.values() {
-            let Ok(replicas) = self.replicas(collection) else { continue };
-            let stats: Vec<_> = replicas.iter().map(|(_, replica)| replica.stats()).collect();
+            let here = collection.shards.iter().filter_map(|(shard, _)| self.0.host.replica(*shard).ok());
+            let stats: Vec<_> = here.map(|replica| replica.stats()).collect();
             let rows = |part: fn(&crate::shard::IndexState) -> usize| {
                 stats.iter().flat_map(|shard| &shard.indexes).map(|(_, state)| part(state) as u64).sum::<u64>()
             };
@@ -85,28 +120,5 @@ impl Service {
             gauges.set_points(stats.iter().map(|shard| shard.points).sum());
             gauges.set_index(all.saturating_sub(tail), tail);
         }
-    }
-
-    /// Every shard of a collection, in slot order.
-    fn replicas(&self, collection: &Collection) -> Result<Vec<(u64, Arc<Replica>)>> {
-        collection.shards.iter().map(|(id, _)| Ok((*id, self.0.host.replica(*id)?))).collect()
-    }
-
-    /// Waits until reading `replica` is as fresh as `options` ask; notes in `session` how far it sees.
-    async fn wait_to_read(
-        &self,
-        id: u64,
-        replica: &Replica,
-        options: &ReadOptions,
-        session: &mut Session,
-    ) -> Result<()> {
-        let seen = options.session.as_ref().map_or(0, |session| session.seen(id));
-        let index = match options.consistency {
-            Consistency::Eventual => replica.applied(),
-            Consistency::Session => replica.session_barrier(seen).await?,
-            Consistency::Linearizable => replica.read_barrier(seen).await?,
-        };
-        session.saw(id, index);
-        Ok(())
     }
 }

@@ -1,11 +1,10 @@
 //! Operations on payload indexes: add, list, remove. The catalog holds which fields are indexed; every shard then follows, and
 //! fills new ones in the background.
 
-use super::{PayloadIndexInfo, Service, collections::to_its_end};
+use super::{PayloadIndexInfo, Service, collections::to_its_end, figures::ShardFigures};
 use crate::{
     cluster::Collection,
     rt,
-    shard::ReplicaStats,
     types::{CollectionName, Error, ErrorKind, IndexedFields, PayloadIndexKind, Result, path::Path},
 };
 
@@ -50,7 +49,7 @@ impl Service {
     /// # Errors
     /// `table_not_found`.
     pub async fn payload_indexes(&self, name: &CollectionName) -> Result<Vec<PayloadIndexInfo>> {
-        self.payload_index_infos(&*self.0.catalog.collection(name)?)
+        self.payload_index_infos(&*self.find(name).await?).await
     }
 
     async fn change_fields(
@@ -64,19 +63,20 @@ impl Service {
         };
         self.0.catalog.alter(name, change).await?;
         self.follow_catalog().await?;
-        self.payload_index_infos(&*self.0.catalog.collection(name)?)
+        self.payload_index_infos(&*self.0.catalog.collection(name)?).await
     }
 
-    fn payload_index_infos(&self, collection: &Collection) -> Result<Vec<PayloadIndexInfo>> {
-        Ok(infos(&collection.spec.indexed_fields, &self.shard_stats(collection)?))
+    async fn payload_index_infos(&self, collection: &Collection) -> Result<Vec<PayloadIndexInfo>> {
+        let figures = self.figures(&collection.shard_ids()).await?;
+        Ok(infos(collection, &figures.of(collection)))
     }
 }
 
-/// The indexes of these fields over all shards.
-pub(super) fn infos(fields: &IndexedFields, stats: &[ReplicaStats]) -> Vec<PayloadIndexInfo> {
+/// The indexed fields of a collection over its shards, of which some may be missing.
+pub(super) fn infos(collection: &Collection, shards: &[&ShardFigures]) -> Vec<PayloadIndexInfo> {
     let info = |(field, kind): (&Path, &PayloadIndexKind)| {
-        let states = || stats.iter().flat_map(|shard| &shard.payload_indexes).filter(|state| state.field == *field);
-        let ready = states().count() == stats.len() && states().all(|state| state.ready);
+        let states = || shards.iter().flat_map(|shard| &shard.fields).filter(|state| state.field == *field);
+        let ready = states().count() == collection.shards.len() && states().all(|state| state.ready);
         PayloadIndexInfo {
             field: field.clone(),
             kind: *kind,
@@ -86,7 +86,7 @@ pub(super) fn infos(fields: &IndexedFields, stats: &[ReplicaStats]) -> Vec<Paylo
             memory_bytes: states().map(|state| state.memory_bytes).sum(),
         }
     };
-    fields.iter().map(info).collect()
+    collection.spec.indexed_fields.iter().map(info).collect()
 }
 
 fn not_found(field: &Path) -> Error {

@@ -1,61 +1,70 @@
-//! Operations on points: upsert, patch, delete, get, list. Writes are checked whole before any of them is proposed.
+//! Operations on points: upsert, patch, delete, get, list. Writes are checked and encoded whole before any of them is proposed.
 
-use super::Service;
+use super::{
+    Service,
+    pages::Pages,
+    read::{Answer, Operation},
+};
 use crate::{
-    cluster::Collection,
+    cluster::{Collection, ShardId},
     rt,
-    shard::{Applied, Replica, Written},
+    shard::{Applied, Written, commands},
     types::{
-        CollectionName, DocumentId, Error, ErrorKind, Filter, Point, PointPatch, Result, Session, StoredPoint,
+        Ack, CollectionName, DocumentId, Error, ErrorKind, Filter, Point, PointPatch, RequestId, Result, Session,
         WriteOptions, limits,
-        operation::{Cursor, DeleteAnswer, DeleteRequest, ListAnswer, ListRequest, ReadOptions, WriteAnswer, in_range},
+        operation::{
+            DeleteAnswer, DeleteRequest, GetAnswer, ListRequest, OnUnavailable, PageAnswer, ReadOptions, WriteAnswer,
+            in_range,
+        },
     },
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Components in a write from which on it is checked on a compute thread.
 const LARGE_WRITE_COMPONENTS: usize = 32_768;
+
+/// A shard's part of a write.
+struct Part {
+    /// Where its points stand in the caller's batch.
+    rows: Vec<usize>,
+    command: Bytes,
+}
 
 impl Service {
     /// Writes points whole. All points of one shard are written or none; a refused request wrote nothing at all unless
     /// the error says otherwise.
     ///
     /// # Errors
-    /// Those of [`Point::check`] with row and document; `empty_batch`, `batch_too_large`, `version_mismatch`.
+    /// Those of [`Point::check`] with row and document; `empty_batch`, `batch_too_large`, `command_too_large`, `version_mismatch`.
     pub async fn upsert(
         &self,
         name: &CollectionName,
         points: Vec<Point>,
         options: &WriteOptions,
     ) -> Result<WriteAnswer> {
-        let collection = self.0.catalog.collection(name)?;
+        let collection = self.find(name).await?;
         check_batch_size(points.len())?;
+        let count = points.len();
         let components: usize =
             points.iter().flat_map(|point| &point.vectors).map(|(_, vector)| vector.dimension()).sum();
-        let of_shard = collection.clone();
-        let check_and_split = move || {
-            check_points(&points, &of_shard)?;
-            let rows = (0..points.len()).zip(points).collect();
-            Ok::<_, Error>(split(rows, &of_shard, |(_, point): &(usize, Point)| &point.id))
-        };
+        let id = options.request_id;
+        let prepare = move || prepare(points, &collection, id);
         let parts = if components >= LARGE_WRITE_COMPONENTS {
-            rt::compute::cpu(check_and_split).await?
+            rt::compute::cpu(prepare).await?
         } else {
-            check_and_split()?
+            rt::compute::short(prepare)?
         };
-        let written = parts.values().map(|points| points.len() as u64).sum();
         let several = parts.len() > 1;
-        let write = |replica: Arc<Replica>, part: Vec<(usize, Point)>| async move {
-            let (rows, points): (Vec<usize>, Vec<Point>) = part.into_iter().unzip();
-            let written = replica.upsert(points, options).await;
-            written.map_err(|error| if several { in_batch(error, &rows) } else { error })
-        };
-        let answer = self.write_parts(parts, write).await?;
-        self.0.metrics.collections.changed(written, 0);
-        Ok(write_answer(answer))
+        let (mut commands, mut rows) = (BTreeMap::new(), BTreeMap::new());
+        for (shard, part) in parts {
+            commands.insert(shard, part.command);
+            rows.insert(shard, part.rows);
+        }
+        let written = self.write_parts(commands, options.ack).await;
+        let written = written.map_err(|(shard, error)| if several { in_batch(error, &rows[&shard]) } else { error })?;
+        self.0.metrics.collections.changed(count as u64, 0);
+        Ok(write_answer(&written, &rows, count))
     }
 
     /// Writes one point whole, whether it was there or not.
@@ -71,15 +80,16 @@ impl Service {
     /// # Errors
     /// Those of [`PointPatch::check`]; `document_not_found`, `version_mismatch`, `metadata_too_large`.
     pub async fn patch(&self, name: &CollectionName, patch: PointPatch, options: &WriteOptions) -> Result<WriteAnswer> {
-        let collection = self.0.catalog.collection(name)?;
+        let collection = self.find(name).await?;
         patch.check(&collection.spec).map_err(|error| error.document(&patch.id))?;
         let shard = collection.shard_of(patch.id.point_id());
-        let written = self.0.host.replica(shard)?.patch(patch, options).await?;
+        let command = commands::patch(patch, options.request_id)?;
+        let written = self.write_shard(shard, command, options.ack).await?;
         self.0.metrics.collections.changed(1, 0);
-        Ok(write_answer(vec![(shard, written)]))
+        Ok(write_answer(&[(shard, written)], &BTreeMap::new(), 1))
     }
 
-    /// Removes points by id or by filter.
+    /// Removes points by id or by filter. The answer counts them, so that [`Ack::Async`] is taken for [`Ack::Quorum`].
     ///
     /// # Errors
     /// `empty_batch`, `batch_too_large`.
@@ -89,8 +99,8 @@ impl Service {
         request: DeleteRequest,
         options: &WriteOptions,
     ) -> Result<DeleteAnswer> {
-        let collection = self.0.catalog.collection(name)?;
-        let parts: BTreeMap<u64, DeleteRequest> = match request {
+        let collection = self.find(name).await?;
+        let parts: BTreeMap<ShardId, DeleteRequest> = match request {
             DeleteRequest::Ids(ids) => {
                 check_batch_size(ids.len())?;
                 split(ids, &collection, |id| id)
@@ -103,8 +113,11 @@ impl Service {
                 collection.shards.iter().map(part).collect()
             }
         };
-        let written =
-            self.write_parts(parts, |replica, part| async move { replica.delete(&part, options).await }).await?;
+        let encode =
+            |(shard, part): (ShardId, DeleteRequest)| Ok((shard, commands::delete(&part, options.request_id)?));
+        let commands = parts.into_iter().map(encode).collect::<Result<_>>()?;
+        let ack = if options.ack == Ack::Async { Ack::Quorum } else { options.ack };
+        let written = self.write_parts(commands, ack).await.map_err(|(_, error)| error)?;
         let count = |(_, written): &(u64, Written)| match written.applied {
             Applied::Deleted { count } => count,
             Applied::Written { .. } | Applied::Nothing => 0,
@@ -118,47 +131,57 @@ impl Service {
     ///
     /// # Errors
     /// `document_not_found`.
-    pub async fn get(&self, name: &CollectionName, id: &DocumentId, options: &ReadOptions) -> Result<StoredPoint> {
-        let collection = self.0.catalog.collection(name)?;
+    pub async fn get(&self, name: &CollectionName, id: &DocumentId, options: &ReadOptions) -> Result<GetAnswer> {
+        let collection = self.find(name).await?;
         let shard = collection.shard_of(id.point_id());
-        let replica = self.0.host.replica(shard)?;
-        self.wait_to_read(shard, &replica, options, &mut Session::default()).await?;
-        replica.get(id)
+        // There is no part of one point.
+        let options = ReadOptions { on_unavailable: OnUnavailable::Fail, ..options.clone() };
+        let mut found = None;
+        let take = |_, answer| {
+            if let Answer::Point(point) = answer {
+                found = Some(point);
+            }
+            Ok(())
+        };
+        let gathered = self.fan_out(&[shard], Operation::Get(id.clone()), &options, take).await?;
+        let point = found.ok_or_else(|| Error::internal("a read has another answer than a point"))?;
+        Ok(GetAnswer { point, session: gathered.session })
     }
 
     /// A page of points in id order. Each shard's part is of one moment.
     ///
     /// # Errors
     /// `bad_limit`.
-    pub async fn list(&self, name: &CollectionName, request: ListRequest, options: &ReadOptions) -> Result<ListAnswer> {
+    pub async fn list(&self, name: &CollectionName, request: ListRequest, options: &ReadOptions) -> Result<PageAnswer> {
         in_range("bad_limit", "limit", request.limit, limits::LIST_LIMIT_MAX)?;
-        let collection = self.0.catalog.collection(name)?;
-        let mut session = Session::default();
-        let mut pages = Vec::new();
-        for (id, replica) in self.replicas(&collection)? {
-            self.wait_to_read(id, &replica, options, &mut session).await?;
-            pages.push(replica.list(request.clone()).await?);
-        }
-        Ok(merge_pages(pages, request.limit))
+        let collection = self.find(name).await?;
+        let mut pages = Pages::new(request.limit);
+        let take = |_, answer| {
+            if let Answer::Page(page) = answer {
+                pages.take(page);
+            }
+            Ok(())
+        };
+        let gathered = self.fan_out(&collection.shard_ids(), Operation::List(request), options, take).await?;
+        Ok(PageAnswer { page: pages.finish(), shards: gathered.shards(), session: gathered.session })
     }
 
     /// Proposes every part to its shard, all at once, and waits for all.
-    async fn write_parts<P, F, Fut>(&self, parts: BTreeMap<u64, P>, write: F) -> Result<Vec<(u64, Written)>>
-    where
-        F: Fn(Arc<Replica>, P) -> Fut,
-        Fut: Future<Output = Result<Written>>,
-    {
-        let mut writes = Vec::with_capacity(parts.len());
-        for (shard, part) in parts {
-            let replica = self.0.host.replica(shard)?;
-            let write = write(replica, part);
-            writes.push(async move { (shard, write.await) });
-        }
-        let (mut written, mut failed) = (Vec::with_capacity(writes.len()), Vec::new());
-        for (shard, result) in futures_util::future::join_all(writes).await {
+    ///
+    /// # Errors
+    /// As [`failure`] says; with the shard whose error it is.
+    async fn write_parts(
+        &self,
+        parts: BTreeMap<ShardId, Bytes>,
+        ack: Ack,
+    ) -> Result<Vec<(ShardId, Written)>, (ShardId, Error)> {
+        let write = |(shard, command)| async move { (shard, self.write_shard(shard, command, ack).await) };
+        let results = futures_util::future::join_all(parts.into_iter().map(write)).await;
+        let (mut written, mut failed) = (Vec::with_capacity(results.len()), Vec::new());
+        for (shard, result) in results {
             match result {
                 Ok(done) => written.push((shard, done)),
-                Err(error) => failed.push(error),
+                Err(error) => failed.push((shard, error)),
             }
         }
         if failed.is_empty() { Ok(written) } else { Err(failure(failed, &written)) }
@@ -167,16 +190,27 @@ impl Service {
 
 /// What a write over several shards failed with: "may have happened" if any part may have, or if some parts were taken
 /// and the others could be taken by a retry.
-fn failure(mut failed: Vec<Error>, written: &[(u64, Written)]) -> Error {
-    let unknown = failed.iter().position(|error| error.kind() == ErrorKind::Indeterminate);
-    let first = failed.swap_remove(unknown.unwrap_or(0));
+fn failure(mut failed: Vec<(ShardId, Error)>, written: &[(ShardId, Written)]) -> (ShardId, Error) {
+    let unknown = failed.iter().position(|(_, error)| error.kind() == ErrorKind::Indeterminate);
+    let (shard, first) = failed.swap_remove(unknown.unwrap_or(0));
     if written.is_empty() {
-        return first;
+        return (shard, first);
     }
     let taken = written.iter().map(|(shard, _)| shard.to_string()).collect::<Vec<_>>().join(", ");
     let message = format!("{}; the documents of these shards were written: {taken}", first.message());
     let kind = if first.kind().is_refusal() { first.kind() } else { ErrorKind::Indeterminate };
-    first.as_kind(kind, message)
+    (shard, first.as_kind(kind, message))
+}
+
+/// Checks a batch whole, cuts it by shard and encodes the parts.
+fn prepare(points: Vec<Point>, collection: &Collection, id: Option<RequestId>) -> Result<BTreeMap<ShardId, Part>> {
+    check_points(&points, collection)?;
+    let rows: Vec<(usize, Point)> = points.into_iter().enumerate().collect();
+    let part = |(shard, part): (ShardId, Vec<(usize, Point)>)| {
+        let (rows, points): (Vec<usize>, Vec<Point>) = part.into_iter().unzip();
+        Ok((shard, Part { rows, command: commands::upsert(points, id)? }))
+    };
+    split(rows, collection, |(_, point)| &point.id).into_iter().map(part).collect()
 }
 
 /// Puts the row of an error about a shard's part back into the caller's batch.
@@ -221,47 +255,37 @@ fn check_named_once(points: &[Point]) -> Result<()> {
 }
 
 /// Cuts a batch by the shard of each member, keeping their order.
-fn split<T>(members: Vec<T>, collection: &Collection, id: impl Fn(&T) -> &DocumentId) -> BTreeMap<u64, Vec<T>> {
+fn split<T>(members: Vec<T>, collection: &Collection, id: impl Fn(&T) -> &DocumentId) -> BTreeMap<ShardId, Vec<T>> {
     if let [(only, _)] = collection.shards[..] {
         return BTreeMap::from([(only, members)]);
     }
-    let mut parts: BTreeMap<u64, Vec<T>> = BTreeMap::new();
+    let mut parts: BTreeMap<ShardId, Vec<T>> = BTreeMap::new();
     for member in members {
         parts.entry(collection.shard_of(id(&member).point_id())).or_default().push(member);
     }
     parts
 }
 
-fn session_of(written: &[(u64, Written)]) -> Session {
+fn session_of(written: &[(ShardId, Written)]) -> Session {
     let mut session = Session::default();
     written.iter().for_each(|(shard, written)| session.saw(*shard, written.log_index));
     session
 }
 
-fn write_answer(written: Vec<(u64, Written)>) -> WriteAnswer {
+/// The answer of a write of `count` points, of which those in `rows` went to a shard.
+fn write_answer(written: &[(ShardId, Written)], rows: &BTreeMap<ShardId, Vec<usize>>, count: usize) -> WriteAnswer {
     // A retried write has the version of the first time.
     let version = |written: &Written| match written.applied {
         Applied::Written { version } => version,
         _ => written.log_index,
     };
-    let version = written.iter().map(|(_, written)| version(written)).max().unwrap_or(0);
-    WriteAnswer { version, session: session_of(&written) }
-}
-
-/// The first `limit` points of all shards' pages. A shard that has more behind its page bounds what may be shown: a point
-/// behind its last one could still be missing a neighbour.
-fn merge_pages(mut pages: Vec<ListAnswer>, limit: usize) -> ListAnswer {
-    if pages.len() == 1 {
-        return pages.remove(0);
+    let highest = written.iter().map(|(_, written)| version(written)).max().unwrap_or(0);
+    let mut versions = Vec::new();
+    if written.iter().any(|(_, written)| version(written) != highest) {
+        versions = vec![highest; count];
+        for (shard, written) in written {
+            rows.get(shard).into_iter().flatten().for_each(|row| versions[*row] = version(written));
+        }
     }
-    let more = pages.iter().any(|page| page.cursor.is_some());
-    let bound = pages.iter().filter_map(|page| page.cursor).map(|cursor| cursor.after).min();
-    let mut points: Vec<StoredPoint> = pages.into_iter().flat_map(|page| page.points).collect();
-    points.sort_by_key(|point| point.id.point_id());
-    let shown = points.iter().take_while(|point| bound.is_none_or(|bound| point.id.point_id() <= bound)).count();
-    let shown = shown.min(limit);
-    let more = more || shown < points.len();
-    points.truncate(shown);
-    let cursor = points.last().filter(|_| more).map(|last| Cursor { after: last.id.point_id() });
-    ListAnswer { points, cursor }
+    WriteAnswer { version: highest, versions, session: session_of(written) }
 }

@@ -1,19 +1,20 @@
 //! Search: every shard of the collection answers, the best of all are kept, ties broken by id.
 
-use super::Service;
+use super::{
+    Service,
+    read::{Answer, Operation},
+};
 use crate::{
     cluster::Collection,
     rt,
     shard::Replica,
     telemetry::metrics::{SearchKind, SearchMetrics, Stage},
     types::{
-        CollectionName, Error, Metric, Result, Session, limits,
-        operation::{
-            Explain, OnUnavailable, ReadOptions, Search, SearchAnswer, SearchHit, SearchesAnswer, ShardsAnswer,
-        },
+        CollectionName, Error, Metric, Result, limits,
+        operation::{Explain, ReadOptions, Search, SearchAnswer, SearchHit, SearchesAnswer},
     },
 };
-use std::{sync::Arc, time::Duration};
+use std::{cmp::Ordering, sync::Arc, time::Duration};
 
 impl Service {
     /// Runs the searches of one request over all shards.
@@ -28,29 +29,28 @@ impl Service {
         searches: Vec<Search>,
         options: &ReadOptions,
     ) -> Result<SearchesAnswer> {
-        let collection = self.0.catalog.collection(name)?;
+        let collection = self.find(name).await?;
         check(&searches, &collection)?;
         let searches: Arc<[Search]> = searches.into();
-        let mut gathered = Gathered::new(&collection);
-        for (id, _) in &collection.shards {
-            let answers = match self.0.host.replica(*id) {
-                Ok(replica) => self.search_shard(*id, replica, &searches, options, &mut gathered.session).await,
-                Err(error) => Err(error),
-            };
-            gathered.take(*id, answers, options.on_unavailable)?;
-        }
-        Ok(gathered.finish(&searches, &collection))
+        let mut best: Vec<Best> = searches.iter().map(|search| Best::of(search, &collection)).collect();
+        let take = |_, answer| {
+            if let Answer::Found(answers) = answer {
+                best.iter_mut().zip(answers).for_each(|(best, answer)| best.take(answer));
+            }
+            Ok(())
+        };
+        let gathered =
+            self.fan_out(&collection.shard_ids(), Operation::Search(searches.clone()), options, take).await?;
+        let answers = best.into_iter().map(Best::finish).collect();
+        Ok(SearchesAnswer { answers, shards: gathered.shards(), session: gathered.session })
     }
 
-    async fn search_shard(
+    /// The searches over a replica of this node.
+    pub(super) async fn search_replica(
         &self,
-        id: u64,
         replica: Arc<Replica>,
         searches: &Arc<[Search]>,
-        options: &ReadOptions,
-        session: &mut Session,
     ) -> Result<Vec<SearchAnswer>> {
-        self.wait_to_read(id, &replica, options, session).await?;
         if let [search] = &searches[..]
             && replica.is_short(search)
         {
@@ -106,61 +106,45 @@ fn check(searches: &[Search], collection: &Collection) -> Result<()> {
     Ok(())
 }
 
-/// The shards' answers, as they come in.
-struct Gathered {
-    by_shard: Vec<Vec<SearchAnswer>>,
-    shards: ShardsAnswer,
-    session: Session,
+/// The best hits of one search, over the shards that have answered.
+struct Best {
+    metric: Metric,
+    top_k: usize,
+    hits: Vec<SearchHit>,
+    explain: Option<Explain>,
 }
 
-impl Gathered {
-    fn new(collection: &Collection) -> Gathered {
-        let shards = ShardsAnswer { total: collection.shards.len() as u32, ..ShardsAnswer::default() };
-        Gathered { by_shard: Vec::with_capacity(collection.shards.len()), shards, session: Session::default() }
+impl Best {
+    fn of(search: &Search, collection: &Collection) -> Best {
+        let metric = collection.spec.vector(&search.vector_name).map_or(Metric::Cosine, |spec| spec.metric);
+        Best { metric, top_k: search.top_k, hits: Vec::new(), explain: None }
     }
 
-    fn take(&mut self, id: u64, answers: Result<Vec<SearchAnswer>>, on_unavailable: OnUnavailable) -> Result<()> {
-        match (answers, on_unavailable) {
-            (Ok(answers), _) => {
-                self.by_shard.push(answers);
-                self.shards.ok += 1;
-                Ok(())
-            }
-            (Err(error), OnUnavailable::Partial) if error.kind() == crate::types::ErrorKind::Unavailable => {
-                self.shards.failed.push(id);
-                Ok(())
-            }
-            (Err(error), _) => Err(error),
+    /// Adds a shard's answer and keeps the `top_k` best; ties by id, so that the order in which answers come decides nothing.
+    fn take(&mut self, answer: SearchAnswer) {
+        self.explain = match (self.explain.take(), answer.explain) {
+            (Some(known), Some(more)) => Some(add(known, more)),
+            (known, more) => known.or(more),
+        };
+        if self.hits.is_empty() {
+            self.hits = answer.hits;
+            return;
         }
+        self.hits.extend(answer.hits);
+        let metric = self.metric;
+        self.hits.sort_by(|a, b| order(metric, a, b));
+        self.hits.truncate(self.top_k);
     }
 
-    fn finish(self, searches: &[Search], collection: &Collection) -> SearchesAnswer {
-        let mut by_search: Vec<Vec<SearchAnswer>> = searches.iter().map(|_| Vec::new()).collect();
-        for answers in self.by_shard {
-            by_search.iter_mut().zip(answers).for_each(|(parts, answer)| parts.push(answer));
-        }
-        let answers = by_search.into_iter().zip(searches).map(|(parts, search)| {
-            let metric = collection.spec.vector(&search.vector_name).map_or(Metric::Cosine, |spec| spec.metric);
-            merge(parts, metric, search.top_k)
-        });
-        SearchesAnswer { answers: answers.collect(), shards: self.shards, session: self.session }
+    fn finish(self) -> SearchAnswer {
+        SearchAnswer { hits: self.hits, explain: self.explain }
     }
 }
 
-/// The `top_k` best hits of the parts; ties by id.
-fn merge(mut parts: Vec<SearchAnswer>, metric: Metric, top_k: usize) -> SearchAnswer {
-    if parts.len() == 1 {
-        return parts.remove(0);
-    }
-    let explain = parts.iter().filter_map(|part| part.explain.clone()).reduce(add);
-    let mut hits: Vec<SearchHit> = parts.into_iter().flat_map(|part| part.hits).collect();
-    hits.sort_by(|a, b| {
-        let nearer = a.score.total_cmp(&b.score);
-        let nearer = if metric.higher_is_better() { nearer.reverse() } else { nearer };
-        nearer.then_with(|| a.point.id.point_id().cmp(&b.point.id.point_id()))
-    });
-    hits.truncate(top_k);
-    SearchAnswer { hits, explain }
+fn order(metric: Metric, a: &SearchHit, b: &SearchHit) -> Ordering {
+    let nearer = a.score.total_cmp(&b.score);
+    let nearer = if metric.higher_is_better() { nearer.reverse() } else { nearer };
+    nearer.then_with(|| a.point.id.point_id().cmp(&b.point.id.point_id()))
 }
 
 fn union(a: Vec<String>, b: Vec<String>) -> Vec<String> {
@@ -186,5 +170,52 @@ fn add(a: Explain, b: Explain) -> Explain {
         filter_matches: a.filter_matches.zip(b.filter_matches).map(|(a, b)| a + b),
         scan_us: a.scan_us + b.scan_us,
         rerank_us: a.rerank_us + b.rerank_us,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{DocumentId, StoredPoint};
+    use proptest::prelude::*;
+
+    fn hit(id: u64, score: f32) -> SearchHit {
+        let point = StoredPoint { id: DocumentId::Num(id), version: 1, vectors: None, payload: None };
+        SearchHit { point, score }
+    }
+
+    fn ids(hits: &[SearchHit]) -> Vec<String> {
+        hits.iter().map(|hit| hit.point.id.to_string()).collect()
+    }
+
+    proptest! {
+        /// Few different scores, so that most are ties: gathering is then exact only if ties go by id, in whatever order shards answer.
+        #[test]
+        fn gathering_is_what_one_shard_would_have_found(
+            shards in prop::collection::vec(prop::collection::vec(0_u8..4, 0..30), 1..6),
+            top_k in 1_usize..20,
+            higher: bool,
+            order_of_answers: prop::sample::Index,
+        ) {
+            let metric = if higher { Metric::Dot } else { Metric::Euclidean };
+            let (mut next, mut all, mut answers) = (0, Vec::new(), Vec::new());
+            for scores in &shards {
+                let mut hits: Vec<SearchHit> = scores.iter().map(|score| {
+                    next = (next * 7 + 3) % 10_007;
+                    hit(next, f32::from(*score))
+                }).collect();
+                all.extend(hits.clone());
+                hits.sort_by(|a, b| order(metric, a, b));
+                hits.truncate(top_k);
+                answers.push(SearchAnswer { hits, explain: None });
+            }
+            let first = order_of_answers.index(answers.len());
+            answers.rotate_left(first);
+            let mut best = Best { metric, top_k, hits: Vec::new(), explain: None };
+            answers.into_iter().for_each(|answer| best.take(answer));
+            all.sort_by(|a, b| order(metric, a, b));
+            all.truncate(top_k);
+            prop_assert_eq!(ids(&best.finish().hits), ids(&all));
+        }
     }
 }

@@ -4,10 +4,12 @@
 use super::Service;
 use crate::{
     cluster::{Collection, NodeId},
-    rt::time,
+    rt::time::{self, Instant},
     shard::{Bucket, Difference, Recomputed},
     types::Result,
 };
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use std::{collections::BTreeMap, future::Future, pin::Pin, time::Duration};
 
 /// How often replicas that are at different log indexes are looked at again, and how long apart.
@@ -24,6 +26,10 @@ pub trait Others: Send + Sync + 'static {
 
     /// The records of one bucket of another node's replica.
     fn bucket(&self, node: NodeId, shard: u64, bucket: u8) -> Answering<Bucket>;
+
+    /// Reads replicas of another node: encoded answers as they come. It ends early, with an error as its last item, if the node
+    /// cannot be asked or breaks off; and at the deadline.
+    fn read(&self, node: NodeId, read: Bytes, deadline: Instant) -> BoxStream<'static, Result<Bytes>>;
 
     /// What a shard's group has agreed on about its members, if another node leads it and knows.
     fn agreed(&self, node: NodeId, shard: u64) -> Answering<Option<super::Agreed>>;
@@ -81,34 +87,35 @@ impl Service {
     /// # Errors
     /// `cluster_forming`.
     pub async fn verify(&self) -> Result<VerifyReport> {
-        let members = self.0.members.node_ids()?;
+        self.0.members.node_ids()?;
         let mut shards = Vec::new();
         for collection in self.0.catalog.collections().values() {
             for (id, _) in &collection.shards {
-                shards.push(self.verify_shard(collection, *id, &members).await);
+                shards.push(self.verify_shard(collection, *id).await);
             }
         }
         Ok(VerifyReport { equal: shards.iter().all(|shard| shard.verdict == "equal"), shards })
     }
 
-    async fn verify_shard(&self, collection: &Collection, id: u64, members: &[NodeId]) -> ShardVerdict {
-        let mut replicas = self.look_at(id, members).await;
+    async fn verify_shard(&self, collection: &Collection, id: u64) -> ShardVerdict {
+        let holders = self.holders(id);
+        let mut replicas = self.look_at(id, &holders).await;
         for _ in 1..ATTEMPTS {
-            let first = replicas[0].found.as_ref().ok().map(|found| found.applied);
+            let first = replicas.first().and_then(|replica| replica.found.as_ref().ok()).map(|found| found.applied);
             let together = replicas.iter().all(|replica| replica.key().map(|(applied, _)| applied) == first);
             if together {
                 break;
             }
             time::sleep(PAUSE).await;
-            replicas = self.look_at(id, members).await;
+            replicas = self.look_at(id, &holders).await;
         }
         let (verdict, difference) = self.judge(id, &replicas).await;
         ShardVerdict { id, collection: collection.name.to_string(), verdict, replicas, difference }
     }
 
     /// Every replica, as it is now.
-    async fn look_at(&self, id: u64, members: &[NodeId]) -> Vec<ReplicaVerdict> {
-        let looks = members.iter().map(|node| async move {
+    async fn look_at(&self, id: u64, holders: &[NodeId]) -> Vec<ReplicaVerdict> {
+        let looks = holders.iter().map(|node| async move {
             let found = if *node == self.0.identity.node_id {
                 match self.0.host.replica(id) {
                     Ok(replica) => replica.recompute_hash().await,

@@ -5,6 +5,7 @@ mod checkpoint;
 mod command;
 pub mod commands;
 mod content;
+mod elsewhere;
 mod files;
 mod filling;
 mod host;
@@ -36,6 +37,7 @@ pub(crate) use command::Command;
 pub(crate) use command::{PointWrite, VectorBytes};
 
 pub use crate::index::IndexState;
+pub use elsewhere::{Elsewhere, Missed};
 pub use host::Host;
 pub use outcome::{Applied, Outcome};
 pub use replica::{Parts, Replica, Written};

@@ -3,7 +3,6 @@
 
 use super::{
     command::Command,
-    commands,
     files::IndexFiles,
     live::Live,
     machine::Machine,
@@ -23,9 +22,8 @@ use crate::{
     rt,
     store::{Store, StoreError},
     types::{
-        Ack, CollectionSpec, DocumentId, Error, ErrorKind, IndexedFields, Point, PointPatch, Result, StoredPoint,
-        WriteOptions,
-        operation::{DeleteRequest, ListAnswer, ListRequest, Search, SearchAnswer},
+        Ack, CollectionSpec, DocumentId, Error, ErrorKind, IndexedFields, Result, StoredPoint,
+        operation::{ListAnswer, ListRequest, Search, SearchAnswer},
     },
 };
 use bytes::Bytes;
@@ -107,24 +105,8 @@ impl Replica {
         }
     }
 
-    /// Writes points, all or none.
-    pub async fn upsert(&self, points: Vec<Point>, options: &WriteOptions) -> Result<Written> {
-        self.write(commands::upsert(points, options.request_id)?, options.ack).await
-    }
-
-    /// Changes one point.
-    pub async fn patch(&self, patch: PointPatch, options: &WriteOptions) -> Result<Written> {
-        self.write(commands::patch(patch, options.request_id)?, options.ack).await
-    }
-
-    /// Removes points. Its answer counts them, so that [`Ack::Async`] is taken for [`Ack::Quorum`].
-    pub async fn delete(&self, request: &DeleteRequest, options: &WriteOptions) -> Result<Written> {
-        let ack = if options.ack == Ack::Async { Ack::Quorum } else { options.ack };
-        self.write(commands::delete(request, options.request_id)?, ack).await
-    }
-
-    /// Carries out an encoded command through the shard's leader, wherever it is.
-    async fn write(&self, mut command: Bytes, ack: Ack) -> Result<Written> {
+    /// Carries out an encoded command (see `commands`) through the shard's leader, wherever it is.
+    pub async fn write(&self, mut command: Bytes, ack: Ack) -> Result<Written> {
         if mutant!(15)
             && let Some((first, rest)) = mutated::halves(&command)
         {
@@ -317,7 +299,8 @@ fn not_opened(error: StartError) -> Error {
     Error::new(kind, code, error.to_string())
 }
 
-fn not_proposed(error: ProposeError) -> Error {
+/// What a proposal's failure means to the client.
+pub(super) fn not_proposed(error: ProposeError) -> Error {
     let (kind, code) = match error {
         ProposeError::Exhausted => (ErrorKind::Exhausted, "queue_full"),
         ProposeError::TooLarge { .. } => (ErrorKind::Invalid, "command_too_large"),

@@ -5,6 +5,7 @@
 //! holds for long and never fails. `node.rs` builds one, hands its groups (all cheap to clone) to the rooms, and serves
 //! [`Metrics::encode`] at `/metrics`.
 
+mod backends;
 mod collections;
 mod log;
 mod peers;
@@ -23,6 +24,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+pub use backends::BackendRow;
 pub use collections::{CollectionMetrics, CollectionsMetrics};
 pub use log::LogMetrics;
 pub use peers::{PeerMetrics, PeersMetrics};
@@ -111,6 +113,12 @@ impl Metrics {
         F: Fn() -> f64 + Send + Sync + 'static,
     {
         self.sample(Sampled { name, help, unit, kind: MetricType::Counter, read: Box::new(read) });
+    }
+
+    /// Adds the series of the nodes behind a gateway, read at each scrape.
+    pub fn watch_backends(&self, read: impl Fn() -> Vec<BackendRow> + Send + Sync + 'static) {
+        let backends = backends::Backends(Box::new(read));
+        self.registry().sub_registry_with_prefix(PREFIX).register_collector(Box::new(backends));
     }
 
     /// The text of `/metrics` (OpenMetrics), of type [`CONTENT_TYPE`]. Linear in the number of series.

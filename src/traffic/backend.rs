@@ -24,6 +24,8 @@ pub enum State {
 pub struct BackendStatistics {
     pub name: Arc<str>,
     pub state: State,
+    /// Whether it has ever answered or been found ready; before that its state is hope.
+    pub is_known: bool,
     /// Slow start included.
     pub weight: f64,
     pub in_flight: u32,
@@ -49,6 +51,8 @@ pub(super) struct Backend<T> {
     pub weight: f64,
     pub in_flight: u32,
     pub is_ready: bool,
+    /// Whether it has ever answered or been found ready.
+    pub is_known: bool,
     pub ejection: Ejection,
     pub latency: Latency,
     /// When the next routine check is due.
@@ -71,6 +75,7 @@ impl<T> Backend<T> {
             weight,
             in_flight: 0,
             is_ready: true,
+            is_known: false,
             ejection: Ejection::new(now),
             latency: Latency::default(),
             check_at: now,
@@ -124,6 +129,7 @@ impl<T> Backend<T> {
         BackendStatistics {
             name: self.name.clone(),
             state: self.state(),
+            is_known: self.is_known,
             weight: self.weight * self.ramp(options.slow_start, now),
             in_flight: self.in_flight,
             requests: self.requests,

@@ -207,6 +207,12 @@ impl<T: Clone> Balancer<T> {
             backend.start(now);
         }
         backend.is_ready = is_ready;
+        backend.is_known |= is_ready;
+    }
+
+    /// Whether `name` gets requests; `None` where it is no backend.
+    pub fn state(&self, name: &str) -> Option<State> {
+        self.inner().backends.get(name).map(Backend::state)
     }
 
     /// Every backend, by name.
@@ -224,6 +230,7 @@ impl<T: Clone> Balancer<T> {
         match (outcome, now) {
             (Outcome::Answered(took), Some(now)) => {
                 backend.latency.observe(took, now);
+                backend.is_known = true;
                 if backend.ejection.succeeded(&options, now) {
                     backend.start(now);
                 }

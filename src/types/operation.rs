@@ -179,6 +179,8 @@ pub struct SearchesAnswer {
 pub struct WriteAnswer {
     /// The version the points now have; with several shards the highest.
     pub version: u64,
+    /// The version of each point, in the order of the request, where they are not all [`WriteAnswer::version`]; else empty.
+    pub versions: Vec<u64>,
     pub session: Session,
 }
 
@@ -242,12 +244,28 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
     (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).ok()).collect()
 }
 
-/// The answer of a listing.
+/// What a listing shows: of one shard, or merged over all.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListAnswer {
     pub points: Vec<StoredPoint>,
     /// `None` on the last page.
     pub cursor: Option<Cursor>,
+}
+
+/// The answer of reading one point.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GetAnswer {
+    pub point: StoredPoint,
+    pub session: Session,
+}
+
+/// A page over all shards. With [`OnUnavailable::Partial`] the points of shards that failed are missing, and the cursor passes
+/// over them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PageAnswer {
+    pub page: ListAnswer,
+    pub shards: ShardsAnswer,
+    pub session: Session,
 }
 
 /// A delete by ids or by filter.

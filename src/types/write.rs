@@ -1,7 +1,7 @@
 //! How a write is to be taken: when it is acknowledged, and by which id a retry of it is known again. Called by `api` (text
 //! forms), `service` (honouring them) and `shard` (which keeps the ids with its data).
 
-use super::{Error, Result, limits};
+use super::{DocumentId, Error, Result, limits};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use uuid::Uuid;
@@ -73,6 +73,12 @@ impl RequestId {
         &self.0
     }
 
+    /// The id of the document at `row` of the write, where the client gave none: every retry invents the same.
+    pub fn document_id(&self, row: usize) -> DocumentId {
+        let uuid = Uuid::new_v5(&Uuid::from_bytes(self.0), &(row as u64).to_be_bytes());
+        DocumentId::Text(uuid.to_string())
+    }
+
     /// The id a client's text stands for: a UUID in any common form is that UUID, anything else the UUIDv5 of the text.
     ///
     /// # Errors
@@ -137,6 +143,17 @@ mod tests {
         let id = |text| RequestId::from_text(text).unwrap().to_string();
         assert_eq!(id("67E55044-10B1-426F-9247-BB680E5FE0C8"), "67e55044-10b1-426f-9247-bb680e5fe0c8");
         assert_eq!(id("order 17"), "3230cd70-4129-51b0-8543-e34c9ea1c57c");
+    }
+
+    #[test]
+    fn invented_document_ids_never_change() {
+        // A retry after an upgrade must not invent another id.
+        let id = RequestId::from_text("order 17").unwrap();
+        assert_eq!(
+            [0, 1].map(|row| id.document_id(row).to_string()),
+            ["517df2d2-3d6d-5dd1-be62-202949a28443", "977645cd-08d9-5677-9b2a-dbad9443de74"]
+        );
+        assert_ne!(id.document_id(0), RequestId::from_text("order 18").unwrap().document_id(0));
     }
 
     #[test]

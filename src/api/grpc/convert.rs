@@ -1,12 +1,19 @@
 //! Between protobuf and the domain: requests in with every rule of the proto file, answers out. Called by the calls of
 //! `grpc`.
 
-use super::proto::{self, delete_request::Selector, document_id::Id};
+use super::{
+    proto::{self, delete_request::Selector, document_id::Id},
+    status,
+};
 use crate::{
-    api::rest::{dto, json},
-    rt::rng,
+    api::{
+        invented_id,
+        rest::{dto, json},
+    },
+    service::{ClusterStatus, NodeInfo},
     types::{
-        DocumentId, Error, Filter, Payload, Point, Session, StoredPoint, Vector, VectorName, WriteOptions,
+        Ack, DocumentId, Error, Filter, Payload, Point, RequestId, Session, StoredPoint, Vector, VectorName,
+        WriteOptions,
         limits::BATCH_POINTS_MAX,
         operation::{Consistency, DeleteRequest, OnUnavailable, ReadOptions, Search, SearchesAnswer, ShardsAnswer},
     },
@@ -24,13 +31,43 @@ pub fn write_options(metadata: &MetadataMap) -> Result<WriteOptions, Error> {
     WriteOptions::from_texts(text("ack"), text("idempotency-key"))
 }
 
-/// The points of an upsert.
+/// The same for a stream: how its requests write unless they say otherwise.
+///
+/// # Errors
+/// `bad_ack`; `bad_request_id` if the stream has an `idempotency-key`, which can be one request's only.
+pub(super) fn stream_options(metadata: &MetadataMap) -> Result<WriteOptions, Error> {
+    if metadata.contains_key("idempotency-key") {
+        return Err(Error::invalid("bad_request_id", "a stream has no request id; its requests have their own")
+            .at("idempotency-key")
+            .expected("request_id in each request"));
+    }
+    write_options(metadata)
+}
+
+/// How one request writes: as it says itself, else as `defaults` do.
+///
+/// # Errors
+/// `unknown_value`, `bad_request_id`.
+pub(super) fn options_of(ack: i32, request_id: &str, defaults: WriteOptions) -> Result<WriteOptions, Error> {
+    let ack = match proto::Ack::try_from(ack) {
+        Ok(proto::Ack::Unspecified) => defaults.ack,
+        Ok(proto::Ack::Quorum) => Ack::Quorum,
+        Ok(proto::Ack::All) => Ack::All,
+        Ok(proto::Ack::Async) => Ack::Async,
+        Err(_) => return Err(unknown_value("ack", ack)),
+    };
+    let own = (!request_id.is_empty()).then(|| RequestId::from_text(request_id)).transpose()?;
+    Ok(WriteOptions { ack, request_id: own.or(defaults.request_id) })
+}
+
+/// The points of an upsert, by the request of this id.
 ///
 /// # Errors
 /// Those of the parts, with row, document and field (`documents[3].vector[2]`).
-pub(super) fn points(request: proto::UpsertRequest) -> Result<Vec<Point>, Error> {
+pub(super) fn points(request: proto::UpsertRequest, id: Option<RequestId>) -> Result<Vec<Point>, Error> {
     check_count("documents", request.documents.len())?;
-    let point = |(row, document)| point(document).map_err(|error| in_documents(error.row(row)));
+    let point =
+        |(row, document)| point(document, || invented_id(id, row)).map_err(|error| in_documents(error.row(row)));
     request.documents.into_iter().enumerate().map(point).collect()
 }
 
@@ -53,10 +90,10 @@ fn check_count(field: &str, count: usize) -> Result<(), Error> {
         .got(count))
 }
 
-fn point(document: proto::Document) -> Result<Point, Error> {
+fn point(document: proto::Document, invented: impl FnOnce() -> DocumentId) -> Result<Point, Error> {
     let id = match document.id {
         Some(id) => document_id(id).map_err(|error| error.at("id"))?,
-        None => DocumentId::Text(rng::uuid_v4().to_string()),
+        None => invented(),
     };
     let vector = vector(document.vector, &document.vector_f32_le).map_err(|error| error.document(&id))?;
     let payload = payload(&document.metadata_json).map_err(|error| error.document(&id))?;
@@ -224,6 +261,46 @@ fn result(point: StoredPoint, score: f32) -> proto::SearchResult {
 fn shards(answer: &ShardsAnswer) -> proto::ShardsInfo {
     let failure = |shard: &u64| proto::ShardFailure { shard: *shard };
     proto::ShardsInfo { total: answer.total, ok: answer.ok, failed: answer.failed.iter().map(failure).collect() }
+}
+
+/// What went wrong with one request of a stream.
+pub(super) fn failure(error: &Error) -> proto::Failure {
+    let detail = error.detail();
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    proto::Failure {
+        status: status::code(error) as i32,
+        code: error.code().to_owned(),
+        message: error.to_string(),
+        field: text(&detail.field),
+        expected: text(&detail.expected),
+        got: text(&detail.got),
+        row: detail.row.map(|row| row as u64),
+        document_id: text(&detail.document_id),
+    }
+}
+
+/// The cluster in one look.
+pub(super) fn cluster_info(status: ClusterStatus) -> proto::ClusterInfo {
+    let node = |node: NodeInfo| proto::NodeInfo {
+        id: node.id,
+        status: node.status.to_owned(),
+        zone: node.zone.unwrap_or_default(),
+        version: node.version,
+        http: node.http,
+        grpc: node.grpc,
+        roles: node.roles.into_iter().map(str::to_owned).collect(),
+    };
+    proto::ClusterInfo {
+        cluster_name: status.cluster_name,
+        verdict: status.verdict.to_owned(),
+        reasons: status.reasons,
+        master: status.master.unwrap_or_default(),
+        nodes: status.nodes.into_iter().map(node).collect(),
+        tables: status.collections,
+        shards: status.shards,
+        documents: status.points,
+        version: status.version.to_owned(),
+    }
 }
 
 /// Milliseconds with microseconds behind the point.

@@ -7,9 +7,11 @@
 //! text, `vs-field-bin`, `vs-expected-bin`, `vs-got-bin`, `vs-document-id-bin` in UTF-8. Every answer carries
 //! `x-request-id`, the caller's or a new one.
 
+mod calls;
 mod convert;
 mod health;
 mod status;
+mod streams;
 
 /// Messages, server and client, generated from `proto/vectorsphere/v1/vector_service.proto`.
 #[allow(clippy::all, clippy::pedantic, missing_docs)]
@@ -22,26 +24,30 @@ pub mod proto {
 
 use super::{Admission, rest::observe};
 use crate::{
-    rt::{self, compute, time},
+    rt::{self, time},
     service::Service,
     telemetry::metrics::GrpcMetrics,
-    types::{CollectionName, Error, limits},
+    types::{Error, limits},
 };
 use axum::{Router, body::Body};
+use futures_util::stream::BoxStream;
+use http::HeaderValue;
 use prost::Message;
 use proto::vector_service_server::{VectorService, VectorServiceServer};
 use std::{convert::Infallible, sync::Arc};
-use tonic::{Code, Request, Response, Status, server::NamedService};
+use tonic::{Code, Request, Response, Status, Streaming, codec::CompressionEncoding, server::NamedService};
 use tracing::Instrument;
-
-/// Requests above this are converted on the compute pool.
-const INLINE_BYTES_MAX: usize = 64 * 1024;
 
 /// The face as a router of gRPC services.
 pub fn routes(service: Service, admission: Arc<Admission>, metrics: GrpcMetrics) -> Router {
     let face = Face { service: service.clone(), admission, metrics };
-    // Compressed requests are not taken: the bound on a message would hold before decompression only.
-    let vectors = VectorServiceServer::new(face).max_decoding_message_size(limits::REQUEST_BYTES_MAX);
+    // The bound holds before and after decompression. Answers are compressed for clients that ask for it.
+    let vectors = VectorServiceServer::new(face)
+        .max_decoding_message_size(limits::REQUEST_BYTES_MAX)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd)
+        .send_compressed(CompressionEncoding::Zstd)
+        .send_compressed(CompressionEncoding::Gzip);
     let router = add(Router::new(), vectors);
     let router = add(router, health::server(service));
     let router = if rt::SIMULATED { router } else { with_reflection(router) };
@@ -78,20 +84,34 @@ struct Face {
 }
 
 impl Face {
-    /// Everything around a call: admission, request id, log, metrics, and the error's way out.
+    /// Everything around a unary call.
     async fn call<Q, A, F>(&self, method: &'static str, request: Request<Q>, handle: F) -> Result<Response<A>, Status>
     where
         Q: Message,
         F: AsyncFnOnce(Q) -> Result<A, Error>,
     {
         let id = observe::request_id(request.metadata().as_ref());
-        let shown_id = id.to_str().unwrap_or_default();
-        let span = tracing::info_span!("request", request_id = shown_id);
+        match self.observed(method, &id, request.into_inner(), handle).await {
+            Ok(answer) => {
+                let mut response = Response::new(answer);
+                response.metadata_mut().as_mut().insert(observe::REQUEST_ID, id);
+                Ok(response)
+            }
+            Err(error) => Err(status::of(&error, id)),
+        }
+    }
+
+    /// Everything around one request, alone or in a stream: admission, log, metrics.
+    async fn observed<Q, A, F>(&self, method: &'static str, id: &HeaderValue, request: Q, handle: F) -> Result<A, Error>
+    where
+        Q: Message,
+        F: AsyncFnOnce(Q) -> Result<A, Error>,
+    {
+        let span = tracing::info_span!("request", request_id = id.to_str().unwrap_or_default());
         let _in_flight = self.metrics.begin();
         let began = time::now();
         let answer = async {
             let ticket = self.admission.admit()?;
-            let request = request.into_inner();
             ticket.take_body_bytes(request.encoded_len())?;
             handle(request).await
         };
@@ -105,14 +125,7 @@ impl Face {
             Err(error) if is_our_fault(code) => tracing::warn!(method, ?code, took_us, %error, "call failed"),
             Err(error) => tracing::debug!(method, ?code, took_us, %error, "call refused"),
         });
-        match answer {
-            Ok(answer) => {
-                let mut response = Response::new(answer);
-                response.metadata_mut().as_mut().insert(observe::REQUEST_ID, id);
-                Ok(response)
-            }
-            Err(error) => Err(status::of(&error, id)),
-        }
+        answer
     }
 }
 
@@ -120,67 +133,64 @@ fn is_our_fault(code: Code) -> bool {
     matches!(code, Code::Internal | Code::DataLoss | Code::Unavailable | Code::DeadlineExceeded)
 }
 
-fn table(name: String) -> Result<CollectionName, Error> {
-    CollectionName::new(name).map_err(|error| error.at("table"))
-}
-
-/// Runs a conversion here, or on the compute pool if the message is large.
-async fn converted<Q, T>(request: Q, convert: fn(Q) -> Result<T, Error>) -> Result<T, Error>
-where
-    Q: Message + 'static,
-    T: Send + 'static,
-{
-    if request.encoded_len() <= INLINE_BYTES_MAX {
-        return compute::short(|| convert(request));
-    }
-    compute::cpu(move || convert(request)).await
-}
+/// The answers of a streaming call.
+type Answers<A> = BoxStream<'static, Result<A, Status>>;
 
 #[tonic::async_trait]
 impl VectorService for Face {
     async fn upsert(&self, request: Request<proto::UpsertRequest>) -> Result<Response<proto::UpsertResponse>, Status> {
-        let began = time::now();
-        let options = convert::write_options(request.metadata());
-        self.call("vectorsphere.v1.VectorService/Upsert", request, async |mut request| {
-            let name = table(std::mem::take(&mut request.table))?;
-            let options = options?;
-            let points = converted(request, convert::points).await?;
-            let ids = points.iter().map(|point| convert::wire_id(&point.id)).collect();
-            let written = self.service.upsert(&name, points, &options).await.map_err(convert::in_documents)?;
-            Ok(proto::UpsertResponse {
-                ids,
-                version: written.version,
-                session: written.session.to_string(),
-                took_ms: convert::milliseconds(began.elapsed()),
-            })
+        let defaults = convert::write_options(request.metadata());
+        self.call("vectorsphere.v1.VectorService/Upsert", request, async |request| {
+            self.upserted(request, defaults?).await
         })
         .await
     }
 
     async fn search(&self, request: Request<proto::SearchRequest>) -> Result<Response<proto::SearchResponse>, Status> {
-        let began = time::now();
-        self.call("vectorsphere.v1.VectorService/Search", request, async |mut request| {
-            let name = table(std::mem::take(&mut request.table))?;
-            let (search, options) = converted(request, convert::search).await?;
-            let found = self.service.search(&name, vec![search], &options).await?;
-            convert::found(found, convert::milliseconds(began.elapsed()))
+        self.call("vectorsphere.v1.VectorService/Search", request, async |request| self.found(request).await).await
+    }
+
+    async fn delete(&self, request: Request<proto::DeleteRequest>) -> Result<Response<proto::DeleteResponse>, Status> {
+        let defaults = convert::write_options(request.metadata());
+        self.call("vectorsphere.v1.VectorService/Delete", request, async |request| {
+            self.deleted(request, defaults?).await
         })
         .await
     }
 
-    async fn delete(&self, request: Request<proto::DeleteRequest>) -> Result<Response<proto::DeleteResponse>, Status> {
-        let began = time::now();
-        let options = convert::write_options(request.metadata());
-        self.call("vectorsphere.v1.VectorService/Delete", request, async |mut request| {
-            let name = table(std::mem::take(&mut request.table))?;
-            let options = options?;
-            let selected = converted(request, convert::selected).await?;
-            let deleted = self.service.delete(&name, selected, &options).await?;
-            Ok(proto::DeleteResponse {
-                deleted: deleted.deleted,
-                session: deleted.session.to_string(),
-                took_ms: convert::milliseconds(began.elapsed()),
-            })
+    type UpsertStreamStream = Answers<proto::UpsertStreamResponse>;
+
+    async fn upsert_stream(
+        &self,
+        request: Request<Streaming<proto::UpsertRequest>>,
+    ) -> Result<Response<Self::UpsertStreamStream>, Status> {
+        self.upserts(request)
+    }
+
+    type SearchStreamStream = Answers<proto::SearchStreamResponse>;
+
+    async fn search_stream(
+        &self,
+        request: Request<Streaming<proto::SearchRequest>>,
+    ) -> Result<Response<Self::SearchStreamStream>, Status> {
+        self.searches(request)
+    }
+
+    type DeleteStreamStream = Answers<proto::DeleteStreamResponse>;
+
+    async fn delete_stream(
+        &self,
+        request: Request<Streaming<proto::DeleteRequest>>,
+    ) -> Result<Response<Self::DeleteStreamStream>, Status> {
+        self.deletes(request)
+    }
+
+    async fn get_cluster_info(
+        &self,
+        request: Request<proto::GetClusterInfoRequest>,
+    ) -> Result<Response<proto::ClusterInfo>, Status> {
+        self.call("vectorsphere.v1.VectorService/GetClusterInfo", request, async |_| {
+            Ok(convert::cluster_info(self.service.cluster_status().await))
         })
         .await
     }

@@ -12,7 +12,7 @@ use crate::{
     rt::time,
     types::{
         DocumentId, StoredPoint,
-        operation::{DeleteRequest, ListAnswer, SearchesAnswer},
+        operation::{DeleteRequest, PageAnswer, SearchesAnswer},
     },
 };
 use axum::{extract::State, response::Response};
@@ -75,7 +75,10 @@ pub async fn write_documents(
     body: RawBody,
 ) -> Answer {
     let write = match body.media {
-        Media::Json => parse(body.bytes, |bytes| json::read::<dto::WriteRequest>(bytes)?.into_write()).await?,
+        Media::Json => {
+            let id = options.request_id;
+            parse(body.bytes, move |bytes| json::read::<dto::WriteRequest>(bytes)?.into_write(id)).await?
+        }
         Media::OctetStream => {
             parse(body.bytes, |bytes| Ok(dto::Write { points: bulk::read(bytes)?, batch: false })).await?
         }
@@ -83,7 +86,7 @@ pub async fn write_documents(
     let ids: Vec<DocumentId> = write.points.iter().map(|point| point.id.clone()).collect();
     let written = app.service.upsert(&name, write.points, &options).await;
     let written = written.map_err(|error| dto::Write::locate(write.batch, error))?;
-    Ok(answer::ok(&dto::WriteAnswerBody::new(ids, &written)))
+    Ok(answer::ok(&dto::WriteAnswerBody::new(ids, written)))
 }
 
 /// Read a document
@@ -103,8 +106,8 @@ pub async fn get_document(
     Document(id): Document,
     read: ReadQuery,
 ) -> Answer {
-    let point = app.service.get(&name, &id, &read.options).await?;
-    Ok(answer::ok(&dto::DocumentAnswer::new(&point, read.with_vector)))
+    let found = app.service.get(&name, &id, &read.options).await?;
+    Ok(answer::ok(&dto::DocumentAnswer::alone(&found, read.with_vector)))
 }
 
 /// Write a document of this id, whole
@@ -124,7 +127,7 @@ pub async fn put_document(
     let point = body.into_replacement(id)?;
     let id = point.id.clone();
     let written = app.service.replace(&name, point, &options).await?;
-    Ok(answer::ok(&dto::WriteAnswerBody::new(vec![id], &written)))
+    Ok(answer::ok(&dto::WriteAnswerBody::new(vec![id], written)))
 }
 
 /// Change a document
@@ -146,7 +149,7 @@ pub async fn patch_document(
     let patch = body.into_patch(id)?;
     let id = patch.id.clone();
     let written = app.service.patch(&name, patch, &options).await?;
-    Ok(answer::ok(&dto::WriteAnswerBody::new(vec![id], &written)))
+    Ok(answer::ok(&dto::WriteAnswerBody::new(vec![id], written)))
 }
 
 /// Delete a document
@@ -196,8 +199,8 @@ pub async fn list_documents(
     let (request, options) = body.into_request()?;
     let with_vector = request.with_vector;
     let page = app.service.list(&name, request, &options).await?;
-    let estimated_bytes = estimate(&page.points);
-    let encode = move |page: &ListAnswer| answer::encode(&dto::ListAnswerBody::new(page, with_vector));
+    let estimated_bytes = estimate(&page.page.points);
+    let encode = move |page: &PageAnswer| answer::encode(&dto::ListAnswerBody::new(page, with_vector));
     Ok(answer::large(page, estimated_bytes, encode).await)
 }
 
@@ -224,9 +227,10 @@ pub async fn search(State(app): State<App>, _: NoQuery, Table(name): Table, body
 
 /// How the cluster is
 #[utoipa::path(get, path = "/api/v1/cluster/status", tag = "cluster",
-    responses((status = 200, description = "Verdict, master, shards", body = dto::ClusterAnswer)))]
+    responses((status = 200, description = "Verdict, master, nodes, every replica of every shard", body = dto::ClusterAnswer)))]
 pub async fn cluster_status(State(app): State<App>, _: NoQuery) -> Answer {
-    Ok(answer::ok(&dto::ClusterAnswer::from(&app.service.cluster_status().await)))
+    let placement = app.service.cluster_placement().await?;
+    Ok(answer::ok(&dto::ClusterAnswer::new(&app.service.cluster_status().await, placement.as_ref())))
 }
 
 /// The nodes of the cluster

@@ -4,6 +4,7 @@
 //! read and checked; memory and time that a request can take are bounded before it takes them. Called by the roof, which
 //! serves [`router`] with `rt::http`.
 
+mod administration;
 mod answer;
 mod body;
 mod bulk;
@@ -17,6 +18,7 @@ mod path;
 mod payload_indexes;
 mod problem;
 
+pub use observe::{refusal, request_id};
 pub use openapi::Description;
 pub use problem::Problem;
 
@@ -93,6 +95,7 @@ fn routes() -> Vec<Route> {
     let route = |method, path, handler| Route { method, path, handler };
     const TABLE: &str = "/api/v1/tables/{table}";
     const FIELD: &str = "/api/v1/tables/{table}/indexes/{field}";
+    const DRAIN: &str = "/api/v1/cluster/nodes/{node}/drain";
     const DOCUMENT: &str = "/api/v1/tables/{table}/documents/{document_id}";
     vec![
         route(Method::POST, "/api/v1/tables", post(handlers::create_table)),
@@ -114,6 +117,11 @@ fn routes() -> Vec<Route> {
         route(Method::GET, "/api/v1/cluster/status", get(handlers::cluster_status)),
         route(Method::GET, "/api/v1/cluster/nodes", get(handlers::cluster_nodes)),
         route(Method::POST, "/api/v1/cluster/verify", post(handlers::cluster_verify)),
+        route(Method::POST, "/api/v1/cluster/rebalance", post(administration::rebalance)),
+        route(Method::POST, DRAIN, post(administration::drain)),
+        route(Method::DELETE, DRAIN, delete(administration::cancel_drain)),
+        route(Method::DELETE, "/api/v1/cluster/nodes/{node}", delete(administration::remove)),
+        route(Method::GET, "/api/v1/cluster/history", get(administration::history)),
         route(Method::GET, "/api/v1/limits", get(handlers::limits)),
         route(Method::GET, "/health", get(health::health)),
         route(Method::GET, "/healthz", get(health::healthz)),

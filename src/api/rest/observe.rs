@@ -85,8 +85,17 @@ fn write_problem(response: &mut Response, error: &Error, request_id: &str) {
     *response.body_mut() = Body::from(body);
 }
 
+/// The whole answer to the request of this `id` that `error` is: for a face that is not this router (the gateway).
+pub fn refusal(error: Error, id: &HeaderValue) -> Response {
+    let mut response = problem::ApiError(error.clone()).into_response();
+    response.extensions_mut().remove::<problem::ApiError>();
+    write_problem(&mut response, &error, id.to_str().unwrap_or_default());
+    response.headers_mut().insert(REQUEST_ID, id.clone());
+    response
+}
+
 /// The caller's id if it can stand in a log line as it is, else a new one.
-pub(in crate::api) fn request_id(headers: &HeaderMap) -> HeaderValue {
+pub fn request_id(headers: &HeaderMap) -> HeaderValue {
     let good = |value: &&HeaderValue| {
         let bytes = value.as_bytes();
         (1..=REQUEST_ID_BYTES_MAX).contains(&bytes.len())

@@ -1,7 +1,7 @@
 //! `/openapi.json` (OpenAPI 3.1, made from the handlers' attributes and the dto types) and `/docs`, the page that reads it.
 //! Both are built once. Called by the router; a test keeps document and router equal.
 
-use super::{App, dto, handlers, health, payload_indexes, problem::Problem};
+use super::{App, administration, dto, handlers, health, payload_indexes, problem::Problem};
 use axum::{
     extract::State,
     response::{IntoResponse, Response},
@@ -46,6 +46,11 @@ use utoipa::{
         handlers::cluster_status,
         handlers::cluster_nodes,
         handlers::cluster_verify,
+        administration::rebalance,
+        administration::drain,
+        administration::cancel_drain,
+        administration::remove,
+        administration::history,
         handlers::limits,
         health::health,
         health::healthz,

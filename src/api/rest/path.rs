@@ -55,6 +55,19 @@ impl FromRequestParts<App> for Field {
     }
 }
 
+/// The node that the path names.
+#[derive(Debug)]
+pub struct Node(pub u64);
+
+impl FromRequestParts<App> for Node {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Node, ApiError> {
+        let text = parameter(parts, app, "node").await?;
+        Ok(Node(dto::node_id(&text)?))
+    }
+}
+
 async fn parameter(parts: &mut Parts, app: &App, name: &'static str) -> Result<String, Error> {
     let bad = || Error::invalid("bad_path", "the path is not UTF-8 once decoded").at(name).expected("UTF-8");
     let Path(mut parameters) =

@@ -2,7 +2,7 @@
 //! line of ids (row numbers) for each query, then figures, one a line:
 //!
 //! - `#build`: processor seconds of the build, all threads together.
-//! - `#time`: seconds of search, re-ranking included. On one thread processor time, of each query the least of all repetitions;
+//! - `#time`: seconds of search, re-ranking included. On one thread processor time, of each call the least of all repetitions;
 //!   on more threads the wall time of the fastest repetition.
 //! - `#bytes`: what the index keeps resident. Where `--index` opened a file, by the system's count (growth of anonymous and of file
 //!   pages while it was opened and searched: `#anon_bytes` and `#file_bytes`); else what the index itself counts. The f32 rows
@@ -20,7 +20,7 @@ use crate::{
         context::{facts, grouped},
         import::metric,
     },
-    index::{Hit, IndexKind, Scratch, SearchParams, SearchStats, distance},
+    index::{Hit, IndexKind, Memory, Scratch, SearchOutcome, SearchParams, SearchStats, distance},
     rt::{self, cpu, time},
     telemetry::metrics::Resident,
     types::{Compression, Metric, PointId, Rerank},
@@ -56,6 +56,12 @@ pub struct AnnArgs {
     /// process that has not built, whose memory is that of the search.
     #[arg(long, value_name = "FILE")]
     pub index: Option<PathBuf>,
+    /// Where an opened file's rows are kept: low, balanced or fast, as a collection's setting.
+    #[arg(long, value_parser = memory, default_value = "balanced")]
+    pub memory: Memory,
+    /// Queries that are searched for in one call.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub batch: u32,
     /// ivf_pq, ivf_flat, ivf_binary, ivf_int8 or flat.
     #[arg(long, value_parser = kind, default_value = IndexKind::IvfPq.name())]
     pub kind: IndexKind,
@@ -94,6 +100,15 @@ fn compression(text: &str) -> Result<Compression, String> {
     one_of(&Compression::ALL, Compression::name, text)
 }
 
+fn memory(text: &str) -> Result<Memory, String> {
+    let name = |memory| match memory {
+        Memory::Low => "low",
+        Memory::Balanced => "balanced",
+        Memory::Fast => "fast",
+    };
+    one_of(&[Memory::Low, Memory::Balanced, Memory::Fast], name, text)
+}
+
 fn rerank(text: &str) -> Result<Rerank, String> {
     one_of(&[Rerank::F32, Rerank::Int8], Rerank::name, text)
 }
@@ -114,6 +129,8 @@ pub struct AnnReport {
     pub search_seconds: f64,
     pub queries_per_second: f64,
     pub threads: u32,
+    /// Queries a call.
+    pub batch: u32,
     pub index_bytes: usize,
     /// Where a file was opened and the system tells.
     pub resident: Option<Resident>,
@@ -186,6 +203,7 @@ fn bench_with(args: &AnnArgs, engine: impl FnOnce(&Matrix) -> Result<Engine, Cli
         search_seconds: found.time.as_secs_f64(),
         queries_per_second: queries.rows() as f64 / found.time.as_secs_f64().max(1e-9),
         threads: args.threads,
+        batch: args.batch,
         index_bytes: engine.points.memory_bytes() + engine.index.memory_bytes(),
         resident: grown.filter(|_| engine.opened),
         lists: engine.index.state().lists,
@@ -209,24 +227,27 @@ struct Found {
 }
 
 fn search(args: &AnnArgs, engine: &Engine, base: &Matrix, queries: &Matrix) -> Found {
-    /// Queries a thread takes at a time: enough that making buffers for them costs nothing.
-    const PART: usize = 250;
+    /// Calls a thread makes at a time: enough that making buffers for them costs nothing.
+    const PART_CALLS: usize = 250;
     let rows: Vec<&[f32]> = queries.iter().collect();
-    let (mut least, mut fastest, mut found) = (vec![Duration::MAX; rows.len()], Duration::MAX, Found::default());
+    let calls: Vec<&[&[f32]]> = rows.chunks(args.batch as usize).collect();
+    let (mut least, mut fastest, mut found) = (vec![Duration::MAX; calls.len()], Duration::MAX, Found::default());
     for _ in 0..args.reps {
         let started = time::now();
-        let answers = rt::compute::parallel(args.threads as usize, rows.chunks(PART), |part| {
+        let answers = rt::compute::parallel(args.threads as usize, calls.chunks(PART_CALLS), |part| {
             let mut searcher = Searcher { args, engine, base, scratch: Scratch::new() };
-            part.iter().map(|query| searcher.search(query)).collect::<Vec<_>>()
+            part.iter().map(|queries| searcher.call(queries)).collect::<Vec<_>>()
         });
         fastest = fastest.min(started.elapsed());
         found = Found::default();
         for (answer, least) in answers.into_iter().flatten().zip(&mut least) {
             *least = answer.cpu.min(*least);
-            found.ids.push(answer.ids);
-            found.lists_probed += answer.stats.lists_probed;
-            found.codes_scanned += answer.stats.codes_scanned;
-            found.reranked += answer.stats.reranked;
+            for (ids, stats) in answer.found {
+                found.ids.push(ids);
+                found.lists_probed += stats.lists_probed;
+                found.codes_scanned += stats.codes_scanned;
+                found.reranked += stats.reranked;
+            }
         }
     }
     Found { time: if args.threads == 1 { least.iter().sum() } else { fastest }, ..found }
@@ -239,16 +260,16 @@ struct Searcher<'a> {
     scratch: Scratch,
 }
 
+/// Of one call: each query's ids and work.
 struct Answer {
-    ids: Vec<u64>,
+    found: Vec<(Vec<u64>, SearchStats)>,
     cpu: Duration,
-    stats: SearchStats,
 }
 
 impl Searcher<'_> {
     /// As a shard does it: what is not exact is scored again in f32, unless the index says that int8 decides.
-    fn search(&mut self, query: &[f32]) -> Answer {
-        let args = self.args;
+    fn call(&mut self, queries: &[&[f32]]) -> Answer {
+        let Searcher { args, engine: Engine { points, index, .. }, scratch, .. } = self;
         let params = SearchParams {
             nprobe: args.nprobe,
             candidates: args.candidates,
@@ -257,16 +278,23 @@ impl Searcher<'_> {
             ..SearchParams::new(args.k)
         };
         let started = cpu::thread();
-        let outcome = self.engine.index.search(&self.engine.points, query, &params, &mut self.scratch);
+        let outcomes = match queries {
+            [query] => vec![index.search(points, query, &params, scratch)],
+            _ => index.search_batch(points, queries, &params, scratch),
+        };
+        let found = queries.iter().zip(outcomes).map(|(query, outcome)| self.finish(query, outcome)).collect();
+        Answer { found, cpu: cpu::thread().saturating_sub(started) }
+    }
+
+    fn finish(&self, query: &[f32], outcome: SearchOutcome) -> (Vec<u64>, SearchStats) {
         let mut hits = outcome.hits;
         if !outcome.settled {
             for hit in hits.iter_mut().filter(|hit| !hit.exact) {
-                hit.distance = distance(args.metric, query, self.base.row(row_of(hit.id)));
+                hit.distance = distance(self.args.metric, query, self.base.row(row_of(hit.id)));
             }
             hits.sort_unstable_by(Hit::order);
         }
-        let ids = hits.iter().take(args.k).map(|hit| row_of(hit.id)).collect();
-        Answer { ids, cpu: cpu::thread().saturating_sub(started), stats: outcome.stats }
+        (hits.iter().take(self.args.k).map(|hit| row_of(hit.id)).collect(), outcome.stats)
     }
 }
 
@@ -336,6 +364,20 @@ mod tests {
     }
 
     #[test]
+    fn many_queries_a_call_find_what_one_does() {
+        let directory = tempfile::tempdir().unwrap();
+        vectors(directory.path(), 600, 8);
+        let ids = |batch: &str| {
+            let args = args(directory.path(), &["--metric", "euclidean", "--batch", batch, "--reps", "1"]);
+            assert_eq!(engine::tests::bench_small(&args).unwrap().batch.to_string(), batch);
+            let text = std::fs::read_to_string(directory.path().join("out")).unwrap();
+            text.lines().take(600).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let alone = ids("1");
+        assert_eq!((ids("7"), ids("600")), (alone.clone(), alone));
+    }
+
+    #[test]
     fn an_index_kept_in_a_file_answers_as_it_did_when_built() {
         let directory = tempfile::tempdir().unwrap();
         vectors(directory.path(), 600, 8);
@@ -349,9 +391,13 @@ mod tests {
         };
         let before = ids("out");
         let opened = engine::tests::bench_small(&args).unwrap();
-        assert_eq!((before.len(), ids("out")), (600, before));
+        assert_eq!((before.len(), ids("out")), (600, before.clone()));
         assert_eq!(opened.build_cpu_seconds, built.build_cpu_seconds);
         assert!(built.resident.is_none() && built.lists > 1);
+        for memory in [Memory::Low, Memory::Fast] {
+            engine::tests::bench_small(&AnnArgs { memory, ..args.clone() }).unwrap();
+            assert_eq!(ids("out"), before, "{memory:?}");
+        }
         std::fs::write(&file, b"something else").unwrap();
         let error = engine::tests::bench_small(&args).unwrap_err();
         assert!(error.message.contains("index"), "{error}");

@@ -51,6 +51,8 @@ pub(super) struct Campaign {
     ready_since: BTreeMap<u64, Instant>,
     /// Nothing is tried before this.
     retry_at: Instant,
+    /// The token of a reign that somebody has reason to think dead.
+    suspected: Option<Revision>,
 }
 
 /// A session, and what it says under it.
@@ -91,6 +93,7 @@ impl Campaign {
             stand_at: None,
             ready_since: BTreeMap::new(),
             retry_at: Instant::START,
+            suspected: None,
         }
     }
 
@@ -113,7 +116,7 @@ impl Campaign {
                         // Who asked and left does not want the answer.
                         let _ = done.send(self.hand_over(&self.scene(), to).await);
                     }
-                    Some(Request::Suspect { node }) => self.depose_if(&self.scene(), |leader| leader.node == node).await,
+                    Some(Request::Suspect { node }) => self.suspect(node),
                     Some(Request::Leave { done }) => return self.leave(done).await,
                     None => break,
                 },
@@ -213,10 +216,9 @@ impl Campaign {
                 }
                 Ok(())
             }
-            Some(leader) if leader.node == self.settings.node => {
-                // An earlier life of this node.
-                self.depose_if(scene, |leader| leader.node == self.settings.node).await;
-                Ok(())
+            // An earlier life of this node, or one that seems dead.
+            Some(leader) if leader.node == self.settings.node || Some(leader.created) == self.suspected => {
+                self.depose(leader).await
             }
             Some(_) => {
                 self.stand_at = None;
@@ -384,15 +386,21 @@ impl Campaign {
         }
     }
 
-    /// Takes the election's key away from a reign that meets `condition`.
-    async fn depose_if(&self, scene: &Scene, condition: impl Fn(&Leader) -> bool) {
-        let Some(leader) = scene.leader.as_ref().filter(|leader| condition(leader)) else { return };
-        if self.reigning.is_some() {
-            return;
+    /// Remembers that a reign seems dead, until it is deposed.
+    fn suspect(&mut self, node: u64) {
+        let leader = self.scene().leader.filter(|leader| leader.node == node && node != self.settings.node);
+        if let Some(leader) = leader {
+            self.suspected = Some(leader.created);
+            self.retry_at = Instant::START;
         }
+    }
+
+    /// Takes the election's key away from a reign.
+    async fn depose(&self, leader: &Leader) -> Result<(), CoordinationError> {
         let compares = vec![Compare::CreatedAt(self.keys.chosen.clone(), leader.created)];
-        let deposed = self.commit(compares, vec![Change::Delete(self.keys.chosen.clone())]).await;
+        let deposed = self.commit(compares, vec![Change::Delete(self.keys.chosen.clone())]).await?;
         tracing::info!(election = self.keys.chosen, leader = leader.node, ?deposed, "a reign was ended from outside");
+        Ok(())
     }
 
     async fn leave(mut self, done: oneshot::Sender<()>) {

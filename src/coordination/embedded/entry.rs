@@ -102,13 +102,16 @@ pub fn decode_outcome(bytes: &[u8]) -> Result<Outcome, String> {
     decoded(FORMAT, bytes)
 }
 
+/// Stored keys and values, as they are in the space.
+pub(super) type Records = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// Records of the map, as a chunk of a checkpoint.
-pub(super) fn encode_records(records: &Vec<(Vec<u8>, Vec<u8>)>) -> Bytes {
+pub(super) fn encode_records(records: &Records) -> Bytes {
     encoded(FORMAT, records)
 }
 
 /// The inverse of [`encode_records`]; the problem if the bytes are no chunk.
-pub(super) fn decode_records(bytes: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, String> {
+pub(super) fn decode_records(bytes: &[u8]) -> Result<Records, String> {
     decoded(FORMAT, bytes)
 }
 

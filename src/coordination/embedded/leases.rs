@@ -103,7 +103,7 @@ impl Clock {
     }
 }
 
-#[cfg(all(test, not(madsim)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::convert::Infallible;

@@ -46,7 +46,7 @@ pub struct EtcdOptions {
     pub user: Option<EtcdUser>,
     /// Its keys lie below `/vectorsphere/{cluster}/`.
     pub cluster: String,
-    /// Bounds of the connections.
+    /// Bounds of the connections, and their encryption.
     pub rpc: RpcOptions,
 }
 
@@ -80,6 +80,9 @@ pub enum InvalidEtcd {
     /// A member's address is none.
     #[error("an endpoint of etcd: {0}")]
     Address(#[from] InvalidAddress),
+    /// A member is to be reached over TLS.
+    #[error("{0} needs TLS: the certificate of the authority that signed etcd's (etcd.tls.ca_file)")]
+    Encrypted(String),
 }
 
 /// See the module.
@@ -127,8 +130,12 @@ impl Client {
             return Err(InvalidEtcd::NoEndpoint);
         }
         let channels = options.endpoints.iter().map(|endpoint| {
-            let address = endpoint.strip_prefix("http://").unwrap_or(endpoint);
-            rpc::connect(address, &options.rpc)
+            let address = match endpoint.strip_prefix("https://") {
+                Some(_) if options.rpc.tls.is_none() => return Err(InvalidEtcd::Encrypted(endpoint.clone())),
+                Some(address) => address,
+                None => endpoint.strip_prefix("http://").unwrap_or(endpoint),
+            };
+            Ok(rpc::connect(address, &options.rpc)?)
         });
         Ok(Client {
             channels: channels.collect::<Result<_, _>>()?,
@@ -407,6 +414,7 @@ mod tests {
         };
         assert!(matches!(Client::new(&of(&[])), Err(InvalidEtcd::NoEndpoint)));
         assert!(matches!(Client::new(&of(&["nowhere"])), Err(InvalidEtcd::Address(_))));
+        assert!(matches!(Client::new(&of(&["https://a:1"])), Err(InvalidEtcd::Encrypted(_))));
         assert!(Client::new(&of(&["http://127.0.0.1:2379", "[::1]:2379"])).is_ok());
         let user = EtcdUser { name: "n".to_owned(), password: "p4ssword".to_owned() };
         assert!(!format!("{user:?}").contains("p4ssword"));

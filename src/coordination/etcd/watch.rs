@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     coordination::{BoxFuture, Event, Revision, Watch, WatchError, prefix::Prefix},
+    mutants::mutant,
     rt::time::{self, Instant},
 };
 use std::{sync::Arc, time::Duration};
@@ -49,7 +50,7 @@ impl EtcdWatch {
             let create = proto::WatchCreateRequest {
                 key: self.beginning.clone().into_bytes(),
                 range_end: convert::range_end(&self.beginning),
-                start_revision: convert::signed(self.after + 1),
+                start_revision: convert::signed(self.after + 1 + u64::from(mutant!(24))),
                 progress_notify: true,
             };
             let create = proto::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };

@@ -5,27 +5,35 @@ use std::collections::BTreeSet;
 
 /// A node as it registers. Written when something that matters changes, not with every heartbeat.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
 pub struct NodeRecord {
     /// Its identity, from its data directory.
     pub node: u64,
     /// Where it is reached.
+    #[serde(default)]
     pub addresses: NodeAddresses,
     /// Failure domain.
+    #[serde(default)]
     pub zone: String,
     /// Version of its program.
+    #[serde(default)]
     pub version: String,
     /// Free labels.
+    #[serde(default)]
     pub tags: BTreeSet<String>,
     /// Free name of a group of nodes.
+    #[serde(default)]
     pub group: String,
     /// What the process is: `auto`, `worker`, `gateway`, …
+    #[serde(default)]
     pub mode: String,
     /// How busy it is.
+    #[serde(default)]
     pub load: Load,
     /// How well it is.
+    #[serde(default)]
     pub health: Health,
     /// When its process started, in milliseconds since 1970 by its own clock.
+    #[serde(default)]
     pub started_ms: u64,
 }
 
@@ -110,7 +118,9 @@ mod tests {
         assert_eq!(NodeRecord::decode(&record.encode()), Ok(record));
         let newer = NodeRecord::decode(br#"{"node":3,"colour":"red"}"#).unwrap();
         assert_eq!((newer.node, newer.health.score), (3, 100));
-        assert!(NodeRecord::decode(b"[]").is_err() && NodeRecord::decode(br#"{"node":"x"}"#).is_err());
+        for bad in ["[]", "{}", r#"{"node":"x"}"#] {
+            assert!(NodeRecord::decode(bad.as_bytes()).is_err(), "{bad}");
+        }
     }
 
     #[test]

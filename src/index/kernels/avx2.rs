@@ -165,23 +165,21 @@ unsafe fn products(query: *const i16, row: *const u8) -> __m256i {
     _mm256_madd_epi16(query, _mm256_cvtepi8_epi16(row))
 }
 
-fn scan(input: &ScanInput<'_>, first_block: usize, threshold: f32, out: CandidateSlots<'_>) -> ScanProgress {
+fn scan(input: &ScanInput<'_>, queries: &mut [ScanQuery<'_>], first_block: usize) -> usize {
     #[target_feature(enable = "avx2,f16c")]
-    fn wide(input: &ScanInput<'_>, first_block: usize, threshold: f32, out: CandidateSlots<'_>) -> ScanProgress {
-        let (pairs, bytes) = (input.pairs(), input.block_bytes());
-        let limit = _mm256_set1_ps(threshold);
-        body::scan(input, first_block, out, |block, estimates| {
-            // SAFETY: body::scan has checked that `blocks` holds every block it asks for: `pairs * 32` bytes of codes, then 128
-            // of factors. The table has `pairs * 32`.
+    fn wide(input: &ScanInput<'_>, queries: &mut [ScanQuery<'_>], first_block: usize) -> usize {
+        body::scan(input, queries, first_block, |query, block, estimates| {
+            let pairs = query.pairs();
+            assert_eq!(block.len(), block_bytes(pairs));
+            // SAFETY: the block has `pairs * 32` bytes of codes, then 128 of factors, by the assert. The table has `pairs * 32`.
             unsafe {
-                let codes = input.blocks.as_ptr().add(block * bytes);
-                let sums = block_sums(codes, input.table.as_ptr(), pairs);
-                estimate(input, codes.add(pairs * PAIR_BYTES), sums, limit, estimates)
+                let sums = block_sums(block.as_ptr(), query.table.as_ptr(), pairs);
+                estimate(query, block.as_ptr().add(pairs * PAIR_BYTES), sums, estimates)
             }
         })
     }
     // SAFETY: the machine has AVX2 and F16C (see the head of this file).
-    unsafe { wide(input, first_block, threshold, out) }
+    unsafe { wide(input, queries, first_block) }
 }
 
 /// The sums of look-ups of 32 rows, as u16: rows 0..16 and 16..32. Every second pair of eight is summed in u8 (the table is
@@ -233,21 +231,20 @@ unsafe fn block_sums(codes: *const u8, table: *const u8, pairs: usize) -> [__m25
     sums
 }
 
-/// Writes the estimates of a block's rows; the bits of those not above the limit.
+/// Writes the estimates of a block's rows; the bits of those not above the threshold.
 ///
 /// # Safety
 /// 128 readable bytes at `factors`.
 #[target_feature(enable = "avx2,f16c")]
 #[inline]
 unsafe fn estimate(
-    input: &ScanInput<'_>,
+    query: &ScanQuery<'_>,
     factors: *const u8,
     sums: [__m256i; 2],
-    limit: __m256,
     estimates: &mut [f32; BLOCK_ROWS],
 ) -> u32 {
-    let (step, bias) = (_mm256_set1_ps(input.table_step), _mm256_set1_ps(input.table_bias));
-    let base = _mm256_set1_ps(input.base);
+    let (step, bias) = (_mm256_set1_ps(query.table_step), _mm256_set1_ps(query.table_bias));
+    let (base, limit) = (_mm256_set1_ps(query.base), _mm256_set1_ps(query.threshold));
     let mut kept = 0;
     for part in 0..4 {
         let half = sums[part / 2];

@@ -2,7 +2,7 @@
 //! into the scalar table as it stands and into the AVX2 table under `target_feature`: the compiler may widen the loops but never
 //! reorders or fuses f32 operations, so both give the same bits. Called by `scalar` and `avx2` only.
 
-use super::{BLOCK_ROWS, CandidateSlots, LANES, ROUND_SIGNED, SUBSPACE_CODES, ScanInput, ScanProgress, order_bits};
+use super::{BLOCK_ROWS, LANES, ROUND_SIGNED, SUBSPACE_CODES, ScanInput, ScanQuery, order_bits};
 
 /// Folds 32 lanes in a fixed tree: 16 + 16, 8 + 8, 4 + 4, 2 + 2, 1 + 1.
 #[inline(always)]
@@ -164,54 +164,35 @@ pub(super) fn code_dots(book: &[f32], x: &[f32], out: &mut [f32; SUBSPACE_CODES]
     }
 }
 
-/// The scan's loop over blocks. `collect` is given a block, its live bits and the slots from the next one on (32 or more), and
-/// says how many candidates it wrote.
-#[inline(always)]
-pub(super) fn scan_blocks(
-    input: &ScanInput<'_>,
-    first_block: usize,
-    out: CandidateSlots<'_>,
-    mut collect: impl FnMut(usize, u32, &mut [u32], &mut [u32]) -> usize,
-) -> ScanProgress {
-    input.check();
-    let room = out.len();
-    let mut progress = ScanProgress { next_block: first_block, written: 0 };
-    while progress.next_block < input.live.len() && room - progress.written >= BLOCK_ROWS {
-        let block = progress.next_block;
-        progress.next_block += 1;
-        input.prefetch_after(block);
-        let live = input.live[block];
-        if live != 0 {
-            let at = progress.written;
-            progress.written += collect(block, live, &mut out.keys[at..], &mut out.positions[at..]);
-        }
-    }
-    progress
-}
-
-/// [`scan_blocks`] for tables that collect row by row: `estimate` writes the estimates of a block's rows and gives the bits of
-/// those not above the threshold.
+/// The block scan of tables that score a block for one query after the other and collect row by row: `estimate` writes the
+/// estimates of a block's rows, whose bytes it is given, and gives the bits of those not above the threshold.
 #[inline(always)]
 pub(super) fn scan(
     input: &ScanInput<'_>,
+    queries: &mut [ScanQuery<'_>],
     first_block: usize,
-    out: CandidateSlots<'_>,
-    estimate: impl Fn(usize, &mut [f32; BLOCK_ROWS]) -> u32,
-) -> ScanProgress {
+    estimate: impl Fn(&ScanQuery<'_>, &[u8], &mut [f32; BLOCK_ROWS]) -> u32,
+) -> usize {
+    let bytes = input.check(queries);
     let mut estimates = [0f32; BLOCK_ROWS];
-    scan_blocks(input, first_block, out, |block, live, keys, positions| {
-        let mut kept = estimate(block, &mut estimates) & live;
-        let first = input.position + (block * BLOCK_ROWS) as u32;
-        let mut written = 0;
-        while kept != 0 {
-            let row = kept.trailing_zeros();
-            kept &= kept - 1;
-            keys[written] = order_bits(estimates[row as usize]);
-            positions[written] = first + row;
-            written += 1;
+    let mut block = first_block;
+    while block < input.live.len() && queries.iter().all(|query| query.room() >= BLOCK_ROWS) {
+        input.prefetch_after(block, bytes);
+        let (codes, live) = (&input.blocks[block * bytes..(block + 1) * bytes], input.live[block]);
+        for query in queries.iter_mut().filter(|_| live != 0) {
+            let mut kept = estimate(query, codes, &mut estimates) & live;
+            let first = query.position + (block * BLOCK_ROWS) as u32;
+            while kept != 0 {
+                let row = kept.trailing_zeros();
+                kept &= kept - 1;
+                query.out.keys[query.written] = order_bits(estimates[row as usize]);
+                query.out.positions[query.written] = first + row;
+                query.written += 1;
+            }
         }
-        written
-    })
+        block += 1;
+    }
+    block
 }
 
 #[inline(always)]

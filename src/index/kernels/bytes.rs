@@ -47,6 +47,11 @@ impl ByteRows {
         }
     }
 
+    /// Multiplies the length of a row.
+    pub(crate) fn lengthen(&mut self, row: usize, times: f32) {
+        self.steps[row] *= times;
+    }
+
     /// All of them.
     pub(crate) fn all(&self) -> ByteSlice<'_> {
         ByteSlice { dimension: self.dimension, bytes: &self.bytes, steps: &self.steps, biases: &self.biases }

@@ -24,6 +24,8 @@ mod avx512;
 mod avx512_columns;
 #[cfg(target_arch = "x86_64")]
 mod avx512_rows;
+#[cfg(target_arch = "x86_64")]
+mod avx512_scan;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod hadamard;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"))]
@@ -49,6 +51,8 @@ pub(crate) const SUBSPACE_CODES: usize = 16;
 pub(crate) const PAIR_BYTES: usize = 32;
 /// Pairs of subspaces after which look-ups summed in u8 are widened: every second pair's are summed together, four in all.
 pub(crate) const GROUP_PAIRS: usize = 8;
+/// The most queries that blocks are scanned for at once: as many as the sums of 32 registers allow.
+pub(crate) const SCAN_QUERIES: usize = 4;
 /// Bytes of a block's factors: 32 scales, then 32 addends, in half precision.
 pub(crate) const FACTOR_BYTES: usize = 4 * BLOCK_ROWS;
 
@@ -87,16 +91,16 @@ pub(crate) struct Kernels {
     pub(crate) nearest_i8: fn(&BytePanels, Range<usize>, ByteSlice<'_>, &[u32], &mut [Nearest]),
     /// All rows against all columns in int8: `base + factor · dot`.
     pub(crate) scores_i8: fn(&BytePanels, ByteSlice<'_>, f32, &mut [f32]),
-    /// Scores code blocks and collects candidates.
-    pub(crate) scan: fn(&ScanInput<'_>, usize, f32, CandidateSlots<'_>) -> ScanProgress,
+    /// Scores code blocks from one on for at most [`SCAN_QUERIES`] queries, and collects the candidates of each: until there is no
+    /// block left, or a query has no room for another block's. The first block not scanned.
+    pub(crate) scan: fn(&ScanInput<'_>, &mut [ScanQuery<'_>], usize) -> usize,
     /// How many keys are not above the limit.
     pub(crate) count_at_most: fn(&[u32], u32) -> usize,
     /// Moves the keys not above the limit, and what is at their places in the second slice, to the front in their order; how many.
     pub(crate) keep_at_most: fn(&mut [u32], &mut [u32], u32) -> usize,
 }
 
-/// One run of code blocks and one query's table. Row `r` of block `b` is estimated at
-/// `(add + base) + scale · (sum · table_step + table_bias)`, where `sum` adds its look-ups.
+/// A run of code blocks.
 #[derive(Clone, Copy)]
 pub(crate) struct ScanInput<'a> {
     /// [`block_bytes`] a block, one stream to read: the codes, `pairs · 32` bytes, then 32 scales and 32 addends in half precision
@@ -107,6 +111,11 @@ pub(crate) struct ScanInput<'a> {
     pub(crate) ahead: &'a [u8],
     /// One bit a row, one word a block.
     pub(crate) live: &'a [u32],
+}
+
+/// A query that blocks are scanned for: its look-up table, and where its candidates go. Row `r` of block `b` is estimated at
+/// `(add + base) + scale · (sum · table_step + table_bias)`, where `sum` adds its look-ups.
+pub(crate) struct ScanQuery<'a> {
     /// 32 bytes a pair. Of any [`GROUP_PAIRS`] pairs from a multiple of that on, those of one parity sum to at most 255, for
     /// the even subspaces as for the odd ones: four u8 look-ups are summed without overflow.
     pub(crate) table: &'a [u8],
@@ -115,38 +124,43 @@ pub(crate) struct ScanInput<'a> {
     pub(crate) base: f32,
     /// What the first row is called in the candidates.
     pub(crate) position: u32,
+    /// Rows of a greater estimate are no candidates.
+    pub(crate) threshold: f32,
+    pub(crate) out: CandidateSlots<'a>,
+    /// Candidates in `out`.
+    pub(crate) written: usize,
 }
 
-impl ScanInput<'_> {
-    pub(crate) fn pairs(&self) -> usize {
+impl ScanQuery<'_> {
+    fn pairs(&self) -> usize {
         self.table.len() / PAIR_BYTES
     }
 
-    pub(crate) fn block_bytes(&self) -> usize {
-        block_bytes(self.pairs())
+    /// Slots left.
+    fn room(&self) -> usize {
+        self.out.len() - self.written
+    }
+}
+
+impl ScanInput<'_> {
+    /// The lengths agree; every kernel relies on it. Returns the bytes of a block.
+    fn check(&self, queries: &[ScanQuery<'_>]) -> usize {
+        let pairs = queries.first().map_or(0, ScanQuery::pairs);
+        let fits = |query: &ScanQuery<'_>| query.table.len() == pairs * PAIR_BYTES && query.written <= query.out.len();
+        assert!((1..=SCAN_QUERIES).contains(&queries.len()), "{} queries at once", queries.len());
+        assert!(queries.iter().all(fits), "whole pairs in the tables, as many in each");
+        let bytes = block_bytes(pairs);
+        assert_eq!(self.blocks.len(), self.live.len() * bytes, "bytes of {} blocks", self.live.len());
+        bytes
     }
 
-    /// The lengths agree; every kernel relies on it.
-    fn check(&self) {
-        assert_eq!(self.table.len() % PAIR_BYTES, 0, "whole pairs in the table");
-        assert_eq!(self.blocks.len(), self.live.len() * self.block_bytes(), "bytes of {} blocks", self.live.len());
-    }
-
-    /// Asks for the block that is scanned some blocks after this one.
+    /// Asks for the block of so many bytes that is scanned some blocks after this one.
     #[inline(always)]
-    fn prefetch_after(&self, block: usize) {
-        let bytes = self.block_bytes();
+    fn prefetch_after(&self, block: usize, bytes: usize) {
         let (later, own) = (block + PREFETCH_BLOCKS, self.live.len());
         let (blocks, later) = if later < own { (self.blocks, later) } else { (self.ahead, later - own) };
         prefetch(blocks.get(later * bytes..(later + 1) * bytes).unwrap_or_default());
     }
-}
-
-/// Where a scan stopped: out of blocks, or out of room for another block's candidates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ScanProgress {
-    pub(crate) next_block: usize,
-    pub(crate) written: usize,
 }
 
 /// Where a scan puts candidates: each one's key, [`order_bits`] of its estimate, and its position. What lies beyond the last

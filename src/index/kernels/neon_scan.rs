@@ -5,18 +5,17 @@ use super::neon::with_neon;
 use super::*;
 use std::arch::aarch64::*;
 
-with_neon!(scan, scan_wide, (input: &ScanInput<'_>, first_block: usize, threshold: f32, out: CandidateSlots<'_>) -> ScanProgress);
+with_neon!(scan, scan_wide, (input: &ScanInput<'_>, queries: &mut [ScanQuery<'_>], first_block: usize) -> usize);
 
 #[target_feature(enable = "neon")]
-fn scan_wide(input: &ScanInput<'_>, first_block: usize, threshold: f32, out: CandidateSlots<'_>) -> ScanProgress {
-    let (pairs, bytes) = (input.pairs(), input.block_bytes());
-    body::scan(input, first_block, out, |block, estimates| {
-        // SAFETY: body::scan has checked that `blocks` holds every block it asks for: `pairs * 32` bytes of codes, then 128
-        // of factors. The table has `pairs * 32`.
+fn scan_wide(input: &ScanInput<'_>, queries: &mut [ScanQuery<'_>], first_block: usize) -> usize {
+    body::scan(input, queries, first_block, |query, block, estimates| {
+        let pairs = query.pairs();
+        assert_eq!(block.len(), block_bytes(pairs));
+        // SAFETY: the block has `pairs * 32` bytes of codes, then 128 of factors, by the assert. The table has `pairs * 32`.
         unsafe {
-            let codes = input.blocks.as_ptr().add(block * bytes);
-            let sums = block_sums(codes, input.table.as_ptr(), pairs);
-            estimate(input, codes.add(pairs * PAIR_BYTES), sums, threshold, estimates)
+            let sums = block_sums(block.as_ptr(), query.table.as_ptr(), pairs);
+            estimate(query, block.as_ptr().add(pairs * PAIR_BYTES), sums, estimates)
         }
     })
 }
@@ -61,20 +60,19 @@ unsafe fn block_sums(codes: *const u8, table: *const u8, pairs: usize) -> [uint1
 #[target_feature(enable = "neon")]
 #[inline]
 unsafe fn estimate(
-    input: &ScanInput<'_>,
+    query: &ScanQuery<'_>,
     factors: *const u8,
     sums: [uint16x8_t; 4],
-    threshold: f32,
     estimates: &mut [f32; BLOCK_ROWS],
 ) -> u32 {
     const BITS: [u32; 4] = [1, 2, 4, 8];
-    let (bias, base) = (vdupq_n_f32(input.table_bias), vdupq_n_f32(input.base));
-    let limit = vdupq_n_f32(threshold);
+    let (bias, base) = (vdupq_n_f32(query.table_bias), vdupq_n_f32(query.base));
+    let limit = vdupq_n_f32(query.threshold);
     let mut kept = 0;
     for (four, out) in estimates.chunks_exact_mut(4).enumerate() {
         let eight = sums[four / 2];
         let four_sums = if four % 2 == 0 { vget_low_u16(eight) } else { vget_high_u16(eight) };
-        let look_ups = vaddq_f32(vmulq_n_f32(vcvtq_f32_u32(vmovl_u16(four_sums)), input.table_step), bias);
+        let look_ups = vaddq_f32(vmulq_n_f32(vcvtq_f32_u32(vmovl_u16(four_sums)), query.table_step), bias);
         // SAFETY: the caller's promise: 8 bytes a load, the addends 64 bytes after the scales. `out` and `BITS` have four numbers.
         unsafe {
             let scale = load_halves(factors.add(four * 8));

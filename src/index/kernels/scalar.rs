@@ -62,18 +62,17 @@ fn code_dots(book: &[f32], x: &[f32], out: &mut [f32; SUBSPACE_CODES]) {
     body::code_dots(book, x, out);
 }
 
-fn scan(input: &ScanInput<'_>, first_block: usize, threshold: f32, out: CandidateSlots<'_>) -> ScanProgress {
-    let (codes_len, block_len) = (input.table.len(), input.block_bytes());
-    body::scan(input, first_block, out, |block, estimates| {
-        let (codes, factors) = input.blocks[block * block_len..][..block_len].split_at(codes_len);
-        let sums = block_sums(codes, input.table);
+fn scan(input: &ScanInput<'_>, queries: &mut [ScanQuery<'_>], first_block: usize) -> usize {
+    body::scan(input, queries, first_block, |query, block, estimates| {
+        let (codes, factors) = block.split_at(query.table.len());
+        let sums = block_sums(codes, query.table);
         let half = |at: usize| half::to_f32(u16::from_le_bytes([factors[2 * at], factors[2 * at + 1]]));
         let mut kept = 0;
         for (row, estimate) in estimates.iter_mut().enumerate() {
-            let look_ups = f32::from(sums[row]) * input.table_step + input.table_bias;
-            *estimate = (half(BLOCK_ROWS + row) + input.base) + half(row) * look_ups;
+            let look_ups = f32::from(sums[row]) * query.table_step + query.table_bias;
+            *estimate = (half(BLOCK_ROWS + row) + query.base) + half(row) * look_ups;
             // "Not above" rather than "at most": a row whose estimate overflowed is still a candidate, the last one.
-            let above = *estimate > threshold;
+            let above = *estimate > query.threshold;
             kept |= u32::from(!above) << row;
         }
         kept

@@ -13,7 +13,7 @@ use crate::index::allowed::Allowed;
 use crate::index::distance;
 use crate::index::kernels::BLOCK_ROWS;
 use crate::index::list::{LiveList, Rows};
-use crate::index::probes::{Probe, Ranked};
+use crate::index::probes::{Chosen, Probe, Ranked};
 use crate::index::reach;
 use crate::index::spec::{Hit, IndexKind, SearchStats};
 use crate::index::top::TopHits;
@@ -57,7 +57,7 @@ impl Lists<'_> {
         reranking.begin_scan(projected);
         candidates.reset(plan.candidates.max(self.returned(plan.k)));
         let codes_scanned = self.collect_allowed(allowed, plan, &mut visits, scratch);
-        let lists_probed = scratch.query.probes.len();
+        let lists_probed = scratch.query.chosen.probes.len();
         let reranked = self.finish_query(plan.k, scratch, hits);
         SearchStats { lists_probed, codes_scanned, reranked, ..SearchStats::default() }
     }
@@ -66,7 +66,7 @@ impl Lists<'_> {
     fn rank_all(self, query: &[f32], scratch: &mut Scratch) -> Visits {
         let Scratch { kernels, ranking, query: state, .. } = scratch;
         self.project(query, state, kernels);
-        state.probes.clear();
+        state.chosen.clear();
         let order = ranking.all(self.quantizer, self.lists, &state.projected, kernels).to_vec();
         let offset = self.quantizer.query_offset(query, kernels);
         let (_, base_factor) = self.quantizer.estimate_factors(&state.projected, kernels);
@@ -98,7 +98,12 @@ impl Lists<'_> {
         let mut masks = Vec::new();
         let (mut scanned, mut next_check) = (0, LISTS_BETWEEN_CHECKS);
         let mut stop = Stop::new(self, plan, visits.offset);
-        let Scratch { kernels, query: QueryScratch { projected, probes, table, candidates }, reranking, .. } = scratch;
+        let Scratch {
+            kernels,
+            query: QueryScratch { projected, chosen: Chosen { probes, .. }, table, candidates, .. },
+            reranking,
+            ..
+        } = scratch;
         let has_codes = self.quantizer.codebook.is_some();
         while let Some((probe, rank)) = self.next_probe(visits) {
             if candidates.len() >= plan.k && probes.len() >= next_check {
@@ -124,15 +129,16 @@ impl Lists<'_> {
                 reranking.scan_list(self.against(projected, probes, kernels), probes.len() - 1, bits, candidates);
                 continue;
             }
-            let Some(input) = self.scan_input(&probe, bits, None, table) else { continue };
+            let Some(input) = self.scan_input(probe.list, bits, None) else { continue };
             let is_allowed = |position: u32| {
                 mask_first || allowed.contains(live.list.ordinals[(position - probe.position) as usize])
             };
             let mut block = 0;
             while block < bits.len() {
-                let progress = (kernels.scan)(&input, block, candidates.threshold(), candidates.slots());
-                block = progress.next_block;
-                candidates.appended_if(progress.written, is_allowed, kernels);
+                let mut query = table.scan_query(&probe, candidates.threshold(), candidates.slots());
+                block = (kernels.scan)(&input, std::slice::from_mut(&mut query), block);
+                let written = query.written;
+                candidates.appended_if(written, is_allowed, kernels);
             }
         }
         scanned

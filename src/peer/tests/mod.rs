@@ -12,8 +12,9 @@ use crate::raft::{CheckpointStream, FetchError, GroupId, GroupMessage, LogIndex,
 use crate::rt::{Task, net::Listener, rpc, shutdown::Shutdown, spawn, time};
 use crate::telemetry::metrics::Metrics;
 use bytes::Bytes;
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{FutureExt, StreamExt};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -123,6 +124,17 @@ impl PeerService for Recorder {
             _ => Err(CallError::Refused("no such group".to_owned())),
         };
         std::future::ready(answer).boxed()
+    }
+
+    fn read(&self, _from: NodeId, read: Bytes) -> Result<BoxStream<'static, Bytes>, CallError> {
+        match read.as_ref() {
+            b"nothing" => Err(CallError::Refused("nothing to read".to_owned())),
+            // Answers every byte, and the last one never.
+            _ => {
+                let answers = read.iter().map(|byte| Bytes::copy_from_slice(&[*byte])).collect::<Vec<_>>();
+                Ok(stream::iter(answers).chain(stream::pending()).boxed())
+            }
+        }
     }
 
     fn groups(&self) -> Answer<Vec<GroupReport>> {

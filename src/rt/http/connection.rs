@@ -2,7 +2,7 @@
 //! nothing per request: reads, requests and writes only note the time in [`Activity`], and one timer, set to the earliest
 //! moment at which any limit could be broken, looks at the notes when it fires.
 //!
-//! Called by `http::server` and `rpc::server`.
+//! Called by `http::server`, `http::both` and `rpc::server`.
 
 use super::accept::{ConnectionStats, Stop};
 use crate::rt::{
@@ -130,8 +130,8 @@ impl Activity {
 
 /// A stream that notes what happens on it.
 #[derive(Debug)]
-pub(in crate::rt) struct Watched {
-    stream: Stream,
+pub(in crate::rt) struct Watched<S = Stream> {
+    stream: S,
     activity: Arc<Activity>,
     /// HTTP/2 has no requests at this level: once this many bytes have come (its preface), the client has shown that it
     /// speaks, and HTTP/2's own pings take over.
@@ -139,15 +139,15 @@ pub(in crate::rt) struct Watched {
 }
 
 /// The client's HTTP/2 connection preface (RFC 9113, section 3.4).
-const HTTP2_PREFACE_BYTES: usize = 24;
+pub(super) const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-impl Watched {
-    pub(in crate::rt) fn http1(stream: Stream, activity: Arc<Activity>) -> Watched {
+impl<S> Watched<S> {
+    pub(in crate::rt) fn http1(stream: S, activity: Arc<Activity>) -> Watched<S> {
         Watched { stream, activity, preface_left: None }
     }
 
-    pub(in crate::rt) fn http2(stream: Stream, activity: Arc<Activity>) -> Watched {
-        Watched { stream, activity, preface_left: Some(HTTP2_PREFACE_BYTES) }
+    pub(in crate::rt) fn http2(stream: S, activity: Arc<Activity>) -> Watched<S> {
+        Watched { stream, activity, preface_left: Some(HTTP2_PREFACE.len()) }
     }
 
     fn note_read(&mut self, bytes: usize) {
@@ -171,7 +171,7 @@ impl Watched {
     }
 }
 
-impl AsyncRead for Watched {
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let filled_before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
@@ -183,7 +183,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.note_write(&written);

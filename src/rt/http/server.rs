@@ -72,35 +72,50 @@ pub struct PeerAddr(pub SocketAddr);
 /// cuts them all. Bodies are bounded by the options alone: axum's own limit is off.
 pub async fn serve(listener: Listener, router: Router, options: HttpOptions, shutdown: Shutdown) {
     let router = router.layer(DefaultBodyLimit::disable()).with_state(());
-    let mut builder = http1::Builder::new();
-    // The watchdog has its own timers; hyper's would cost one timer a request.
-    builder.timer(RtTimer).header_read_timeout(None).max_header_size(options.head_bytes_max);
+    let (builder, patience) = (builder(&options), patience(&options));
     let limits = AcceptLimits { connections_max: options.connections_max, drain_timeout: options.drain_timeout };
-    let patience =
-        PatienceLimits { head: options.head_read_timeout, idle: options.idle_timeout, write: options.write_timeout };
     let stats = options.stats.clone();
-    accept_loop(listener, limits, options.stats, shutdown, |stream, peer, stop| {
+    accept_loop(listener, limits, options.stats.clone(), shutdown, |stream, peer, stop| {
         let activity = Activity::new();
-        let service = Handler {
-            router: router.clone(),
-            activity: activity.clone(),
-            peer: PeerAddr(peer),
-            body_bytes_max: options.body_bytes_max,
-            body_read_timeout: options.body_read_timeout,
-        };
+        let service = Handler::new(router.clone(), activity.clone(), peer, &options);
         let io = TokioIo::new(Watched::http1(stream, activity.clone()));
         drive(builder.serve_connection(io, service), activity, patience, stop, stats.clone())
     })
     .await;
 }
 
+/// Hyper's side of a connection.
+pub(super) fn builder(options: &HttpOptions) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    // The watchdog has its own timers; hyper's would cost one timer a request.
+    builder.timer(RtTimer).header_read_timeout(None).max_header_size(options.head_bytes_max);
+    builder
+}
+
+/// The watchdog's side of a connection.
+pub(super) fn patience(options: &HttpOptions) -> PatienceLimits {
+    PatienceLimits { head: options.head_read_timeout, idle: options.idle_timeout, write: options.write_timeout }
+}
+
 /// One connection's way to the router.
-struct Handler {
+pub(super) struct Handler {
     router: Router,
     activity: Arc<Activity>,
     peer: PeerAddr,
     body_bytes_max: usize,
     body_read_timeout: Duration,
+}
+
+impl Handler {
+    pub(super) fn new(router: Router, activity: Arc<Activity>, peer: SocketAddr, options: &HttpOptions) -> Handler {
+        Handler {
+            router,
+            activity,
+            peer: PeerAddr(peer),
+            body_bytes_max: options.body_bytes_max,
+            body_read_timeout: options.body_read_timeout,
+        }
+    }
 }
 
 impl Service<Request<Incoming>> for Handler {
@@ -127,7 +142,7 @@ impl Drop for InFlight {
 }
 
 /// The router's answer to come.
-struct Answer {
+pub(super) struct Answer {
     future: RouteFuture<Infallible>,
     in_flight: Option<InFlight>,
 }
@@ -144,7 +159,7 @@ impl Future for Answer {
 }
 
 /// An answer's body, which keeps the request in flight until hyper has taken all of it.
-struct AnswerBody {
+pub(super) struct AnswerBody {
     inner: Body,
     _in_flight: Option<InFlight>,
 }

@@ -8,8 +8,9 @@ use super::{
     deadline::{self, Side},
 };
 use crate::rt::{
+    cuts,
     http::hyper_rt::{RtExecutor, RtTimer},
-    net, spawn, time,
+    spawn, time,
 };
 use http::{
     Request, Response, Uri,
@@ -25,7 +26,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
 };
-use tokio::sync::Notify;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::Notify,
+};
 use tonic::{Status, body::Body};
 use tower::Service;
 
@@ -154,7 +158,7 @@ impl Peer {
     fn addressed(&self, request: Request<Body>) -> Result<Request<Body>, Status> {
         let (mut head, body) = request.into_parts();
         let mut uri = head.uri.into_parts();
-        uri.scheme = Some(Scheme::HTTP);
+        uri.scheme = Some(if self.options.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP });
         uri.authority = Some(self.authority.clone());
         uri.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
         head.uri = Uri::from_parts(uri).map_err(|error| Status::internal(format!("not an address: {error}")))?;
@@ -204,7 +208,17 @@ impl Peer {
     }
 
     async fn open(&self) -> io::Result<SendRequest<Body>> {
-        let stream = net::dial(self.authority.as_str()).await?;
+        let stream = cuts::dial(self.authority.as_str(), self.options.cuts.as_ref()).await?;
+        match &self.options.tls {
+            None => self.handshake(stream).await,
+            Some(tls) => self.handshake(tls.greet(self.authority.host(), stream).await?).await,
+        }
+    }
+
+    async fn handshake<S>(&self, stream: S) -> io::Result<SendRequest<Body>>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let options = &self.options;
         let (sender, connection) = http2::Builder::new(RtExecutor)
             .timer(RtTimer)

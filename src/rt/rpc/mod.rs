@@ -6,19 +6,23 @@
 
 mod channel;
 mod deadline;
-mod server;
+pub(in crate::rt) mod server;
 #[cfg(all(test, not(madsim)))]
 mod tests;
+mod tls;
 
 pub use channel::{Channel, InvalidAddress, connect, was_not_sent};
 pub use server::serve;
+pub use tls::{InvalidTls, Tls, TlsIdentity};
 
-use super::http::ConnectionStats;
+use super::{cuts::Cuts, http::ConnectionStats};
 use std::time::Duration;
 
 /// The bounds of a gRPC server and of a channel.
 #[derive(Clone, Debug)]
 pub struct RpcOptions {
+    /// Client: addresses that must seem unreachable; for development, see [`Cuts`].
+    pub cuts: Option<Cuts>,
     /// Client: how long one attempt to connect may take.
     pub connect_timeout: Duration,
     /// Both: how often to ping a silent peer.
@@ -43,11 +47,14 @@ pub struct RpcOptions {
     pub drain_timeout: Duration,
     /// Server: where connections are counted.
     pub stats: ConnectionStats,
+    /// Client: how the connection is encrypted, if it is.
+    pub tls: Option<Tls>,
 }
 
 impl Default for RpcOptions {
     fn default() -> RpcOptions {
         RpcOptions {
+            cuts: None,
             connect_timeout: Duration::from_secs(2),
             keepalive_interval: Duration::from_secs(2),
             keepalive_timeout: Duration::from_secs(2),
@@ -60,6 +67,7 @@ impl Default for RpcOptions {
             write_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(10),
             stats: ConnectionStats::default(),
+            tls: None,
         }
     }
 }

@@ -18,9 +18,13 @@ use crate::rt::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
-use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper::{
+    body::Incoming,
+    server::conn::http2,
+    service::{HttpService, service_fn},
+};
 use hyper_util::rt::TokioIo;
-use std::convert::Infallible;
+use std::{convert::Infallible, net::SocketAddr};
 use tonic::{Status, body::Body};
 use tower::{Service, ServiceExt};
 
@@ -36,6 +40,21 @@ where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
+    let builder = builder(&options);
+    let limits = AcceptLimits { connections_max: options.connections_max, drain_timeout: options.drain_timeout };
+    let patience = patience(&options);
+    let stats = options.stats.clone();
+    accept_loop(listener, limits, options.stats, shutdown, |stream, peer, stop| {
+        let activity = Activity::new();
+        let handler = handler(service.clone(), peer);
+        let io = TokioIo::new(Watched::http2(stream, activity.clone()));
+        drive(builder.serve_connection(io, handler), activity, patience, stop, stats.clone())
+    })
+    .await;
+}
+
+/// Hyper's side of a connection.
+pub(in crate::rt) fn builder(options: &RpcOptions) -> http2::Builder<RtExecutor> {
     let mut builder = http2::Builder::new(RtExecutor);
     builder
         .timer(RtTimer)
@@ -46,24 +65,30 @@ where
         .initial_connection_window_size(options.connection_window_bytes)
         .max_concurrent_streams(options.streams_max)
         .max_header_list_size(options.head_bytes_max);
-    let limits = AcceptLimits { connections_max: options.connections_max, drain_timeout: options.drain_timeout };
-    let patience = PatienceLimits {
-        head: options.handshake_timeout,
-        idle: options.handshake_timeout,
-        write: options.write_timeout,
-    };
-    let stats = options.stats.clone();
-    accept_loop(listener, limits, options.stats, shutdown, |stream, peer, stop| {
-        let activity = Activity::new();
-        let service = service.clone();
-        let handler = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(crate::rt::http::PeerAddr(peer));
-            answer(service.clone(), request.map(Body::new))
-        });
-        let io = TokioIo::new(Watched::http2(stream, activity.clone()));
-        drive(builder.serve_connection(io, handler), activity, patience, stop, stats.clone())
+    builder
+}
+
+/// The watchdog's side of a connection.
+pub(in crate::rt) fn patience(options: &RpcOptions) -> PatienceLimits {
+    PatienceLimits { head: options.handshake_timeout, idle: options.handshake_timeout, write: options.write_timeout }
+}
+
+/// One connection's way to the service.
+pub(in crate::rt) fn handler<S, B>(
+    service: S,
+    peer: SocketAddr,
+) -> impl HttpService<Incoming, ResBody = Body, Error = Infallible, Future: Send> + Send
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(crate::rt::http::PeerAddr(peer));
+        answer(service.clone(), request.map(Body::new))
     })
-    .await;
 }
 
 /// Runs one call under its deadline. Errors become a status: gRPC has no other way to say them.

@@ -1,7 +1,8 @@
 //! The cluster, its nodes, the limits and health, as they are given out.
 
+use super::PlacementAnswer;
 use crate::{
-    service::{ClusterStatus, HealthReport, NodeInfo, ReplicaVerdict, ShardVerdict, VerifyReport},
+    service::{ClusterPlacement, ClusterStatus, HealthReport, NodeInfo, ReplicaVerdict, ShardVerdict, VerifyReport},
     types::Limits,
 };
 use serde::Serialize;
@@ -53,7 +54,7 @@ pub struct NodesAnswer {
 /// How the cluster is.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ClusterAnswer {
-    /// `healthy` or `degraded`.
+    /// `healthy`, `degraded` (everything works, with less to spare than it should have) or `unavailable` (some of it does not).
     pub verdict: &'static str,
     /// Why it is not healthy.
     pub reasons: Vec<String>,
@@ -67,13 +68,23 @@ pub struct ClusterAnswer {
     pub shards: u64,
     pub documents_count: u64,
     pub version: &'static str,
+    /// Every node and every replica, and what is being done about them; null for a standalone node.
+    pub placement: Option<PlacementAnswer>,
 }
 
-impl From<&ClusterStatus> for ClusterAnswer {
-    fn from(status: &ClusterStatus) -> ClusterAnswer {
+impl ClusterAnswer {
+    /// The answer; `placement` where there is a cluster.
+    pub fn new(status: &ClusterStatus, placement: Option<&ClusterPlacement>) -> ClusterAnswer {
+        let findings = placement.map_or(&[][..], |placement| &placement.findings);
+        let unusable = placement.is_some_and(|placement| placement.unusable_shards > 0);
         ClusterAnswer {
-            verdict: status.verdict,
-            reasons: status.reasons.clone(),
+            verdict: match (unusable, findings.is_empty()) {
+                (true, _) => "unavailable",
+                (false, true) => status.verdict,
+                (false, false) => "degraded",
+            },
+            reasons: status.reasons.iter().chain(findings).cloned().collect(),
+            placement: placement.map(PlacementAnswer::from),
             cluster_name: status.cluster_name.clone(),
             mode: status.mode,
             master: status.master.clone(),

@@ -1,12 +1,16 @@
 //! Documents in and out: single and batch writes, replace, patch, delete, list.
 
-use super::{Bounded, Components, FilterJson, Metadata, NamedComponents, Object, ReadFields, WireId, vectors_of};
+use super::{
+    Bounded, Components, FilterJson, Metadata, NamedComponents, Object, ReadFields, ShardsBody, WireId, vectors_of,
+};
 use crate::{
-    rt::rng,
+    api::invented_id,
     types::{
-        DocumentId, Error, Filter, Point, PointPatch, StoredPoint,
+        DocumentId, Error, Filter, Point, PointPatch, RequestId, StoredPoint,
         limits::BATCH_POINTS_MAX,
-        operation::{Cursor, DeleteAnswer, DeleteRequest, ListAnswer, ListRequest, ReadOptions, WriteAnswer},
+        operation::{
+            Cursor, DeleteAnswer, DeleteRequest, GetAnswer, ListRequest, PageAnswer, ReadOptions, WriteAnswer,
+        },
     },
 };
 use serde::{Deserialize, Serialize};
@@ -18,7 +22,7 @@ use utoipa::ToSchema;
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DocumentBody {
-    /// Its name; a random UUID if absent.
+    /// Its name; a random UUID if absent, the same in every retry with one `Idempotency-Key`.
     pub document_id: Option<WireId>,
     /// Its vector.
     pub vector: Option<Components>,
@@ -31,14 +35,14 @@ pub struct DocumentBody {
 }
 
 impl DocumentBody {
-    /// The point, if the document is good by itself. The table is asked later.
+    /// The point, if the document is good by itself. The table is asked later. Without an id it gets the one `invented`.
     ///
     /// # Errors
     /// With fields relative to the document, and with its id.
-    pub fn into_point(self) -> Result<Point, Error> {
+    pub fn into_point(self, invented: impl FnOnce() -> DocumentId) -> Result<Point, Error> {
         let id = match self.document_id {
             Some(id) => id.into_id().map_err(|error| error.at("document_id"))?,
-            None => DocumentId::Text(rng::uuid_v4().to_string()),
+            None => invented(),
         };
         let vectors = vectors_of(self.vector, self.vectors).map_err(|error| error.document(&id))?;
         let payload = self.metadata.unwrap_or_default().into_payload().map_err(|error| error.document(&id))?;
@@ -54,7 +58,7 @@ pub struct WriteRequest {
     /// The documents of a batch: all are written, or none.
     #[schema(value_type = Option<Vec<DocumentBody>>)]
     pub documents: Option<Bounded<Object<DocumentBody>, BATCH_POINTS_MAX>>,
-    /// Its name; a random UUID if absent.
+    /// Its name; a random UUID if absent, the same in every retry with one `Idempotency-Key`.
     pub document_id: Option<WireId>,
     /// Its vector.
     pub vector: Option<Components>,
@@ -84,11 +88,11 @@ impl Write {
 }
 
 impl WriteRequest {
-    /// The points to write.
+    /// The points to write, by the request of this id.
     ///
     /// # Errors
     /// `ambiguous_body`, `empty_batch`; those of [`DocumentBody::into_point`], with the row of a batch.
-    pub fn into_write(self) -> Result<Write, Error> {
+    pub fn into_write(self, request: Option<RequestId>) -> Result<Write, Error> {
         let single = DocumentBody {
             document_id: self.document_id,
             vector: self.vector,
@@ -97,7 +101,7 @@ impl WriteRequest {
             if_version: self.if_version,
         };
         let Some(Bounded(documents)) = self.documents else {
-            return Ok(Write { points: vec![single.into_point()?], batch: false });
+            return Ok(Write { points: vec![single.into_point(|| invented_id(request, 0))?], batch: false });
         };
         if single.is_some() {
             return Err(Error::invalid("ambiguous_body", "the body is one document or a batch, not both")
@@ -109,7 +113,7 @@ impl WriteRequest {
             return Err(empty_batch("documents"));
         }
         let point = |(row, Object(document)): (usize, Object<DocumentBody>)| {
-            document.into_point().map_err(|error| Write::locate(true, error.row(row)))
+            document.into_point(|| invented_id(request, row)).map_err(|error| Write::locate(true, error.row(row)))
         };
         Ok(Write { points: documents.into_iter().enumerate().map(point).collect::<Result<_, _>>()?, batch: true })
     }
@@ -130,8 +134,7 @@ impl DocumentBody {
     /// `document_id_mismatch`; those of [`DocumentBody::into_point`].
     pub fn into_replacement(mut self, path: DocumentId) -> Result<Point, Error> {
         let id = checked_id(self.document_id.take(), path)?;
-        let point = self.into_point().map_err(|error| error.document(&id))?;
-        Ok(Point { id, ..point })
+        self.into_point(|| id.clone()).map_err(|error| error.document(&id))
     }
 
     /// A change of the document that the path names.
@@ -145,7 +148,7 @@ impl DocumentBody {
                 .expected("metadata, vector or vectors")
                 .got("none of them"));
         }
-        let point = self.into_point().map_err(|error| error.document(&id))?;
+        let point = self.into_point(|| id.clone()).map_err(|error| error.document(&id))?;
         Ok(PointPatch { id, vectors: point.vectors, payload: point.payload, if_version: point.if_version })
     }
 }
@@ -175,16 +178,21 @@ pub struct WriteAnswerBody {
     /// The ids, in the order of the request.
     #[schema(value_type = Vec<WireId>)]
     pub document_ids: Vec<DocumentId>,
-    /// The version the documents now have: what `if_version` compares with.
+    /// The version the documents now have: what `if_version` compares with. Of a batch over several shards the highest.
     pub version: u64,
+    /// The version of each document, in the order of the request, if they are not all `version`.
+    #[serde(skip_serializing_if = "<[u64]>::is_empty")]
+    #[schema(value_type = Option<Vec<u64>>)]
+    pub versions: Vec<u64>,
     /// Give it to a later read with `"consistency": "session"`: that read sees this write.
     pub session: String,
 }
 
 impl WriteAnswerBody {
     /// The answer for documents of these ids.
-    pub fn new(document_ids: Vec<DocumentId>, answer: &WriteAnswer) -> WriteAnswerBody {
-        WriteAnswerBody { document_ids, version: answer.version, session: answer.session.to_string() }
+    pub fn new(document_ids: Vec<DocumentId>, answer: WriteAnswer) -> WriteAnswerBody {
+        let WriteAnswer { version, versions, session } = answer;
+        WriteAnswerBody { document_ids, version, versions, session: session.to_string() }
     }
 }
 
@@ -209,9 +217,18 @@ pub struct DocumentAnswer<'a> {
     pub metadata: Option<&'a Map<String, Value>>,
     /// The version of its last write.
     pub version: u64,
+    /// Give it to a later read with `"consistency": "session"`: that read sees no less. Absent where the documents of a page share one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
 }
 
 impl<'a> DocumentAnswer<'a> {
+    /// The answer of reading one document.
+    pub fn alone(answer: &'a GetAnswer, with_vector: bool) -> DocumentAnswer<'a> {
+        let session = Some(answer.session.to_string());
+        DocumentAnswer { session, ..DocumentAnswer::new(&answer.point, with_vector) }
+    }
+
     /// The document, with its vectors if `with_vector`.
     pub fn new(point: &'a StoredPoint, with_vector: bool) -> DocumentAnswer<'a> {
         let (vector, vectors) = if with_vector { wire_vectors(point) } else { (None, None) };
@@ -221,6 +238,7 @@ impl<'a> DocumentAnswer<'a> {
             vectors,
             metadata: point.payload.as_ref().map(|payload| payload.as_object()),
             version: point.version,
+            session: None,
         }
     }
 }
@@ -356,14 +374,21 @@ pub struct ListAnswerBody<'a> {
     pub documents: Vec<DocumentAnswer<'a>>,
     /// Where the next page begins; null on the last page.
     pub cursor: Option<String>,
+    /// With `on_unavailable` `partial`: the documents of shards that failed are missing, and the cursor passes over them.
+    pub shards: ShardsBody<'a>,
+    /// Give it to a later read with `"consistency": "session"`: that read sees no less.
+    pub session: String,
 }
 
 impl<'a> ListAnswerBody<'a> {
     /// The page.
-    pub fn new(answer: &'a ListAnswer, with_vector: bool) -> ListAnswerBody<'a> {
+    pub fn new(answer: &'a PageAnswer, with_vector: bool) -> ListAnswerBody<'a> {
+        let PageAnswer { page, shards, session } = answer;
         ListAnswerBody {
-            documents: answer.points.iter().map(|point| DocumentAnswer::new(point, with_vector)).collect(),
-            cursor: answer.cursor.map(Cursor::to_text),
+            documents: page.points.iter().map(|point| DocumentAnswer::new(point, with_vector)).collect(),
+            cursor: page.cursor.map(Cursor::to_text),
+            shards: ShardsBody::from(shards),
+            session: session.to_string(),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! What comes in refuses unknown and repeated fields and is converted with a fallible `into_…`; what goes out borrows
 //! from the answer and is built with `new`. The same structs are the schemas of `/openapi.json`. Called by `handlers`.
 
+mod administration;
 mod cluster;
 mod document;
 mod field_index;
@@ -10,6 +11,7 @@ mod scalar;
 mod search;
 mod table;
 
+pub use administration::*;
 pub use cluster::*;
 pub use document::*;
 pub use field_index::*;

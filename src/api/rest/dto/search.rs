@@ -4,7 +4,9 @@ use super::{Bounded, Components, FilterJson, Object, document::empty_batch, docu
 use crate::types::{
     DocumentId, Error, Session, VectorName,
     limits::SEARCHES_PER_REQUEST_MAX,
-    operation::{Consistency, Explain, OnUnavailable, ReadOptions, Search, SearchAnswer, SearchHit, SearchesAnswer},
+    operation::{
+        Consistency, Explain, OnUnavailable, ReadOptions, Search, SearchAnswer, SearchHit, SearchesAnswer, ShardsAnswer,
+    },
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -288,6 +290,12 @@ pub struct ShardsBody<'a> {
     pub failed: &'a [u64],
 }
 
+impl<'a> From<&'a ShardsAnswer> for ShardsBody<'a> {
+    fn from(answer: &'a ShardsAnswer) -> ShardsBody<'a> {
+        ShardsBody { total: answer.total, ok: answer.ok, failed: &answer.failed }
+    }
+}
+
 /// How an answer was found.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ExplainBody {
@@ -394,7 +402,7 @@ impl<'a> SearchAnswerBody<'a> {
         SearchAnswerBody {
             results,
             searches,
-            shards: ShardsBody { total: answer.shards.total, ok: answer.shards.ok, failed: &answer.shards.failed },
+            shards: ShardsBody::from(&answer.shards),
             session: answer.session.to_string(),
             took_ms,
             explain,

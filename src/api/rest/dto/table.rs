@@ -452,6 +452,8 @@ pub struct ShardAnswer {
     pub role: &'static str,
     /// The node that leads the shard, as far as the one that answers knows.
     pub leader: Option<String>,
+    /// The nodes that hold a replica.
+    pub replicas: Vec<String>,
     pub memory_bytes: u64,
     pub disk_bytes: u64,
 }
@@ -478,6 +480,7 @@ impl From<&CollectionStats> for StatsAnswer {
             applied_index: shard.applied_index,
             role: shard.role,
             leader: shard.leader.clone(),
+            replicas: shard.replicas.clone(),
             memory_bytes: shard.memory_bytes,
             disk_bytes: shard.disk_bytes,
         });

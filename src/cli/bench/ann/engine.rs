@@ -7,18 +7,24 @@ use super::{
 use crate::{
     cli::CliError,
     index::{
-        Block, Damage, Image, IndexKind, IndexSpec, Points, Sealed, TrainOptions, VectorIndex, train, write_image,
+        Block, Damage, Image, IndexKind, IndexSpec, Memory, Points, Sealed, TrainOptions, VectorIndex, train,
+        write_image,
     },
     rt::cpu,
+    store::files::{self, FileKind},
     types::{PointId, VectorName},
 };
-use std::{fs, io, path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 /// The build's chance: fixed, so that two runs build the same index.
 const SEED: u64 = 1;
-/// Begins a file; then the build's processor time in nanoseconds and the index file as a node writes it.
-const MAGIC: &[u8; 8] = b"VSannix2";
-const HEAD_BYTES: usize = 16;
+/// How the name ends of the file with the build's processor time, beside the index file, which is as a node writes it.
+const BUILD: &str = ".build";
+const BUILD_KIND: FileKind = FileKind { tag: *b"BNCH", version: 1 };
 /// Of the only vector.
 const NAME: &str = "base";
 
@@ -38,25 +44,22 @@ impl Engine {
     }
 
     fn with_spec(args: &AnnArgs, base: &Matrix, spec: IndexSpec) -> Result<Engine, CliError> {
-        let saved = args.index.as_deref().map(|path| (path, fs::read(path)));
-        match saved {
-            Some((path, Ok(bytes))) => {
-                let engine = open(&bytes, spec).map_err(|error| unusable(path, error))?;
-                if engine.index.len() != base.rows() {
-                    let (expected, got) = (base.rows(), engine.index.len());
-                    return Err(unusable(path, format!("it has {got} rows, the base {expected}")));
-                }
+        let threads = args.threads as usize;
+        let Some(path) = args.index.as_deref() else { return Ok(build(base, spec, threads)?.0) };
+        let failed = |error: String| unusable(path, error);
+        if let Some(map) = files::map_file(path).map_err(|error| failed(error.to_string()))? {
+            let engine = open(Block::mapped(map), path, spec, args.memory).map_err(failed)?;
+            let (expected, got) = (base.rows(), engine.index.len());
+            return if got == expected {
                 Ok(engine)
-            }
-            Some((path, Err(error))) if error.kind() == io::ErrorKind::NotFound => {
-                let (engine, bytes) = build(base, spec, args.threads as usize)?;
-                let bytes = bytes.ok_or_else(|| unusable(path, "so few rows have no lists to keep in a file"))?;
-                fs::write(path, bytes).map_err(|error| unusable(path, error))?;
-                Ok(engine)
-            }
-            Some((path, Err(error))) => Err(unusable(path, error)),
-            None => Ok(build(base, spec, args.threads as usize)?.0),
+            } else {
+                Err(failed(format!("it has {got} rows, the base {expected}")))
+            };
         }
+        let (engine, sealed) = build(base, spec, threads)?;
+        let sealed = sealed.ok_or_else(|| failed("so few rows have no lists to keep in a file".to_owned()))?;
+        save(path, &engine, sealed).map_err(|error| failed(error.to_string()))?;
+        Ok(engine)
     }
 }
 
@@ -72,8 +75,8 @@ fn spec(args: &AnnArgs, dimension: usize) -> IndexSpec {
     spec
 }
 
-/// Above the flat limit an index of posting lists, with its bytes for a file; below it the flat one: as a node would.
-fn build(base: &Matrix, spec: IndexSpec, threads: usize) -> Result<(Engine, Option<Vec<u8>>), CliError> {
+/// Above the flat limit an index of posting lists, with its lists for a file; below it the flat one: as a node would.
+fn build(base: &Matrix, spec: IndexSpec, threads: usize) -> Result<(Engine, Option<Sealed>), CliError> {
     let started = cpu::process();
     if base.rows() <= spec.flat_rows_max || spec.kind == IndexKind::Flat {
         let (mut points, mut index) = (Points::new(), VectorIndex::new(spec));
@@ -83,29 +86,35 @@ fn build(base: &Matrix, spec: IndexSpec, threads: usize) -> Result<(Engine, Opti
     let options = TrainOptions { threads, ..TrainOptions::new(SEED) };
     let built = train(&spec, &mut Rows(base), &options).map_err(|error| CliError::failed(error.to_string()))?;
     let build_cpu = cpu::process() - started;
-    let bytes = encode(build_cpu, &built.points, &built.sealed)?;
+    let sealed = built.sealed.clone();
     let (points, index) = VectorIndex::of_built(spec, built).map_err(CliError::internal)?;
-    Ok((Engine { points, index, build_cpu, opened: false }, Some(bytes)))
+    Ok((Engine { points, index, build_cpu, opened: false }, Some(sealed)))
 }
 
-fn encode(build_cpu: Duration, points: &Points, sealed: &Sealed) -> Result<Vec<u8>, CliError> {
-    let mut bytes = MAGIC.to_vec();
-    bytes.extend((build_cpu.as_nanos() as u64).to_le_bytes());
-    let name = VectorName::new(NAME).map_err(CliError::internal)?;
-    write_image(&mut bytes, points, &[(name, sealed.clone())]).map_err(CliError::internal)?;
-    Ok(bytes)
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(BUILD);
+    PathBuf::from(name)
 }
 
-fn open(bytes: &[u8], spec: IndexSpec) -> Result<Engine, String> {
+fn save(path: &Path, engine: &Engine, sealed: Sealed) -> Result<(), Box<dyn std::error::Error>> {
+    let nanoseconds = (engine.build_cpu.as_nanos() as u64).to_le_bytes();
+    files::write_file_synced(&beside(path), BUILD_KIND, &nanoseconds)?;
+    let parts = [(VectorName::new(NAME)?, sealed)];
+    Ok(files::write_synced_with(path, |out| write_image(out, &engine.points, &parts))?)
+}
+
+/// As a node opens its files: mapped, then what is to be in memory is moved there.
+fn open(block: Arc<Block>, path: &Path, spec: IndexSpec, memory: Memory) -> Result<Engine, String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
     let foreign = || "not an index of `bench ann`".to_owned();
-    let (head, rest) =
-        bytes.split_at_checked(HEAD_BYTES).filter(|(head, _)| head.starts_with(MAGIC)).ok_or_else(foreign)?;
-    let build_cpu = head[8..].iter().rev().fold(0u64, |number, &byte| number << 8 | u64::from(byte));
-    let block = Block::copied(rest.len(), [(0, rest)].into_iter()).map_err(|error| error.to_string())?;
-    let image = Image::open(&block, &Damage::default()).map_err(|error| error.to_string())?;
+    let image = Image::open(&block, &Damage::default()).map_err(|error| text(&error))?;
     let saved = image.parts.into_iter().next().ok_or_else(foreign)?;
-    let index = VectorIndex::open(spec, saved).map_err(|error| error.to_string())?;
-    Ok(Engine { points: image.points, index, build_cpu: Duration::from_nanos(build_cpu), opened: true })
+    let (_, build) = files::read_file(&beside(path), BUILD_KIND).map_err(|error| text(&error))?.ok_or_else(foreign)?;
+    let nanoseconds = u64::from_le_bytes(build.try_into().map_err(|_| foreign())?);
+    let mut index = VectorIndex::open(spec, saved).map_err(|error| text(&error))?;
+    index.install_placed(index.placement(memory).run().map_err(|error| text(&error))?);
+    Ok(Engine { points: image.points, index, build_cpu: Duration::from_nanos(nanoseconds), opened: true })
 }
 
 #[cfg(test)]

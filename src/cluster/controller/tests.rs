@@ -1,0 +1,306 @@
+//! The master over a coordinator in memory and a cluster on paper, in virtual time: what it writes at every kind of trouble.
+
+use super::*;
+use crate::{
+    cluster::{
+        admin::Admin,
+        catalog::{COLLECTIONS, TABLE},
+        members::{MemberRecord, MemberState},
+        memory::{Fault, Memory},
+        plan::tests::world::{SHARD_BYTES, World},
+    },
+    coordination::BoxFuture,
+};
+use std::sync::Mutex;
+
+const MASTER: &str = "master";
+
+/// The nodes, as the observer sees them.
+#[derive(Clone)]
+struct Nodes(Arc<Mutex<World>>);
+
+impl Observer for Nodes {
+    fn observe(&self) -> BoxFuture<'_, Reports> {
+        Box::pin(async { self.0.lock().unwrap().reports() })
+    }
+
+    fn hand_over(&self, shard: u64, from: NodeId, to: NodeId) -> BoxFuture<'_, ()> {
+        Box::pin(async move { self.0.lock().unwrap().obey(&Action::Lead { shard, from, to }) })
+    }
+}
+
+/// A cluster whose master is the controller under test.
+struct Bench {
+    coordinator: Arc<Memory>,
+    nodes: Nodes,
+    controller: Controller,
+    now: Instant,
+}
+
+impl Bench {
+    fn new(world: World) -> Bench {
+        Bench::with(world, ControllerSettings { bytes_per_second: u64::MAX, ..ControllerSettings::default() })
+    }
+
+    fn with(world: World, settings: ControllerSettings) -> Bench {
+        let coordinator = Arc::new(Memory::default());
+        coordinator.put(TABLE, serde_json::to_vec(&world.table).unwrap());
+        for (node, record) in &world.records {
+            coordinator.put(&MemberRecord::key(*node), record.encode());
+        }
+        let collections = world.table.shards.values().map(|entry| &entry.collection);
+        for name in collections.collect::<std::collections::BTreeSet<_>>() {
+            coordinator.put(&format!("{COLLECTIONS}{name}"), br#"{"spec":{"shards":1000}}"#.to_vec());
+        }
+        let nodes = Nodes(Arc::new(Mutex::new(world)));
+        let controller = Controller::new(7, coordinator.clone(), Arc::new(nodes.clone()), settings);
+        Bench { coordinator, nodes, controller, now: Instant::START }
+    }
+
+    /// A new reign; whoever reigned before is fenced.
+    fn crown(&self) -> Reign {
+        self.coordinator.delete(MASTER);
+        self.coordinator.put(MASTER, vec![]);
+        let created = self.coordinator.value(MASTER).unwrap().created;
+        Reign::new(self.controller.clone(), Compare::CreatedAt(MASTER.to_owned(), created), self.now)
+    }
+
+    fn world<T>(&self, of: impl FnOnce(&mut World) -> T) -> T {
+        of(&mut self.nodes.0.lock().unwrap())
+    }
+
+    /// The nodes do what the coordinator says now.
+    fn follow(&self) {
+        let stored = Stored::remembered(&*self.coordinator).unwrap();
+        self.world(|world| {
+            world.table = stored.table;
+            world.records = stored.members;
+            world.land_all();
+            let leaderless = world.groups.values().filter(|group| group.leader.is_none()).count();
+            assert_eq!(leaderless, 0, "every shard keeps its majority");
+        });
+    }
+
+    async fn round(&mut self, reign: &mut Reign) -> Result<()> {
+        self.now += Duration::from_secs(1);
+        let done = reign.round(self.now, self.now.as_nanos() / 1_000_000).await;
+        self.follow();
+        done
+    }
+
+    async fn rounds(&mut self, reign: &mut Reign, count: usize) {
+        for _ in 0..count {
+            self.round(reign).await.unwrap();
+        }
+    }
+
+    fn holders(&self, node: NodeId) -> usize {
+        self.world(|world| world.table.shards.values().filter(|entry| entry.replicas.contains(&node)).count())
+    }
+
+    fn is_done(&self) -> bool {
+        self.controller.last().is_some_and(|seen| seen.plan.is_done())
+    }
+
+    fn admin(&self) -> Admin {
+        Admin::new(self.coordinator.clone(), self.controller.clone())
+    }
+
+    fn set(&self, node: NodeId, record: &MemberRecord) {
+        self.coordinator.put(&MemberRecord::key(node), record.encode());
+        self.follow();
+    }
+
+    fn join(&self, node: NodeId) {
+        let record = self.world(|world| {
+            world.join(node);
+            world.records[&node].clone()
+        });
+        self.set(node, &record);
+    }
+}
+
+fn five() -> World {
+    World::new(5, 1).with_collection("c", 20, Some(3))
+}
+
+#[tokio::test]
+async fn a_lost_node_is_replaced_when_its_time_has_come() {
+    let mut bench = Bench::new(five());
+    let mut reign = bench.crown();
+    bench.rounds(&mut reign, 3).await;
+    bench.world(|world| world.kill(2));
+    let before = bench.coordinator.commits();
+    bench.rounds(&mut reign, 299).await;
+    assert_eq!(bench.coordinator.commits(), before, "it may come back");
+    bench.rounds(&mut reign, 40).await;
+    assert!(bench.holders(2) == 0 && bench.is_done());
+    let history = bench.admin().history().unwrap();
+    assert!(history.iter().any(|entry| entry.why == "0000000000000002 has been away for too long" && entry.by == 7));
+    // A new master has not seen it answer: it waits anew, and finds nothing to do.
+    let mut next = bench.crown();
+    bench.rounds(&mut next, 2).await;
+    assert!(bench.is_done());
+}
+
+#[tokio::test]
+async fn a_crash_at_any_commit_loses_nothing() {
+    for commits in 0..12 {
+        for happens in [false, true] {
+            let mut bench = Bench::new(five());
+            let mut reign = bench.crown();
+            bench.rounds(&mut reign, 1).await;
+            bench.join(6);
+            bench.set(
+                1,
+                &MemberRecord { state: MemberState::Draining, ..bench.world(|world| world.records[&1].clone()) },
+            );
+            bench.coordinator.fail(Fault::LostAfter { commits, happens });
+            let mut crashed = false;
+            for _ in 0..80 {
+                if bench.round(&mut reign).await.is_err() {
+                    crashed = true;
+                    reign = bench.crown();
+                }
+            }
+            assert!(bench.holders(1) == 0 && bench.is_done(), "after {commits} commits");
+            assert!(crashed || commits > 5, "it crashed at commit {commits}");
+            let told = bench.admin().history().unwrap();
+            let moves = told.iter().filter(|entry| entry.what.starts_with("shard")).count();
+            assert_eq!(moves as u64, bench.world(|world| world.table.epoch) - five().table.epoch, "told once each");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_no_longer_reigns_changes_nothing() {
+    let mut bench = Bench::new(five());
+    let mut old = bench.crown();
+    let mut new = bench.crown();
+    bench.join(6);
+    let before = bench.coordinator.commits();
+    bench.rounds(&mut old, 5).await;
+    assert_eq!(bench.coordinator.commits(), before, "it is fenced");
+    bench.rounds(&mut new, 40).await;
+    assert!(bench.coordinator.commits() > before && bench.is_done());
+}
+
+#[tokio::test]
+async fn what_was_planned_by_an_old_table_is_not_done() {
+    let mut bench = Bench::new(five());
+    let mut reign = bench.crown();
+    bench.join(6);
+    // The node remembers what was before its own change, and plans by it again and again.
+    bench.coordinator.freeze();
+    bench.rounds(&mut reign, 4).await;
+    let after = bench.coordinator.value(TABLE).unwrap();
+    assert_eq!(bench.coordinator.commits(), 1, "the first was done");
+    bench.rounds(&mut reign, 4).await;
+    assert_eq!(bench.coordinator.value(TABLE).unwrap(), after, "the others were refused");
+    bench.coordinator.thaw();
+    bench.follow();
+    bench.rounds(&mut reign, 40).await;
+    assert!(bench.is_done() && bench.holders(6) == 10);
+}
+
+#[tokio::test]
+async fn without_the_coordinator_nothing_changes_and_all_goes_on_after() {
+    let mut bench = Bench::new(five());
+    let mut reign = bench.crown();
+    bench.join(6);
+    bench.coordinator.fail(Fault::Away);
+    let mut failed = 0;
+    for _ in 0..600 {
+        failed += u32::from(bench.round(&mut reign).await.is_err());
+    }
+    assert!(failed > 500, "it went on trying: {failed}");
+    assert_eq!((bench.coordinator.commits(), bench.holders(6)), (0, 0));
+    bench.coordinator.fail(Fault::None);
+    bench.rounds(&mut reign, 40).await;
+    assert!(bench.holders(6) > 0 && bench.is_done());
+}
+
+#[tokio::test]
+async fn evening_out_goes_at_the_throttles_rate_and_can_be_paused() {
+    let rate = SHARD_BYTES / 10;
+    let settings = ControllerSettings { bytes_per_second: rate, ..ControllerSettings::default() };
+    let mut bench = Bench::with(five(), settings);
+    let mut reign = bench.crown();
+    bench.join(6);
+    bench.admin().pause(true, 1).await.unwrap();
+    bench.rounds(&mut reign, 20).await;
+    assert_eq!(bench.holders(6), 0);
+    bench.admin().pause(false, 2).await.unwrap();
+    let told = bench.admin().forecast().await.unwrap();
+    assert_eq!((told.bytes, told.eta), (10 * SHARD_BYTES, Duration::from_secs(100)), "ten of sixty replicas");
+    bench.rounds(&mut reign, 50).await;
+    assert!((4..=6).contains(&bench.holders(6)), "{} in 50 s, one in 10 s", bench.holders(6));
+    bench.rounds(&mut reign, 120).await;
+    assert!(bench.holders(6) == 10 && bench.is_done());
+    let what: Vec<String> = bench.admin().history().unwrap().into_iter().rev().map(|entry| entry.what).collect();
+    let paused = what.iter().position(|what| what == "evening out is paused").unwrap();
+    let moved = what.iter().position(|what| what.contains("goes from")).unwrap();
+    assert!(what[paused + 1] == "evening out goes on" && moved > paused + 1);
+}
+
+#[tokio::test]
+async fn nothing_is_planned_before_every_founder_has_a_record() {
+    let mut bench = Bench::new(five());
+    let mut reign = bench.crown();
+    bench.coordinator.delete(&MemberRecord::key(4));
+    bench.rounds(&mut reign, 400).await;
+    assert!(bench.coordinator.commits() == 0 && bench.controller.last().is_none());
+}
+
+#[tokio::test]
+async fn a_node_is_drained_and_removed() {
+    let mut bench = Bench::new(five());
+    let mut reign = bench.crown();
+    bench.rounds(&mut reign, 2).await;
+    let admin = bench.admin();
+    assert_eq!(admin.remove(3, 1).await.unwrap_err().code(), "node_not_drained");
+    assert_eq!(admin.drain(99, true, 1).await.unwrap_err().code(), "node_not_found");
+    admin.drain(3, true, 1).await.unwrap();
+    assert_eq!(admin.remove(3, 1).await.unwrap_err().code(), "node_not_drained", "it still holds replicas");
+    bench.rounds(&mut reign, 60).await;
+    assert_eq!(bench.holders(3), 0);
+    admin.remove(3, 1).await.unwrap();
+    admin.remove(3, 1).await.unwrap();
+    assert_eq!(admin.drain(3, false, 1).await.unwrap_err().code(), "node_removed");
+    bench.follow();
+    bench.rounds(&mut reign, 5).await;
+    assert!(bench.is_done() && bench.world(|world| !world.control.voters.contains(&3)));
+    let what: Vec<String> = admin.history().unwrap().into_iter().map(|entry| entry.what).collect();
+    assert!(what.iter().any(|what| what == "node 0000000000000003 is removed"), "{what:?}");
+}
+
+#[tokio::test]
+async fn a_dead_node_is_removed_unless_it_is_needed() {
+    let mut bench =
+        Bench::new(World::new(3, 1).with_collection("default", 4, None).with_collection("asked", 1, Some(3)));
+    let mut reign = bench.crown();
+    bench.rounds(&mut reign, 2).await;
+    bench.world(|world| world.kill(2));
+    bench.rounds(&mut reign, 1).await;
+    bench.admin().remove(2, 1).await.unwrap();
+    bench.follow();
+    bench.rounds(&mut reign, 20).await;
+    assert_eq!(bench.holders(2), 1, "copies that were asked for are waited for; the others are given up");
+    let seen = bench.controller.last().unwrap();
+    assert!(seen.plan.findings.iter().any(|finding| finding.to_string().contains("no node can take over")));
+    // Of the two that are left, both are needed.
+    bench.world(|world| world.dead.insert(3));
+    assert_eq!(bench.admin().drain(1, true, 1).await.map_err(|error| error.code()), Ok(()));
+    assert_eq!(bench.admin().drain(3, true, 1).await.unwrap_err().code(), "last_node");
+    drop(reign);
+    let alone = Bench::new(World::new(2, 1).with_collection("c", 1, Some(2)));
+    alone.world(|world| world.dead.insert(2));
+    assert_eq!(
+        alone.admin().remove(2, 1).await.map_err(|error| error.code()),
+        Ok(()),
+        "one of two is enough for the rest"
+    );
+    let needed = Bench::new(five());
+    needed.world(|world| [2, 3, 4].map(|node| world.dead.insert(node)));
+    assert_eq!(needed.admin().remove(2, 1).await.unwrap_err().code(), "node_needed");
+}

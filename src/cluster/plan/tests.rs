@@ -1,0 +1,268 @@
+//! Tests of the planner: every kind of change, and that whatever happens it comes to rest without losing a majority.
+
+mod converge;
+pub mod world;
+
+use super::*;
+use crate::cluster::members::MemberState;
+use world::World;
+
+const REPLACE_AFTER: Duration = Duration::from_secs(300);
+
+fn replicas(world: &World, shard: ShardId) -> Vec<NodeId> {
+    world.table.shards[&shard].replicas.clone()
+}
+
+fn planned(world: &World) -> Plan {
+    plan(&world.view(), &Limits::default())
+}
+
+fn holders(world: &World, node: NodeId) -> usize {
+    world.table.shards.values().filter(|entry| entry.replicas.contains(&node)).count()
+}
+
+#[test]
+fn nothing_is_done_where_all_is_well() {
+    let world = World::new(5, 1).with_collection("c", 20, Some(3));
+    let plan = planned(&world);
+    assert!(plan.is_done() && plan.findings.is_empty(), "{plan:?}");
+}
+
+#[test]
+fn a_node_that_is_away_is_waited_for_and_then_replaced() {
+    let mut world = World::new(4, 1).with_collection("c", 6, Some(3));
+    world.kill(2);
+    let lost = holders(&world, 2);
+    world.away.insert(2, REPLACE_AFTER - Duration::from_secs(1));
+    assert_eq!(planned(&world).actions, [], "it may come back");
+    world.away.insert(2, REPLACE_AFTER);
+    let plan = planned(&world);
+    let all_gone = plan.actions.iter().all(|planned| planned.reason == Reason::Gone(2) && planned.bytes > 0);
+    assert!(all_gone && !plan.actions.is_empty(), "{plan:?}");
+    assert_eq!(plan.actions.len() + plan.waiting as usize, lost, "every replica it had");
+    world.run(100);
+    assert_eq!(holders(&world, 2), 0);
+    assert!(world.table.shards.values().all(|entry| entry.replicas.len() == 3));
+}
+
+#[test]
+fn no_node_receives_or_sends_more_than_it_may() {
+    let mut world = World::new(6, 1).with_collection("c", 60, Some(3));
+    world.kill(1);
+    world.away.insert(1, REPLACE_AFTER);
+    let mut begun = 0;
+    for _ in 0..3 {
+        let plan = planned(&world);
+        begun += plan.actions.iter().filter(|planned| planned.bytes > 0).count();
+        world.accept(&plan);
+        let mut busy: BTreeMap<NodeId, u32> = BTreeMap::new();
+        for (shard, entry) in &world.table.shards {
+            let group = &world.groups[shard];
+            for to in entry.replicas.iter().filter(|node| !group.voters.contains(node)) {
+                *busy.entry(*to).or_default() += 1;
+                *busy.entry(group.leader.unwrap()).or_default() += 1;
+            }
+        }
+        assert!(busy.values().all(|count| *count <= 2), "{busy:?}");
+    }
+    assert!((2..=5).contains(&begun), "{begun} begun among five nodes, two each");
+}
+
+#[test]
+fn draining_moves_leaders_then_replicas_and_ends() {
+    let mut world = World::new(5, 1).with_collection("c", 10, Some(3));
+    world.set_state(3, MemberState::Draining);
+    let plan = planned(&world);
+    for planned in plan.actions.iter().filter(|planned| planned.reason != Reason::Voters) {
+        assert_eq!(planned.reason, Reason::Drain(3));
+        let shard = match &planned.action {
+            Action::Lead { shard, from: 3, .. } => shard,
+            Action::Replicas { shard, remove: Some(3), add: Some(_), .. } => shard,
+            other => panic!("{other}"),
+        };
+        let leads = world.groups[shard].leader == Some(3);
+        assert_eq!(leads, matches!(planned.action, Action::Lead { .. }), "leaders first");
+    }
+    world.run(100);
+    assert_eq!(holders(&world, 3), 0);
+    assert!(planned(&world).is_done());
+}
+
+#[test]
+fn a_drain_that_leaves_too_few_nodes_gives_up_copies_nobody_asked_for() {
+    let mut world = World::new(3, 1).with_collection("default", 4, None).with_collection("asked", 2, Some(3));
+    world.set_state(2, MemberState::Draining);
+    world.run(100);
+    let of = |name: &str| {
+        let entries = world.table.shards.values().filter(|entry| entry.collection.as_str() == name);
+        entries.map(|entry| entry.replicas.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(of("default"), vec![vec![1, 3]; 4]);
+    assert_eq!(of("asked"), vec![vec![1, 2, 3]; 2]);
+    let findings = planned(&world).findings;
+    assert!(findings.iter().all(|finding| matches!(finding, Finding::NoRoom { node: 2, .. })) && findings.len() == 2);
+    assert!(world.groups.values().all(|group| group.leader != Some(2)), "it leads nothing all the same");
+}
+
+#[test]
+fn copies_grow_with_the_cluster() {
+    let mut world = World::new(1, 1).with_collection("c", 3, None);
+    assert_eq!(replicas(&world, 1), [1]);
+    world.join(2);
+    world.join(3);
+    world.run(100);
+    assert!(world.table.shards.values().all(|entry| entry.replicas == [1, 2, 3]), "{:?}", world.table);
+    assert!(world.table.shards.values().all(|entry| entry.founders.is_empty()));
+}
+
+#[test]
+fn a_failed_replica_is_made_anew_elsewhere_or_in_place() {
+    let mut world = World::new(4, 1).with_collection("c", 1, Some(3));
+    let failed = replicas(&world, 1)[0];
+    world.fail(1, failed);
+    world.run(20);
+    assert!(!replicas(&world, 1).contains(&failed));
+    let mut world = World::new(3, 1).with_collection("c", 1, Some(3));
+    world.fail(1, 2);
+    let plan = planned(&world);
+    assert!(matches!(plan.actions[0].action, Action::Replicas { add: None, remove: Some(2), .. }), "{plan:?}");
+    world.run(20);
+    assert_eq!(replicas(&world, 1), [1, 2, 3]);
+    assert!(!world.failed.contains(&(1, 2)) && planned(&world).is_done());
+}
+
+#[test]
+fn what_is_away_costs_no_healthy_replica() {
+    // One of three is away: nothing may be moved off the others, which are the majority.
+    let mut world = World::new(3, 1).with_collection("c", 4, Some(3));
+    world.kill(1);
+    world.join(4);
+    world.join(5);
+    let plan = planned(&world);
+    assert_eq!(plan.actions.iter().filter(|planned| planned.reason == Reason::Balance).count(), 0, "{plan:?}");
+    // Draining another then must not take the majority either: it goes only when its stand-in has arrived.
+    world.set_state(2, MemberState::Draining);
+    world.run(60);
+    assert!(world.groups.values().all(|group| group.leader.is_some()));
+}
+
+#[test]
+fn a_change_that_cannot_arrive_is_made_another() {
+    let mut world = World::new(5, 1).with_collection("c", 1, Some(3));
+    let lost = replicas(&world, 1)[0];
+    world.kill(lost);
+    world.away.insert(lost, REPLACE_AFTER);
+    let first = planned(&world);
+    world.accept(&first);
+    let Action::Replicas { add: Some(to), .. } = first.actions[0].action else { panic!("{first:?}") };
+    assert_eq!(planned(&world).actions.len(), 0, "one change at a time");
+    world.kill(to);
+    assert_eq!(planned(&world).actions.len(), 0, "it is waited for");
+    world.away.insert(to, REPLACE_AFTER);
+    let second = planned(&world);
+    assert_eq!(second.actions[0].reason, Reason::Stranded(to));
+    world.run(20);
+    let last = replicas(&world, 1);
+    assert!(last.len() == 3 && !last.contains(&lost) && !last.contains(&to), "{last:?}");
+}
+
+#[test]
+fn shards_without_a_majority_are_named() {
+    let mut world = World::new(4, 1).with_collection("c", 1, Some(3));
+    let on = replicas(&world, 1);
+    world.kill(on[0]);
+    world.kill(on[1]);
+    world.away.extend([(on[0], REPLACE_AFTER), (on[1], REPLACE_AFTER)]);
+    let plan = planned(&world);
+    assert_eq!(plan.findings, [Finding::NoQuorum { shard: 1, answering: 1, voters: 3 }]);
+    assert_eq!(plan.actions, [], "nobody could carry anything out");
+}
+
+#[test]
+fn what_can_wait_waits_while_paused_or_throttled() {
+    let mut world = World::new(3, 1).with_collection("c", 30, Some(3));
+    world.join(4);
+    let paused = Limits { paused: true, ..Limits::default() };
+    assert!(plan(&world.view(), &paused).is_done());
+    let throttled = Limits { throttled: [4].into(), ..Limits::default() };
+    let waiting = plan(&world.view(), &throttled);
+    assert!(waiting.actions.iter().all(|planned| matches!(planned.action, Action::Lead { .. })) && waiting.waiting > 0);
+    world.kill(1);
+    world.away.insert(1, REPLACE_AFTER);
+    let urgent = plan(&world.view(), &Limits { paused: true, ..throttled });
+    assert!(urgent.actions.iter().any(|planned| planned.reason == Reason::Gone(1)), "what is lost does not wait");
+}
+
+#[test]
+fn leaders_spread_over_their_replicas() {
+    let mut world = World::new(3, 1).with_collection("c", 30, Some(3));
+    world.groups.values_mut().for_each(|group| group.leader = Some(1));
+    world.run(30);
+    for node in 1..=3 {
+        let leads = world.groups.values().filter(|group| group.leader == Some(node)).count();
+        assert!((9..=11).contains(&leads), "{node} leads {leads}");
+    }
+}
+
+#[test]
+fn voters_are_three_or_five_and_replaced() {
+    let mut world = World::new(1, 3);
+    world.join(2);
+    world.run(5);
+    assert_eq!(world.control.voters, [1], "two voters are no safer than one");
+    world.join(3);
+    world.join(4);
+    world.run(5);
+    assert_eq!(world.control.voters, [1, 2, 3], "one in each zone");
+    world.kill(2);
+    world.away.insert(2, REPLACE_AFTER);
+    world.run(5);
+    assert_eq!(world.control.voters, [1, 3, 4]);
+    (5..=9).for_each(|node| world.join(node));
+    world.run(5);
+    assert_eq!(world.control.voters.len(), 5);
+    let drained = world.control.voters[0];
+    world.set_state(drained, MemberState::Draining);
+    world.run(5);
+    assert!(world.control.voters.len() == 5 && !world.control.voters.contains(&drained));
+}
+
+#[test]
+fn sizes_are_named_for_splitting_and_merging() {
+    let mut world = World::new(3, 1).with_collection("c", 4, Some(3));
+    world.bytes.extend([(1, 100), (2, 10), (3, 5), (4, 9)]);
+    let limits = Limits { shard_bytes_max: 80, ..Limits::default() };
+    let findings = |world: &World| plan(&world.view(), &limits).findings;
+    assert_eq!(findings(&world), [Finding::Split { shard: 1, bytes: 100 }]);
+    world.shards_asked = 3;
+    assert_eq!(findings(&world)[1], Finding::Merge { shard: 3, with: 4, bytes: 14 });
+}
+
+#[test]
+fn a_forecast_tells_the_whole_way() {
+    let mut world = World::new(3, 1).with_collection("c", 40, Some(3));
+    assert_eq!(forecast(&world.view(), &Limits::default(), 1), Forecast::default());
+    world.join(4);
+    let told = forecast(&world.view(), &Limits::default(), 10 * world::SHARD_BYTES);
+    let moves: Vec<&Planned> = told.steps.iter().filter(|step| step.bytes > 0).collect();
+    assert_eq!((moves.len(), told.bytes), (30, 30 * world::SHARD_BYTES), "a quarter of 120 replicas");
+    assert_eq!(told.eta, Duration::from_secs(3));
+    world.run(200);
+    assert_eq!(holders(&world, 4), 30, "and so it came");
+}
+
+#[test]
+fn a_hundred_nodes_with_a_thousand_shards_lose_one_and_gain_one() {
+    let mut world = World::new(100, 5).with_collection("c", 1000, Some(3));
+    let lost = holders(&world, 50);
+    world.kill(50);
+    world.away.insert(50, REPLACE_AFTER);
+    world.run(20);
+    assert_eq!((world.changes, holders(&world, 50)), (lost, 0), "what it held, and nothing else");
+    world.set_state(50, MemberState::Removed);
+    world.join(101);
+    world.run(30);
+    let gained = holders(&world, 101);
+    assert!((28..=31).contains(&gained) && world.changes <= lost + gained + 3, "{gained} of {}", world.changes - lost);
+    assert!(planned(&world).is_done());
+}

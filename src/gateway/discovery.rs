@@ -1,0 +1,195 @@
+//! Which nodes there are. A [`Directory`] tells; the gateway asks it again and again and makes the answer the balancer's
+//! backends. Until it can be asked again, what it said last holds. Run by the gateway until it stops.
+
+use super::link::Link;
+use crate::{
+    rt::{
+        http::client::{Client, ClientOptions},
+        shutdown::Shutdown,
+        time::{self, now},
+    },
+    traffic::{Balancer, Wanted},
+};
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use http::{Request, StatusCode};
+use http_body_util::Full;
+use serde::Deserialize;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+/// How often the directory is asked.
+const ASK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often until it has answered once: a cluster that is starting with its gateway is seen at once.
+const FIRST_ASK_INTERVAL: Duration = Duration::from_millis(50);
+/// How long one node may take to tell.
+const ASK_LIMIT: Duration = Duration::from_secs(1);
+/// An answer may not be larger than this; thousands of nodes fit.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+
+/// A node that may be sent requests.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KnownNode {
+    /// Its id, the same wherever it listens.
+    pub id: String,
+    /// `host:port`.
+    pub http: String,
+    /// `host:port`.
+    pub grpc: Option<String>,
+    /// Its share of the requests.
+    pub weight: f64,
+}
+
+/// Who knows the nodes.
+pub trait Directory: Send + 'static {
+    /// All nodes now. `reachable` are HTTP addresses of nodes known so far, for a directory that asks nodes.
+    ///
+    /// # Errors
+    /// Why they cannot be told, for the log.
+    fn nodes(&self, reachable: Vec<String>) -> BoxFuture<'static, Result<Vec<KnownNode>, String>>;
+}
+
+/// Asks nodes: those known so far, and those of the configuration. The first to answer is believed.
+pub struct Seeds {
+    seeds: Vec<String>,
+}
+
+impl Seeds {
+    /// Begins with the nodes at these HTTP addresses (`host:port`).
+    pub fn new(seeds: Vec<String>) -> Seeds {
+        Seeds { seeds }
+    }
+}
+
+impl Directory for Seeds {
+    fn nodes(&self, reachable: Vec<String>) -> BoxFuture<'static, Result<Vec<KnownNode>, String>> {
+        let addresses: BTreeSet<String> = reachable.into_iter().chain(self.seeds.iter().cloned()).collect();
+        Box::pin(async move {
+            let mut asked: FuturesUnordered<_> = addresses.into_iter().map(ask).collect();
+            let mut failures = Vec::new();
+            while let Some(answer) = asked.next().await {
+                match answer {
+                    Ok(nodes) => return Ok(nodes),
+                    Err(failure) => failures.push(failure),
+                }
+            }
+            Err(failures.join("; "))
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct NodesAnswer {
+    nodes: Vec<NodeAnswer>,
+}
+
+#[derive(Deserialize)]
+struct NodeAnswer {
+    id: String,
+    #[serde(default)]
+    http: Vec<String>,
+    #[serde(default)]
+    grpc: String,
+}
+
+/// Asks the node at `address` for all nodes.
+async fn ask(address: String) -> Result<Vec<KnownNode>, String> {
+    let options = ClientOptions { timeout: ASK_LIMIT, body_bytes_max: ANSWER_BYTES_MAX, ..ClientOptions::default() };
+    let client = Client::with_options(address.clone(), options);
+    let request = Request::builder().uri("/api/v1/cluster/nodes").body(Full::default());
+    let answer = client.request(request.expect("invariant: constants make a request")).await;
+    let answer = answer.map_err(|error| error.to_string())?;
+    if answer.status() != StatusCode::OK {
+        return Err(format!("{address} answers {}", answer.status()));
+    }
+    let answer: NodesAnswer =
+        serde_json::from_slice(answer.body()).map_err(|error| format!("{address} does not list nodes: {error}"))?;
+    let nodes: Vec<KnownNode> = answer.nodes.into_iter().filter_map(|node| known(node, &address)).collect();
+    if nodes.is_empty() { Err(format!("{address} lists no node with an HTTP address")) } else { Ok(nodes) }
+}
+
+/// A node of an answer, where it can be reached by HTTP.
+fn known(node: NodeAnswer, asked: &str) -> Option<KnownNode> {
+    let http = reachable(node.http.first()?, asked);
+    let grpc = (!node.grpc.is_empty()).then(|| reachable(&node.grpc, asked));
+    Some(KnownNode { id: node.id, http, grpc, weight: 1.0 })
+}
+
+/// An address that a node gave. One that listens everywhere gives no host (`0.0.0.0:8080`): then the host that was asked
+/// stands in for it, which is right where all nodes share it.
+fn reachable(address: &str, asked: &str) -> String {
+    match (address.parse::<SocketAddr>(), asked.rsplit_once(':')) {
+        (Ok(bound), Some((host, _))) if bound.ip().is_unspecified() => format!("{host}:{}", bound.port()),
+        _ => address.to_owned(),
+    }
+}
+
+/// Asks `directory` until `stop`.
+pub async fn run(directory: impl Directory, balancer: Balancer<Arc<Link>>, stop: Shutdown) {
+    let mut links: BTreeMap<String, Arc<Link>> = BTreeMap::new();
+    while !stop.is_triggered() {
+        let reachable = links.values().map(|link| link.http().addr().to_owned()).collect();
+        let wait = match directory.nodes(reachable).await {
+            Ok(nodes) => {
+                make(&mut links, nodes, &balancer);
+                ASK_INTERVAL
+            }
+            Err(why) => {
+                tracing::debug!(why, "the nodes of the cluster could not be listed; those known so far are used");
+                if links.is_empty() { FIRST_ASK_INTERVAL } else { ASK_INTERVAL }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop.wait() => return,
+            () = time::sleep(wait) => {}
+        }
+    }
+}
+
+/// Makes `nodes` the backends; keeps the connections to those that were there.
+fn make(links: &mut BTreeMap<String, Arc<Link>>, nodes: Vec<KnownNode>, balancer: &Balancer<Arc<Link>>) {
+    let mut before = std::mem::take(links);
+    let mut wanted = Vec::new();
+    for KnownNode { id, http, grpc, weight } in nodes {
+        let same = before.remove(&id).filter(|link| link.leads_to(&http, grpc.as_deref()));
+        let link = same.unwrap_or_else(|| {
+            tracing::info!(node = id, http, "a node to send requests to");
+            Arc::new(Link::new(&http, grpc.as_deref()))
+        });
+        links.insert(id.clone(), link.clone());
+        wanted.push(Wanted { name: id, weight, value: link });
+    }
+    for id in before.keys() {
+        tracing::info!(node = id, "a node is gone from the cluster");
+    }
+    balancer.set(wanted, now());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_without_a_host_takes_the_one_that_was_asked() {
+        assert_eq!(reachable("0.0.0.0:8081", "db.example:8080"), "db.example:8081");
+        assert_eq!(reachable("[::]:8081", "10.0.0.1:8080"), "10.0.0.1:8081");
+        assert_eq!(reachable("10.0.0.2:8081", "10.0.0.1:8080"), "10.0.0.2:8081");
+        assert_eq!(reachable("node2:8081", "10.0.0.1:8080"), "node2:8081");
+    }
+
+    #[test]
+    fn nodes_without_http_are_left_out() {
+        let node = |http: &[&str]| NodeAnswer {
+            id: "a".into(),
+            http: http.iter().map(|one| (*one).to_owned()).collect(),
+            grpc: String::new(),
+        };
+        assert_eq!(known(node(&[]), "h:1"), None);
+        let found = known(node(&["h:2", "h:3"]), "h:1").expect("it has one");
+        assert_eq!((found.http.as_str(), found.grpc), ("h:2", None));
+    }
+}

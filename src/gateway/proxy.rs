@@ -1,0 +1,416 @@
+//! A request's way through the gateway: pick a node, send it there, give the answer back as it comes. Where the node cannot be
+//! reached another gets it, if nothing was sent, or the request only reads, or has an `Idempotency-Key`; else the client is
+//! told what is known: that nothing happened (unavailable), or that it may have (indeterminate). A node that itself says "not
+//! now, and nothing happened" is an answer only if no other node has a better one.
+//!
+//! A request waits for its answer as long as its node answers checks; when the balancer gives the node up, so does the request.
+
+use super::{
+    headers,
+    link::Link,
+    replay::Replay,
+    route::{self, at_node},
+};
+use crate::{
+    api::rest::{refusal, request_id},
+    config::Sticky,
+    rt::{
+        http::{PeerAddr, UpstreamError},
+        rng, rpc,
+        time::{self, Instant},
+    },
+    telemetry::metrics::Metrics,
+    traffic::{Affinity, Ask, Balancer, Outcome, Pick, RetryBudget, RetryOptions, State, Token, token},
+    types::{Error, ErrorKind},
+};
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State as Shared},
+    response::Response,
+};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode, Uri, Version, header, request::Parts, uri::PathAndQuery};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use serde::Deserialize;
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tonic::Status;
+use tower::Service as _;
+
+/// Retries that may be saved up.
+const RETRIES_SAVED_MAX: u32 = 100;
+/// How often a request that waits looks whether its node is still in.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// Problems are shorter than this.
+const PROBLEM_BYTES_MAX: u64 = 8 * 1024;
+/// Why an answer ends early.
+const BROKEN: &str = "the node's answer broke off";
+/// Looks in a row that must find the node out before a write to it is given up: 5 s.
+const LOOKS_OUT: u32 = 20;
+/// The cookie that keeps a client on a node.
+const COOKIE: &str = "vectorsphere-node";
+/// The header of a request's id.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// See the module. Clones are one.
+#[derive(Clone)]
+pub struct Proxy(Arc<Inner>);
+
+struct Inner {
+    balancer: Balancer<Arc<Link>>,
+    affinity: Sticky,
+    retry: RetryOptions,
+    budget: Mutex<RetryBudget>,
+    rng: Mutex<rng::Rng>,
+    metrics: Metrics,
+}
+
+/// The gateway's public face.
+pub fn router(proxy: Proxy) -> Router {
+    super::monitoring::health(proxy.0.balancer.clone()).merge(Router::new().fallback(handle).with_state(proxy))
+}
+
+async fn handle(Shared(proxy): Shared<Proxy>, request: Request) -> Response {
+    proxy.handle(request).await
+}
+
+/// A request as it goes to nodes, without its body.
+struct Outgoing {
+    head: Parts,
+    is_grpc: bool,
+    only_reads: bool,
+    /// Whether to send it twice does no more than to send it once.
+    is_repeatable: bool,
+    id: HeaderValue,
+    affinity: Option<Affinity>,
+    key: u64,
+}
+
+/// Why an attempt gave no answer.
+enum Failed {
+    /// Nothing of the request was sent.
+    NotSent(String),
+    /// The node may have acted on it.
+    Broken(String),
+}
+
+impl Proxy {
+    /// A proxy over these backends.
+    pub fn new(balancer: Balancer<Arc<Link>>, affinity: Sticky, metrics: Metrics) -> Proxy {
+        Proxy(Arc::new(Inner {
+            balancer,
+            affinity,
+            retry: RetryOptions::default(),
+            budget: Mutex::new(RetryBudget::new(RETRIES_SAVED_MAX)),
+            rng: Mutex::new(rng::stream("gateway.retry")),
+            metrics,
+        }))
+    }
+
+    async fn handle(&self, request: Request) -> Response {
+        let began = time::now();
+        let _in_flight = self.0.metrics.http.begin();
+        let is_grpc = route::is_grpc(request.headers());
+        let class = route::class(request.uri().path(), is_grpc);
+        let method = request.method().clone();
+        let response = self.pass(request, is_grpc).await;
+        self.0.metrics.http.served(class, method.as_str(), response.status().as_u16(), began.elapsed());
+        response
+    }
+
+    async fn pass(&self, request: Request, is_grpc: bool) -> Response {
+        let (head, body) = request.into_parts();
+        let id = request_id(&head.headers);
+        let outgoing = match self.outgoing(head, is_grpc, id.clone()) {
+            Ok(outgoing) => outgoing,
+            Err(error) => return refused(error, is_grpc, &id),
+        };
+        let body = match Replay::keep(body).await {
+            Ok(body) => body,
+            Err(error) => {
+                let error = Error::invalid("bad_body", format!("the body of the request did not come: {error}"));
+                return refused(error, is_grpc, &id);
+            }
+        };
+        match self.send(&outgoing, &body).await {
+            Ok(response) => response,
+            Err(error) => {
+                tracing::warn!(method = %outgoing.head.method, path = outgoing.head.uri.path(), %error, "not passed on");
+                refused(error, is_grpc, &id)
+            }
+        }
+    }
+
+    /// The head of the request as a node shall see it.
+    fn outgoing(&self, mut head: Parts, is_grpc: bool, id: HeaderValue) -> Result<Outgoing, Error> {
+        let bad = |reason: &str| Error::invalid("bad_request", reason.to_owned());
+        let path = head.uri.path_and_query().ok_or_else(|| bad("the request has no path"))?;
+        let path: PathAndQuery = at_node(path).map_err(|_| bad("what follows /data is not a path"))?;
+        let only_reads = route::only_reads(&head.method, path.path(), is_grpc);
+        let is_repeatable = only_reads || route::is_named(&head.headers, path.path(), is_grpc);
+        let client = head.extensions.get::<PeerAddr>().map(|peer| peer.0.ip());
+        let affinity = match self.0.affinity {
+            Sticky::None => None,
+            Sticky::Ip => client.map(|ip| Affinity::Client(token(ip.to_string().as_bytes()))),
+            Sticky::Cookie => headers::cookie(&head.headers, COOKIE)
+                .and_then(|value| Token::from_str_radix(value, 16).ok())
+                .map(Affinity::Backend),
+        };
+        let key = token(path.path().as_bytes());
+        headers::strip(&mut head.headers);
+        if let Some(client) = client {
+            headers::forwarded(&mut head.headers, client);
+        }
+        if !is_grpc {
+            // HTTP/2 has the host in the address.
+            if let Some(authority) = head.uri.authority()
+                && !head.headers.contains_key(header::HOST)
+                && let Ok(host) = HeaderValue::from_str(authority.as_str())
+            {
+                head.headers.insert(header::HOST, host);
+            }
+            head.headers.remove(header::EXPECT);
+            head.version = Version::HTTP_11;
+        }
+        head.headers.insert(REQUEST_ID, id.clone());
+        head.uri = Uri::from(path);
+        Ok(Outgoing { head, is_grpc, only_reads, is_repeatable, id, affinity, key })
+    }
+
+    /// Sends to one node after the other until one answers.
+    async fn send(&self, outgoing: &Outgoing, body: &Replay) -> Result<Response, Error> {
+        self.budget(RetryBudget::request);
+        let mut avoid: Vec<Token> = Vec::new();
+        let (mut failure, mut declined): (Option<Error>, Option<Response>) = (None, None);
+        for attempt in 1..=self.0.retry.attempts_max {
+            let ask = Ask { key: Some(outgoing.key), affinity: outgoing.affinity, avoid: &avoid };
+            let Some(pick) = self.0.balancer.pick(&ask, time::now()) else { break };
+            let Some(attempt_body) = body.take() else { break };
+            avoid.push(pick.token());
+            let picked = time::now();
+            let failed = match self.attempt(outgoing, attempt_body, &pick).await {
+                Ok(answer) => {
+                    let (answer, is_declined) = looked_at(answer).await;
+                    let answer = self.answered(answer, pick, picked, outgoing);
+                    if !is_declined {
+                        return Ok(answer);
+                    }
+                    declined = Some(answer);
+                    if self.budget(RetryBudget::take) {
+                        continue;
+                    }
+                    break;
+                }
+                Err(failed) => failed,
+            };
+            let name = pick.name().to_owned();
+            pick.finish(Outcome::Failed, time::now());
+            let may_repeat = match failed {
+                Failed::NotSent(why) => {
+                    let why = format!("node {name} cannot be reached: {why}");
+                    // What an earlier attempt may have done is not undone by this one.
+                    failure.get_or_insert_with(|| Error::new(ErrorKind::Unavailable, "node_unreachable", why));
+                    true
+                }
+                Failed::Broken(why) => {
+                    let error = match outgoing.only_reads {
+                        true => Error::new(
+                            ErrorKind::Unavailable,
+                            "node_unreachable",
+                            format!("node {name} did not answer: {why}"),
+                        ),
+                        false => Error::new(
+                            ErrorKind::Indeterminate,
+                            "outcome_unknown",
+                            format!("node {name} did not answer, and may have done what was asked: {why}"),
+                        ),
+                    };
+                    failure = Some(error);
+                    outgoing.is_repeatable && self.budget(RetryBudget::take)
+                }
+            };
+            if !may_repeat {
+                break;
+            }
+            tracing::debug!(node = name, attempt, "trying another node");
+            time::sleep(self.pause(attempt)).await;
+        }
+        if let Some(declined) = declined
+            && failure.as_ref().is_none_or(|failure| failure.kind() != ErrorKind::Indeterminate)
+        {
+            return Ok(declined);
+        }
+        let nobody = || Error::new(ErrorKind::Unavailable, "no_node", "no node of the cluster is known yet");
+        Err(failure.unwrap_or_else(nobody))
+    }
+
+    fn budget<T>(&self, take: impl FnOnce(&mut RetryBudget) -> T) -> T {
+        // A count is valid at every moment.
+        take(&mut self.0.budget.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn pause(&self, retry: u32) -> Duration {
+        self.0.retry.pause(retry, &mut *self.0.rng.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// One attempt at one node, as long as that node is in.
+    async fn attempt(&self, outgoing: &Outgoing, body: Body, pick: &Pick<Arc<Link>>) -> Result<Response, Failed> {
+        let mut request = Request::new(body);
+        *request.method_mut() = outgoing.head.method.clone();
+        *request.uri_mut() = outgoing.head.uri.clone();
+        *request.version_mut() = outgoing.head.version;
+        *request.headers_mut() = outgoing.head.headers.clone();
+        let link = pick.value();
+        let sending = async {
+            match outgoing.is_grpc {
+                true => send_grpc(link, request).await,
+                false => send_http(link, request).await,
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = sending => answer,
+            () = self.left(pick, outgoing.only_reads) => Err(Failed::Broken("it no longer answers at all".to_owned())),
+        }
+    }
+
+    /// Waits until the balancer has given up the node: for a read, which can go elsewhere at once, until the first look that
+    /// says so; for a write, whose outcome will then be unknown, until that has been so for a while, as an overloaded node
+    /// that missed its checks may still answer.
+    async fn left(&self, pick: &Pick<Arc<Link>>, only_reads: bool) {
+        let looks_needed = if only_reads && !pick.was_out() { 1 } else { LOOKS_OUT };
+        let mut looks = 0;
+        while looks < looks_needed {
+            time::sleep(LOOK_INTERVAL).await;
+            let is_out = !matches!(self.0.balancer.state(pick.name()), Some(State::In | State::NotReady));
+            looks = if is_out { looks + 1 } else { 0 };
+        }
+    }
+
+    /// The node's answer on its way to the client; the node counts as working until all of it has gone through.
+    fn answered(&self, answer: Response, pick: Pick<Arc<Link>>, picked: Instant, outgoing: &Outgoing) -> Response {
+        let took = picked.elapsed();
+        let (mut head, body) = answer.into_parts();
+        headers::strip(&mut head.headers);
+        if self.0.affinity == Sticky::Cookie && outgoing.affinity != Some(Affinity::Backend(pick.token())) {
+            let cookie = format!("{COOKIE}={:016x}; Path=/; HttpOnly; SameSite=Lax", pick.token());
+            head.headers.append(header::SET_COOKIE, HeaderValue::from_str(&cookie).expect("invariant: plain text"));
+        }
+        if !head.headers.contains_key(REQUEST_ID) {
+            head.headers.insert(REQUEST_ID, outgoing.id.clone());
+        }
+        if body.is_end_stream() {
+            pick.finish(Outcome::Answered(took), time::now());
+            return Response::from_parts(head, body);
+        }
+        Response::from_parts(head, Body::new(Passing { body, pick: Some(pick), took }))
+    }
+}
+
+/// An error in the client's own terms.
+fn refused(error: Error, is_grpc: bool, id: &HeaderValue) -> Response {
+    if !is_grpc {
+        return refusal(error, id);
+    }
+    let text = format!("{}: {}", error.code(), error.message());
+    let status = match error.kind() {
+        ErrorKind::Invalid => Status::invalid_argument(text),
+        // gRPC has no code for "may or may not have happened"; UNKNOWN is never retried by clients on their own.
+        ErrorKind::Indeterminate => Status::unknown(text),
+        _ => Status::unavailable(text),
+    };
+    let mut response = status.into_http::<Body>();
+    response.headers_mut().insert(REQUEST_ID, id.clone());
+    response
+}
+
+/// Whether by this answer a node declines for now without having done anything: it is cut off from the leader, or it is
+/// starting. Another node may do better. The body of such an answer is short; every other answer is passed on unread.
+async fn looked_at(answer: Response) -> (Response, bool) {
+    let is_problem =
+        answer.headers().get(header::CONTENT_TYPE).is_some_and(|value| value == "application/problem+json");
+    let is_short = answer.body().size_hint().upper().is_some_and(|bytes| bytes <= PROBLEM_BYTES_MAX);
+    if answer.status() != StatusCode::SERVICE_UNAVAILABLE || !is_problem || !is_short {
+        return (answer, false);
+    }
+    let (head, body) = answer.into_parts();
+    let Ok(body) = axum::body::to_bytes(body, PROBLEM_BYTES_MAX as usize).await else {
+        // It broke off: the client shall see the same.
+        let broken = Body::from_stream(futures_util::stream::iter([Err::<Bytes, _>(BROKEN)]));
+        return (Response::from_parts(head, broken), false);
+    };
+    let problem: Problem = serde_json::from_slice(&body).unwrap_or_default();
+    let is_declined = !problem.code.is_empty() && problem.code != "outcome_unknown";
+    (Response::from_parts(head, Body::from(body)), is_declined)
+}
+
+/// What matters of a problem.
+#[derive(Default, Deserialize)]
+struct Problem {
+    #[serde(default)]
+    code: String,
+}
+
+async fn send_http(link: &Link, request: Request) -> Result<Response, Failed> {
+    match link.http().send(request).await {
+        Ok(answer) => Ok(answer.map(Body::new)),
+        Err(UpstreamError::NotSent { source, .. }) => Err(Failed::NotSent(source.to_string())),
+        Err(UpstreamError::Broken { source }) => Err(Failed::Broken(source.to_string())),
+    }
+}
+
+async fn send_grpc(link: &Link, request: Request) -> Result<Response, Failed> {
+    let Some(channel) = link.grpc() else { return Err(Failed::NotSent("it has no gRPC listener".to_owned())) };
+    match channel.clone().call(request.map(tonic::body::Body::new)).await {
+        Ok(answer) => Ok(answer.map(Body::new)),
+        Err(status) if rpc::was_not_sent(&status) => Err(Failed::NotSent(status.message().to_owned())),
+        // The deadline that the client set has passed: that is an answer, and no fault of the node.
+        Err(status) if status.code() == tonic::Code::DeadlineExceeded => Ok(status.into_http()),
+        Err(status) => Err(Failed::Broken(status.message().to_owned())),
+    }
+}
+
+/// An answer's body on its way through.
+struct Passing {
+    body: Body,
+    pick: Option<Pick<Arc<Link>>>,
+    took: Duration,
+}
+
+impl Passing {
+    fn finish(&mut self, outcome: Outcome) {
+        if let Some(pick) = self.pick.take() {
+            pick.finish(outcome, time::now());
+        }
+    }
+}
+
+impl HttpBody for Passing {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let took = self.took;
+        match &frame {
+            None => self.finish(Outcome::Answered(took)),
+            Some(Err(_)) => self.finish(Outcome::Failed),
+            Some(Ok(_)) if self.body.is_end_stream() => self.finish(Outcome::Answered(took)),
+            Some(Ok(_)) => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

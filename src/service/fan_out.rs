@@ -1,0 +1,166 @@
+//! A read over many shards, wherever their replicas are: asks nodes as [`Gather`] says, hands each shard's answer on as it comes,
+//! under one deadline for all. Called by every operation that reads.
+
+use super::{
+    Service,
+    gather::{Ask, AskId, Gather, Limits},
+    read::{Answer, Operation, Seen, ShardsRead},
+    wire,
+};
+use crate::{
+    cluster::{NodeId, ShardId},
+    rt::{
+        self,
+        time::{self, Instant},
+    },
+    types::{
+        Error, ErrorKind, Result, Session,
+        operation::{OnUnavailable, ReadOptions, ShardsAnswer},
+    },
+};
+use bytes::Bytes;
+use futures_util::{
+    FutureExt,
+    future::BoxFuture,
+    stream::{self, BoxStream, SelectAll, StreamExt},
+};
+use std::time::Duration;
+
+/// How long shards that nobody can read are asked for again and again.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Bytes of an answer from which on it is decoded on a compute thread.
+const LARGE_BYTES: usize = 256 << 10;
+
+/// Which shards answered, and how far they were seen.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    pub session: Session,
+    pub ok: u32,
+    /// Those that could not be read, where the caller takes a part.
+    pub failed: Vec<(ShardId, Error)>,
+}
+
+impl Gathered {
+    /// The same for the answer.
+    pub fn shards(&self) -> ShardsAnswer {
+        let failed: Vec<ShardId> = self.failed.iter().map(|(shard, _)| *shard).collect();
+        ShardsAnswer { total: self.ok + failed.len() as u32, ok: self.ok, failed }
+    }
+}
+
+/// What comes from a node that was asked.
+enum Part {
+    Answer(ShardId, Result<Seen>),
+    /// Nothing more comes.
+    End(Error),
+}
+
+impl Service {
+    /// Reads `shards`, and hands what they answer to `take` in the order in which it comes.
+    ///
+    /// # Errors
+    /// The first refusal, and the first error of `take`. A shard that cannot be read fails the whole, or with
+    /// [`OnUnavailable::Partial`] is told in the answer once each of its holders has been asked.
+    pub(super) async fn fan_out(
+        &self,
+        shards: &[ShardId],
+        operation: Operation,
+        options: &ReadOptions,
+        mut take: impl FnMut(ShardId, Answer) -> Result<()>,
+    ) -> Result<Gathered> {
+        let began = time::now();
+        let partial = options.on_unavailable == OnUnavailable::Partial;
+        let deadline = self.deadline(began);
+        let limits = Limits { deadline, patience: if partial { began } else { began + PATIENCE } };
+        let holders = |shard| self.readers_of(shard, time::now());
+        let mut gather = Gather::new(&self.0.reach, operation.kind(), shards, limits, holders, began);
+        let (mut gathered, mut parts) = (Gathered::default(), SelectAll::new());
+        loop {
+            for ask in gather.take_asks() {
+                parts.push(self.ask(ask, &operation, options, deadline));
+            }
+            for (shard, error) in gather.take_failures() {
+                if !partial || !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Exhausted) {
+                    return Err(error);
+                }
+                gathered.failed.push((shard, error));
+            }
+            if gather.is_over() {
+                return Ok(gathered);
+            }
+            let wake_at = gather.wake_at();
+            tokio::select! {
+                biased;
+                Some((ask, part)) = parts.next() => match part {
+                    Part::Answer(shard, Ok(seen)) => {
+                        if gather.answered(ask, shard, time::now()) {
+                            gathered.session.saw(shard, seen.index);
+                            gathered.ok += 1;
+                            take(shard, seen.answer)?;
+                        }
+                    }
+                    Part::Answer(shard, Err(error)) => gather.refused(ask, shard, error, time::now()),
+                    Part::End(error) => gather.ended(ask, &error, time::now()),
+                },
+                () = time::sleep_until(wake_at) => gather.tick(time::now()),
+            }
+        }
+    }
+
+    /// When nobody waits for the answer to a request that came at `began` any more: a little before its connection gives up, so
+    /// that the answer says what was waited for.
+    pub(super) fn deadline(&self, began: Instant) -> Instant {
+        began + self.0.request_timeout.mul_f32(0.9)
+    }
+
+    /// The nodes to read a shard from, in the order in which they should be asked: this one if it has a replica that takes part in
+    /// its group; those that failed a moment ago last.
+    fn readers_of(&self, shard: ShardId, now: Instant) -> Vec<NodeId> {
+        let this = self.0.identity.node_id;
+        let mut readers = self.0.reach.order(&self.elsewhere(shard), now);
+        match self.0.host.replica(shard) {
+            Ok(replica) if replica.leader().is_some() && !self.0.reach.is_passed_over(this, now) => {
+                readers.insert(0, this);
+            }
+            Ok(_) => readers.push(this),
+            Err(_) => {}
+        }
+        readers
+    }
+
+    fn ask(
+        &self,
+        ask: Ask,
+        operation: &Operation,
+        options: &ReadOptions,
+        deadline: Instant,
+    ) -> BoxStream<'static, (AskId, Part)> {
+        let Ask { id, node, shards } = ask;
+        let seen = |shard| options.session.as_ref().map_or(0, |session| session.seen(shard));
+        let shards = shards.into_iter().map(|shard| (shard, seen(shard))).collect();
+        let read = ShardsRead { operation: operation.clone(), consistency: options.consistency, shards };
+        let answers = if node == self.0.identity.node_id {
+            self.read_here(read).map(|(shard, answer)| Part::Answer(shard, answer)).boxed()
+        } else {
+            rt::mark("a node asked another one to read its replicas");
+            let encoded = Bytes::from(wire::encode_read(&read));
+            self.0.others.read(node, encoded, deadline).then(part).boxed()
+        };
+        let broke_off = || Error::new(ErrorKind::Unavailable, "node_unreachable", "the node broke off its answer");
+        let end = stream::once(std::future::ready(Part::End(broke_off())));
+        answers.chain(end).map(move |part| (id, part)).boxed()
+    }
+}
+
+/// What one message of another node says.
+fn part(message: Result<Bytes>) -> BoxFuture<'static, Part> {
+    let decoded = |bytes: Bytes| match wire::decode_answer(&bytes) {
+        Ok((shard, answer)) => Part::Answer(shard, answer),
+        Err(error) => Part::End(error),
+    };
+    match message {
+        Ok(bytes) if bytes.len() > LARGE_BYTES => rt::compute::cpu(move || decoded(bytes)).boxed(),
+        Ok(bytes) => std::future::ready(decoded(bytes)).boxed(),
+        Err(error) => std::future::ready(Part::End(error)).boxed(),
+    }
+}

@@ -1,0 +1,74 @@
+//! Finding what a request names: its collection, and the nodes that hold its shards. A node hears of a new collection a moment
+//! after it was made elsewhere, so before it says that there is none it asks the coordinator. Called by every operation.
+
+use super::Service;
+use crate::{
+    cluster::{Collection, NodeId, ShardId},
+    types::{CollectionName, Result},
+};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::SeqCst},
+};
+
+/// Lets requests that miss something at the same time share one question to the coordinator.
+pub(super) struct Refresh {
+    begun: AtomicU64,
+    /// Held while one asks; what came of the last one.
+    turn: tokio::sync::Mutex<Result<()>>,
+}
+
+impl Default for Refresh {
+    fn default() -> Refresh {
+        Refresh { begun: AtomicU64::new(0), turn: tokio::sync::Mutex::new(Ok(())) }
+    }
+}
+
+impl Service {
+    /// The collection of this name; one that this node has not heard of is asked for.
+    ///
+    /// # Errors
+    /// `table_not_found`; that of the coordinator if the collection is not known here and it did not answer.
+    pub(super) async fn find(&self, name: &CollectionName) -> Result<Arc<Collection>> {
+        if let Ok(found) = self.0.catalog.collection(name) {
+            return Ok(found);
+        }
+        self.refresh().await?;
+        self.0.catalog.collection(name)
+    }
+
+    /// Follows the catalog as it is at a moment after this call began. Calls that wait for each other ask once.
+    pub(super) async fn refresh(&self) -> Result<()> {
+        let refresh = &self.0.refresh;
+        let begun = refresh.begun.load(SeqCst);
+        let mut last = refresh.turn.lock().await;
+        if refresh.begun.load(SeqCst) == begun {
+            refresh.begun.fetch_add(1, SeqCst);
+            *last = self.follow_newest().await;
+        }
+        // Else one that began after this call did has just ended.
+        last.clone()
+    }
+
+    async fn follow_newest(&self) -> Result<()> {
+        self.0.catalog.catch_up().await?;
+        if let Err(error) = self.follow_catalog().await {
+            // A shard that cannot be opened here is no reason not to find the others.
+            tracing::warn!(%error, "the catalog could not be followed whole");
+        }
+        Ok(())
+    }
+
+    /// The nodes that shall hold a replica of a shard; none if there is no such shard.
+    pub(super) fn holders(&self, shard: ShardId) -> Vec<NodeId> {
+        self.0.catalog.replicas_of(shard)
+    }
+
+    /// The nodes beside this one where a shard may be found: its holders, and who led it last, which may still do so while it moves.
+    pub(super) fn elsewhere(&self, shard: ShardId) -> Vec<NodeId> {
+        let mut nodes = self.holders(shard);
+        nodes.extend(self.0.elsewhere.leader(shard).filter(|leader| !nodes.contains(leader)));
+        nodes.retain(|node| *node != self.0.identity.node_id);
+        nodes
+    }
+}

@@ -1,0 +1,134 @@
+//! Reading the replicas of this node, for a request that came here or for another node that has none. The replica decides itself
+//! how fresh it is (its read index or what it has applied), so an answer means the same wherever it was made. Called by `fan_out`
+//! and, for other nodes, by `node`.
+
+use super::{Service, figures::ShardFigures, reach::Kind, wire};
+use crate::{
+    cluster::ShardId,
+    rt,
+    shard::Replica,
+    types::{
+        DocumentId, Result, StoredPoint,
+        operation::{Consistency, ListAnswer, ListRequest, Search, SearchAnswer},
+    },
+};
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use std::sync::Arc;
+
+/// Shards of one read that are answered at once.
+const AT_ONCE: usize = 64;
+/// Points in an answer from which on it is encoded on a compute thread.
+const LARGE_POINTS: usize = 64;
+
+/// What is read of each shard.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Operation {
+    Get(DocumentId),
+    List(ListRequest),
+    Search(Arc<[Search]>),
+    Figures,
+}
+
+impl Operation {
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Operation::Get(_) => Kind::Get,
+            Operation::List(_) => Kind::List,
+            Operation::Search(_) => Kind::Search,
+            Operation::Figures => Kind::Figures,
+        }
+    }
+}
+
+/// An operation over shards of one node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShardsRead {
+    pub operation: Operation,
+    pub consistency: Consistency,
+    /// Shard, and how far the session has seen it.
+    pub shards: Vec<(ShardId, u64)>,
+}
+
+/// What was read of one shard.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    Point(StoredPoint),
+    Page(ListAnswer),
+    Found(Vec<SearchAnswer>),
+    Figures(ShardFigures),
+}
+
+impl Answer {
+    fn points(&self) -> usize {
+        match self {
+            Answer::Point(_) | Answer::Figures(_) => 1,
+            Answer::Page(page) => page.points.len(),
+            Answer::Found(answers) => answers.iter().map(|answer| answer.hits.len()).sum(),
+        }
+    }
+}
+
+/// An answer, and the log index up to which it has seen everything.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    pub index: u64,
+    pub answer: Answer,
+}
+
+impl Service {
+    /// Answers another node's read: one encoded answer a shard, as they come.
+    ///
+    /// # Errors
+    /// The read cannot be understood.
+    pub fn serve_read(&self, read: &[u8]) -> Result<BoxStream<'static, Bytes>> {
+        let answers = self.read_here(wire::decode_read(read)?);
+        rt::mark("a node read its replicas for another one");
+        let encoded = answers.then(async |(shard, answer)| {
+            let large = answer.as_ref().is_ok_and(|seen| seen.answer.points() > LARGE_POINTS);
+            let encode = move || Bytes::from(wire::encode_answer(shard, answer));
+            if large { rt::compute::cpu(encode).await } else { encode() }
+        });
+        Ok(encoded.boxed())
+    }
+
+    /// Reads the replicas of this node, several at once, in no order.
+    pub(super) fn read_here(&self, read: ShardsRead) -> BoxStream<'static, (ShardId, Result<Seen>)> {
+        let ShardsRead { operation, consistency, shards } = read;
+        let (service, operation) = (self.clone(), Arc::new(operation));
+        let answers = shards.into_iter().map(move |(shard, seen)| {
+            let (service, operation) = (service.clone(), operation.clone());
+            async move { (shard, service.read_shard(shard, seen, consistency, &operation).await) }
+        });
+        stream::iter(answers).buffer_unordered(AT_ONCE).boxed()
+    }
+
+    async fn read_shard(
+        &self,
+        shard: ShardId,
+        seen: u64,
+        consistency: Consistency,
+        operation: &Operation,
+    ) -> Result<Seen> {
+        let replica = self.0.host.replica(shard)?;
+        let index = wait_to_read(&replica, consistency, seen).await?;
+        let answer = match operation {
+            Operation::Get(id) => Answer::Point(replica.get(id)?),
+            Operation::List(request) => Answer::Page(replica.list(request.clone()).await?),
+            Operation::Search(searches) => Answer::Found(self.search_replica(replica, searches).await?),
+            Operation::Figures => Answer::Figures(ShardFigures::of(self.0.identity.node_id, &replica)),
+        };
+        Ok(Seen { index, answer })
+    }
+}
+
+/// Waits until reading `replica` is as fresh as asked; how far it sees.
+async fn wait_to_read(replica: &Replica, consistency: Consistency, seen: u64) -> Result<u64> {
+    match consistency {
+        // A replica that has applied nothing has just been opened, and is as old as can be.
+        _ if replica.applied() == 0 => replica.read_barrier(seen).await,
+        Consistency::Eventual => Ok(replica.applied()),
+        Consistency::Session => replica.session_barrier(seen).await,
+        Consistency::Linearizable => replica.read_barrier(seen).await,
+    }
+}
