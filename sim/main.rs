@@ -14,6 +14,8 @@ mod disk;
 mod etcd;
 #[cfg(madsim)]
 mod faults;
+#[cfg(madsim)]
+mod group;
 #[cfg(not(madsim))]
 mod launcher;
 #[cfg(madsim)]

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Does the simulation find bugs? Builds it with deliberate ones (feature `mutants`), switches each on in turn and runs seeds
-# until one fails. Prints a table, writes it into sim/README.md, and exits 1 if a mutant escapes.
+# until one fails. Prints a table, writes it into sim/README.md (the rows of those it was run for; the others stay), and exits
+# 1 if a mutant escapes.
 #
 #   sim/mutants.sh [mutant…]     environment: SIM_SEEDS (most seeds a mutant, default 50), SIM_FIRST_SEED (default 1),
-#                                SIM_SCENARIOS (instead of the scenarios that each mutant is meant for)
+#                                SIM_SCENARIOS (instead of the scenarios that each mutant is meant for), SIM_PROGRAM (a simulation
+#                                built with mutants, to be run instead of building one)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,31 +14,38 @@ declare -A BUG=(
     [2]="acknowledged before the log is synced"
     [3]="term and vote are not synced"
     [4]="a leader reads without asking whether it still leads"
+    [5]="a leader reads by its lease, whatever its clock does"
     [6]="an entry of an older term is committed by counting"
+    [7]="leaders and followers of different terms listen to each other"
     [8]="a follower cuts off what was committed"
     [9]="a checkpoint lacks its last batch"
     [10]="rename without a sync of the directory"
     [11]="checksums of records ignored"
+    [12]="damage in the journal is taken for its end, though synced records follow"
     [13]="the last entry applied twice on replay"
     [14]="a checkpoint lacks the request ids"
     [15]="a batch becomes two entries of the log"
     [16]="a delete does not reach the index"
     [17]="sealing drops the tail"
+    [18]="a search sees the lists as they were before the last writes"
     [22]="two voters changed in one step"
     [23]="a learner counts towards a majority"
     [24]="a watch resumes one revision late"
     [25]="who has lost its lease goes on as if it had it"
     [26]="if_version compared before the log instead of after"
     [27]="an unknown outcome is reported as a failure"
+    [28]="a full disk is passed over in silence"
     [30]="session tokens ignored"
+    [31]="versions by the time of day"
 )
 
 # Where each is looked for: names of scenarios contain one of these.
 declare -A WHERE=(
-    [1]="cluster_register cluster_set" [3]="cluster_register cluster_append" [4]="cluster_register cluster_append"
-    [6]="cluster_register cluster_set" [8]="cluster_register cluster_set" [9]="cluster_set cluster_register"
-    [14]="cluster_retried" [15]="cluster_bank" [22]="cluster_" [23]="cluster_" [26]="cluster_append cluster_bank cluster_register"
-    [27]="cluster_register cluster_set" [30]="cluster_session"
+    [1]="cluster_register cluster_set" [3]="group_" [4]="cluster_register cluster_append" [5]="cluster_register group_"
+    [6]="group_" [7]="group_" [8]="cluster_register cluster_set" [9]="cluster_set cluster_register" [12]="node_register node_set"
+    [14]="cluster_retried" [15]="cluster_bank" [18]="node_search" [22]="group_" [23]="group_"
+    [26]="cluster_append cluster_bank cluster_register" [27]="cluster_register group_" [30]="cluster_session"
+    [31]="cluster_register"
 )
 # Those whose site is in the code.
 mapfile -t PRESENT < <(grep -rhoE 'mutant!\([0-9]+\)' src --include='*.rs' --exclude=mutants.rs | grep -oE '[0-9]+' | sort -nu)
@@ -48,8 +57,14 @@ report=$(mktemp)
 table=$(mktemp)
 trap 'rm -f "$report" "$table"' EXIT
 
+run() {
+    if [ -n "${SIM_PROGRAM:-}" ]; then
+        "$SIM_PROGRAM" "$@"
+    else
+        cargo test --quiet --config sim/cargo-sim.toml --features sim,mutants --test sim -- "$@"
+    fi
+}
 echo "building the simulation with mutants …"
-run() { ${CARGO_SLOT:-} cargo test --quiet --config sim/cargo-sim.toml --features sim,mutants --test sim -- "$@"; }
 SIM_SEEDS=0 run --exact none >/dev/null
 
 escaped=0
@@ -75,11 +90,19 @@ for mutant in "${mutants[@]}"; do
     echo "| $mutant | ${BUG[$mutant]:-?} | $found |" | tee -a "$table"
 done
 
-if [ $# -eq 0 ]; then
-    awk -v table="$table" '
-        /<!-- mutants:begin -->/ { print; while ((getline line < table) > 0) print line; skip = 1 }
-        /<!-- mutants:end -->/ { skip = 0 }
-        !skip || /<!-- mutants:begin -->/ { if (!/<!-- mutants:begin -->/) print }
-    ' sim/README.md >"$report" && cat "$report" >sim/README.md
-fi
+# The rows there are, but for those made anew, then all in order.
+rows=$(mktemp)
+sed -n '/<!-- mutants:begin -->/,/<!-- mutants:end -->/p' sim/README.md | grep -E '^\| [0-9]+ \|' >"$rows" || true
+for mutant in "${mutants[@]}"; do
+    sed -i "/^| $mutant |/d" "$rows"
+done
+grep -E '^\| [0-9]+ \|' "$table" >>"$rows"
+{ head -n 2 "$table"; sort -t'|' -k2n "$rows"; } >"$report"
+mv "$report" "$table"
+awk -v table="$table" '
+    /<!-- mutants:begin -->/ { print; while ((getline line < table) > 0) print line; skip = 1; next }
+    /<!-- mutants:end -->/ { skip = 0 }
+    !skip
+' sim/README.md >"$rows" && cat "$rows" >sim/README.md
+rm -f "$rows"
 exit $escaped

@@ -6,6 +6,8 @@ pub mod cluster;
 pub mod config;
 pub mod coordination;
 pub mod embedded;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod gateway;
 pub mod index;
 pub mod mutants;

@@ -4,11 +4,16 @@
 
 #![allow(clippy::disallowed_methods)] // real processes under a real clock, from outside
 
+#[path = "../sim/workload/answer.rs"]
+#[allow(dead_code)]
+mod answer;
 #[path = "../sim/check/mod.rs"]
 #[allow(dead_code)]
 mod check;
 #[path = "cluster/client.rs"]
 mod client;
+#[path = "cluster/figures.rs"]
+mod figures;
 #[path = "cluster/processes.rs"]
 mod processes;
 

@@ -1,4 +1,7 @@
 //! Tests of the plans that the simulation makes from its seeds (sim/plan): thousands are looked at, none is run.
+#[path = "../sim/group/plan.rs"]
+#[allow(dead_code)]
+mod group;
 #[path = "../sim/plan/mod.rs"]
 #[allow(dead_code)]
 mod plan;
@@ -133,4 +136,37 @@ fn the_plans_of_one_node_are_plans_of_one_node() {
         assert_eq!((plan.nodes, plan.shards), (1, 1));
         assert!(plan.faults.iter().all(|fault| fault.nodes.is_empty()) && plan.finale.is_none());
     }
+}
+
+#[test]
+fn plans_of_a_group_name_only_machines_that_exist_and_survive_their_json() {
+    let mut kinds = BTreeSet::new();
+    for seed in 0..SEEDS {
+        let plan = group::generate(seed);
+        assert!((1..=plan.machines).contains(&plan.founders) && (3..=6).contains(&plan.machines), "seed {seed}");
+        let exists = |machine: &usize| *machine < plan.machines;
+        for planned in &plan.troubles {
+            kinds.insert(planned.trouble.name());
+            let others = match &planned.trouble {
+                group::Trouble::Cut { machines, .. } => machines.clone(),
+                group::Trouble::LossyLink { to, .. } => vec![*to],
+                _ => Vec::new(),
+            };
+            assert!(exists(&planned.machine) && others.iter().all(exists), "seed {seed}: {planned:?}");
+        }
+        for change in &plan.changes {
+            let machines = match change {
+                group::Change::Voters { machines, learners, .. } => {
+                    assert!(machines.iter().all(|machine| !learners.contains(machine)), "seed {seed}: {change:?}");
+                    [&machines[..], learners].concat()
+                }
+                group::Change::NewDisk { machine, .. } | group::Change::Transfer { machine, .. } => vec![*machine],
+            };
+            assert!(!machines.is_empty() && machines.iter().all(exists), "seed {seed}: {change:?}");
+        }
+        let text = serde_json::to_string(&plan).expect("plain data");
+        let read: group::GroupPlan = serde_json::from_str(&text).expect("its own JSON");
+        assert_eq!(text, serde_json::to_string(&read).expect("plain data"), "seed {seed}");
+    }
+    assert_eq!(kinds.len(), 15, "{kinds:?}");
 }

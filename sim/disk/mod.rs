@@ -25,8 +25,9 @@ pub use names::NameRule;
 pub use power::Loss;
 use rand::{Rng, RngCore};
 use state::State;
-pub use state::Statistics;
+pub use state::{Decay, Decayed, Statistics};
 use std::path::{Path, PathBuf};
+use vectorsphere::store::files::HEADER_BYTES;
 
 /// The disk of this simulation; every path below its root is simulated. Dropping it ends the simulation of files.
 pub struct Disk {
@@ -90,16 +91,18 @@ impl Disk {
         state::with(|state| state.faults_of(dir).crash_in == Some(0)).unwrap_or(false)
     }
 
-    /// Flips bits of one file below `dir`, as decay of the medium would; the file's name, if there was one.
-    pub fn flip_bits(&self, dir: &Path, flips: u32, rng: &mut dyn RngCore) -> Option<String> {
-        let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
-            .ok()?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| path.is_file())
-            .collect();
+    /// Flips bits of one file in `dir`, as decay of the medium would; what was done, if there was such a file.
+    pub fn flip_bits(&self, dir: &Path, flips: u32, decay: Decay, rng: &mut dyn RngCore) -> Option<Decayed> {
+        let suits = |path: &PathBuf| match decay {
+            Decay::Anywhere => path.is_file(),
+            Decay::Content => path.metadata().is_ok_and(|file| file.is_file() && file.len() > HEADER_BYTES as u64),
+            Decay::BeforeTheLastRecord | Decay::BeforeTheLastMark => path.extension().is_some_and(|end| end == "jnl"),
+        };
+        let mut files: Vec<PathBuf> =
+            std::fs::read_dir(dir).ok()?.filter_map(|entry| Some(entry.ok()?.path())).filter(suits).collect();
         files.sort();
         let path = files.get(rng.random_range(0..files.len().max(1)))?;
-        state::decay(path, flips, rng).then(|| path.file_name().unwrap_or_default().to_string_lossy().into_owned())
+        state::decay(path, flips, decay, rng)
     }
 
     /// Ends every fault set below `dir`.

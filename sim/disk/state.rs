@@ -14,6 +14,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
+use vectorsphere::store::{files::HEADER_BYTES, keys::SYNC_MARK_KEY};
 
 thread_local!(static STATE: RefCell<Option<State>> = const { RefCell::new(None) });
 
@@ -391,16 +392,64 @@ fn read_exactly(fd: c_int, offset: u64, bytes: usize) -> Vec<u8> {
     buffer
 }
 
-/// Flips `flips` random bits of the file at `path`, behind the back of the model; whether it had any.
-pub fn decay(path: &Path, flips: u32, rng: &mut dyn RngCore) -> bool {
-    let Ok(mut bytes) = std::fs::read(path) else { return false };
-    if bytes.is_empty() {
-        return false;
+/// Where a file decays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decay {
+    Anywhere,
+    /// In the content of a small file, behind the header that protects it.
+    Content,
+    /// In a journal whose every record is synced, before the last one: what follows proves that the damage is no torn end.
+    BeforeTheLastRecord,
+    /// In a journal that is synced now and then, before the last record that says so.
+    BeforeTheLastMark,
+}
+
+/// A file as it was before it decayed.
+pub struct Decayed {
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl Decayed {
+    pub fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
+
+    /// The medium is mended.
+    pub fn undo(&self) {
+        behind_the_model(&self.path, &self.bytes);
+    }
+}
+
+/// How a record of the engine's journal ends.
+const RECORD_END: &[u8] = b"FJL\x03";
+
+/// Flips `flips` random bits of the file at `path`, behind the back of the model; `None` if there was nothing to flip.
+pub fn decay(path: &Path, flips: u32, decay: Decay, rng: &mut dyn RngCore) -> Option<Decayed> {
+    let before = std::fs::read(path).ok()?;
+    let begin = if decay == Decay::Content { HEADER_BYTES } else { 0 };
+    let end = match decay {
+        Decay::Anywhere | Decay::Content => before.len(),
+        Decay::BeforeTheLastRecord => {
+            let ends = before.windows(RECORD_END.len()).enumerate().filter(|(_, bytes)| *bytes == RECORD_END);
+            let ends: Vec<usize> = ends.map(|(at, _)| at + RECORD_END.len()).collect();
+            *ends.iter().rev().nth(1)?
+        }
+        Decay::BeforeTheLastMark => {
+            let mark = before.windows(SYNC_MARK_KEY.len()).rposition(|bytes| bytes == SYNC_MARK_KEY)?;
+            let ends = before[..mark].windows(RECORD_END.len()).rposition(|bytes| bytes == RECORD_END)?;
+            ends + RECORD_END.len()
+        }
+    };
+    let mut bytes = before.clone();
     for _ in 0..flips {
-        let bit = rng.random_range(0..bytes.len() * 8);
-        bytes[bit / 8] ^= 1 << (bit % 8);
+        let bit = rng.random_range(begin * 8..(end * 8).max(begin * 8 + 1));
+        *bytes.get_mut(bit / 8)? ^= 1 << (bit % 8);
     }
-    // While the state is borrowed, the overrides let calls through to libc.
-    with(|_| std::fs::write(path, &bytes).is_ok()).unwrap_or(false)
+    behind_the_model(path, &bytes).then(|| Decayed { path: path.to_path_buf(), bytes: before })
+}
+
+/// While the state is borrowed, the overrides let calls through to libc.
+fn behind_the_model(path: &Path, bytes: &[u8]) -> bool {
+    with(|_| std::fs::write(path, bytes).is_ok()).unwrap_or(false)
 }

@@ -4,7 +4,8 @@ use super::{
     victim::{Phase, Victim},
 };
 use crate::{
-    disk::LossModel,
+    disk::{Decay, LossModel},
+    plan::Part,
     world::{self, log, sometimes},
 };
 use madsim::time::{self, Duration, Instant};
@@ -12,6 +13,8 @@ use rand::rngs::StdRng;
 
 /// How long to wait for a fault that was set to strike.
 const STRIKE_LIMIT: Duration = Duration::from_secs(2);
+/// A node has started, or refused to, within this.
+const START_LIMIT: Duration = Duration::from_secs(10);
 /// A node must stop this soon after an fsync failed.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// A node whose write failed may take so long to notice.
@@ -56,13 +59,34 @@ pub async fn crash(victim: &Victim, operations: u64, model: LossModel, at_start:
     }
 }
 
-/// Index files can be made again from the points, so damage to them must cost nothing but time.
-pub async fn rot(victim: &Victim, flips: u32, rng: &mut StdRng) {
+/// Index files can be made again from the points, so damage to them must cost nothing but time. Damage to anything else must be
+/// found when the node starts; the medium is then mended.
+pub async fn rot(victim: &Victim, flips: u32, part: Part, rng: &mut StdRng) {
     victim.kill().await;
-    let flipped = victim.disk.flip_bits(&victim.dir.join("index"), flips, rng);
-    log!("{}: bits flipped in {flipped:?}", victim.name());
-    sometimes!(flipped.is_some(), "an index file rotted");
+    let (below, until) = match part {
+        Part::Index => ("index", Decay::Anywhere),
+        Part::Log => ("log", Decay::BeforeTheLastRecord),
+        Part::Store => ("store", Decay::BeforeTheLastMark),
+        Part::Identity => ("", Decay::Content),
+    };
+    let decayed = victim.disk.flip_bits(&victim.dir.join(below), flips, until, rng);
+    log!("{}: bits flipped in {:?}", victim.name(), decayed.as_ref().map(|decayed| decayed.name()));
     victim.restart();
+    let Some(decayed) = decayed else { return };
+    sometimes!(part == Part::Index, "an index file rotted");
+    if part == Part::Index {
+        return;
+    }
+    victim.wait_until(START_LIMIT, |phase| *phase != Phase::Starting).await;
+    let phase = victim.phase();
+    log!("{}: {phase:?} over damage to {}", victim.name(), decayed.name());
+    sometimes!(matches!(phase, Phase::Refused(_)) && part != Part::Identity, "a node refused a damaged journal");
+    sometimes!(matches!(phase, Phase::Refused(_)) && part == Part::Identity, "a node refused a damaged identity");
+    if phase != Phase::Up {
+        victim.kill().await;
+        decayed.undo();
+        victim.restart();
+    }
 }
 
 /// After a failed fsync nobody knows what is on the disk: the node must stop, and only a power cycle brings the truth

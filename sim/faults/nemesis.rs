@@ -183,7 +183,12 @@ async fn strike_one(fleet: &Fleet, victim: &Victim, fault: Fault, of_several: bo
             sometimes!(!fleet.is_one(), "a node was paused");
         }
         Fault::Crash { operations, model, at_start } => disk::crash(victim, operations, model, at_start, rng).await,
-        Fault::Rot { flips } => disk::rot(victim, flips, rng).await,
+        Fault::Rot { flips, part } => disk::rot(victim, flips, part, rng).await,
+        Fault::SlowDisk { max_ms, for_ms } => {
+            machine::set_disk_delay(victim.id(), Duration::from_millis(max_ms));
+            fleet.pass(for_ms).await;
+            machine::set_disk_delay(victim.id(), Duration::ZERO);
+        }
         Fault::SyncError { skip, model } => disk::fail_a_sync(victim, skip, model, rng).await,
         Fault::ReadError { skip, count, at_start } => disk::fail_reads(victim, skip, count, at_start).await,
         Fault::DiskFull { room_bytes, for_ms } => disk::fill_the_disk(fleet, victim, room_bytes, for_ms).await,

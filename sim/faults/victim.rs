@@ -260,9 +260,9 @@ fn config(data_dir: PathBuf, number: usize, plan: &Plan) -> Config {
     config.listen.peer = on(PEER);
     config.listen.monitoring = on(MONITORING);
     config.listen.gateway = on(9000);
-    config.index.flat_points_max = plan.flat_points_max;
-    config.index.tail_points_max = plan.tail_points_max;
-    config.index.list_points = plan.list_points;
+    config.index.flat_points_max = plan.index.flat_points_max;
+    config.index.tail_points_max = plan.index.tail_points_max;
+    config.index.list_points = plan.index.list_points;
     if let Some(bytes) = plan.log_bytes_max {
         config.raft.log_bytes_max = ByteSize(bytes);
     }

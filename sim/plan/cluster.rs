@@ -1,7 +1,8 @@
 //! The plans of several nodes. Each seed draws its topology, how hurried its clients are, and which kinds of fault it has;
 //! most runs end with a [`Finale`].
 use super::{
-    Broken, ClientPlan, Collapse, Face, Fault, Finale, Plan, PlannedFault, Shape, Step, Way, Workload, action, node,
+    Broken, ClientPlan, Collapse, Face, Fault, Finale, IndexPlan, Plan, PlannedFault, Shape, Step, Way, Workload,
+    action, node,
 };
 use rand::{
     Rng, SeedableRng,
@@ -34,12 +35,7 @@ pub fn generate(workload: Workload, seed: u64) -> Plan {
         nodes,
         // A batch is atomic within a shard.
         shards: if workload == Workload::Bank { 1 } else { shards(&mut rng) },
-        dimension: rng.random_range(8..=32),
-        index_type: if rng.random_bool(0.75) { "ivf_pq" } else { "flat" }.to_string(),
-        metric: ["cosine", "euclidean"].choose(&mut rng).expect("not empty").to_string(),
-        flat_points_max: rng.random_range(8..=40),
-        tail_points_max: rng.random_range(2..=12),
-        list_points: rng.random_range(4..=10),
+        index: IndexPlan::draw(&mut rng),
         log_bytes_max: rng.random_bool(0.6).then(|| 512 << rng.random_range(0..7)),
         first_start: rng.random_bool(0.2).then(|| {
             let operations = rng.random_range(0..node::FIRST_START_OPERATIONS);

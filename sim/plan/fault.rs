@@ -37,9 +37,11 @@ pub enum Fault {
         model: LossModel,
         at_start: bool,
     },
-    /// Bits of an index file flip while the node is down.
+    /// Bits of one file flip while the node is down.
     Rot {
         flips: u32,
+        #[serde(default, skip_serializing_if = "Part::is_index")]
+        part: Part,
     },
     /// An fsync fails, after `skip` good ones: the node must stop; then its power is cycled.
     SyncError {
@@ -55,6 +57,11 @@ pub enum Fault {
     /// Files may only grow by `room_bytes` for a while.
     DiskFull {
         room_bytes: u64,
+        for_ms: u64,
+    },
+    /// Every disk operation takes up to so long, twice, for a while.
+    SlowDisk {
+        max_ms: u64,
         for_ms: u64,
     },
     /// SIGSTOP: the nodes do nothing for a while, and know nothing of it.
@@ -101,6 +108,27 @@ pub enum Fault {
     },
 }
 
+/// Which part of a data directory rots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// Index files: made again from the points, at no cost but time.
+    #[default]
+    Index,
+    /// The journal of the replicated log, where whole records follow the damage: the node must refuse to start.
+    Log,
+    /// That of the points' store, likewise.
+    Store,
+    /// The small files that say what the directory is and whose: the node must refuse to start.
+    Identity,
+}
+
+impl Part {
+    fn is_index(&self) -> bool {
+        *self == Part::Index
+    }
+}
+
 /// Which links a partition cuts, given the fault's nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -138,7 +166,11 @@ impl Fault {
             Fault::PowerLoss { model: LossModel::KeepPrefix, .. } => "fault.power_loss_keep_prefix",
             Fault::PowerLoss { model: LossModel::KeepSome, .. } => "fault.power_loss_torn",
             Fault::Crash { .. } => "fault.crash_between_operations",
-            Fault::Rot { .. } => "fault.bit_rot",
+            Fault::Rot { part: Part::Index, .. } => "fault.bit_rot_of_index",
+            Fault::Rot { part: Part::Log, .. } => "fault.bit_rot_of_log",
+            Fault::Rot { part: Part::Store, .. } => "fault.bit_rot_of_store",
+            Fault::Rot { part: Part::Identity, .. } => "fault.bit_rot_of_identity",
+            Fault::SlowDisk { .. } => "fault.slow_disk",
             Fault::SyncError { .. } => "fault.sync_error",
             Fault::ReadError { .. } => "fault.read_error",
             Fault::DiskFull { .. } => "fault.disk_full",

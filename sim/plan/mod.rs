@@ -10,7 +10,8 @@ pub mod fault;
 pub mod node;
 
 pub use action::{Action, Workload};
-pub use fault::{Broken, Collapse, Fault, Finale, LossModel, PlannedFault, Shape, Way};
+pub use fault::{Broken, Collapse, Fault, Finale, LossModel, Part, PlannedFault, Shape, Way};
+use rand::{Rng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
 /// Which of the node's faces a client speaks to.
@@ -38,6 +39,34 @@ pub struct ClientPlan {
     pub steps: Vec<Step>,
 }
 
+/// The table's vectors, and settings of its index so small that it is trained and changed during the run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct IndexPlan {
+    pub dimension: usize,
+    pub index_type: String,
+    pub metric: String,
+    /// `index.flat_points_max`: from so many points on there is an index.
+    pub flat_points_max: u64,
+    /// `index.tail_points_max` and `index.list_points`: rows are filed, and lists split and dissolved.
+    #[serde(default = "small")]
+    pub tail_points_max: u64,
+    #[serde(default = "small")]
+    pub list_points: u64,
+}
+
+impl IndexPlan {
+    pub fn draw(rng: &mut StdRng) -> IndexPlan {
+        IndexPlan {
+            dimension: rng.random_range(8..=32),
+            index_type: if rng.random_bool(0.75) { "ivf_pq" } else { "flat" }.to_string(),
+            metric: if rng.random_bool(0.5) { "cosine" } else { "euclidean" }.to_string(),
+            flat_points_max: rng.random_range(8..=40),
+            tail_points_max: rng.random_range(2..=12),
+            list_points: rng.random_range(4..=10),
+        }
+    }
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
     pub workload: Workload,
@@ -46,16 +75,8 @@ pub struct Plan {
     /// Of the table.
     #[serde(default = "one")]
     pub shards: usize,
-    pub dimension: usize,
-    pub index_type: String,
-    pub metric: String,
-    /// `index.flat_points_max`: small, so that indexes are trained during the run.
-    pub flat_points_max: u64,
-    /// `index.tail_points_max` and `index.list_points`: small, so that rows are filed and lists split and dissolved.
-    #[serde(default = "small")]
-    pub tail_points_max: u64,
-    #[serde(default = "small")]
-    pub list_points: u64,
+    #[serde(flatten)]
+    pub index: IndexPlan,
     /// `raft.log_bytes_max`, if not the usual: so small that logs are compacted and nodes fetch checkpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_bytes_max: Option<u64>,

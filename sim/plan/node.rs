@@ -1,5 +1,5 @@
 //! The plans of one node: up to six clients, up to five faults.
-use super::{ClientPlan, Face, Fault, LossModel, Plan, PlannedFault, Step, Workload, action};
+use super::{ClientPlan, Face, Fault, IndexPlan, LossModel, Part, Plan, PlannedFault, Step, Workload, action};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 /// Operations of a run before faults take their share; a run needs 100 that succeed.
@@ -28,12 +28,7 @@ pub fn generate(workload: Workload, seed: u64) -> Plan {
         workload,
         nodes: 1,
         shards: 1,
-        dimension: rng.random_range(8..=32),
-        index_type: if rng.random_bool(0.75) { "ivf_pq" } else { "flat" }.to_string(),
-        metric: ["cosine", "euclidean"].choose(&mut rng).expect("not empty").to_string(),
-        flat_points_max: rng.random_range(8..=40),
-        tail_points_max: rng.random_range(2..=12),
-        list_points: rng.random_range(4..=10),
+        index: IndexPlan::draw(&mut rng),
         first_start: rng.random_bool(0.5).then(|| (rng.random_range(0..FIRST_START_OPERATIONS), model(&mut rng))),
         log_bytes_max: None,
         clients,
@@ -68,7 +63,7 @@ fn faults(duration_ms: u64, rng: &mut StdRng) -> Vec<PlannedFault> {
 }
 
 /// Kinds of fault that [`fault`] knows.
-pub const KINDS: u32 = 8;
+pub const KINDS: u32 = 9;
 
 /// A fault of one of the [`KINDS`].
 pub fn fault(kind: u32, rng: &mut StdRng) -> Fault {
@@ -84,7 +79,18 @@ pub fn fault(kind: u32, rng: &mut StdRng) -> Fault {
             Fault::ReadError { skip: rng.random_range(0..30), count, at_start }
         }
         5 => Fault::Crash { operations: rng.random_range(0..120), model, at_start: rng.random() },
-        6 => Fault::Rot { flips: 16 << rng.random_range(0..7) },
+        6 => rot(rng),
+        7 => Fault::SlowDisk { max_ms: rng.random_range(1..=60), for_ms: rng.random_range(100..4_000) },
         _ => Fault::DiskFull { room_bytes: rng.random_range(0..60_000), for_ms: rng.random_range(100..2_000) },
+    }
+}
+
+/// Much of an index file, or a few bits of what a start must not believe.
+fn rot(rng: &mut StdRng) -> Fault {
+    match rng.random_range(0..8) {
+        0..3 => Fault::Rot { part: Part::Index, flips: 16 << rng.random_range(0..12) },
+        3 => Fault::Rot { part: Part::Log, flips: rng.random_range(1..=8) },
+        4 => Fault::Rot { part: Part::Store, flips: rng.random_range(1..=8) },
+        _ => Fault::Rot { part: Part::Identity, flips: rng.random_range(1..=16) },
     }
 }

@@ -8,6 +8,7 @@ use crate::scenarios::Scenario;
 use std::{
     collections::BTreeSet,
     io::Write,
+    path::PathBuf,
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -20,9 +21,15 @@ use std::{
 pub fn run(scenarios: &[Scenario], settings: &Settings, filtered_out: usize) -> bool {
     // Seed by seed, not scenario by scenario: a batch that is cut short has tried a bit of everything.
     let seeds = settings.first_seed..settings.first_seed.saturating_add(settings.seeds);
-    let work: Vec<_> = seeds.flat_map(|seed| scenarios.iter().map(move |scenario| (scenario, seed))).collect();
+    let mut work: Vec<Work> = regressions(scenarios, settings);
+    let kept = work.len();
+    work.extend(
+        seeds.flat_map(|seed| {
+            scenarios.iter().map(move |scenario| Work { scenario, seed, plan: settings.plan.clone() })
+        }),
+    );
     println!(
-        "\nrunning {} tests ({} scenarios, {} seeds from {}{}), {} at a time",
+        "\nrunning {} tests ({kept} kept plans; {} scenarios, {} seeds from {}{}), {} at a time",
         work.len(),
         scenarios.len(),
         settings.seeds,
@@ -36,17 +43,17 @@ pub fn run(scenarios: &[Scenario], settings: &Settings, filtered_out: usize) -> 
     thread::scope(|scope| {
         for _ in 0..settings.jobs {
             scope.spawn(|| {
-                while let Some((scenario, seed)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some(work) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if settings.fail_fast && !failed.lock().expect("no panic while locked").is_empty() {
                         break;
                     }
-                    let (finished, failure) = run_one(scenario.name, *seed, settings);
+                    let (finished, failure) = run_one(work, settings);
                     if let Some(failure) = &failure {
-                        failed.lock().expect("no panic while locked").insert(scenario.name);
-                        print_failure(scenario.name, *seed, failure, finished.as_ref(), settings);
+                        failed.lock().expect("no panic while locked").insert(work.scenario.name);
+                        print_failure(work, failure, finished.as_ref(), settings);
                     }
                     let mut totals = totals.lock().expect("no panic while locked");
-                    totals.add(scenario.name, finished.map(|finished| finished.report), failure.is_none());
+                    totals.add(work.scenario.name, finished.map(|finished| finished.report), failure.is_none());
                 }
             });
         }
@@ -67,9 +74,38 @@ pub fn run(scenarios: &[Scenario], settings: &Settings, filtered_out: usize) -> 
     failed.is_empty()
 }
 
+/// One run of a batch.
+struct Work<'a> {
+    scenario: &'a Scenario,
+    seed: u64,
+    /// Instead of the seed's own.
+    plan: Option<PathBuf>,
+}
+
+/// Where the plans of bugs that were found are kept, each as `<scenario>.<seed>.json`.
+const PLANS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sim/plans");
+
+/// The kept plans of these scenarios, in order; none if this is about one seed or one plan.
+fn regressions<'a>(scenarios: &'a [Scenario], settings: &Settings) -> Vec<Work<'a>> {
+    if settings.one_seed || settings.plan.is_some() || settings.seeds == 0 {
+        return Vec::new();
+    }
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(PLANS).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.sort();
+    let work = |path: &PathBuf| {
+        let name = path.file_name()?.to_str()?.strip_suffix(".json")?;
+        let (scenario, seed) = name.split_once('.')?;
+        let scenario = scenarios.iter().find(|known| known.name == scenario)?;
+        Some(Work { scenario, seed: seed.parse().ok()?, plan: Some(path.clone()) })
+    };
+    paths.iter().filter_map(work).collect()
+}
+
 /// One run, or two that must leave the same log; with why it failed, if it did.
-fn run_one(scenario: &str, seed: u64, settings: &Settings) -> (Option<Finished>, Option<String>) {
-    let once = || child::run(scenario, seed, settings.plan.as_deref(), settings);
+fn run_one(work: &Work, settings: &Settings) -> (Option<Finished>, Option<String>) {
+    let (scenario, seed) = (work.scenario.name, work.seed);
+    let once = || child::run(scenario, seed, work.plan.as_deref(), settings);
     let first = match once() {
         Ok(first) => first,
         Err(error) => return (None, Some(format!("cannot run a process: {error}"))),
@@ -111,10 +147,11 @@ fn first_difference(one: &[u8], other: &[u8]) -> String {
     unreachable!("a log has an end")
 }
 
-fn print_failure(scenario: &str, seed: u64, failure: &str, finished: Option<&Finished>, settings: &Settings) {
+fn print_failure(work: &Work, failure: &str, finished: Option<&Finished>, settings: &Settings) {
+    let (scenario, seed) = (work.scenario.name, work.seed);
     let kept = finished.and_then(|finished| finished.keep(&settings.log_dir, &format!("{scenario}-{seed}")).ok());
     let mutant = settings.mutant.map_or(String::new(), |mutant| format!("SIM_MUTANT={mutant} "));
-    let plan = settings.plan.as_ref().map_or(String::new(), |plan| format!("SIM_PLAN={} ", plan.display()));
+    let plan = work.plan.as_ref().map_or(String::new(), |plan| format!("SIM_PLAN={} ", plan.display()));
     let features = if settings.mutant.is_some() { "sim,mutants" } else { "sim" };
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "FAIL {scenario} seed {seed}: {}", failure.replace('\n', "\n    "));

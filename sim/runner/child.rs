@@ -2,7 +2,6 @@
 use super::settings::Settings;
 use crate::{
     disk::Disk,
-    plan::Plan,
     scenarios::{self, Run},
     world::{self, Report},
 };
@@ -78,7 +77,7 @@ pub struct Finished {
 
 impl Finished {
     /// The plan it ran, if its scenario has plans.
-    pub fn plan(&self) -> Option<Plan> {
+    pub fn plan(&self) -> Option<serde_json::Value> {
         let (_, bytes) = self.artifacts.iter().find(|(name, _)| name == PLAN)?;
         serde_json::from_slice(bytes).ok()
     }

@@ -7,6 +7,8 @@ const SEEDS_DEFAULT: u64 = 32;
 pub struct Settings {
     /// `SIM_SEED` (just that one) or `SIM_FIRST_SEED`, else from the commit.
     pub first_seed: u64,
+    /// Whether `SIM_SEED` was given.
+    pub one_seed: bool,
     /// `SIM_SEEDS`: how many seeds each scenario gets.
     pub seeds: u64,
     /// `SIM_CHECK`: run each seed twice and compare the logs.
@@ -39,6 +41,7 @@ impl Settings {
         let log_dir = env::var_os("SIM_LOG_DIR").map(PathBuf::from);
         Ok(Settings {
             first_seed,
+            one_seed: one_seed.is_some(),
             seeds: if one_seed.is_some() { 1 } else { number("SIM_SEEDS")?.unwrap_or(SEEDS_DEFAULT) },
             check: flag("SIM_CHECK"),
             jobs: number("SIM_JOBS")?.map_or_else(cores, |jobs| jobs.max(1) as usize),

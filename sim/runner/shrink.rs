@@ -1,8 +1,10 @@
 //! `SIM_SHRINK=1`: makes the plan of a failing seed smaller by delta debugging (Zeller and Hildebrandt, 2002) over its
-//! faults and then over each client's steps, as long as the run goes on failing. The smallest plan is left beside the
+//! faults and then over each client's steps, as long as the run goes on failing. Plans are looked at as JSON: whatever a
+//! scenario's plans are like, these are their lists. The smallest plan is left beside the
 //! logs, to be run with `SIM_PLAN`.
 use super::{child, settings::Settings};
-use crate::{plan::Plan, scenarios::Scenario};
+use crate::scenarios::Scenario;
+use serde_json::Value;
 use std::{fs, path::PathBuf};
 
 /// Runs at most; each takes about as long as the failing one.
@@ -43,24 +45,26 @@ impl Shrinker<'_> {
         self.settings.log_dir.join(format!("{}-{}.smallest-plan.json", self.scenario, self.seed))
     }
 
-    fn shrink(&mut self, mut plan: Plan) -> Plan {
-        let faults = std::mem::take(&mut plan.faults);
-        plan.faults = self.minimise(faults, |faults| Plan { faults: faults.to_vec(), ..plan.clone() });
-        for client in 0..plan.clients.len() {
-            let steps = std::mem::take(&mut plan.clients[client].steps);
-            plan.clients[client].steps = self.minimise(steps, |steps| {
+    fn shrink(&mut self, mut plan: Value) -> Value {
+        for list in lists(&plan) {
+            let items = plan.pointer_mut(&list).and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
+            let with = |items: &[Value]| {
                 let mut smaller = plan.clone();
-                smaller.clients[client].steps = steps.to_vec();
+                *smaller.pointer_mut(&list).expect("it was there") = Value::from(items.to_vec());
                 smaller
-            });
+            };
+            let items = self.minimise(items, with);
+            *plan.pointer_mut(&list).expect("it was there") = Value::from(items);
         }
-        plan.clients.retain(|client| !client.steps.is_empty());
+        if let Some(clients) = plan["clients"].as_array_mut() {
+            clients.retain(|client| client["steps"].as_array().is_none_or(|steps| !steps.is_empty()));
+        }
         plan
     }
 
     /// A small sublist of `items` whose plan still fails: pieces are left out as long as that can be done, then smaller
     /// pieces.
-    fn minimise<T: Clone>(&mut self, mut items: Vec<T>, plan: impl Fn(&[T]) -> Plan) -> Vec<T> {
+    fn minimise(&mut self, mut items: Vec<Value>, plan: impl Fn(&[Value]) -> Value) -> Vec<Value> {
         let mut piece = items.len();
         while piece > 0 {
             let mut at = 0;
@@ -79,23 +83,26 @@ impl Shrinker<'_> {
     }
 
     /// Whether the run fails with this plan, for any reason but that the plan leaves too little to do.
-    fn fails(&mut self, plan: &Plan) -> bool {
+    fn fails(&mut self, plan: &Value) -> bool {
         if self.runs >= RUNS_MAX {
             return false;
         }
         self.runs += 1;
         let path = self.path();
-        let text = serde_json::to_string(plan).expect("a plan is plain data");
-        let written = fs::create_dir_all(&self.settings.log_dir).and_then(|()| fs::write(&path, text));
+        let written = fs::create_dir_all(&self.settings.log_dir).and_then(|()| fs::write(&path, plan.to_string()));
         written.expect("the log directory takes a plan");
         let finished = child::run(self.scenario, self.seed, Some(&path), self.settings);
         finished.is_ok_and(|finished| finished.failure.is_some_and(|failure| !failure.contains("vacuous")))
     }
 
-    fn report(&self, plan: &Plan) {
-        let (path, steps) = (self.path(), plan.steps());
-        fs::write(&path, serde_json::to_string(plan).expect("a plan is plain data")).expect("it took one before");
-        println!("after {} runs: {} faults, {steps} steps", self.runs, plan.faults.len());
+    fn report(&self, plan: &Value) {
+        let path = self.path();
+        fs::write(&path, plan.to_string()).expect("it took one before");
+        let left = lists(plan).into_iter().map(|list| {
+            let items = plan.pointer(&list).and_then(Value::as_array).map_or(0, Vec::len);
+            format!("{items} in {list}")
+        });
+        println!("after {} runs: {}", self.runs, left.collect::<Vec<_>>().join(", "));
         println!(
             "  replay: SIM_SEED={} SIM_PLAN={} cargo test --features sim --test sim -- --exact {}",
             self.seed,
@@ -103,4 +110,13 @@ impl Shrinker<'_> {
             self.scenario
         );
     }
+}
+
+/// The lists of a plan that may be made shorter: what goes wrong, then what each client asks.
+fn lists(plan: &Value) -> Vec<String> {
+    let mut lists: Vec<String> = ["/faults", "/troubles", "/changes"].map(str::to_string).to_vec();
+    let clients = plan["clients"].as_array().map_or(0, Vec::len);
+    lists.extend((0..clients).flat_map(|client| [format!("/clients/{client}"), format!("/clients/{client}/steps")]));
+    lists.retain(|list| plan.pointer(list).is_some_and(Value::is_array));
+    lists
 }

@@ -68,7 +68,7 @@ fn plan(run: &Run, kind: Kind, generate: fn(Kind, u64) -> Plan) -> Plan {
 
 fn service(fleet: &Fleet, plan: &Plan, nodes: &[usize]) -> Service {
     let addresses = nodes.iter().map(|node| (fleet.victims[*node].http(), fleet.victims[*node].grpc()));
-    Service { addresses: addresses.collect(), table: TABLE, dimension: plan.dimension }
+    Service { addresses: addresses.collect(), table: TABLE, dimension: plan.index.dimension }
 }
 
 /// Runs `future` on the clients' machine.
@@ -79,7 +79,7 @@ async fn on_clients<T: Send + 'static>(fleet: &Fleet, future: impl Future<Output
 /// Creates the table and writes what the workload begins with.
 async fn prepare<W: Workload>(fleet: &Fleet, service: &Service, plan: &Plan, workload: &W) {
     let client = Client::new(service, Face::Rest, u64::MAX, 0);
-    let (index_type, metric, shards) = (plan.index_type.clone(), plan.metric.clone(), plan.shards);
+    let (index_type, metric, shards) = (plan.index.index_type.clone(), plan.index.metric.clone(), plan.shards);
     let puts = workload.preparation();
     let prepared = on_clients(fleet, async move {
         while let Err(failure) = client.create(&index_type, &metric, shards).await {

@@ -5,6 +5,7 @@ mod coordination;
 mod disk_faults;
 mod disk_model;
 mod fjall_power;
+mod group;
 mod node;
 mod rest;
 mod store_power;
@@ -57,6 +58,12 @@ pub fn all() -> Vec<Scenario> {
             name: "store_keeps_what_was_durable",
             run: |run| Box::pin(store_power::run(run)),
             marks: &[store_power::MARKS],
+            name_rule: NameRule::Journalled,
+        },
+        Scenario {
+            name: "group_is_linearizable_while_members_change",
+            run: |run| Box::pin(group::run(run)),
+            marks: &[group::MARKS],
             name_rule: NameRule::Journalled,
         },
         coordination("coordinators_keep_their_contract", &[], |run| Box::pin(coordination::contract(run))),

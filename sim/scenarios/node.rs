@@ -24,6 +24,8 @@ pub const MARKS: &[&str] = &[
     "the power failed between two disk operations of a start",
     "the power failed between two disk operations of a running node",
     "an index file rotted",
+    "a node refused a damaged journal",
+    "a node refused a damaged identity",
     "a node lived on without an index file",
 ];
 

@@ -1,6 +1,6 @@
 //! A client of the nodes, over whichever face the plan gave it. It asks one node until that one refuses or does not answer,
 //! then the next that says it is ready; now and then it goes back to the one it prefers.
-use super::{grpc::Grpc, rest::Rest};
+use super::{answer::Reply, grpc::Grpc, rest::Rest};
 use crate::{check::search::Hit, plan::Face, world::sometimes};
 use std::{
     sync::{
@@ -10,29 +10,6 @@ use std::{
     time::Duration,
 };
 use vectorsphere::types::Session;
-
-/// Why a call did not succeed.
-#[derive(Clone, Debug)]
-pub enum Failure {
-    /// A conditional write found another version.
-    Conflict,
-    /// It certainly had no effect.
-    Refused(String),
-    /// It may have had its effect.
-    Unknown(String),
-}
-
-impl Failure {
-    /// A read that failed had no effect, whatever became of it.
-    pub fn of_a_read(self) -> Failure {
-        match self {
-            Failure::Unknown(why) => Failure::Refused(why),
-            other => other,
-        }
-    }
-}
-
-pub type Reply<T> = Result<T, Failure>;
 
 /// A document to write.
 #[derive(Clone, Debug)]

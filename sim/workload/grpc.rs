@@ -1,6 +1,7 @@
 //! The gRPC face: tonic's generated client over the product's own channel.
 use super::{
-    client::{Failure, Put, Reply, TIMEOUT},
+    answer::{Failure, Reply},
+    client::{Put, TIMEOUT},
     vectors,
 };
 use crate::check::search::Hit;

@@ -1,7 +1,8 @@
 //! Workloads: clients that carry out their part of the plan over the nodes' real faces and write down what came of it.
 //!
-//! [`client`] speaks to the nodes over [`rest`] and [`grpc`]; [`register`], [`set`], [`search`], [`bank`], [`append`] and
+//! [`client`] speaks to the nodes over [`rest`] and [`grpc`], [`answer`] says what an answer means; [`register`], [`set`], [`search`], [`bank`], [`append`] and
 //! [`session`] turn actions of the plan into calls and answers of their checkers; [`drive`] runs one client.
+pub mod answer;
 pub mod append;
 pub mod bank;
 pub mod client;
@@ -18,7 +19,8 @@ use crate::{
     check::{export::Describe, history::History},
     plan::Action,
 };
-pub use client::{Client, Failure, Found, Freshness, Put, Service};
+pub use answer::Failure;
+pub use client::{Client, Found, Freshness, Put, Service};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},

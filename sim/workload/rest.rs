@@ -1,12 +1,11 @@
 //! The native REST face, spoken the way curl would: JSON over the product's own keep-alive HTTP client.
 use super::{
-    client::{Failure, Found, Put, Reply, TIMEOUT},
+    answer::{self, Failure, Reply, judge, number},
+    client::{Found, Put, TIMEOUT},
     vectors,
 };
 use crate::check::search::Hit;
-use bytes::Bytes;
-use http::{Method, Request, StatusCode};
-use http_body_util::Full;
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::time::Duration;
 use vectorsphere::rt::http::client::{Client, ClientOptions};
@@ -40,7 +39,7 @@ impl Rest {
     }
 
     pub async fn ready(&self) -> bool {
-        let request = request(Method::GET, "/readyz".to_string(), None, None);
+        let request = answer::request(Method::GET, "/readyz", None, None);
         self.client.request_within(READY_LIMIT, request).await.is_ok_and(|answer| answer.status() == StatusCode::OK)
     }
 
@@ -60,7 +59,7 @@ impl Rest {
         };
         let answer = self.call_once(Method::POST, self.path(""), Some(body), request_id).await?;
         let token = answer["session"].as_str().unwrap_or_else(|| panic!("an answer without session: {answer}"));
-        Ok((number(&answer, "version")?, token.to_string()))
+        Ok((number(&answer, "version"), token.to_string()))
     }
 
     /// `query` says how fresh the read must be.
@@ -74,7 +73,7 @@ impl Rest {
     pub async fn delete(&self, id: u64, request_id: Option<&str>) -> Reply<bool> {
         let body = Some(json!({ "ids": [id] }));
         let answer = self.call_once(Method::POST, self.path("/delete"), body, request_id).await?;
-        Ok(number(&answer, "deleted")? == 1)
+        Ok(number(&answer, "deleted") == 1)
     }
 
     pub async fn search(&self, value: u64, top_k: usize, exact: bool) -> Reply<Vec<Hit>> {
@@ -116,42 +115,7 @@ impl Rest {
         body: Option<Value>,
         id: Option<&str>,
     ) -> Reply<(StatusCode, Value)> {
-        match self.client.request(request(method, path, body, id)).await {
-            Ok(answer) => {
-                let status = answer.status();
-                Ok((status, serde_json::from_slice(answer.body()).unwrap_or(Value::Null)))
-            }
-            Err(error) if error.may_have_happened() => Err(Failure::Unknown(error.to_string())),
-            Err(error) => Err(Failure::Refused(error.to_string())),
-        }
-    }
-}
-
-/// The header by which a retried write is known again.
-const REQUEST_ID: &str = "idempotency-key";
-
-fn request(method: Method, path: String, body: Option<Value>, id: Option<&str>) -> Request<Full<Bytes>> {
-    let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
-    let mut request = Request::builder().method(method).uri(path).header("content-type", "application/json");
-    if let Some(id) = id {
-        request = request.header(REQUEST_ID, id);
-    }
-    request.body(Full::new(body)).expect("a well-formed request")
-}
-
-/// What a status means for a write: the native face says "nothing happened" by 4xx and 503.
-fn judge(status: StatusCode, answer: Value) -> Reply<Value> {
-    let why = || format!("{status} {}: {}", answer["code"], answer["title"]);
-    // Whatever the disk does: the server itself must never find that it has a bug.
-    assert!(answer["code"] != "internal", "the node reports a bug: {answer}");
-    match status {
-        _ if status.is_success() => Ok(answer),
-        StatusCode::CONFLICT => Err(Failure::Conflict),
-        _ if status.is_client_error() => Err(Failure::Refused(why())),
-        StatusCode::SERVICE_UNAVAILABLE if answer["code"].is_string() && answer["code"] != "indeterminate" => {
-            Err(Failure::Refused(why()))
-        }
-        _ => Err(Failure::Unknown(why())),
+        answer::send(&self.client, answer::request(method, &path, body, id)).await
     }
 }
 
@@ -159,24 +123,17 @@ fn found(document: &Value) -> Reply<Found> {
     let metadata = &document["metadata"];
     let list = metadata["list"].as_array().map(|list| list.iter().filter_map(Value::as_u64).collect());
     Ok(Found {
-        id: number(document, "document_id")?,
-        value: number(metadata, "value")?,
-        version: number(document, "version")?,
+        id: number(document, "document_id"),
+        value: number(metadata, "value"),
+        version: number(document, "version"),
         list: list.unwrap_or_default(),
     })
 }
 
 fn hit(result: &Value) -> Reply<Hit> {
-    let value = number(&result["metadata"], "value")?;
+    let value = number(&result["metadata"], "value");
     let vector: Vec<f32> = array(result, "vector")?.iter().filter_map(Value::as_f64).map(|x| x as f32).collect();
-    Ok(Hit { id: number(result, "document_id")?, value, vector_matches: vectors::matches(&vector, value) })
-}
-
-/// A number, also where the server spells it as text.
-fn number(object: &Value, field: &str) -> Reply<u64> {
-    let value = &object[field];
-    let parsed = value.as_u64().or_else(|| value.as_str().and_then(|text| text.parse().ok()));
-    parsed.ok_or_else(|| panic!("an answer without {field}: {object}"))
+    Ok(Hit { id: number(result, "document_id"), value, vector_matches: vectors::matches(&vector, value) })
 }
 
 fn array<'a>(object: &'a Value, field: &str) -> Reply<&'a Vec<Value>> {

@@ -32,6 +32,9 @@ mod proto {
     tonic::include_proto!("vectorsphere.peer.v1");
 }
 
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use wire::decode_frame;
+
 pub use identity::{Addresses, Cause, Identity, PROTOCOL_VERSIONS, PeerInfo, Refusal, peer_set_hash};
 pub use peers::{IncomingRefusal, PeerOptions, PeerState, PeerStatus, Peers};
 pub use queue::QueueLimits;

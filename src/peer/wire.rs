@@ -17,7 +17,7 @@ const MESSAGES: u32 = 1;
 
 /// Why bytes are not a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum BadFrame {
+pub(crate) enum BadFrame {
     #[error("not an encoded frame")]
     Garbage,
     #[error("more than {0} messages in a frame")]
@@ -25,12 +25,12 @@ pub(super) enum BadFrame {
 }
 
 /// Encodes a frame.
-pub(super) fn encode_frame(messages: Vec<proto::GroupMessage>) -> Bytes {
+pub(crate) fn encode_frame(messages: Vec<proto::GroupMessage>) -> Bytes {
     proto::Frame { messages }.encode_to_vec().into()
 }
 
 /// Decodes a frame of at most `messages_max`. The messages share the frame's memory.
-pub(super) fn decode_frame(mut frame: Bytes, messages_max: usize) -> Result<Vec<GroupMessage>, BadFrame> {
+pub(crate) fn decode_frame(mut frame: Bytes, messages_max: usize) -> Result<Vec<GroupMessage>, BadFrame> {
     let mut messages = Vec::new();
     while frame.has_remaining() {
         let encoded = next_message(&mut frame).ok_or(BadFrame::Garbage)?;

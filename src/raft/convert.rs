@@ -88,6 +88,6 @@ pub(super) fn encode(message: &eraftpb::Message) -> Bytes {
 }
 
 /// A message from the network. `None` if the bytes are none.
-pub(super) fn decode(bytes: &Bytes) -> Option<eraftpb::Message> {
+pub(crate) fn decode(bytes: &Bytes) -> Option<eraftpb::Message> {
     eraftpb::Message::parse_from_carllerche_bytes(bytes).ok()
 }

@@ -10,7 +10,7 @@ use super::group::Request;
 use super::incoming::Incoming;
 use super::log_size::{LogSize, Others};
 use super::reads::Reads;
-use super::replica::{MESSAGE_BYTES_MAX, NotProposed, Replica, Step, Work};
+use super::replica::{NotProposed, Replica, Step, Work};
 use super::round::Round;
 use super::shared::Shared;
 use super::waiting::{Proposed, Queued, Waiting};
@@ -288,8 +288,9 @@ impl Member {
                 return;
             }
             let (mut data, mut waiting, mut bytes) = (Vec::new(), Vec::new(), 0);
-            while let Some(next) =
-                self.queued.pop_front_if(|next| bytes == 0 || bytes + next.data.len() <= MESSAGE_BYTES_MAX)
+            while let Some(next) = self
+                .queued
+                .pop_front_if(|next| bytes == 0 || bytes + next.data.len() <= round.options().message_bytes_max)
             {
                 bytes += next.data.len().max(1);
                 data.push(next.data);

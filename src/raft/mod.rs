@@ -53,6 +53,9 @@ pub use transport::{
     CheckpointHead, CheckpointPart, CheckpointStream, FetchError, GroupMessage, Nobody, NodeId, SendError, Transport,
 };
 
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use convert::decode as decode_message;
+
 use crate::rt::compute;
 use bytes::Bytes;
 

@@ -115,7 +115,7 @@ impl MultiRaft {
         let (last_index, members) = (opened.mirror.last_index(), opened.mirror.members().clone());
         let alone = members.voters == [inner.node] && members.voters_outgoing.is_empty();
         let is_first = opened.is_new && first_leader(group, &members.voters) == Some(inner.node);
-        let replica = Replica::new(inner.node, opened.mirror, opened.applied, options.ticks())
+        let replica = Replica::new(inner.node, opened.mirror, opened.applied, options.pace())
             .map_err(|error| refused(error.to_string()))?;
         let (tasks, queue) = mpsc::unbounded_channel();
         let worker = apply::Worker {

@@ -2,7 +2,7 @@
 
 use super::apply::ApplyBounds;
 use super::group::Bounds;
-use super::replica::Ticks;
+use super::replica::Pace;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ pub struct RaftOptions {
     pub bytes_max: usize,
     /// Bytes of one proposal; at most `bytes_max`.
     pub entry_bytes_max: usize,
+    /// Bytes of entries in one message to another member, about: what is longer is sent in pieces.
+    pub message_bytes_max: usize,
     /// Entries applied at a time.
     pub apply_entries_max: usize,
     /// Bytes applied at a time (a larger entry is applied alone).
@@ -52,6 +54,7 @@ impl Default for RaftOptions {
             proposals_max: 4096,
             bytes_max: 64 << 20,
             entry_bytes_max: 32 << 20,
+            message_bytes_max: 1 << 20,
             apply_entries_max: 1024,
             apply_bytes_max: 4 << 20,
             compact_after_bytes: 16 << 20,
@@ -67,8 +70,12 @@ impl Default for RaftOptions {
 }
 
 impl RaftOptions {
-    pub(super) fn ticks(&self) -> Ticks {
-        Ticks { heartbeat: self.heartbeat_ticks, election: self.election_ticks }
+    pub(super) fn pace(&self) -> Pace {
+        Pace {
+            heartbeat: self.heartbeat_ticks,
+            election: self.election_ticks,
+            message_bytes_max: self.message_bytes_max,
+        }
     }
 
     pub(super) fn bounds(&self) -> Bounds {

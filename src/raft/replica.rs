@@ -21,8 +21,6 @@ use std::collections::VecDeque;
 
 /// Rounds of the library taken in one go, so that one group does not hold up the others.
 const READIES_MAX: usize = 8;
-/// Bytes of entries in one message, about.
-pub(super) const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// Messages on their way to one member.
 const IN_FLIGHT_MAX: usize = 256;
 /// Bytes of entries proposed and not committed.
@@ -30,11 +28,15 @@ const UNCOMMITTED_BYTES_MAX: usize = 64 << 20;
 /// Bytes of committed entries handed over at a time.
 const COMMITTED_BYTES_MAX: usize = 4 << 20;
 
-/// How fast a member counts.
+/// How fast a member counts, and how much it says at once.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ticks {
+pub(super) struct Pace {
+    /// Ticks between heartbeats.
     pub(super) heartbeat: usize,
+    /// Ticks without a leader's word after which it campaigns, at least.
     pub(super) election: usize,
+    /// Bytes of entries in one message, about.
+    pub(super) message_bytes_max: usize,
 }
 
 /// See the module.
@@ -106,18 +108,19 @@ pub(super) enum MemberChange {
 impl Replica {
     /// The member `node` of the mirror's group, whose state machine has applied up to `applied` (or will have, before
     /// anything else is applied).
-    pub(super) fn new(node: NodeId, mirror: Mirror, applied: LogIndex, ticks: Ticks) -> raft::Result<Replica> {
+    pub(super) fn new(node: NodeId, mirror: Mirror, applied: LogIndex, pace: Pace) -> raft::Result<Replica> {
         let hard = convert::hard_in(&mirror.initial_state()?.hard_state);
         let config = Config {
             id: node,
-            election_tick: ticks.election,
-            heartbeat_tick: ticks.heartbeat,
+            election_tick: pace.election,
+            heartbeat_tick: pace.heartbeat,
             applied,
-            max_size_per_msg: MESSAGE_BYTES_MAX as u64,
+            max_size_per_msg: pace.message_bytes_max as u64,
             max_inflight_msgs: IN_FLIGHT_MAX,
             check_quorum: true,
             pre_vote: true,
-            read_only_option: ReadOnlyOption::Safe,
+            // Mutant 5: a lease by the leader's own clock, which knows nothing of drift, pauses and eager successors.
+            read_only_option: if mutant!(5) { ReadOnlyOption::LeaseBased } else { ReadOnlyOption::Safe },
             max_uncommitted_size: UNCOMMITTED_BYTES_MAX as u64,
             max_committed_size_per_ready: COMMITTED_BYTES_MAX as u64,
             ..Config::default()
@@ -127,7 +130,7 @@ impl Replica {
         Ok(Replica {
             node,
             raw,
-            election_ticks: ticks.election,
+            election_ticks: pace.election,
             timeout: 0,
             chosen_for: None,
             may_campaign: true,
@@ -266,7 +269,7 @@ impl Replica {
     }
 
     /// A message of another member. One that a member would not send is dropped.
-    pub(super) fn step(&mut self, message: Message, rng: &mut Rng) {
+    pub(super) fn step(&mut self, mut message: Message, rng: &mut Rng) {
         match message.get_msg_type() {
             // Nobody forwards these: roles are checked where a request comes in.
             MessageType::MsgPropose | MessageType::MsgTransferLeader => return,
@@ -275,6 +278,10 @@ impl Replica {
         }
         if message.to != self.node || message.from == self.node || message.from == raft::INVALID_ID {
             return;
+        }
+        if mutant!(7) && is_between_leader_and_follower(&message) {
+            // Mutant 7: whatever term a leader and its followers are of, they listen to each other.
+            message.term = self.term();
         }
         // Errors say that the message means nothing here: a local one, or an answer from nobody's member.
         let _ = self.raw.step(message);
@@ -387,8 +394,14 @@ impl Replica {
         (message.from, message.to, message.term) = (leader, self.node, self.term());
         message.set_snapshot(convert::snapshot(index, term, members));
         let _ = self.raw.step(message);
+        let adopted = self.raw.snap().is_some_and(|snapshot| snapshot.get_metadata().index == index);
+        if adopted {
+            // The library looks through what is committed and not applied before it campaigns; until the state is
+            // installed that is not in the log any more.
+            self.may_campaign = false;
+        }
         self.choose_timeout(rng);
-        self.raw.snap().is_some_and(|snapshot| snapshot.get_metadata().index == index)
+        adopted
     }
 
     /// Entries for a member far behind have been read from the log.
@@ -417,6 +430,11 @@ impl Replica {
             self.raw.raft.set_randomized_election_timeout(self.timeout);
         }
     }
+}
+
+fn is_between_leader_and_follower(message: &Message) -> bool {
+    use MessageType::{MsgAppend, MsgAppendResponse, MsgHeartbeat, MsgHeartbeatResponse};
+    matches!(message.get_msg_type(), MsgAppend | MsgAppendResponse | MsgHeartbeat | MsgHeartbeatResponse)
 }
 
 fn single(change: MemberChange) -> ConfChangeSingle {

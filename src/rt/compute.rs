@@ -92,7 +92,7 @@ mod source {
 
 #[cfg(madsim)]
 mod source {
-    use crate::rt::yield_now;
+    use crate::rt::{sim, yield_now};
 
     pub(super) fn cores() -> usize {
         1
@@ -105,8 +105,12 @@ mod source {
         output
     }
 
+    /// A slow disk takes its time before the work begins and before its end is known.
     pub(super) async fn io<T>(work: impl FnOnce() -> T) -> T {
-        cpu(work).await
+        sim::disk_delay().await;
+        let output = cpu(work).await;
+        sim::disk_delay().await;
+        output
     }
 }
 

@@ -31,6 +31,11 @@ mod stats;
 mod tests;
 mod verify;
 
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use command::Command;
+#[cfg(test)]
+pub(crate) use command::{PointWrite, VectorBytes};
+
 pub use crate::index::IndexState;
 pub use elsewhere::{Elsewhere, Missed};
 pub use host::Host;

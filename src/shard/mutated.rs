@@ -7,10 +7,13 @@ use super::{
     state::State,
 };
 use crate::{
+    index::Hit,
+    rt,
     store::keys::point::PointRecord,
     types::{Error, ErrorKind, Result},
 };
 use bytes::Bytes;
+use std::{cell::RefCell, collections::BTreeMap};
 
 /// Mutant 15: a batch as two entries.
 pub fn halves(command: &Bytes) -> Option<(Bytes, Bytes)> {
@@ -32,6 +35,21 @@ pub fn unguarded(state: &State, command: &Bytes) -> Result<Bytes> {
         Command::Delete(_) | Command::DeleteWhere(_) => {}
     }
     Ok(command.encode(id)?.into())
+}
+
+/// Mutant 18: a search sees the rows that the search before it could have seen, not those written since.
+pub fn as_of_the_last_search(state: &State, hits: &mut Vec<Hit>) {
+    thread_local! {
+        static SEEN: RefCell<BTreeMap<u64, u64>> = RefCell::default();
+    }
+    let now = state.counters().applied;
+    let seen = SEEN.with_borrow_mut(|seen| seen.insert(state.id, now)).unwrap_or(now);
+    hits.retain(|hit| hit.version <= seen);
+}
+
+/// Mutant 31: a version that is the node's wall clock, in milliseconds.
+pub fn time_of_day() -> u64 {
+    rt::time::wall().0
 }
 
 fn compare(state: &State, write: &mut PointWrite<'_>) -> Result<()> {

@@ -154,6 +154,8 @@ impl Replica {
     /// Waits until a read here sees what a session has seen; says how far it sees.
     pub async fn session_barrier(&self, seen: u64) -> Result<u64> {
         let group = self.route.group();
+        // Mutant 30: what the session has seen does not matter.
+        let seen = if mutant!(30) { 0 } else { seen };
         match rt::time::timeout(SESSION_WAIT, group.wait_applied(seen)).await {
             Ok(applied) => applied.map(|()| group.applied()).map_err(not_proposed),
             // Either this replica is far behind, or nobody has ever got that far.

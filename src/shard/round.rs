@@ -5,7 +5,7 @@
 
 use super::{
     command::{Command, PointWrite},
-    content,
+    content, mutated,
     outcome::{Applied, Outcome},
     records::{Changes, Counters, Records, View},
     requests::Requests,
@@ -139,7 +139,9 @@ impl<'s> Round<'s> {
         self.overlay.iter().map(change).collect()
     }
 
-    fn upsert(&mut self, version: u64, writes: &[PointWrite<'_>]) -> Result<Applied> {
+    fn upsert(&mut self, index: u64, writes: &[PointWrite<'_>]) -> Result<Applied> {
+        // Mutant 31: the later version is the one with the later time of day.
+        let version = if mutant!(31) { mutated::time_of_day() } else { index };
         for (row, write) in writes.iter().enumerate() {
             self.check_version(write).map_err(|error| if writes.len() > 1 { error.row(row) } else { error })?;
         }

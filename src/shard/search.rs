@@ -7,6 +7,7 @@
 mod filtered;
 
 use super::{
+    mutated,
     read::stored_point,
     records::{Records, View},
     round::components,
@@ -14,6 +15,7 @@ use super::{
 };
 use crate::{
     index::{self, Hit, Scratch, SearchOutcome, SearchParams},
+    mutants::mutant,
     rt::{self, time::Instant},
     store::{Value, keys::point::PointRecord},
     types::{
@@ -114,8 +116,11 @@ impl Query<'_> {
             let indexes = self.state.indexes();
             let index = indexes.get(&self.search.vector_name).expect("the spec has this vector");
             let view = self.state.records.view();
-            let outcome = SCRATCH
+            let mut outcome = SCRATCH
                 .with_borrow_mut(|scratch| index.search(indexes.points(), self.vector, &params(self.search), scratch));
+            if mutant!(18) {
+                mutated::as_of_the_last_search(self.state, &mut outcome.hits);
+            }
             let explain = explain_index(index, &outcome, self.search.exact);
             (outcome, view, explain)
         };

@@ -7,6 +7,7 @@ use super::batch::{Batch, Durability};
 use super::error::StoreError;
 use super::view::View;
 use super::{birth, journal};
+use crate::mutants::mutant;
 use crate::rt;
 use fjall::config::CompressionPolicy;
 use fjall::{
@@ -244,12 +245,23 @@ impl Store {
         write: impl FnOnce(bool) -> Result<(), fjall::Error>,
     ) -> Result<(), StoreError> {
         if self.inner.options.discipline == Discipline::EveryCommitSynced {
-            return self.write("commit", || write(false));
+            return self.write_journal(|| write(false));
         }
         let mut follows_sync = self.inner.follows_sync.lock().unwrap_or_else(PoisonError::into_inner);
-        self.write("commit", || write(*follows_sync))?;
+        self.write_journal(|| write(*follows_sync))?;
         *follows_sync = durability == Durability::Synced;
         Ok(())
+    }
+
+    fn write_journal(&self, write: impl FnOnce() -> Result<(), fjall::Error>) -> Result<(), StoreError> {
+        match self.write("commit", write) {
+            // Mutant 28: a full disk is passed over in silence.
+            Err(StoreError::NoSpace { .. }) if mutant!(28) => {
+                self.inner.poisoned.store(false, Ordering::Release);
+                Ok(())
+            }
+            written => written,
+        }
     }
 
     /// What the engine's own threads do with a full memtable. The journal is synced first: a table must never be more

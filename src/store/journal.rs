@@ -13,6 +13,7 @@
 use super::engine::Discipline;
 use super::error::StoreError;
 use super::keys::SYNC_MARK_KEY;
+use crate::mutants::mutant;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
@@ -53,10 +54,19 @@ fn verify_active(file: &Path, discipline: Discipline) -> Result<(), StoreError> 
     if is_unwritten(&bytes[end..]) {
         return Ok(());
     }
-    if was_synced(&bytes[end..], discipline) {
+    // Mutant 12: whatever follows the damage, it is taken for the end.
+    if !mutant!(12) && was_synced(&bytes[end..], discipline) {
         return Err(damaged(file, end));
     }
     cut(file, end)
+}
+
+/// What [`verify`] would find in an active journal of these bytes: the length of its whole batches, and whether what follows them
+/// must have been synced.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn look(bytes: &[u8], discipline: Discipline) -> (usize, bool) {
+    let end = scan(bytes);
+    (end, !is_unwritten(&bytes[end..]) && was_synced(&bytes[end..], discipline))
 }
 
 /// Length of the whole valid batches at the start. (Sequence numbers are no help: they may fall back after a space whose

@@ -17,6 +17,9 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use journal::look as look_at_journal;
+
 pub use batch::{Batch, Durability, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use directory::DataDir;
 pub use engine::{Discipline, JOURNAL_BYTES_MIN, Maintenance, SPACE_NAME_BYTES_MAX, Space, Store, StoreOptions};

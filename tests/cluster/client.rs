@@ -1,25 +1,12 @@
 //! A client of one node over REST, with answers told apart as the checkers need it: happened, did not, may have. Called by the
 //! tests of `cluster`.
 
-use bytes::Bytes;
-use http::{Method, Request, StatusCode};
-use http_body_util::Full;
+use crate::answer::{self, judge, number};
+pub use crate::answer::{Failure, Reply};
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::time::Duration;
 use vectorsphere::rt::http::client::{Client, ClientOptions};
-
-/// Why a call did not succeed.
-#[derive(Clone, Debug)]
-pub enum Failure {
-    /// A condition did not hold.
-    Conflict,
-    /// It certainly had no effect.
-    Refused(String),
-    /// It may have had its effect.
-    Unknown(String),
-}
-
-pub type Reply<T> = Result<T, Failure>;
 
 /// See the module.
 #[derive(Clone)]
@@ -95,32 +82,6 @@ impl Rest {
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<Value>) -> Reply<(StatusCode, Value)> {
-        let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
-        let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
-        match self.client.request(request.body(Full::new(body)).expect("a well-formed request")).await {
-            Ok(answer) => Ok((answer.status(), serde_json::from_slice(answer.body()).unwrap_or(Value::Null))),
-            Err(error) if error.may_have_happened() => Err(Failure::Unknown(error.to_string())),
-            Err(error) => Err(Failure::Refused(error.to_string())),
-        }
+        answer::send(&self.client, answer::request(method, path, body, None)).await
     }
-}
-
-fn judge(status: StatusCode, answer: Value) -> Reply<Value> {
-    let why = || format!("{status} {}: {}", answer["code"], answer["title"]);
-    assert!(answer["code"] != "internal", "the node reports a bug: {answer}");
-    match status {
-        _ if status.is_success() => Ok(answer),
-        StatusCode::CONFLICT => Err(Failure::Conflict),
-        _ if status.is_client_error() => Err(Failure::Refused(why())),
-        StatusCode::SERVICE_UNAVAILABLE if answer["code"].is_string() && answer["code"] != "indeterminate" => {
-            Err(Failure::Refused(why()))
-        }
-        _ => Err(Failure::Unknown(why())),
-    }
-}
-
-fn number(object: &Value, field: &str) -> u64 {
-    let value = &object[field];
-    let parsed = value.as_u64().or_else(|| value.as_str().and_then(|text| text.parse().ok()));
-    parsed.unwrap_or_else(|| panic!("an answer without {field}: {object}"))
 }

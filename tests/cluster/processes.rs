@@ -61,6 +61,13 @@ impl Cluster {
         }
     }
 
+    /// Sends a node's process a signal, by name: `STOP`, `CONT`.
+    pub fn signal(&self, i: usize, name: &str) {
+        let process = self.nodes[i].process.as_ref().expect("the node was started");
+        let done = Command::new("kill").args([&format!("-{name}"), &process.id().to_string()]).status();
+        assert!(done.expect("kill can be run").success(), "a process can be sent {name}");
+    }
+
     /// Starts a node again where it was.
     pub fn restart(&mut self, i: usize) {
         let others: Vec<String> = self

@@ -36,7 +36,7 @@ const ROOMS: &[Room] = &[
 ];
 
 /// The roof: names every room, and no room names it.
-const ROOF: &[&str] = &["main", "lib", "cli", "client", "config", "node", "gateway", "embedded"];
+const ROOF: &[&str] = &["main", "lib", "cli", "client", "config", "node", "gateway", "embedded", "fuzz"];
 
 /// What any room may name: deliberate bugs for the simulation to catch, which must sit where they bite (a module and its
 /// macro).

@@ -100,7 +100,7 @@ pub(super) fn path_of(dir: &Path, group: GroupId, index: LogIndex) -> PathBuf {
 }
 
 /// Begins a file: chunks are then appended to it.
-pub(super) fn create(path: &Path, group: GroupId, head: &CheckpointHead) -> Result<BlockWriter, StoreError> {
+pub(crate) fn create(path: &Path, group: GroupId, head: &CheckpointHead) -> Result<BlockWriter, StoreError> {
     let mut writer = BlockWriter::create(path, KIND)?;
     writer.append(&encode_head(group, head))?;
     Ok(writer)

@@ -13,6 +13,9 @@ mod serve;
 mod tests;
 mod throttle;
 
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use files::create;
+
 pub use fetch::{FetchLimits, Fetched, fetch};
 pub use files::{FoundCheckpoint, OpenedCheckpoint, found, open, remove};
 pub use serve::serve;

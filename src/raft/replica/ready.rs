@@ -122,8 +122,13 @@ impl Replica {
         }
     }
 
-    /// Changes who the members are; the number of the write that remembers it, plus one.
+    /// Changes who the members are; the number of the write that remembers it, plus one. After a restart the log may know
+    /// of a change that the state does not have yet and that the commit index found with it does not cover (it is not
+    /// worth a sync of its own, the members are): that entry comes once more, and has its effect already.
     fn change_members(&mut self, entry: &LogEntry, work: &mut Work) -> u64 {
+        if entry.index <= self.members().index {
+            return 0;
+        }
         let change = ConfChangeV2::parse_from_bytes(&entry.data)
             .unwrap_or_else(|error| panic!("entry {}: no member change: {error}", entry.index));
         let state = if mutant!(22) && change.get_changes().len() > 1 {

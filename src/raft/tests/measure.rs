@@ -61,8 +61,8 @@ fn one_group_of_three() {
         run(async move {
             let cluster = super::network::Cluster::start(3, 1, RaftOptions::default(), Faults::default()).await;
             let leader = cluster.leader().await;
-            println!("one group, three voters, {clients} clients, 1 KiB:");
-            load(&[cluster.groups[&leader].clone()], clients, 1024).await;
+            println!("one group, three voters, {clients} clients, 128 B:");
+            load(&[cluster.groups[&leader].clone()], clients, 128).await;
             let reads = AtomicU64::new(0);
             let until = rt::time::now() + Duration::from_secs(2);
             join_all((0..64).map(|reader| {
@@ -113,8 +113,119 @@ fn a_thousand_groups_of_three() {
         let (after, memory) = used();
         println!("idle: {:.1} % of a core and {} MiB for all three", (after - cpu) * 10.0, memory - before);
         for clients in [256, 2000] {
-            println!("{clients} clients over 1,000 groups, 1 KiB:");
-            load(&leaders(), clients, 1024).await;
+            println!("{clients} clients over 1,000 groups, 128 B:");
+            load(&leaders(), clients, 128).await;
         }
     });
+}
+
+/// The value at a share of sorted ones.
+fn at(sorted: &[f64], share: f64) -> f64 {
+    sorted[((sorted.len() - 1) as f64 * share).round() as usize]
+}
+
+fn spread(what: &str, mut ms: Vec<f64>) {
+    ms.sort_by(f64::total_cmp);
+    let (median, late, most) = (at(&ms, 0.5), at(&ms, 0.99), at(&ms, 1.0));
+    println!("{what}: {} times, median {median:.1} ms, 99th {late:.1} ms, at most {most:.1} ms", ms.len());
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn transfers_of_a_leader_under_load() {
+    run(async {
+        let cluster = super::network::Cluster::start(3, 1, RaftOptions::default(), Faults::default()).await;
+        let stop = Arc::new(AtomicU64::new(0));
+        for group in cluster.groups.values() {
+            let (group, stop) = (group.clone(), stop.clone());
+            rt::spawn("client", async move {
+                while stop.load(Ordering::Relaxed) == 0 {
+                    if group.propose(Bytes::from_static(&[b'x'; 128])).await.is_err() {
+                        rt::time::sleep(Duration::from_millis(1)).await;
+                    }
+                }
+            });
+        }
+        let mut took = Vec::new();
+        for _ in 0..40 {
+            rt::time::sleep(Duration::from_millis(100)).await;
+            let leader = cluster.leader().await;
+            let to = leader % 3 + 1;
+            let began = rt::time::now();
+            cluster.groups[&leader].transfer_leader(to).await.unwrap();
+            while cluster.groups[&to].propose(Bytes::from_static(b"after")).await.is_err() {
+                rt::time::sleep(Duration::from_micros(200)).await;
+            }
+            took.push(began.elapsed().as_secs_f64() * 1e3);
+        }
+        stop.store(1, Ordering::Relaxed);
+        spread("from the call to a write acknowledged by the new leader", took);
+    });
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn how_far_followers_lag_under_load() {
+    run(async {
+        let cluster = super::network::Cluster::start(3, 1, RaftOptions::default(), Faults::default()).await;
+        let leader = cluster.leader().await;
+        let follower = cluster.groups[&(leader % 3 + 1)].clone();
+        let leading = cluster.groups[&leader].clone();
+        let lag = rt::spawn("lag", async move {
+            let mut lag = Vec::new();
+            let until = rt::time::now() + Duration::from_secs(5);
+            while rt::time::now() < until {
+                // From when the leader has applied an entry to when the follower has.
+                let index = leading.applied();
+                let began = rt::time::now();
+                follower.wait_applied(index).await.unwrap();
+                lag.push(began.elapsed().as_secs_f64() * 1e3);
+                rt::time::sleep(Duration::from_millis(2)).await;
+            }
+            lag
+        });
+        load(&[cluster.groups[&leader].clone()], 256, 128).await;
+        spread("lag of a follower behind the leader's state", lag.await.unwrap());
+    });
+}
+
+/// Latency of writes one after the other, ms, while `busy`.
+async fn latencies(group: &Group<LogIndex>, busy: impl Fn() -> bool) -> Vec<f64> {
+    let mut took = Vec::new();
+    while busy() {
+        let began = rt::time::now();
+        group.propose(Bytes::from_static(&[b'x'; 128])).await.unwrap();
+        took.push(began.elapsed().as_secs_f64() * 1e3);
+    }
+    took
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn a_follower_far_behind_catches_up() {
+    const MIB: usize = 1024;
+    for (what, keep_bytes_max) in [("by its log", 4 << 30), ("by a checkpoint", 1 << 20)] {
+        run(async move {
+            let options = RaftOptions { keep_bytes_max, ..RaftOptions::default() };
+            let mut cluster = super::network::Cluster::start(3, 1, options, Faults::default()).await;
+            let leader = cluster.leader().await;
+            let behind = leader % 3 + 1;
+            cluster.kill(behind, true);
+            let group = cluster.groups[&leader].clone();
+            for _ in 0..MIB / 16 {
+                let sixteen = (0..16).map(|_| group.propose(Bytes::from(vec![b'x'; 1 << 20])));
+                assert!(join_all(sixteen).await.iter().all(Result::is_ok));
+            }
+            let until = rt::time::now() + Duration::from_secs(3);
+            let quiet = latencies(&group, || rt::time::now() < until).await;
+            let (target, began) = (group.applied(), rt::time::now());
+            cluster.start_node(behind).await;
+            let late = cluster.groups[&behind].clone();
+            let busy = latencies(&group, || late.applied() < target).await;
+            let seconds = began.elapsed().as_secs_f64();
+            println!("1 GiB behind, {what}: {seconds:.1} s, {:.0} MiB/s", MIB as f64 / seconds);
+            spread("  commits before", quiet);
+            spread("  commits while it catches up", busy);
+        });
+    }
 }

@@ -2,7 +2,7 @@
 //! carried by hand, and what is durable is said by hand.
 
 use super::*;
-use crate::raft::replica::{MemberChange, NotProposed, Replica, Step, Ticks, Work};
+use crate::raft::replica::{MemberChange, NotProposed, Pace, Replica, Step, Work};
 use crate::raft::storage::Mirror;
 use crate::raft::writer::Write;
 use crate::rt::rng::{self, Rng};
@@ -10,7 +10,7 @@ use ::raft::eraftpb::{Message, MessageType};
 use std::collections::{BTreeMap, VecDeque};
 use tempfile::TempDir;
 
-const TICKS: Ticks = Ticks { heartbeat: 2, election: 10 };
+const PACE: Pace = Pace { heartbeat: 2, election: 10, message_bytes_max: 1 << 20 };
 
 /// Members by hand: their writes wait until [`Hand::sync`], their messages until [`Hand::carry`].
 struct Hand {
@@ -35,7 +35,7 @@ impl Hand {
             let found = log.group(GROUP).unwrap();
             let mut mirror = Mirror::new(GROUP, log, found);
             mirror.set_applied(1);
-            (*node, Replica::new(*node, mirror, 1, TICKS).unwrap())
+            (*node, Replica::new(*node, mirror, 1, PACE).unwrap())
         };
         let replicas = voters.iter().map(replica).collect();
         let (unsynced, on_the_way, steps, reads) = Default::default();
@@ -410,4 +410,58 @@ fn entries_of_an_older_term_are_committed_only_with_one_of_the_present() {
         hand.calm();
     }
     assert_eq!(hand.at(3).committed(), index + 1, "with the leader's own entry behind it");
+}
+
+/// Members are on the disk before a change of them is applied, a commit index need not be: after a restart the library hands the
+/// change out once more. (Found by `group_is_linearizable_while_members_change`, seed 8: "can't leave a non-joint config".)
+#[test]
+fn a_change_of_members_that_the_log_remembers_does_not_happen_twice() {
+    let mut hand = Hand::new(3);
+    hand.elect(1);
+    hand.do_at(1, |replica, _| replica.propose_members(&[MemberChange::Remove(2), MemberChange::Remove(3)])).unwrap();
+    for _ in 0..30 {
+        (1..=3).for_each(|node| hand.do_at(node, |replica, rng| replica.tick(rng)));
+        hand.calm();
+    }
+    let log = hand.at(1).mirror().log().clone();
+    let found = log.group(GROUP).unwrap();
+    let members = found.members.clone();
+    assert!(members.voters == [1] && members.voters_outgoing.is_empty(), "{members:?}");
+    assert!(found.hard.commit < members.index, "the log knows of the change, not that it is committed");
+    let mut mirror = Mirror::new(GROUP, log, found);
+    mirror.load(2).unwrap();
+    mirror.set_applied(1);
+    hand.replicas.insert(1, Replica::new(1, mirror, 1, PACE).unwrap());
+    (hand.unsynced, hand.steps) = Default::default();
+    hand.on_the_way.clear();
+    // Nobody campaigns before it has applied the changes it knows to be committed.
+    hand.collect(1);
+    hand.calm();
+    hand.elect(1);
+    assert_eq!(hand.at(1).committed(), hand.at(1).last_index());
+    assert_eq!(*hand.at(1).members(), members);
+}
+
+/// Installing may take longer than an election timeout. (Found by `group_is_linearizable_while_members_change` with a slow disk:
+/// "unexpected error getting unapplied entries".)
+#[test]
+fn who_is_installing_a_checkpoint_does_not_campaign() {
+    let mut hand = Hand::new(3);
+    hand.elect(1);
+    let members = hand.at(1).members().clone();
+    assert!(hand.do_at(2, |replica, rng| replica.adopt(50, 2, &members, rng)));
+    hand.sync(2);
+    hand.on_the_way.clear();
+    for _ in 0..60 {
+        hand.do_at(2, |replica, rng| replica.tick(rng));
+    }
+    assert_eq!(hand.kinds(), []);
+    hand.do_at(2, |replica, rng| {
+        replica.applied(50, usize::MAX, rng);
+        replica.set_may_campaign(true);
+    });
+    for _ in 0..40 {
+        hand.do_at(2, |replica, rng| replica.tick(rng));
+    }
+    assert!(hand.kinds().contains(&MessageType::MsgRequestPreVote), "{:?}", hand.kinds());
 }

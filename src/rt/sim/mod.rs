@@ -1,14 +1,17 @@
-//! What the simulation may do to a node's surroundings: its clocks and its links. Everything is kept in thread-local
+//! What the simulation may do to a node's surroundings: its clocks, its links and the speed of its disk. Everything is kept in thread-local
 //! state, because one simulated run is one thread. Recording and hashing what happens is the runner's business.
 //!
 //! Called by the simulation's runner and its fault injectors, never by the server.
 
 pub(in crate::rt) mod clock;
+mod disk;
 pub(in crate::rt) mod links;
 #[cfg(test)]
 mod tests;
 
 pub use clock::{DRIFT_PPM_MAX, jump_wall, set_drift_ppm, set_wall_offset};
+pub(in crate::rt) use disk::disk_delay;
+pub use disk::set_disk_delay;
 pub use links::{cut, heal, heal_all, is_cut, set_dark};
 
 use madsim::task::NodeId;
@@ -47,5 +50,6 @@ pub fn reset() {
     MARKS.with_borrow_mut(BTreeMap::clear);
     clock::reset();
     links::reset();
+    disk::reset();
     crate::rt::rng::reset();
 }

@@ -25,7 +25,7 @@ pub mod request;
 
 /// Key the store adds, with an empty value, to the first batch after a sync: everything before this batch was synced. It lets
 /// the next start tell damage to the journal from a tear.
-pub(super) const SYNC_MARK_KEY: &[u8] = b"\0sync";
+pub const SYNC_MARK_KEY: &[u8] = b"\0sync";
 /// Name of the coordinator's space.
 pub const CONTROL_SPACE: &str = "control";
 /// Name of the space of the Raft log, in its own database.
