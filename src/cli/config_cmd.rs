@@ -11,7 +11,7 @@ use super::args::{ConfigArgs, ConfigCommand, ShowArgs};
 use super::context::{CliError, Context, OutputFormat, say};
 use super::exit::ExitCode;
 use super::listing;
-use crate::config::{self, Config, DEFAULT_YAML, Effect, KEYS, Key, Loaded, Sources, Value};
+use crate::config::{self, Config, DEFAULT_YAML, Effect, KEYS, Key, Loaded, Mode, Sources, Value};
 
 /// Loads the configuration from the file, the process's environment and the flags.
 ///
