@@ -2,6 +2,8 @@
 //! member, and three of which one dies); and the recipes over it: the registry of nodes, elections, the master. The simulated etcd is held to the
 //! same contract in `sim/`.
 
+#![allow(clippy::disallowed_methods)] // real processes under a real clock, from outside
+
 #[path = "coordination/contract.rs"]
 mod contract;
 #[path = "coordination/election.rs"]

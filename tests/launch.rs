@@ -169,7 +169,7 @@ fn a_gateway_starts_by_script_and_by_flags_and_finds_its_node() {
     assert_eq!(node.stop(), Some(0));
 }
 
-/// Until nodes speak to etcd, the roles that need one end at once with the exit code of a configuration that is not usable,
+/// Until nodes speak to etcd, the roles that are given one end at once with the exit code of a configuration that is not usable,
 /// and say why.
 #[test]
 fn roles_that_need_etcd_say_so() {
@@ -183,7 +183,6 @@ fn roles_that_need_etcd_say_so() {
             "--mode=slave --port=8082 --etcd=localhost:2379 --service=VectorSphere --c=conf/app.yaml",
             "mode worker",
         ),
-        (&program, "-type master", "mode master"),
         (&program, "-config conf/slave.ini", "conf/slave.ini:4"),
     ] {
         let mut started = Started::start(program, line, &[]);

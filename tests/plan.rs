@@ -105,7 +105,7 @@ fn every_kind_of_fault_and_every_shape_is_drawn() {
             }
         }
     }
-    assert_eq!(kinds.len(), 23, "{kinds:?}");
+    assert_eq!(kinds.len(), 27, "{kinds:?}");
     assert!(kinds.values().all(|count| *count > 50), "{kinds:?}");
     assert_eq!(shapes.len(), 15, "{shapes:?}");
     assert!(none < SEEDS as usize / 100, "{none} plans without a fault");

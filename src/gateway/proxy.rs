@@ -306,6 +306,9 @@ impl Proxy {
         }
         if body.is_end_stream() {
             pick.finish(Outcome::Answered(took), time::now());
+            // A length the node did not state is not to be made up on the way, as it would be for a body known to be empty.
+            let is_unstated = head.version == Version::HTTP_2 && !head.headers.contains_key(header::CONTENT_LENGTH);
+            let body = if is_unstated { Body::new(Ended) } else { body };
             return Response::from_parts(head, body);
         }
         Response::from_parts(head, Body::new(Passing { body, pick: Some(pick), took }))
@@ -387,6 +390,22 @@ impl Passing {
         if let Some(pick) = self.pick.take() {
             pick.finish(outcome, time::now());
         }
+    }
+}
+
+/// A body that is over before it began, of a length that was never stated.
+struct Ended;
+
+impl HttpBody for Ended {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Poll::Ready(None)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        true
     }
 }
 

@@ -199,7 +199,7 @@ mod tests {
         let mut ejection = Ejection::new(at(0));
         let mut alternate = |from_ms: u64, requests: u64| {
             let failed = |i: u64| {
-                if i % 2 == 0 {
+                if i.is_multiple_of(2) {
                     ejection.succeeded(&options, at(from_ms + i))
                 } else {
                     ejection.failed(&options, at(from_ms + i))

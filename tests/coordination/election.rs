@@ -18,10 +18,13 @@ use vectorsphere::{
     rt::time::{self, Instant},
 };
 
+/// Who reigned, from when, and until when.
+type Span = (u64, Instant, Option<Instant>);
+
 /// When who reigned, by term.
 #[derive(Default)]
 struct Chronicle {
-    reigns: Mutex<BTreeMap<u64, (u64, Instant, Option<Instant>)>>,
+    reigns: Mutex<BTreeMap<u64, Span>>,
 }
 
 struct Subject {

@@ -77,7 +77,8 @@ impl Planner<'_> {
         }
         let lost = |node: &NodeId| self.lost(shard, *node).is_some();
         let answers = |node: &NodeId| self.view.nodes.get(node).is_some_and(super::NodeView::answers);
-        let leaving = state.voters.iter().copied().filter(|node| !wanted.contains(node) && !lost(node) && answers(node));
+        let leaving =
+            state.voters.iter().copied().filter(|node| !wanted.contains(node) && !lost(node) && answers(node));
         let back = leaving.max_by_key(|node| Some(*node) == state.leader);
         let gone = wanted.iter().copied().find(|node| state.voters.contains(node) && lost(node));
         if let (Some(back), Some(gone)) = (back, gone) {
