@@ -24,7 +24,8 @@ async fn write(nodes: Vec<Rest>, first: u64, stop: Arc<AtomicBool>, acknowledged
     while !stop.load(SeqCst) {
         let began = Instant::now();
         loop {
-            let put = nodes[node].put(&[(value % 100, value)], None);
+            let point = [(value % 100, value)];
+            let put = nodes[node].put(&point, None);
             if matches!(tokio::time::timeout(ATTEMPT, put).await, Ok(Ok(_))) {
                 break;
             }
