@@ -97,10 +97,18 @@ async fn a_lost_node_is_replaced_by_the_master_and_a_drained_one_is_emptied() {
     .await;
     held_by(&left, SHARD, &left[..2]).await;
     all_are_read(&left).await;
-    let placement = left[0].service().cluster_placement().await.unwrap().unwrap();
     let drained_id = drained.service().identity().node_name();
-    let node = placement.nodes.iter().find(|node| node.id == drained_id).unwrap();
-    assert_eq!((node.state, node.replicas, node.leads, node.up), ("draining", 0, 0, true));
+    // What is told is what the master's last round saw.
+    until("every node tells that it is empty", async || {
+        let mut told = Vec::new();
+        for node in &left {
+            let placement = node.service().cluster_placement().await.unwrap().unwrap();
+            let node = placement.nodes.into_iter().find(|node| node.id == drained_id).unwrap();
+            told.push((node.state, node.replicas, node.leads, node.up));
+        }
+        told.iter().all(|told| *told == ("draining", 0, 0, true))
+    })
+    .await;
     for node in nodes {
         node.stop().await;
     }
