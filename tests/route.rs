@@ -3,6 +3,9 @@
 
 #![allow(clippy::disallowed_methods)] // real processes under a real clock, from outside
 
+#[path = "../sim/workload/answer.rs"]
+#[allow(dead_code)]
+mod answer;
 #[path = "cluster/client.rs"]
 #[allow(dead_code)]
 mod client;

@@ -83,7 +83,6 @@ fn every_flag_of_serve_sets_its_key() {
 #[test]
 fn wrong_lines_are_refused() {
     for line in [
-        "vectorsphere",
         "vectorsphere fly",
         "vectorsphere serve --prot 1",
         "vectorsphere serve --mode auto --type auto",

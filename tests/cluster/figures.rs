@@ -24,8 +24,8 @@ async fn write(nodes: Vec<Rest>, first: u64, stop: Arc<AtomicBool>, acknowledged
     while !stop.load(SeqCst) {
         let began = Instant::now();
         loop {
-            let point = [(value % 100, value)];
-            let put = nodes[node].put(&point, None);
+            let document = [(value % 100, value)];
+            let put = nodes[node].put(&document, None);
             if matches!(tokio::time::timeout(ATTEMPT, put).await, Ok(Ok(_))) {
                 break;
             }

@@ -241,7 +241,7 @@ async fn grpc_calls_are_answered_alike_on_the_same_port() {
         };
         let (one, other) = if rng.random_bool(0.5) {
             let document = proto::Document { id: Some(id), vector, ..proto::Document::default() };
-            let upsert = proto::UpsertRequest { table, documents: vec![document], ..proto::UpsertRequest::default() };
+            let upsert = proto::UpsertRequest { table, documents: vec![document], ..Default::default() };
             let request = || {
                 let mut request = tonic::Request::new(upsert.clone());
                 named(request.metadata_mut());

@@ -59,12 +59,29 @@ impl Planner<'_> {
         let awaited = wanted.iter().copied().filter(|node| !state.voters.contains(node));
         let draining = |node: &NodeId| self.view.nodes.get(node).is_some_and(super::NodeView::gives_away);
         let stranded = awaited.into_iter().find(|node| self.lost(shard, *node).is_some() || draining(node));
-        let Some(stranded) = stranded else { return };
+        let Some(stranded) = stranded else { return self.take_back(shard) };
         let instead = self.layout.target(shard, Some(stranded));
         let remaining = wanted.len() - 1;
         let healthy = state.healthy.len();
         if instead.is_some() || (remaining > 0 && healthy * 2 > remaining) {
             self.change(shard, instead, Some(stranded), Reason::Stranded(stranded));
+        }
+    }
+
+    /// Voters that were to stay are lost while others are on their way out: the group cannot change without a majority of those
+    /// that stay, so one that leaves and is well takes a lost one's place.
+    fn take_back(&mut self, shard: ShardId) {
+        let (state, wanted) = (&self.states[&shard], &self.view.table.shards[&shard].replicas);
+        if state.healthy.len() * 2 > wanted.len() {
+            return;
+        }
+        let lost = |node: &NodeId| self.lost(shard, *node).is_some();
+        let answers = |node: &NodeId| self.view.nodes.get(node).is_some_and(super::NodeView::answers);
+        let leaving = state.voters.iter().copied().filter(|node| !wanted.contains(node) && !lost(node) && answers(node));
+        let back = leaving.max_by_key(|node| Some(*node) == state.leader);
+        let gone = wanted.iter().copied().find(|node| state.voters.contains(node) && lost(node));
+        if let (Some(back), Some(gone)) = (back, gone) {
+            self.change(shard, Some(back), Some(gone), Reason::Stranded(gone));
         }
     }
 
