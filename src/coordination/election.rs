@@ -20,7 +20,7 @@ pub use record::{Candidacy, Leader};
 pub use settings::{ElectionSettings, Policy};
 pub use stats::ElectionStats;
 
-use super::{BoxFuture, Compare, Coordinator, Mirror, Revision};
+use super::{BoxFuture, Compare, Coordinator, Entries, Mirror, Revision};
 use crate::{
     mutants::mutant,
     rt::{self, Shutdown},
@@ -33,6 +33,11 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Requests that wait to be looked at.
 const REQUESTS_MAX: usize = 16;
+
+/// Who is chosen, by a [`Mirror`] of the keys that begin with the election's name; for those that do not stand.
+pub fn chosen(name: &str, entries: &Entries) -> Option<Leader> {
+    entries.get(name).map(record::leader)
+}
 
 /// What a candidate does with what becomes of it.
 pub trait Candidate: Send + Sync + 'static {

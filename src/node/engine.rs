@@ -3,7 +3,10 @@
 
 use super::{
     Network, StartError,
+    mastership::Mastership,
     membership::{self, Keeper},
+    network::InCluster,
+    observer::NodeObserver,
 };
 use crate::{
     cluster::{Catalog, Founded, Members, SelfTold},
@@ -41,6 +44,8 @@ pub struct Engine {
     members: Members,
     raft: MultiRaft,
     coordinator: Embedded,
+    /// None on a node that is alone.
+    mastership: Option<Arc<Mastership>>,
     store: Store,
     log: LogStore,
     stop: Shutdown,
@@ -55,6 +60,8 @@ pub(super) struct Inside {
     pub(super) raft: MultiRaft,
     /// None where etcd is the coordinator.
     pub(super) coordinator: Option<Embedded>,
+    /// None on a node that is alone.
+    pub(super) mastership: Option<Arc<Mastership>>,
     pub(super) service: Service,
 }
 
@@ -136,14 +143,14 @@ impl Engine {
     ) -> Result<Engine, StartError> {
         let started = rt::time::now();
         let Stores { directory, node_id, store, log } = stores;
-        let Network { transport, forward, others, members, told } = network;
+        let Network { transport, forward, others, members, cluster } = network;
         let mode = config.mode.name();
         let mut identity = Identity::new(node_id, config.cluster.name.as_str().to_owned(), zone(config), mode);
         identity.can_write = can_write(&store, &log);
         let coordinator = Embedded::open(store.clone())?;
         let asked = coordinator.clone();
         identity.leader = Arc::new(move || asked.leader());
-        let identity = describe(identity);
+        let mut identity = describe(identity);
         let raft = MultiRaft::start(
             node_id,
             log.clone(),
@@ -164,7 +171,7 @@ impl Engine {
         };
         let catalog = Catalog::load(Arc::new(coordinator.clone()))?;
         let to_leaders = forward.clone();
-        let host = Host::new(Parts {
+        let host = Arc::new(Host::new(Parts {
             store: store.clone(),
             log: log.clone(),
             raft: raft.clone(),
@@ -179,9 +186,20 @@ impl Engine {
                 ..IndexSettings::default()
             },
             trainings: Arc::new(tokio::sync::Semaphore::new(TRAININGS_MAX)),
-        });
+        }));
         remove_strays(&catalog, &host).await?;
         let (stop, failed) = (Shutdown::new(), Shutdown::new());
+        let (told, mastership) = match cluster {
+            Some(InCluster { told, peers }) => {
+                let (coordinator, host, members) = (coordinator.clone(), host.clone(), members.clone());
+                let observer = NodeObserver { node: node_id, coordinator, host, members, peers };
+                (Some(told), Some(Arc::new(Mastership::begin(config, observer, metrics))))
+            }
+            None => (None, None),
+        };
+        if let Some(mastership) = mastership.clone() {
+            identity.leader = Arc::new(move || mastership.master());
+        }
         let beyond = Beyond {
             members: members.clone(),
             others,
@@ -189,10 +207,23 @@ impl Engine {
             request_timeout: config.limits.request_timeout,
         };
         let service = Service::new(catalog, host, beyond, identity, metrics.clone());
+        if let Some(mastership) = &mastership {
+            service.administer(mastership.admin());
+        }
         service.follow_catalog().await?;
         tracing::debug!(ms = started.elapsed().as_secs_f64() * 1e3, "data opened");
-        let engine =
-            Engine { service, members: members.clone(), raft, coordinator, store, log, stop, failed, directory };
+        let engine = Engine {
+            service,
+            members: members.clone(),
+            raft,
+            coordinator,
+            mastership,
+            store,
+            log,
+            stop,
+            failed,
+            directory,
+        };
         engine.watch();
         engine.maintain();
         engine.follow();
@@ -220,7 +251,12 @@ impl Engine {
 
     /// What peers' calls are answered with.
     pub(super) fn inside(&self) -> Inside {
-        Inside { raft: self.raft.clone(), coordinator: Some(self.coordinator.clone()), service: self.service.clone() }
+        Inside {
+            raft: self.raft.clone(),
+            coordinator: Some(self.coordinator.clone()),
+            mastership: self.mastership.clone(),
+            service: self.service.clone(),
+        }
     }
 
     /// Where the data is.
@@ -233,9 +269,13 @@ impl Engine {
         &self.failed
     }
 
-    /// Hands the groups led here to others, as far as there are any that can lead and it comes to that in time, so that nobody has to
+    /// Hands mastership and the groups led here to others, as far as there are any that can lead and it comes to that in time, so that nobody has to
     /// wait for an election when this node is gone.
     pub async fn hand_over(&self) {
+        // First: it is written by the coordinator's group.
+        if let Some(mastership) = &self.mastership {
+            mastership.leave().await;
+        }
         let led = self.service.host().replicas();
         let shards = led.iter().map(|(_, replica)| async { replica.hand_over().await.is_ok() });
         let control = async {
@@ -257,6 +297,9 @@ impl Engine {
     /// Finishes what is under way, syncs, and closes.
     pub async fn close(self) {
         self.service.identity().enter(Phase::Stopping);
+        if let Some(mastership) = &self.mastership {
+            mastership.stop();
+        }
         self.service.host().close().await;
         self.raft.stop().await;
         self.stop.trigger();

@@ -4,6 +4,7 @@
 use super::{
     engine::Inside,
     join::{Met, take_in},
+    observer::{self, not_here},
     reports,
 };
 use crate::{
@@ -12,7 +13,6 @@ use crate::{
     peer::{CallError, Cause, GroupReport, Joined, Joining, PeerInfo, PeerService, Proposal, Proposed, Refusal},
     raft::{CheckpointStream, FetchError, GroupId, GroupMessage, LogIndex, NodeId},
     rt::time,
-    types::{Error, ErrorKind},
 };
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
@@ -78,6 +78,9 @@ impl PeerService for Gate {
         self.met.lost(node);
         if let Some(inside) = self.inside() {
             inside.raft.peer_lost(node);
+            if let Some(mastership) = &inside.mastership {
+                mastership.suspect(node);
+            }
         }
     }
 
@@ -120,6 +123,11 @@ impl PeerService for Gate {
         self.engine()?.service.serve_read(&read).map_err(|error| CallError::Refused(error.to_string()))
     }
 
+    fn hand_over(&self, group: GroupId, to: NodeId) -> BoxFuture<'static, Result<(), CallError>> {
+        let inside = self.engine();
+        Box::pin(async move { observer::hand_over(inside?.service.host(), group, to).await })
+    }
+
     fn groups(&self) -> BoxFuture<'static, Vec<GroupReport>> {
         let inside = self.inside();
         Box::pin(async move {
@@ -143,11 +151,4 @@ async fn propose(inside: &Inside, proposal: Proposal) -> Result<Proposed, CallEr
     };
     let (log_index, outcome) = proposed?;
     Ok(Proposed { log_index, outcome })
-}
-
-fn not_here(error: &Error) -> CallError {
-    match error.kind() {
-        ErrorKind::Unavailable | ErrorKind::NotFound => CallError::Unavailable(error.to_string()),
-        _ => CallError::Refused(error.to_string()),
-    }
 }

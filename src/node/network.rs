@@ -3,6 +3,7 @@
 
 use crate::{
     cluster::{Members, SelfTold},
+    peer::Peers,
     raft::{Forward, GroupId, LogIndex, Nobody, NodeId, ProposeError, Transport},
     rt::time::Instant,
     service::{Agreed, Answering, OtherNode, Others},
@@ -22,8 +23,15 @@ pub struct Network {
     pub forward: Arc<dyn Forward>,
     pub others: Arc<dyn Others>,
     pub members: Members,
-    /// What this node tells the others of itself; none if there are none.
-    pub told: Option<SelfTold>,
+    /// None if there are no others.
+    pub cluster: Option<InCluster>,
+}
+
+/// What a node of a cluster has beside an engine that is alone.
+pub struct InCluster {
+    /// What it tells the others of itself.
+    pub told: SelfTold,
+    pub peers: Peers,
 }
 
 impl Network {
@@ -35,7 +43,7 @@ impl Network {
             forward: Arc::new(Nobody),
             others: Arc::new(Nobody),
             members,
-            told: None,
+            cluster: None,
         }
     }
 }

@@ -7,6 +7,7 @@ use super::{
     gate::Gate,
     join::{self, Met},
     membership,
+    network::InCluster,
 };
 use crate::{
     cluster::{Members, SelfTold},
@@ -87,7 +88,7 @@ impl Wire {
             forward: all(),
             others: all(),
             members: self.gate.members.clone(),
-            told: Some(self.told.clone()),
+            cluster: Some(InCluster { told: self.told.clone(), peers: self.peers.clone() }),
         }
     }
 

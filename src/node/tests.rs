@@ -1,5 +1,8 @@
-//! Several nodes in one process over loopback: joining, moving, leaving, being rebuilt. The controller's part, which is to decide, is
-//! played by the tests: they write the records and the table it would.
+//! Several nodes in one process over loopback: joining, moving, leaving, being rebuilt. The nodes here are workers, none of which stands
+//! for master: the controller's part, which is to decide, is played by the tests, that write the records and the table it would. In
+//! `master` it decides.
+
+mod master;
 
 use super::*;
 use crate::{
@@ -143,10 +146,10 @@ async fn grown(directories: &[tempfile::TempDir; 3]) -> [Node; 3] {
     create(&first).await;
     write(&first, 0..50).await;
     first.stop().await;
-    let first = start(directories[0].path(), Mode::Auto, &[]).await;
+    let first = start(directories[0].path(), Mode::Worker, &[]).await;
     assert_eq!(id(&first), first_id);
-    let second = start(directories[1].path(), Mode::Auto, &[&first]).await;
-    let third = start(directories[2].path(), Mode::Auto, &[&first]).await;
+    let second = start(directories[1].path(), Mode::Worker, &[&first]).await;
+    let third = start(directories[2].path(), Mode::Worker, &[&first]).await;
     ready(&[&first, &second, &third]).await;
     [first, second, third]
 }
@@ -186,7 +189,7 @@ async fn a_standalone_directory_becomes_a_cluster_whose_shards_and_nodes_move() 
     held_by(&[&second, &third], 0, &[&second, &third]).await;
     first.stop().await;
     // Its data is no way back.
-    let again = start(directories[0].path(), Mode::Auto, &[&second]).await;
+    let again = start(directories[0].path(), Mode::Worker, &[&second]).await;
     until("the removed node is refused", async || {
         let refusals = second_refusals(&second);
         refusals.iter().any(|refusal| refusal.contains("was removed from the cluster"))
@@ -217,7 +220,7 @@ async fn a_node_is_found_again_under_another_address_and_a_damaged_replica_is_re
     let (second_id, before) = (id(&second), second.addresses().peer);
     second.stop().await;
     damage(directories[1].path());
-    let second = start(directories[1].path(), Mode::Auto, &[]).await;
+    let second = start(directories[1].path(), Mode::Worker, &[]).await;
     assert!(id(&second) == second_id && second.addresses().peer != before);
     let host = second.service().host();
     assert!(host.failed().contains_key(&SHARD) && replica(&second).is_none(), "it neither votes nor serves");

@@ -46,8 +46,7 @@ pub(super) async fn propose(shared: &Shared, to: NodeId, proposal: Proposal) -> 
     let mut client = PeerClient::new(link.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
     match client.propose(limited(request, left)).await {
         Ok(reply) => reply.into_inner().into(),
-        Err(status) if nothing_happened(&status) => Err(CallError::Unavailable(status.message().to_owned())),
-        Err(status) => Err(CallError::Indeterminate(status.message().to_owned())),
+        Err(status) => Err(not_known(&status)),
     }
 }
 
@@ -72,6 +71,22 @@ pub(super) async fn join(shared: &Shared, to: NodeId, joining: Joining, limit: D
     let request = proto::JoinRequest { caller: Some(caller(shared, to)), address, zone, mode };
     let reply = PeerClient::new(link.channel.clone()).join(limited(request, limit)).await;
     reply.map_err(no_answer)?.into_inner().into()
+}
+
+pub(super) async fn hand_over(
+    shared: &Shared,
+    from: NodeId,
+    group: GroupId,
+    to: NodeId,
+    limit: Duration,
+) -> Result<(), CallError> {
+    let link = connected(shared, from)?;
+    let _call = turn(&link)?;
+    let request = proto::HandOverRequest { caller: Some(caller(shared, from)), group, to };
+    match PeerClient::new(link.channel.clone()).hand_over(limited(request, limit)).await {
+        Ok(reply) => reply.into_inner().into(),
+        Err(status) => Err(not_known(&status)),
+    }
 }
 
 pub(super) async fn report(shared: &Shared, to: NodeId, limit: Duration) -> Result<NodeReport, CallError> {
@@ -167,6 +182,12 @@ fn limited<T>(message: T, limit: Duration) -> Request<T> {
 fn nothing_happened(status: &Status) -> bool {
     rpc::was_not_sent(status)
         || matches!(status.code(), Code::FailedPrecondition | Code::Unimplemented | Code::InvalidArgument)
+}
+
+/// A request to change something that has no answer.
+fn not_known(status: &Status) -> CallError {
+    let why = status.message().to_owned();
+    if nothing_happened(status) { CallError::Unavailable(why) } else { CallError::Indeterminate(why) }
 }
 
 /// A question that changes nothing and has no answer.

@@ -289,6 +289,14 @@ impl Peers {
         calls::join(&self.0, to, joining, limit).await
     }
 
+    /// Asks the node `from`, which leads a group, to let `to` lead it.
+    ///
+    /// # Errors
+    /// [`CallError`]; `Indeterminate` also if the answer was lost or `limit` passed.
+    pub async fn hand_over(&self, from: NodeId, group: GroupId, to: NodeId, limit: Duration) -> Result<(), CallError> {
+        calls::hand_over(&self.0, from, group, to, limit).await
+    }
+
     /// What another node is and how its groups stand.
     ///
     /// # Errors

@@ -156,6 +156,15 @@ impl Peer for Server {
         Ok(Response::new(answer.into()))
     }
 
+    async fn hand_over(
+        &self,
+        request: Request<proto::HandOverRequest>,
+    ) -> Result<Response<proto::HandOverReply>, Status> {
+        let proto::HandOverRequest { caller, group, to } = request.into_inner();
+        let (service, _) = self.service_for(caller)?;
+        Ok(Response::new(service.hand_over(group, to).await.into()))
+    }
+
     type ReadStream = BoxStream<'static, Result<proto::ReadPart, Status>>;
 
     async fn read(&self, request: Request<proto::ReadRequest>) -> Result<Response<Self::ReadStream>, Status> {

@@ -155,6 +155,9 @@ pub trait PeerService: Send + Sync + 'static {
     /// Reads replicas of this node for another one: encoded answers as they come. Dropped when the caller's time is up.
     fn read(&self, from: NodeId, read: Bytes) -> Result<BoxStream<'static, Bytes>, CallError>;
 
+    /// Lets `to` lead a group that is led here.
+    fn hand_over(&self, group: GroupId, to: NodeId) -> BoxFuture<'static, Result<(), CallError>>;
+
     /// How this node's groups stand.
     fn groups(&self) -> BoxFuture<'static, Vec<GroupReport>>;
 }

@@ -190,6 +190,18 @@ impl From<proto::JoinReply> for Result<Joined, CallError> {
     }
 }
 
+impl From<Result<(), CallError>> for proto::HandOverReply {
+    fn from(answer: Result<(), CallError>) -> proto::HandOverReply {
+        proto::HandOverReply { failure: answer.err().map(Into::into) }
+    }
+}
+
+impl From<proto::HandOverReply> for Result<(), CallError> {
+    fn from(reply: proto::HandOverReply) -> Result<(), CallError> {
+        reply.failure.map_or(Ok(()), |failure| Err(failure.into()))
+    }
+}
+
 impl From<GroupReport> for proto::GroupReport {
     fn from(report: GroupReport) -> proto::GroupReport {
         let GroupReport { group, term, leader, last_index, committed, applied, .. } = report;

@@ -49,7 +49,7 @@ pub struct Service(Arc<Inner>);
 
 struct Inner {
     catalog: Catalog,
-    host: Host,
+    host: Arc<Host>,
     identity: Identity,
     metrics: Metrics,
     members: Members,
@@ -76,7 +76,7 @@ pub struct Beyond {
 
 impl Service {
     /// The operations over a loaded catalog and the host of its shards.
-    pub fn new(catalog: Catalog, host: Host, beyond: Beyond, identity: Identity, metrics: Metrics) -> Service {
+    pub fn new(catalog: Catalog, host: Arc<Host>, beyond: Beyond, identity: Identity, metrics: Metrics) -> Service {
         let Beyond { members, others, elsewhere, request_timeout } = beyond;
         Service(Arc::new(Inner {
             catalog,

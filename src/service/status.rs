@@ -33,7 +33,7 @@ pub struct Identity {
     pub started: Instant,
     /// Whether the node can still write: false once its log or store has failed.
     pub can_write: Arc<dyn Fn() -> bool + Send + Sync>,
-    /// The node that leads the coordinator's group, as far as this one knows.
+    /// The master, as far as this node knows.
     pub leader: Arc<dyn Fn() -> Option<NodeId> + Send + Sync>,
     phase: Arc<AtomicU8>,
 }

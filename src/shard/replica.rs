@@ -198,6 +198,14 @@ impl Replica {
         self.route.group().hand_over().await.map_err(not_proposed)
     }
 
+    /// Lets `to`, a voter, lead; to be called where the shard is led.
+    ///
+    /// # Errors
+    /// `NotLeader` where it is not led; `Unavailable` if it did not come to that in time: then it is led where the votes put it.
+    pub async fn transfer_leader(&self, to: NodeId) -> std::result::Result<(), ProposeError> {
+        self.route.group().transfer_leader(to).await
+    }
+
     /// Bytes on the disk.
     pub fn disk_bytes(&self) -> u64 {
         self.state().records.disk_bytes()

@@ -145,6 +145,16 @@ async fn hashes_and_reports() {
     stop_all(vec![one, two]).await;
 }
 
+#[tokio::test]
+async fn a_leader_is_asked_to_hand_over() {
+    let (one, two) = asked(Recorder::default()).await;
+    let limit = Duration::from_secs(5);
+    assert_eq!(one.peers.hand_over(2, 1, 9, limit).await, Ok(()));
+    assert_eq!(one.peers.hand_over(2, 5, 9, limit).await, Err(CallError::NotLeader { leader: Some(9) }));
+    assert!(matches!(one.peers.hand_over(3, 1, 9, limit).await, Err(CallError::Unavailable(_))), "nobody is there");
+    stop_all(vec![one, two]).await;
+}
+
 /// A checkpoint of numbered chunks that counts how many were asked of it.
 struct Counting {
     asked: Arc<AtomicU64>,

@@ -186,6 +186,10 @@ impl Peer for Deaf {
         Err(Status::unimplemented("deaf"))
     }
 
+    async fn hand_over(&self, _: Request<proto::HandOverRequest>) -> Result<Response<proto::HandOverReply>, Status> {
+        Err(Status::unimplemented("deaf"))
+    }
+
     async fn inspect(&self, _: Request<proto::InspectRequest>) -> Result<Response<proto::InspectReply>, Status> {
         Err(Status::unimplemented("deaf"))
     }
