@@ -113,8 +113,11 @@ fn random_request(rng: &mut StdRng, number: usize) -> Request<Full<Bytes>> {
     request
 }
 
+/// Status, headers and body.
+type Comparable = (u16, Vec<(String, Vec<u8>)>, Vec<u8>);
+
 /// What of an answer must be equal.
-fn comparable(answer: Response<Bytes>) -> (u16, Vec<(String, Vec<u8>)>, Vec<u8>) {
+fn comparable(answer: Response<Bytes>) -> Comparable {
     let (head, body) = answer.into_parts();
     let has = |name: &str, start: &str| {
         head.headers.get(name).is_some_and(|value| value.as_bytes().starts_with(start.as_bytes()))
