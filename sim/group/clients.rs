@@ -131,13 +131,13 @@ async fn read(member: &Rc<Member>, key: u64) -> Outcome<Answer> {
 async fn write(cluster: &Cluster, notes: &Notes, command: &Command) -> Outcome<Answer> {
     let count = cluster.members.len();
     let mut asked = vec![false; count];
-    let (mut at, mut why) = (notes.leader.get(), String::new());
+    let mut at = notes.leader.get();
     loop {
         asked[at] = true;
         notes.leader.set(at);
         let data = command.encode();
         let mut hint = None;
-        match ask(&cluster.members[at], |inside| async move { inside.group.propose(data).await }).await {
+        let why = match ask(&cluster.members[at], |inside| async move { inside.group.propose(data).await }).await {
             Ok(Some(Ok((_, answer)))) => return Outcome::Ok(answer),
             // The answer may have been lost on its way.
             Ok(None | Some(Err(ProposeError::Indeterminate))) => {
@@ -148,10 +148,10 @@ async fn write(cluster: &Cluster, notes: &Notes, command: &Command) -> Outcome<A
                 if let ProposeError::NotLeader { leader: Some(leader) } = &refused {
                     hint = cluster.members.iter().position(|member| member.identity() == *leader);
                 }
-                why = refused.to_string();
+                refused.to_string()
             }
-            Err(nobody) => why = nobody,
-        }
+            Err(nobody) => nobody,
+        };
         let next = (1..count).map(|step| (at + step) % count).find(|other| !asked[*other]);
         match hint.filter(|hint| !asked[*hint]).or(next) {
             Some(next) => at = next,

@@ -85,7 +85,8 @@ async fn insist(cluster: &Cluster, wanted: &Wanted) {
                     return;
                 }
                 Ok(Ok(Err(ProposeError::NotLeader { .. }))) => {
-                    sometimes!(!voters.contains(&leader.identity()), "a leader that was to leave handed over");
+                    let leaving = !voters.contains(&leader.identity());
+                    sometimes!(leaving, "a leader that was to leave handed over");
                 }
                 _ => {}
             }

@@ -102,8 +102,4 @@ impl Plan {
     pub fn duration_ms(clients: &[ClientPlan]) -> u64 {
         clients.iter().map(|client| client.steps.iter().map(|step| step.after_ms).sum()).max().unwrap_or(0)
     }
-
-    pub fn steps(&self) -> usize {
-        self.clients.iter().map(|client| client.steps.len()).sum()
-    }
 }
