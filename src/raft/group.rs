@@ -162,6 +162,11 @@ impl<O: Send + 'static> Group<O> {
         self.inner.shared.role() == Role::Leader
     }
 
+    /// The term in which this replica takes itself for the leader, if it does.
+    pub fn leads_in(&self) -> Option<u64> {
+        self.inner.shared.leads_in()
+    }
+
     /// Why the group failed, if it has; the node must then stop.
     pub fn failure(&self) -> Option<String> {
         self.inner.shared.failure()
@@ -203,9 +208,9 @@ impl<O: Send + 'static> Group<O> {
 
     /// Makes `voters` the voters and `learners` the learners of the group, to be called on the leader. New voters first learn;
     /// when they have caught up, old and new decide together until the change is through (joint consensus). Returns when
-    /// only the new voters decide and the learners are told. A leader that is not to vote hands over first, if it can, and
-    /// answers `NotLeader`. `Unavailable` if it takes longer than `limit`: the change may still be under way, and can be
-    /// called for again.
+    /// only the new voters decide and the learners are told; a majority has then said that nobody has changed them since. A
+    /// leader that is not to vote hands over first, if it can, and answers `NotLeader`. `Unavailable` if it takes longer than
+    /// `limit`: the change may still be under way, and can be called for again.
     pub async fn change_members(
         &self,
         voters: &[NodeId],
@@ -214,6 +219,7 @@ impl<O: Send + 'static> Group<O> {
     ) -> Result<(), ProposeError> {
         let deadline = time::now() + limit;
         let wanted = Wanted::new(voters, learners);
+        let mut confirmed = false;
         loop {
             let status = self.status().await?;
             if status.role != Role::Leader {
@@ -224,7 +230,13 @@ impl<O: Send + 'static> Group<O> {
                 return Err(ProposeError::NotLeader { leader: Some(to) });
             }
             match next_change(&status, &wanted) {
-                Next::Done => return Ok(()),
+                Next::Done if confirmed => return Ok(()),
+                // Who was deposed and has not heard of it, or has just been elected, may know an older state of the group.
+                Next::Done => {
+                    let seen = time::timeout_at(deadline, self.read_index()).await;
+                    seen.unwrap_or(Err(ProposeError::Unavailable))?;
+                    confirmed = true;
+                }
                 Next::Wait => self.look_again(deadline).await?,
                 Next::Change(changes) => match self.propose_members(changes).await {
                     Ok(_) => {}

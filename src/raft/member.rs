@@ -392,7 +392,7 @@ impl Member {
             self.led = leads;
         }
         let alone = self.replica.decides_alone();
-        self.shared.set_role(self.replica.role(), self.replica.leader(), alone);
+        self.shared.set_role(self.replica.role(), self.replica.leader(), leads, alone);
     }
 
     fn answer_matched(&mut self) {

@@ -16,6 +16,8 @@ pub(super) struct Shared {
     role: AtomicU8,
     /// 0 for none.
     leader: AtomicU64,
+    /// The term in which this replica leads; 0 if it does not.
+    leads_in: AtomicU64,
     decides_alone: AtomicBool,
     phase: Mutex<Phase>,
     readers: Mutex<BTreeMap<LogIndex, Vec<oneshot::Sender<()>>>>,
@@ -35,6 +37,7 @@ impl Shared {
             applied: applied.into(),
             role: (Role::Follower as u8).into(),
             leader: 0.into(),
+            leads_in: 0.into(),
             decides_alone: false.into(),
             phase: Mutex::new(Phase::Running),
             readers: Mutex::default(),
@@ -61,6 +64,11 @@ impl Shared {
         Some(self.leader.load(Ordering::Acquire)).filter(|&leader| leader != 0)
     }
 
+    /// The term in which this replica leads, if it does.
+    pub(super) fn leads_in(&self) -> Option<u64> {
+        Some(self.leads_in.load(Ordering::Acquire)).filter(|&term| term != 0)
+    }
+
     /// Whether this replica leads and nobody else votes: then nothing is committed without it.
     pub(super) fn decides_alone(&self) -> bool {
         self.decides_alone.load(Ordering::Acquire)
@@ -71,11 +79,12 @@ impl Shared {
         self.committed.fetch_max(index, Ordering::AcqRel);
     }
 
-    /// What this replica is now, and whom it follows.
-    pub(super) fn set_role(&self, role: Role, leader: Option<NodeId>, decides_alone: bool) {
+    /// What this replica is now, whom it follows, and in which term it leads if it does.
+    pub(super) fn set_role(&self, role: Role, leader: Option<NodeId>, leads_in: Option<u64>, decides_alone: bool) {
         self.decides_alone.store(decides_alone, Ordering::Release);
         self.role.store(role as u8, Ordering::Release);
         self.leader.store(leader.unwrap_or(0), Ordering::Release);
+        self.leads_in.store(leads_in.unwrap_or(0), Ordering::Release);
     }
 
     /// Everything up to `index` is applied; releases the readers that waited for it.
@@ -98,7 +107,7 @@ impl Shared {
             *phase = Phase::Failed(reason);
         }
         drop(phase);
-        self.set_role(Role::Follower, None, false);
+        self.set_role(Role::Follower, None, None, false);
         self.readers().clear();
     }
 

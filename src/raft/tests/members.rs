@@ -149,3 +149,25 @@ fn learners_that_are_wanted_stay_follow_and_get_a_vote_or_lose_it() {
         set(&cluster, &[2, 3, 4], &[]).await;
     });
 }
+
+/// Whoever is told that the members are right may take away the machines of those that left.
+#[test]
+fn a_leader_that_is_cut_off_does_not_say_that_the_members_are_right() {
+    run(async {
+        let mut cluster = Cluster::start(3, 35, options(), Faults::default()).await;
+        cluster.write("a").await;
+        let deposed = cluster.leader().await;
+        assert_eq!(cluster.groups[&deposed].change_members(&[1, 2, 3], &[], LIMIT).await, Ok(()));
+        cluster.start_node(4).await;
+        cluster.network.isolate(deposed);
+        // The others may have changed them by now, for all it knows.
+        let said = cluster.groups[&deposed].change_members(&[1, 2, 3], &[], Duration::from_millis(50)).await;
+        assert!(said.is_err(), "nobody has confirmed it: {said:?}");
+        let cut_off = cluster.groups.remove(&deposed).unwrap();
+        let others: Vec<NodeId> = (1..=4).filter(|node| *node != deposed).collect();
+        change(&cluster, &others).await;
+        let said = cut_off.change_members(&[1, 2, 3], &[], Duration::from_millis(50)).await;
+        assert!(said.is_err(), "they have been changed: {said:?}");
+        eventually("it hears of it", async || cut_off.leads_in().is_none()).await;
+    });
+}
