@@ -214,12 +214,12 @@ impl Replica {
         self.is_leader() && self.raw.raft.prs().is_singleton() && self.raw.raft.commit_to_current_term()
     }
 
-    /// How far the others are; empty unless this member leads.
-    pub(super) fn progress(&self) -> Vec<(NodeId, raft::Progress)> {
+    /// How far the members are, in order; empty unless this one leads.
+    pub(super) fn progress(&self) -> Vec<(NodeId, &raft::Progress)> {
         if !self.is_leader() {
             return Vec::new();
         }
-        let mut all: Vec<_> = self.raw.raft.prs().iter().map(|(node, progress)| (*node, progress.clone())).collect();
+        let mut all: Vec<_> = self.raw.raft.prs().iter().map(|(node, progress)| (*node, progress)).collect();
         all.sort_unstable_by_key(|(node, _)| *node);
         all
     }
@@ -381,7 +381,7 @@ impl Replica {
     /// The members that were offered a checkpoint and have not come back.
     pub(super) fn awaiting_checkpoint(&self) -> Vec<NodeId> {
         let waits =
-            |(node, progress): (NodeId, raft::Progress)| (progress.state == ProgressState::Snapshot).then_some(node);
+            |(node, progress): (NodeId, &raft::Progress)| (progress.state == ProgressState::Snapshot).then_some(node);
         self.progress().into_iter().filter_map(waits).collect()
     }
 

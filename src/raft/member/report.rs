@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 impl Member {
     pub(in crate::raft) fn status(&self) -> GroupStatus {
         let replica = &self.replica;
-        let peer = |(node, progress): (NodeId, raft::Progress)| PeerStatus {
+        let peer = |(node, progress): (NodeId, &raft::Progress)| PeerStatus {
             node,
             match_index: progress.matched,
             state: match progress.state {
