@@ -171,12 +171,15 @@ impl Replica {
         self.route.group().status().await.map_err(not_proposed)
     }
 
-    /// Whether the shard's group has agreed on `nodes` as its voters, and on nobody else; to be asked where it is led.
+    /// Whether the shard's group has agreed on `nodes` as its voters, and on nobody else.
     ///
     /// # Errors
-    /// As [`Replica::status`].
+    /// As [`Replica::status`]; `no_leader` where it is not led, and where a new leader does not know yet what was agreed on before.
     pub async fn is_held_by(&self, nodes: &[NodeId]) -> Result<bool> {
-        let members = self.status().await?.members;
+        let GroupStatus { members, leader, is_settled, .. } = self.status().await?;
+        if !is_settled {
+            return Err(not_proposed(ProposeError::NotLeader { leader }));
+        }
         let sorted = |nodes: &[NodeId]| nodes.iter().copied().collect::<std::collections::BTreeSet<_>>();
         let others = [&members.learners, &members.learners_next, &members.voters_outgoing];
         Ok(sorted(&members.voters) == sorted(nodes) && others.into_iter().all(Vec::is_empty))
@@ -219,6 +222,11 @@ impl Replica {
     /// Whether this replica leads the shard, as far as it knows.
     pub fn is_leader(&self) -> bool {
         self.route.group().is_leader()
+    }
+
+    /// The term in which this replica leads the shard, as far as it knows, if it does.
+    pub fn leads_in(&self) -> Option<u64> {
+        self.route.group().leads_in()
     }
 
     /// One point, as of now.

@@ -24,8 +24,9 @@ pub struct Changes(Arc<Mutex<Known>>);
 struct Known {
     /// Shards whose members are being changed.
     under_way: BTreeSet<ShardId>,
-    /// At which epoch of the shard its group was found to be right, since it is led here: nobody else changes it then.
-    right_at: BTreeMap<ShardId, u64>,
+    /// In which term of a shard's leader, which is this node, and at which epoch of the shard its group was found to be right:
+    /// nobody else changes it in that term.
+    right_at: BTreeMap<ShardId, (u64, u64)>,
 }
 
 impl Changes {
@@ -40,21 +41,25 @@ impl Service {
     /// group led whose shard has changed since the last call.
     pub async fn lead_members(&self) {
         let table = self.0.catalog.table();
+        // Of shards that are led elsewhere, or are no more, nothing is kept.
+        let before = std::mem::take(&mut self.0.changes.known().right_at);
         for (id, replica) in self.0.host.replicas() {
-            let Some(entry) = table.shards.get(&id).filter(|_| replica.is_leader()) else {
-                self.0.changes.known().right_at.remove(&id);
-                continue;
-            };
-            if self.0.changes.known().right_at.get(&id) == Some(&entry.epoch) {
+            let Some((entry, term)) = table.shards.get(&id).zip(replica.leads_in()) else { continue };
+            // What is under way may yet make a group wrong that is right now.
+            if self.0.changes.known().under_way.contains(&id) {
                 continue;
             }
-            let Ok(is_right) = replica.is_held_by(&entry.replicas).await else { continue };
-            if is_right {
-                self.0.changes.known().right_at.insert(id, entry.epoch);
-            } else if self.0.changes.known().under_way.insert(id) {
-                let changes = self.0.changes.clone();
-                drop(rt::spawn("change-members", change(changes, id, replica, entry.replicas.clone())));
+            let right_at = (term, entry.epoch);
+            if before.get(&id) != Some(&right_at) {
+                let Ok(is_right) = replica.is_held_by(&entry.replicas).await else { continue };
+                if !is_right {
+                    let changes = self.0.changes.clone();
+                    changes.known().under_way.insert(id);
+                    drop(rt::spawn("change-members", change(changes, id, replica, entry.replicas.clone())));
+                    continue;
+                }
             }
+            self.0.changes.known().right_at.insert(id, right_at);
         }
     }
 }
