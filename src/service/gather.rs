@@ -50,6 +50,10 @@ pub struct Gather<'r, H> {
     holders: H,
     limits: Limits,
     shards: BTreeMap<ShardId, Wanted>,
+    /// Those that nobody is being asked for and that have a holder left; what is due is found without a look at all.
+    due: BTreeSet<ShardId>,
+    /// When a round over the holders begins again.
+    rounds: BTreeSet<(Instant, ShardId)>,
     open: BTreeMap<AskId, Open>,
     last_ask: AskId,
     asks: Vec<Ask>,
@@ -65,7 +69,6 @@ struct Wanted {
     under_way: u32,
     failure: Option<Error>,
     pause: Duration,
-    again_at: Option<Instant>,
 }
 
 struct Open {
@@ -79,8 +82,9 @@ impl<'r, H: FnMut(ShardId) -> Vec<NodeId>> Gather<'r, H> {
     /// Begins to ask for `shards`.
     pub fn new(reach: &'r Reach, kind: Kind, shards: &[ShardId], limits: Limits, holders: H, now: Instant) -> Self {
         let wanted = shards.iter().map(|shard| (*shard, Wanted::default())).collect();
-        let (open, asks, failures) = (BTreeMap::new(), Vec::new(), Vec::new());
-        let mut gather = Gather { reach, kind, holders, limits, shards: wanted, open, last_ask: 0, asks, failures };
+        let (due, rounds, open, asks, failures) = Default::default();
+        let mut gather =
+            Gather { reach, kind, holders, limits, shards: wanted, due, rounds, open, last_ask: 0, asks, failures };
         gather.begin_rounds(shards, now);
         gather
     }
@@ -103,8 +107,8 @@ impl<'r, H: FnMut(ShardId) -> Vec<NodeId>> Gather<'r, H> {
     /// When [`Gather::tick`] is to be called next.
     pub fn wake_at(&self) -> Instant {
         let hedges = self.open.values().filter_map(|open| open.hedge_at);
-        let rounds = self.shards.values().filter_map(|wanted| wanted.again_at);
-        hedges.chain(rounds).min().unwrap_or(self.limits.deadline).min(self.limits.deadline)
+        let round = self.rounds.first().map(|(at, _)| *at);
+        hedges.chain(round).min().unwrap_or(self.limits.deadline).min(self.limits.deadline)
     }
 
     /// An answer has come; whether it is the first for its shard.
@@ -128,7 +132,11 @@ impl<'r, H: FnMut(ShardId) -> Vec<NodeId>> Gather<'r, H> {
     /// An ask has ended; with an error unless it was all answered.
     pub fn ended(&mut self, ask: AskId, error: &Error, now: Instant) {
         let Some(open) = self.open.remove(&ask) else { return };
-        self.reach.failed(open.node, now);
+        match error.kind() {
+            // It lives, and has enough to do without those that would have to be asked in its place.
+            ErrorKind::Exhausted => self.reach.let_go(open.node),
+            _ => self.reach.failed(open.node, now),
+        }
         for shard in open.waiting {
             self.missed(shard, error.clone(), now);
         }
@@ -145,10 +153,9 @@ impl<'r, H: FnMut(ShardId) -> Vec<NodeId>> Gather<'r, H> {
             }
             return;
         }
-        let again = |wanted: &Wanted| wanted.again_at.is_some_and(|at| at <= now);
-        let due: Vec<ShardId> =
-            self.shards.iter().filter(|(_, wanted)| again(wanted)).map(|(shard, _)| *shard).collect();
-        self.begin_rounds(&due, now);
+        let later = self.rounds.split_off(&(now, ShardId::MAX));
+        let again: Vec<ShardId> = std::mem::replace(&mut self.rounds, later).into_iter().map(|(_, id)| id).collect();
+        self.begin_rounds(&again, now);
         self.hedge(now);
     }
 
@@ -176,11 +183,11 @@ impl<'r, H: FnMut(ShardId) -> Vec<NodeId>> Gather<'r, H> {
         for shard in shards {
             let left = (self.holders)(*shard);
             let Some(wanted) = self.shards.get_mut(shard) else { continue };
-            wanted.again_at = None;
             if left.is_empty() {
                 self.missed(*shard, no_holder(*shard), now);
             } else {
                 wanted.left = left;
+                self.due.insert(*shard);
             }
         }
         self.ask_what_is_due(now);
@@ -191,13 +198,17 @@ impl<'r, H: FnMut(ShardId) -> Vec<NodeId>> Gather<'r, H> {
         let Some(wanted) = self.shards.get_mut(&shard) else { return };
         wanted.under_way = wanted.under_way.saturating_sub(1);
         wanted.failure = Some(error);
-        if wanted.under_way > 0 || !wanted.left.is_empty() {
+        if wanted.under_way > 0 {
+            return;
+        }
+        if !wanted.left.is_empty() {
+            self.due.insert(shard);
             return;
         }
         wanted.pause = (wanted.pause * 2).clamp(PAUSE_FIRST, PAUSE_MAX);
         let again_at = now + wanted.pause;
         if again_at < self.limits.patience.min(self.limits.deadline) {
-            wanted.again_at = Some(again_at);
+            self.rounds.insert((again_at, shard));
         } else if let Some(error) = wanted.failure.take() {
             self.settle(shard, error);
         }
@@ -206,11 +217,10 @@ impl<'r, H: FnMut(ShardId) -> Vec<NodeId>> Gather<'r, H> {
     /// Asks for every shard that nobody is being asked for.
     fn ask_what_is_due(&mut self, now: Instant) {
         let mut by_node: BTreeMap<NodeId, Vec<ShardId>> = BTreeMap::new();
-        for (shard, wanted) in &mut self.shards {
-            if wanted.under_way == 0 && !wanted.left.is_empty() {
-                wanted.under_way = 1;
-                by_node.entry(wanted.left.remove(0)).or_default().push(*shard);
-            }
+        for shard in std::mem::take(&mut self.due) {
+            let Some(wanted) = self.shards.get_mut(&shard) else { continue };
+            wanted.under_way = 1;
+            by_node.entry(wanted.left.remove(0)).or_default().push(shard);
         }
         for (node, shards) in by_node {
             self.ask(node, &shards, now);

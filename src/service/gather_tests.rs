@@ -58,6 +58,18 @@ fn a_node_that_breaks_off_is_replaced_for_what_it_owes() {
 }
 
 #[test]
+fn a_node_that_is_busy_is_not_taken_for_one_that_failed() {
+    let reach = Reach::new(1);
+    let mut gather = Gather::new(&reach, Kind::Search, &[1], limits(0, 1_000), placed, at(0));
+    assert_eq!(asks(&mut gather), [(1, 10, vec![1])]);
+    gather.ended(1, &Error::new(ErrorKind::Exhausted, "queue_full", "too many calls"), at(1));
+    assert_eq!(asks(&mut gather), [(2, 20, vec![1])]);
+    assert!(!reach.is_passed_over(10, at(1)));
+    gather.ended(2, &unavailable(), at(2));
+    assert!(reach.is_passed_over(20, at(2)));
+}
+
+#[test]
 fn rounds_are_repeated_while_the_patience_lasts() {
     let reach = Reach::new(1);
     let mut gather = Gather::new(&reach, Kind::Get, &[1], limits(100, 1_000), |_| vec![10], at(0));
