@@ -128,11 +128,11 @@ impl PeerService for Gate {
         Box::pin(async move { observer::hand_over(inside?.service.host(), group, to).await })
     }
 
-    fn groups(&self) -> BoxFuture<'static, Vec<GroupReport>> {
+    fn groups(&self, only: Option<GroupId>) -> BoxFuture<'static, Vec<GroupReport>> {
         let inside = self.inside();
         Box::pin(async move {
             match inside {
-                Some(inside) => reports::of(inside.coordinator.as_ref(), inside.service.host()).await,
+                Some(inside) => reports::of(inside.coordinator.as_ref(), inside.service.host(), only).await,
                 None => Vec::new(),
             }
         })

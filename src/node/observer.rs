@@ -33,13 +33,13 @@ pub struct NodeObserver {
 
 impl NodeObserver {
     async fn own(&self) -> Option<NodeReport> {
-        let groups = time::timeout(REPORT_LIMIT, reports::of(Some(&self.coordinator), &self.host)).await.ok()?;
+        let groups = time::timeout(REPORT_LIMIT, reports::of(Some(&self.coordinator), &self.host, None)).await.ok()?;
         Some(of_node(env!("CARGO_PKG_VERSION").to_owned(), groups))
     }
 
     /// Nothing if it does not answer: what is to be concluded from that, the controller knows.
     async fn ask(&self, node: NodeId) -> Option<NodeReport> {
-        let told = time::timeout(REPORT_LIMIT, self.peers.report(node, REPORT_LIMIT)).await.ok()?;
+        let told = time::timeout(REPORT_LIMIT, self.peers.report(node, None, REPORT_LIMIT)).await.ok()?;
         let told = told.inspect_err(|error| tracing::debug!(node, %error, "a member did not say how it is")).ok()?;
         Some(of_node(told.node.program_version, told.groups))
     }

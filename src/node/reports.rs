@@ -9,18 +9,21 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// Every group of this node: the coordinator's, if it is one, then the shards', then those that were given up. Cost: a message to the
-/// driver for each.
-pub async fn of(coordinator: Option<&Embedded>, host: &Host) -> Vec<GroupReport> {
+/// Every group of this node, or `only` one: the coordinator's, if it is one, then the shards', then those that were given up. Cost: a
+/// message to the driver for each.
+pub async fn of(coordinator: Option<&Embedded>, host: &Host, only: Option<GroupId>) -> Vec<GroupReport> {
+    let is_asked_for = |group: GroupId| only.is_none_or(|only| only == group);
     let mut reports = Vec::new();
     if let Some(group) = coordinator.and_then(Embedded::group)
+        && is_asked_for(embedded::GROUP)
         && let Ok(status) = group.status().await
     {
         reports.push(GroupReport { failure: group.failure(), ..of_group(embedded::GROUP, status) });
     }
-    let replicas = host.replicas();
+    let mut replicas = host.replicas();
+    replicas.retain(|(group, _)| is_asked_for(*group));
     reports.extend(futures_util::future::join_all(replicas.iter().map(|(id, replica)| of_replica(*id, replica))).await);
-    let failed = host.failed().into_iter();
+    let failed = host.failed().into_iter().filter(|(group, _)| is_asked_for(*group));
     reports.extend(failed.map(|(group, reason)| GroupReport {
         group,
         term: host.term(group),

@@ -117,7 +117,7 @@ async fn set_record(node: &Node, member: u64, set: impl Fn(&mut MemberRecord)) {
 async fn voters(nodes: &[&Node], group: u64) -> Vec<u64> {
     for node in nodes {
         let inside = node.engine.inside();
-        let reports = reports::of(inside.coordinator.as_ref(), inside.service.host()).await;
+        let reports = reports::of(inside.coordinator.as_ref(), inside.service.host(), None).await;
         if let Some(report) = reports.into_iter().find(|report| report.group == group && report.is_settled) {
             return if report.voters_outgoing.is_empty() { report.voters } else { Vec::new() };
         }
@@ -224,7 +224,7 @@ async fn a_node_is_found_again_under_another_address_and_a_damaged_replica_is_re
     assert!(id(&second) == second_id && second.addresses().peer != before);
     let host = second.service().host();
     assert!(host.failed().contains_key(&SHARD) && replica(&second).is_none(), "it neither votes nor serves");
-    let report = reports::of(None, host).await;
+    let report = reports::of(None, host, None).await;
     assert!(report.iter().any(|group| group.group == SHARD && group.failure.is_some()), "{report:?}");
     until("it is ready for the rest", async || second.service().health().ready).await;
     until("its record tells where it is", async || {

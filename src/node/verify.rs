@@ -51,7 +51,7 @@ impl Others for Peers {
     fn agreed(&self, node: NodeId, shard: u64) -> Answering<Option<Agreed>> {
         let peers = self.clone();
         Box::pin(async move {
-            let report = peers.report(node, REPORT_LIMIT).await.map_err(unanswered)?;
+            let report = peers.report(node, Some(shard), REPORT_LIMIT).await.map_err(unanswered)?;
             let led = |group: &GroupReport| group.group == shard && group.is_settled && group.leader == Some(node);
             let group = report.groups.into_iter().find(led);
             Ok(group.map(|group| Agreed {
@@ -82,5 +82,22 @@ impl Others for Peers {
 }
 
 fn unanswered(error: CallError) -> Error {
-    Error::new(ErrorKind::Unavailable, "node_unreachable", error.to_string())
+    let (kind, code) = match &error {
+        CallError::Exhausted(_) => (ErrorKind::Exhausted, "queue_full"),
+        _ => (ErrorKind::Unavailable, "node_unreachable"),
+    };
+    Error::new(kind, code, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_too_much_is_told_to_slow_down_as_with_a_write() {
+        let busy = unanswered(CallError::Exhausted("too many calls".to_owned()));
+        assert_eq!((busy.kind(), busy.code()), (ErrorKind::Exhausted, "queue_full"));
+        let away = unanswered(CallError::Unavailable("not connected".to_owned()));
+        assert_eq!((away.kind(), away.code()), (ErrorKind::Unavailable, "node_unreachable"));
+    }
 }

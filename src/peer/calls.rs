@@ -43,8 +43,7 @@ pub(super) async fn propose(shared: &Shared, to: NodeId, proposal: Proposal) -> 
         ack: wire::wire_ack(proposal.ack) as i32,
         timeout_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
     };
-    let mut client = PeerClient::new(link.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-    match client.propose(limited(request, left)).await {
+    match client(&link).propose(limited(request, left)).await {
         Ok(reply) => reply.into_inner().into(),
         Err(status) => Err(not_known(&status)),
     }
@@ -60,7 +59,7 @@ pub(super) async fn inspect(
     let link = connected(shared, to)?;
     let _call = turn(&link)?;
     let request = proto::InspectRequest { caller: Some(caller(shared, to)), group, bucket: bucket.map(u32::from) };
-    let reply = PeerClient::new(link.channel.clone()).inspect(limited(request, limit)).await;
+    let reply = client(&link).inspect(limited(request, limit)).await;
     reply.map_err(no_answer)?.into_inner().into()
 }
 
@@ -69,7 +68,7 @@ pub(super) async fn join(shared: &Shared, to: NodeId, joining: Joining, limit: D
     let _call = turn(&link)?;
     let Joining { address, zone, mode } = joining;
     let request = proto::JoinRequest { caller: Some(caller(shared, to)), address, zone, mode };
-    let reply = PeerClient::new(link.channel.clone()).join(limited(request, limit)).await;
+    let reply = client(&link).join(limited(request, limit)).await;
     reply.map_err(no_answer)?.into_inner().into()
 }
 
@@ -83,17 +82,22 @@ pub(super) async fn hand_over(
     let link = connected(shared, from)?;
     let _call = turn(&link)?;
     let request = proto::HandOverRequest { caller: Some(caller(shared, from)), group, to };
-    match PeerClient::new(link.channel.clone()).hand_over(limited(request, limit)).await {
+    match client(&link).hand_over(limited(request, limit)).await {
         Ok(reply) => reply.into_inner().into(),
         Err(status) => Err(not_known(&status)),
     }
 }
 
-pub(super) async fn report(shared: &Shared, to: NodeId, limit: Duration) -> Result<NodeReport, CallError> {
+pub(super) async fn report(
+    shared: &Shared,
+    to: NodeId,
+    group: Option<GroupId>,
+    limit: Duration,
+) -> Result<NodeReport, CallError> {
     let link = connected(shared, to)?;
     let _call = turn(&link)?;
-    let request = proto::StatusRequest { caller: Some(caller(shared, to)) };
-    let reply = PeerClient::new(link.channel.clone()).status(limited(request, limit)).await;
+    let request = proto::StatusRequest { caller: Some(caller(shared, to)), group };
+    let reply = client(&link).status(limited(request, limit)).await;
     let reply = reply.map_err(no_answer)?.into_inner();
     let node = PeerInfo::try_from(reply.node.unwrap_or_default());
     let node = node.map_err(|refusal| CallError::Unavailable(refusal.to_string()))?;
@@ -111,9 +115,7 @@ pub(super) fn read(
         let link = connected(&shared, to)?;
         let call = link.calls.clone().try_acquire_owned().map_err(|_| busy())?;
         let request = proto::ReadRequest { caller: Some(caller(&shared, to)), read };
-        let mut client: PeerClient<Channel> =
-            PeerClient::new(link.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let parts = client.read(limited(request, deadline - time::now())).await.map_err(no_answer)?.into_inner();
+        let parts = client(&link).read(limited(request, deadline - time::now())).await.map_err(no_answer)?.into_inner();
         // The call is under way until its last part has come.
         Ok(parts.map(move |part| (part, &call).0).map(read_part))
     };
@@ -133,8 +135,7 @@ pub(super) async fn fetch_checkpoint(
 ) -> Result<Box<dyn CheckpointStream>, FetchError> {
     let link = connected(&shared, from).map_err(|error| FetchError::Unreachable(error.to_string()))?;
     let request = proto::FetchCheckpointRequest { caller: Some(caller(&shared, from)), group, at_least };
-    let mut client: PeerClient<Channel> =
-        PeerClient::new(link.channel.clone()).max_decoding_message_size(PART_BYTES_MAX);
+    let mut client = client(&link).max_decoding_message_size(PART_BYTES_MAX);
     let parts = client.fetch_checkpoint(request).await.map_err(unreachable)?.into_inner();
     Ok(Box::new(Fetching(parts)))
 }
@@ -157,6 +158,11 @@ impl CheckpointStream for Fetching {
 fn connected(shared: &Shared, node: NodeId) -> Result<Arc<Link>, CallError> {
     let link = shared.link_to(node).filter(|link| link.is_connected());
     link.ok_or_else(|| CallError::Unavailable("the node is not connected".to_owned()))
+}
+
+/// Takes answers as large as this node's own may be.
+fn client(link: &Link) -> PeerClient<Channel> {
+    PeerClient::new(link.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 /// One of the calls that may be under way.

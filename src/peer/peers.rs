@@ -297,12 +297,12 @@ impl Peers {
         calls::hand_over(&self.0, from, group, to, limit).await
     }
 
-    /// What another node is and how its groups stand.
+    /// What another node is and how its groups stand: all of them, or the one asked for (an older program tells of all).
     ///
     /// # Errors
     /// [`CallError`]; there is nothing that could have happened.
-    pub async fn report(&self, to: NodeId, limit: Duration) -> Result<NodeReport, CallError> {
-        calls::report(&self.0, to, limit).await
+    pub async fn report(&self, to: NodeId, group: Option<GroupId>, limit: Duration) -> Result<NodeReport, CallError> {
+        calls::report(&self.0, to, group, limit).await
     }
 }
 

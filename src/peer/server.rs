@@ -129,8 +129,9 @@ impl Peer for Server {
     }
 
     async fn status(&self, request: Request<proto::StatusRequest>) -> Result<Response<proto::StatusReply>, Status> {
-        let (service, _) = self.service_for(request.into_inner().caller)?;
-        let mut groups = service.groups().await;
+        let proto::StatusRequest { caller, group } = request.into_inner();
+        let (service, _) = self.service_for(caller)?;
+        let mut groups = service.groups(group).await;
         groups.truncate(wire::ITEMS_MAX);
         let node = Some(self.0.me.hello(service.cluster_id()));
         Ok(Response::new(proto::StatusReply { node, groups: groups.into_iter().map(Into::into).collect() }))

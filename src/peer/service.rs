@@ -158,6 +158,6 @@ pub trait PeerService: Send + Sync + 'static {
     /// Lets `to` lead a group that is led here.
     fn hand_over(&self, group: GroupId, to: NodeId) -> BoxFuture<'static, Result<(), CallError>>;
 
-    /// How this node's groups stand.
-    fn groups(&self) -> BoxFuture<'static, Vec<GroupReport>>;
+    /// How this node's groups stand: all, or only one.
+    fn groups(&self, only: Option<GroupId>) -> BoxFuture<'static, Vec<GroupReport>>;
 }

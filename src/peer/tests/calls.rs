@@ -138,10 +138,13 @@ async fn hashes_and_reports() {
     assert_eq!(one.peers.inspect(2, 1, None, limit).await, Ok(Bytes::from("report None")));
     assert_eq!(one.peers.inspect(2, 1, Some(255), limit).await, Ok(Bytes::from("report Some(255)")));
     assert!(matches!(one.peers.inspect(2, 2, None, limit).await, Err(CallError::Refused(_))));
-    let report = one.peers.report(2, limit).await.unwrap();
+    let report = one.peers.report(2, None, limit).await.unwrap();
     assert_eq!((report.node.node, report.node.cluster_id), (2, Some(8)));
     assert_eq!(report.node.addresses.peer, two.address);
     assert_eq!(report.groups, reports());
+    assert_eq!(one.peers.report(2, Some(9), limit).await.unwrap().groups, reports()[1..]);
+    assert_eq!(one.peers.report(2, Some(10), limit).await.unwrap().groups, []);
+    assert_eq!(one.peers.report(2, Some(MANY), limit).await.unwrap().groups, many_reports());
     stop_all(vec![one, two]).await;
 }
 

@@ -145,8 +145,10 @@ impl PeerService for Recorder {
         std::future::ready(answer).boxed()
     }
 
-    fn groups(&self) -> Answer<Vec<GroupReport>> {
-        std::future::ready(reports()).boxed()
+    fn groups(&self, only: Option<GroupId>) -> Answer<Vec<GroupReport>> {
+        let mut reports = if only == Some(MANY) { many_reports() } else { reports() };
+        reports.retain(|report| only.is_none_or(|group| report.group == group));
+        std::future::ready(reports).boxed()
     }
 }
 
@@ -169,6 +171,14 @@ fn reports() -> Vec<GroupReport> {
         failure: None,
     };
     vec![first, GroupReport { group: 9, failure: Some("damaged".to_owned()), ..GroupReport::default() }]
+}
+
+/// The group of which a test node makes more reports than fit into four MiB, as many groups that were given up do.
+const MANY: GroupId = 88;
+
+fn many_reports() -> Vec<GroupReport> {
+    let failed = GroupReport { group: MANY, failure: Some("x".repeat(1000)), ..GroupReport::default() };
+    vec![failed; 5_000]
 }
 
 /// What a test may change about a node.
