@@ -57,18 +57,20 @@ impl Service {
         self.0.catalog.create(&name, spec, rt::time::wall().0, &nodes).await?;
         self.follow_catalog().await?;
         let collection = self.0.catalog.collection(&name)?;
-        self.wait_for_leaders(&collection).await;
+        let figures = self.first_figures(&collection).await?;
         tracing::info!(table = %name, shards = collection.shards.len(), "table created");
-        let figures = self.figures(&collection.shard_ids()).await?;
         Ok(self.info(&collection, &figures))
     }
 
-    /// Returns when every shard of a new collection answers, or after a while without: then its first requests wait.
-    async fn wait_for_leaders(&self, collection: &Collection) {
-        let take = |_, _| Ok(());
-        let answered = self.fan_out(&collection.shard_ids(), Operation::Figures, &ReadOptions::default(), take).await;
-        if let Err(error) = answered {
-            tracing::warn!(table = %collection.name, %error, "a shard of a new table does not answer yet");
+    /// The figures of a new collection once every shard answers, or of those that do after a while: then its first requests wait.
+    async fn first_figures(&self, collection: &Collection) -> Result<Figures> {
+        let shards = collection.shard_ids();
+        match self.figures_with(&ReadOptions::default(), &shards).await {
+            Err(error) => {
+                tracing::warn!(table = %collection.name, %error, "a shard of a new table does not answer yet");
+                self.figures(&shards).await
+            }
+            all => all,
         }
     }
 
@@ -123,10 +125,10 @@ impl Service {
                 slots: (range.first, range.end),
                 points: figures.points,
                 applied_index: figures.applied,
-                role: match self.0.host.replica(*id) {
-                    Ok(replica) if replica.is_leader() => "leader",
-                    Ok(_) => "follower",
-                    Err(_) => "none",
+                role: match self.0.host.find(*id) {
+                    Some(replica) if replica.is_leader() => "leader",
+                    Some(_) => "follower",
+                    None => "none",
                 },
                 leader: figures.leader.map(node_name),
                 replicas: self.holders(*id).into_iter().map(node_name).collect(),
@@ -152,6 +154,10 @@ impl Service {
     /// The same as fresh as asked.
     pub(super) async fn figures_as_of(&self, consistency: Consistency, shards: &[ShardId]) -> Result<Figures> {
         let options = ReadOptions { consistency, session: None, on_unavailable: OnUnavailable::Partial };
+        self.figures_with(&options, shards).await
+    }
+
+    async fn figures_with(&self, options: &ReadOptions, shards: &[ShardId]) -> Result<Figures> {
         let mut by_shard = BTreeMap::new();
         let take = |shard, answer| {
             if let Answer::Figures(figures) = answer {
@@ -159,7 +165,7 @@ impl Service {
             }
             Ok(())
         };
-        let Gathered { failed, .. } = self.fan_out(shards, Operation::Figures, &options, take).await?;
+        let Gathered { failed, .. } = self.fan_out(shards, Operation::Figures, options, take).await?;
         Ok(Figures { by_shard, failed })
     }
 

@@ -92,6 +92,9 @@ impl Service {
             tokio::select! {
                 biased;
                 Some((ask, part)) = parts.next() => match part {
+                    Part::Answer(shard, Ok(seen)) if !operation.is_answered_by(&seen.answer) => {
+                        gather.refused(ask, shard, wire::bad("it answers something else"), time::now());
+                    }
                     Part::Answer(shard, Ok(seen)) => {
                         if gather.answered(ask, shard, time::now()) {
                             gathered.session.saw(shard, seen.index);
@@ -118,12 +121,12 @@ impl Service {
     fn readers_of(&self, shard: ShardId, now: Instant) -> Vec<NodeId> {
         let this = self.0.identity.node_id;
         let mut readers = self.0.reach.order(&self.elsewhere(shard), now);
-        match self.0.host.replica(shard) {
-            Ok(replica) if replica.leader().is_some() && !self.0.reach.is_passed_over(this, now) => {
+        match self.0.host.find(shard) {
+            Some(replica) if replica.leader().is_some() && !self.0.reach.is_passed_over(this, now) => {
                 readers.insert(0, this);
             }
-            Ok(_) => readers.push(this),
-            Err(_) => {}
+            Some(_) => readers.push(this),
+            None => {}
         }
         readers
     }

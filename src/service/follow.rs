@@ -16,7 +16,7 @@ use crate::{
 };
 pub use leave::Agreed;
 pub(super) use members::Changes;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Service {
     /// Opens shards that are to be here, shows their collections to requests, applies changed settings, and drops shards that are no
@@ -48,10 +48,10 @@ impl Service {
 
     /// Opens the shards of `wanted` that are not; a collection of which one cannot be opened stays hidden.
     async fn open_shards(&self, wanted: &mut Collections) -> Option<Error> {
-        let stored = self.0.host.stored();
+        let (stored, given_up) = (self.0.host.stored(), self.0.host.failed());
         let mut failed = Vec::new();
         for (name, collection) in wanted.iter() {
-            if let Err(error) = self.open_collection(collection, &stored).await {
+            if let Err(error) = self.open_collection(collection, &stored, &given_up).await {
                 tracing::error!(table = %name, %error, "a table of the catalog cannot be opened");
                 failed.push((name.clone(), error));
             }
@@ -62,19 +62,23 @@ impl Service {
         failed.pop().map(|(_, error)| error)
     }
 
-    async fn open_collection(&self, collection: &Collection, stored: &BTreeSet<u64>) -> Result<()> {
+    async fn open_collection(
+        &self,
+        collection: &Collection,
+        stored: &BTreeSet<u64>,
+        given_up: &BTreeMap<u64, String>,
+    ) -> Result<()> {
         // Most changes of the catalog are other tables': a shard that is as it was is left in peace.
         let known = self.0.catalog.collection(&collection.name);
         let same_fields = known.is_ok_and(|known| known.spec.indexed_fields == collection.spec.indexed_fields);
         let table = self.0.catalog.table();
-        let given_up = self.0.host.failed();
         for (id, _) in &collection.shards {
             let Some(entry) = table.shards.get(id).filter(|_| !given_up.contains_key(id)) else { continue };
-            match self.0.host.replica(*id) {
-                Ok(_) if same_fields => {}
-                Ok(replica) => replica.set_indexed_fields(collection.spec.indexed_fields.clone()).await,
-                Err(_) if self.is_wanted(entry) || stored.contains(id) => self.open(*id, entry, collection).await?,
-                Err(_) => {}
+            match self.0.host.find(*id) {
+                Some(_) if same_fields => {}
+                Some(replica) => replica.set_indexed_fields(collection.spec.indexed_fields.clone()).await,
+                None if self.is_wanted(entry) || stored.contains(id) => self.open(*id, entry, collection).await?,
+                None => {}
             }
         }
         Ok(())

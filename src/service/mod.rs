@@ -110,7 +110,7 @@ impl Service {
         let collections = self.0.catalog.collections();
         self.0.metrics.collections.set_count(collections.len() as u64);
         for collection in collections.values() {
-            let here = collection.shards.iter().filter_map(|(shard, _)| self.0.host.replica(*shard).ok());
+            let here = collection.shards.iter().filter_map(|(shard, _)| self.0.host.find(*shard));
             let stats: Vec<_> = here.map(|replica| replica.stats()).collect();
             let rows = |part: fn(&crate::shard::IndexState) -> usize| {
                 stats.iter().flat_map(|shard| &shard.indexes).map(|(_, state)| part(state) as u64).sum::<u64>()

@@ -39,6 +39,17 @@ impl Operation {
             Operation::Figures => Kind::Figures,
         }
     }
+
+    /// Whether an answer is one to this: that of another node may be anything.
+    pub(super) fn is_answered_by(&self, answer: &Answer) -> bool {
+        match (self, answer) {
+            (Operation::Search(searches), Answer::Found(answers)) => searches.len() == answers.len(),
+            (Operation::Get(_), Answer::Point(_))
+            | (Operation::List(_), Answer::Page(_))
+            | (Operation::Figures, Answer::Figures(_)) => true,
+            _ => false,
+        }
+    }
 }
 
 /// An operation over shards of one node.

@@ -196,7 +196,7 @@ impl Service {
         let table = self.0.catalog.table();
         let failed = self.0.host.failed();
         let wanted = table.shards.iter().filter(|(id, entry)| self.is_wanted(entry) && !failed.contains_key(id));
-        wanted.filter(|(id, _)| self.0.host.replica(**id).is_err()).count()
+        wanted.filter(|(id, _)| self.0.host.find(**id).is_none()).count()
     }
 }
 

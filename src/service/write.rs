@@ -58,7 +58,7 @@ impl Service {
     /// This node's replica, if it is one that knows its leader or if there is no other. One that was just opened, and is still to
     /// be taken into its group, would wait for a leader in vain.
     fn writer_of(&self, shard: ShardId, others: &[NodeId]) -> Option<Arc<Replica>> {
-        let replica = self.0.host.replica(shard).ok()?;
+        let replica = self.0.host.find(shard)?;
         (others.is_empty() || replica.leader().is_some()).then_some(replica)
     }
 }

@@ -36,6 +36,6 @@ fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
 }
 
 /// What is no message of this protocol. Nothing happened; another node may be understood better.
-fn bad(why: impl std::fmt::Display) -> Error {
+pub fn bad(why: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Unavailable, "bad_peer_message", format!("a message of another node cannot be read: {why}"))
 }

@@ -145,6 +145,22 @@ fn what_is_sent_is_what_is_read() {
 }
 
 #[test]
+fn an_answer_to_another_question_is_none() {
+    let (reads, answers) = (reads(), answers());
+    let fits = |read: &ShardsRead| {
+        answers
+            .iter()
+            .map(|answer| answer.as_ref().is_ok_and(|s| read.operation.is_answered_by(&s.answer)))
+            .collect::<Vec<_>>()
+    };
+    let at = |places: &[usize]| (0..7).map(|at| places.contains(&at)).collect::<Vec<_>>();
+    let expected = [at(&[0]), at(&[0]), at(&[1, 2]), at(&[3]), at(&[4])];
+    assert_eq!(reads.iter().map(fits).collect::<Vec<_>>(), expected);
+    let one = Operation::Search(vec![search()].into());
+    assert!(!one.is_answered_by(&answers[3].as_ref().unwrap().answer), "one search, two answers");
+}
+
+#[test]
 fn golden_bytes() {
     let all: Vec<String> = reads().iter().map(|read| hex(&encode_read(read))).collect();
     assert_eq!(all, include_str!("reads.golden").lines().collect::<Vec<_>>());
