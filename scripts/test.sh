@@ -43,23 +43,21 @@ main() {
     stage "tools" install_tools
     stage "crates" cargo fetch --locked
     stage "format" cargo fmt --check
-    stage "clippy" cargo clippy --locked --all-targets --features sim -- "${clippy_flags[@]}"
+    stage "clippy" cargo clippy --locked --all-targets --all-features -- "${clippy_flags[@]}"
     stage "tidy" cargo test --locked --test tidy
     if $quick; then
         summary
         stage "cargo test" cargo test --locked --no-fail-fast
         return
     fi
-    stage "clippy, all features" cargo clippy --locked --all-targets --all-features -- "${clippy_flags[@]}"
     stage "clippy, simulated" clippy_simulated
     stage "cargo test" cargo test --locked --no-fail-fast
     stage "python environment" make_venv
     stage "end to end" end_to_end
     stage "mutants" mutants
-    stage "simulation, twice the same" env SIM_CHECK=1 SIM_SEEDS="${SIM_CHECK_SEEDS:-$SIM_CHECK_SEEDS_DEFAULT}" \
-        cargo test --locked --features sim --test sim
+    stage "simulation, twice the same" simulation SIM_CHECK=1 SIM_SEEDS="${SIM_CHECK_SEEDS:-$SIM_CHECK_SEEDS_DEFAULT}"
     summary
-    stage "simulation" env SIM_SEEDS="${SIM_SEEDS:-$SIM_SEEDS_DEFAULT}" cargo test --locked --features sim --test sim
+    stage "simulation" simulation SIM_SEEDS="${SIM_SEEDS:-$SIM_SEEDS_DEFAULT}"
 }
 
 usage() {
@@ -160,8 +158,14 @@ end_to_end() {
 
 # The code under `cfg(madsim)`, which an ordinary build does not see.
 clippy_simulated() {
-    RUSTFLAGS="${RUSTFLAGS:-} --cfg madsim" cargo clippy --locked --features sim,mutants --test sim \
-        --target-dir "$target_dir/sim" -- "${clippy_flags[@]}"
+    cargo clippy --locked --config sim/cargo-sim.toml --features sim,mutants --test sim --target-dir "$target_dir/sim" \
+        -- "${clippy_flags[@]}"
+}
+
+# simulation NAME=VALUE…: in the build in which the mutants sleep too, so that there is one build and not two.
+simulation() {
+    env "$@" cargo test --locked --config sim/cargo-sim.toml --features sim,mutants --test sim \
+        --target-dir "$target_dir/sim"
 }
 
 # Deliberate bugs that the simulation must find.

@@ -25,21 +25,17 @@ pub fn main() {
 fn simulated_build() -> Command {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
-    cargo.current_dir(&root).args(["test", "--quiet", "--test", "sim", "--features", features(), "--target-dir"]);
+    // The profile; the flags and the folder it names are overruled below.
+    cargo.current_dir(&root).args(["test", "--config", "sim/cargo-sim.toml"]);
+    cargo.args(["--quiet", "--test", "sim", "--features", features(), "--target-dir"]);
     cargo.arg(target_directory(root));
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
-    }
-    if cfg!(debug_assertions) && env::var_os(OPT_LEVEL).is_none() {
-        cargo.env(OPT_LEVEL, "1");
     }
     forget_outer_build(&mut cargo);
     add_flag(&mut cargo);
     cargo
 }
-
-/// The program's own code is optimised a little in simulations: five times as many seeds in the same time.
-const OPT_LEVEL: &str = "CARGO_PROFILE_DEV_OPT_LEVEL";
 
 fn features() -> &'static str {
     if cfg!(feature = "mutants") { "sim,mutants" } else { "sim" }

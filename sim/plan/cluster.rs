@@ -17,6 +17,8 @@ const LAST_STEPS: usize = 8;
 /// How long the longest partition, pause and outage last.
 const LONG_MS: u64 = 30_000;
 const OUTAGE_MS: u64 = 60_000;
+/// Of the coordinator's own group, in the largest cluster.
+const VOTERS_MAX: usize = 5;
 
 /// The plan of a seed.
 pub fn generate(workload: Workload, seed: u64) -> Plan {
@@ -30,11 +32,13 @@ pub fn generate(workload: Workload, seed: u64) -> Plan {
     let mut values = 0;
     let clients = clients(workload, nodes, &mut values, &mut rng);
     let duration_ms = Plan::duration_ms(&clients);
+    let size = Size { nodes, copies: if nodes > 3 && rng.random_bool(0.5) { 3 } else { nodes } };
     Plan {
         workload,
         nodes,
         // A batch is atomic within a shard.
         shards: if workload == Workload::Bank { 1 } else { shards(&mut rng) },
+        copies: size.copies,
         index: IndexPlan::draw(&mut rng),
         log_bytes_max: rng.random_bool(0.6).then(|| 512 << rng.random_range(0..7)),
         first_start: rng.random_bool(0.2).then(|| {
@@ -42,8 +46,28 @@ pub fn generate(workload: Workload, seed: u64) -> Plan {
             (operations, node::model(&mut rng))
         }),
         clients,
-        faults: faults(nodes, duration_ms, &mut rng),
-        finale: (nodes > 1).then(|| finale(workload, nodes, &mut values, &mut rng)),
+        faults: faults(size, duration_ms, &mut rng),
+        finale: (nodes > 1).then(|| finale(workload, size, &mut values, &mut rng)),
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Size {
+    nodes: usize,
+    /// Of each shard.
+    copies: usize,
+}
+
+impl Size {
+    /// How many nodes every group can miss, the coordinator's own too.
+    fn minority(self) -> usize {
+        (self.nodes.min(VOTERS_MAX).min(self.copies) - 1) / 2
+    }
+
+    fn shuffled(self, rng: &mut StdRng) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.nodes).collect();
+        order.shuffle(rng);
+        order
     }
 }
 
@@ -79,10 +103,8 @@ fn steps(
     (0..count).map(step).collect()
 }
 
-fn finale(workload: Workload, nodes: usize, values: &mut u64, rng: &mut StdRng) -> Finale {
-    let mut order: Vec<usize> = (0..nodes).collect();
-    order.shuffle(rng);
-    let mut core = order[..nodes / 2 + 1].to_vec();
+fn finale(workload: Workload, size: Size, values: &mut u64, rng: &mut StdRng) -> Finale {
+    let mut core = size.shuffled(rng).split_off(size.minority());
     core.sort_unstable();
     let for_ms = duration_ms(LONG_MS, rng);
     let collapse = match rng.random_range(0..6) {
@@ -112,7 +134,7 @@ fn finale(workload: Workload, nodes: usize, values: &mut u64, rng: &mut StdRng) 
 const KINDS: u32 = node::KINDS + 10;
 
 /// Each seed draws which kinds of fault it has, then some of each.
-fn faults(nodes: usize, duration_ms: u64, rng: &mut StdRng) -> Vec<PlannedFault> {
+fn faults(size: Size, duration_ms: u64, rng: &mut StdRng) -> Vec<PlannedFault> {
     let kinds: Vec<u32> = (0..KINDS).filter(|_| rng.random_bool(0.5)).collect();
     if kinds.is_empty() {
         return Vec::new();
@@ -120,7 +142,7 @@ fn faults(nodes: usize, duration_ms: u64, rng: &mut StdRng) -> Vec<PlannedFault>
     let count = rng.random_range(1..=10);
     let mut at: Vec<u64> = (0..count).map(|_| rng.random_range(0..=duration_ms)).collect();
     at.sort_unstable();
-    at.into_iter().map(|at_ms| planned(*kinds.choose(rng).expect("not empty"), at_ms, nodes, rng)).collect()
+    at.into_iter().map(|at_ms| planned(*kinds.choose(rng).expect("not empty"), at_ms, size, rng)).collect()
 }
 
 /// From 0.1 s to `max_ms`, as often short as long: an election takes one to two seconds.
@@ -129,13 +151,13 @@ fn duration_ms(max_ms: u64, rng: &mut StdRng) -> u64 {
     (100.0 * 10f64.powf(rng.random_range(0.0..decades))) as u64
 }
 
-fn planned(kind: u32, at_ms: u64, nodes: usize, rng: &mut StdRng) -> PlannedFault {
+fn planned(kind: u32, at_ms: u64, size: Size, rng: &mut StdRng) -> PlannedFault {
     let leader = rng.random_bool(0.4);
     let (hit, fault) = match kind.checked_sub(node::KINDS) {
-        None => (some(nodes, rng), lasting(node::fault(kind, rng), rng)),
-        Some(0 | 1) => partition(nodes, rng),
-        Some(2) => (some(nodes, rng), Fault::Pause { for_ms: duration_ms(LONG_MS, rng) }),
-        Some(3) => (two(nodes, rng), flaky(rng)),
+        None => (some(size, rng), lasting(node::fault(kind, rng), rng)),
+        Some(0 | 1) => partition(size, rng),
+        Some(2) => (some(size, rng), Fault::Pause { for_ms: duration_ms(LONG_MS, rng) }),
+        Some(3) => (two(size, rng), flaky(rng)),
         Some(4) => {
             let percent = rng.random_range(1..=30);
             (Vec::new(), Fault::Loss { percent, for_ms: duration_ms(LONG_MS, rng) })
@@ -144,10 +166,10 @@ fn planned(kind: u32, at_ms: u64, nodes: usize, rng: &mut StdRng) -> PlannedFaul
             let ms_max = rng.random_range(10..=100);
             (Vec::new(), Fault::Latency { ms_max, for_ms: duration_ms(LONG_MS, rng) })
         }
-        Some(6) => (some(nodes, rng), Fault::ClockJump { by_ms: rng.random_range(-3_600_000..=3_600_000) }),
+        Some(6) => (some(size, rng), Fault::ClockJump { by_ms: rng.random_range(-3_600_000..=3_600_000) }),
         Some(8) => (Vec::new(), hunt(rng)),
-        Some(7) => (some(nodes, rng), Fault::ClockDrift { ppm: rng.random_range(-50_000..=50_000) }),
-        Some(_) => ((0..nodes).collect(), everything(rng)),
+        Some(7) => (some(size, rng), Fault::ClockDrift { ppm: rng.random_range(-50_000..=50_000) }),
+        Some(_) => ((0..size.nodes).collect(), everything(rng)),
     };
     PlannedFault { at_ms, nodes: hit, leader, fault }
 }
@@ -193,7 +215,7 @@ fn way(rng: &mut StdRng) -> Way {
     *[Way::Both, Way::Both, Way::Both, Way::Out, Way::In].choose(rng).expect("not empty")
 }
 
-fn partition(nodes: usize, rng: &mut StdRng) -> (Vec<usize>, Fault) {
+fn partition(size: Size, rng: &mut StdRng) -> (Vec<usize>, Fault) {
     let way = way(rng);
     let shape = match rng.random_range(0..8) {
         0..3 => Shape::Away,
@@ -202,28 +224,25 @@ fn partition(nodes: usize, rng: &mut StdRng) -> (Vec<usize>, Fault) {
         6 => Shape::Ring,
         _ => Shape::Bridge,
     };
-    let mut order: Vec<usize> = (0..nodes).collect();
-    order.shuffle(rng);
+    let order = size.shuffled(rng);
     let hit = match shape {
         Shape::Ring => order,
-        Shape::Bridge => order[..1 + (nodes - 1) / 2].to_vec(),
-        _ => some(nodes, rng),
+        Shape::Bridge => order[..1 + (size.nodes - 1) / 2].to_vec(),
+        _ => some(size, rng),
     };
     (hit, Fault::Partition { shape, way, for_ms: duration_ms(LONG_MS, rng) })
 }
 
 /// One node, or a minority.
-fn some(nodes: usize, rng: &mut StdRng) -> Vec<usize> {
-    let most = if rng.random_bool(0.3) { ((nodes - 1) / 2).max(1) } else { 1 };
-    let mut order: Vec<usize> = (0..nodes).collect();
-    order.shuffle(rng);
+fn some(size: Size, rng: &mut StdRng) -> Vec<usize> {
+    let most = if rng.random_bool(0.3) { size.minority().max(1) } else { 1 };
+    let mut order = size.shuffled(rng);
     order.truncate(rng.random_range(1..=most));
     order
 }
 
-fn two(nodes: usize, rng: &mut StdRng) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..nodes).collect();
-    order.shuffle(rng);
+fn two(size: Size, rng: &mut StdRng) -> Vec<usize> {
+    let mut order = size.shuffled(rng);
     order.truncate(2);
     order
 }

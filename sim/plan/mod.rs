@@ -75,6 +75,9 @@ pub struct Plan {
     /// Of the table.
     #[serde(default = "one")]
     pub shards: usize,
+    /// Copies of each of its shards; 0: one on every node.
+    #[serde(default)]
+    pub copies: usize,
     #[serde(flatten)]
     pub index: IndexPlan,
     /// `raft.log_bytes_max`, if not the usual: so small that logs are compacted and nodes fetch checkpoints.

@@ -28,6 +28,7 @@ pub fn generate(workload: Workload, seed: u64) -> Plan {
         workload,
         nodes: 1,
         shards: 1,
+        copies: 1,
         index: IndexPlan::draw(&mut rng),
         first_start: rng.random_bool(0.5).then(|| (rng.random_range(0..FIRST_START_OPERATIONS), model(&mut rng))),
         log_bytes_max: None,

@@ -79,10 +79,11 @@ async fn on_clients<T: Send + 'static>(fleet: &Fleet, future: impl Future<Output
 /// Creates the table and writes what the workload begins with.
 async fn prepare<W: Workload>(fleet: &Fleet, service: &Service, plan: &Plan, workload: &W) {
     let client = Client::new(service, Face::Rest, u64::MAX, 0);
-    let (index_type, metric, shards) = (plan.index.index_type.clone(), plan.index.metric.clone(), plan.shards);
+    let (index, shards) = (plan.index.clone(), plan.shards);
+    let copies = if plan.copies == 0 { plan.nodes } else { plan.copies };
     let puts = workload.preparation();
     let prepared = on_clients(fleet, async move {
-        while let Err(failure) = client.create(&index_type, &metric, shards).await {
+        while let Err(failure) = client.create(&index, shards, copies).await {
             log!("the table is not there yet: {failure:?}");
             client.find_ready().await;
         }

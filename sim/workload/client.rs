@@ -1,7 +1,11 @@
 //! A client of the nodes, over whichever face the plan gave it. It asks one node until that one refuses or does not answer,
 //! then the next that says it is ready; now and then it goes back to the one it prefers.
 use super::{answer::Reply, grpc::Grpc, rest::Rest};
-use crate::{check::search::Hit, plan::Face, world::sometimes};
+use crate::{
+    check::search::Hit,
+    plan::{Face, IndexPlan},
+    world::sometimes,
+};
 use std::{
     sync::{
         Mutex,
@@ -132,8 +136,8 @@ impl Client {
     }
 
     /// Creates the table.
-    pub async fn create(&self, index_type: &str, metric: &str, shards: usize) -> Reply<()> {
-        self.server().rest.create(index_type, metric, shards).await
+    pub async fn create(&self, index: &IndexPlan, shards: usize, copies: usize) -> Reply<()> {
+        self.server().rest.create(index, shards, copies).await
     }
 
     /// What the node says about the table.

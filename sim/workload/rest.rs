@@ -4,7 +4,7 @@ use super::{
     client::{Found, Put, TIMEOUT},
     vectors,
 };
-use crate::check::search::Hit;
+use crate::{check::search::Hit, plan::IndexPlan};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -25,9 +25,9 @@ impl Rest {
         Rest { client: Client::with_options(address, options), table: table.to_string(), dimension }
     }
 
-    pub async fn create(&self, index_type: &str, metric: &str, shards: usize) -> Reply<()> {
-        let body = json!({ "table_name": self.table, "dimension": self.dimension, "index_type": index_type,
-            "metric": metric, "shards": shards });
+    pub async fn create(&self, index: &IndexPlan, shards: usize, copies: usize) -> Reply<()> {
+        let body = json!({ "table_name": self.table, "dimension": self.dimension, "index_type": index.index_type,
+            "metric": index.metric, "shards": shards, "replicas": copies });
         match self.call(Method::POST, "/api/v1/tables".to_string(), Some(body)).await {
             Ok(_) | Err(Failure::Conflict) => Ok(()),
             Err(failure) => Err(failure),

@@ -162,10 +162,13 @@ impl Node {
         self.engine.failed()
     }
 
-    /// Not ready → others lead → no new connections → requests under way end → shards close → sync.
+    /// Not ready → others lead, unless its disk has failed → no new connections → requests under way end → shards close → sync.
     pub async fn stop(self) {
         self.engine.service().identity().enter(Phase::Stopping);
-        self.engine.hand_over().await;
+        // Who cannot write can hand nothing over, and must be gone soon.
+        if !self.failed().is_triggered() {
+            self.engine.hand_over().await;
+        }
         self.servers.stop().await;
         self.engine.close().await;
     }
