@@ -3,7 +3,6 @@
 
 use super::engine::{Space, Store};
 use super::error::StoreError;
-use super::keys::SYNC_MARK_KEY;
 use fjall::PersistMode;
 
 /// Longest key, in bytes.
@@ -25,20 +24,18 @@ pub struct Batch {
     store: Store,
     writes: fjall::OwnedWriteBatch,
     bytes: usize,
-    /// Where the mark of an earlier sync would go.
-    first_space: Option<Space>,
     refused: Option<StoreError>,
 }
 
 impl Batch {
     pub(super) fn new(store: Store, writes: fjall::OwnedWriteBatch) -> Batch {
-        Batch { store, writes, bytes: 0, first_space: None, refused: None }
+        Batch { store, writes, bytes: 0, refused: None }
     }
 
     /// Sets `key` to `value`; the last write to a key within a batch wins. A key or value out of bounds makes
     /// [`Batch::commit`] fail with nothing written.
     pub fn put(&mut self, space: &Space, key: &[u8], value: &[u8]) {
-        if self.accepts(space, key, value.len()) {
+        if self.accepts(key, value.len()) {
             self.bytes += key.len() + value.len();
             self.writes.insert(&space.keyspace, key, value);
         }
@@ -46,7 +43,7 @@ impl Batch {
 
     /// Removes `key`; removing an absent key is not an error.
     pub fn delete(&mut self, space: &Space, key: &[u8]) {
-        if self.accepts(space, key, 0) {
+        if self.accepts(key, 0) {
             self.bytes += key.len();
             self.writes.remove(&space.keyspace, key);
         }
@@ -77,25 +74,19 @@ impl Batch {
             Durability::Buffered => PersistMode::Buffer,
             Durability::Synced => PersistMode::SyncData,
         };
-        let Some(space) = self.first_space else {
+        if self.writes.is_empty() {
             return if durability == Durability::Synced { self.store.sync() } else { Ok(()) };
-        };
-        let mut writes = self.writes.durability(Some(mode));
-        self.store.write_in_order(durability, |follows_sync| {
-            if follows_sync {
-                writes.insert(&space.keyspace, SYNC_MARK_KEY, &b""[..]);
-            }
-            writes.commit()
-        })
+        }
+        let writes = self.writes.durability(Some(mode));
+        self.store.write_in_order(durability, || writes.commit())
     }
 
-    fn accepts(&mut self, space: &Space, key: &[u8], value_bytes: usize) -> bool {
+    fn accepts(&mut self, key: &[u8], value_bytes: usize) -> bool {
         let refused = if key.is_empty() || key.len() > KEY_BYTES_MAX {
             StoreError::OutOfBounds { field: "key", got: key.len(), expected: "1 to 65535" }
         } else if value_bytes > VALUE_BYTES_MAX {
             StoreError::OutOfBounds { field: "value", got: value_bytes, expected: "at most 2 GiB" }
         } else {
-            self.first_space.get_or_insert_with(|| space.clone());
             return true;
         };
         self.refused.get_or_insert(refused);

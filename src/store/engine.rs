@@ -5,6 +5,7 @@
 
 use super::batch::{Batch, Durability};
 use super::error::StoreError;
+use super::keys::SYNC_MARK_KEY;
 use super::view::View;
 use super::{birth, journal};
 use crate::mutants::mutant;
@@ -40,8 +41,8 @@ pub enum Maintenance {
 pub enum Discipline {
     /// Every commit is `Synced`: only the very last batch can be torn, anything else is corruption.
     EveryCommitSynced,
-    /// Commits are `Buffered` with a sync now and then: a power loss may tear any of the batches since the last sync. The
-    /// first batch after a sync is marked, so that damage before it can be told from a tear.
+    /// Commits are `Buffered` with a sync now and then: a power loss may tear any of the batches since the last sync. A sync
+    /// is followed by a mark, so that damage before it can be told from a tear.
     SyncedNowAndThen,
 }
 
@@ -90,8 +91,8 @@ struct Inner {
     options: StoreOptions,
     poisoned: AtomicBool,
     spaces: Mutex<BTreeMap<String, Space>>,
-    /// Whether the last write to the journal was a sync, so that the next batch may be marked.
-    follows_sync: Mutex<bool>,
+    /// Whether the journal has batches that no mark follows.
+    unmarked: Mutex<bool>,
 }
 
 /// A named, ordered key space of a [`Store`]. Cheap to clone. After [`Store::drop_space`] a handle reads what was there
@@ -138,13 +139,14 @@ impl Store {
                 options,
                 poisoned: AtomicBool::new(false),
                 spaces: Mutex::default(),
-                // The engine syncs the journal when it opens.
-                follows_sync: Mutex::new(true),
+                unmarked: Mutex::new(true),
             }),
         };
         for name in names {
             store.space(&name)?;
         }
+        // What the journal has now is there for good: the last mark may have been lost with the power.
+        store.sync()?;
         Ok(store)
     }
 
@@ -193,7 +195,7 @@ impl Store {
 
     /// Everything committed before this call survives a power loss. Blocks on the disk; call it on `rt::compute::io`.
     pub fn sync(&self) -> Result<(), StoreError> {
-        self.write_in_order(Durability::Synced, |_| self.inner.database.persist(PersistMode::SyncData))
+        self.sync_in_order(PersistMode::SyncData)
     }
 
     /// Whether a write or sync has failed, so that no write is taken until the store is opened again.
@@ -236,21 +238,39 @@ impl Store {
         })
     }
 
-    /// Runs a commit or sync of the journal. Where syncs leave marks, one at a time, so that what a mark says of the batches
-    /// before it is true, and told whether it is the first since a sync. (The engine has one journal, so this serialises
-    /// nothing that was not.)
+    /// Runs a commit. Where syncs leave marks, one at a time, so that what a mark says of the batches before it is true. (The
+    /// engine has one journal, so this serialises nothing that was not.)
     pub(super) fn write_in_order(
         &self,
         durability: Durability,
-        write: impl FnOnce(bool) -> Result<(), fjall::Error>,
+        write: impl FnOnce() -> Result<(), fjall::Error>,
     ) -> Result<(), StoreError> {
         if self.inner.options.discipline == Discipline::EveryCommitSynced {
-            return self.write_journal(|| write(false));
+            return self.write_journal(write);
         }
-        let mut follows_sync = self.inner.follows_sync.lock().unwrap_or_else(PoisonError::into_inner);
-        self.write_journal(|| write(*follows_sync))?;
-        *follows_sync = durability == Durability::Synced;
+        let mut unmarked = self.inner.unmarked.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write_journal(write)?;
+        *unmarked = durability == Durability::Buffered || !self.mark()?;
         Ok(())
+    }
+
+    fn sync_in_order(&self, mode: PersistMode) -> Result<(), StoreError> {
+        let mut unmarked = self.inner.unmarked.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write_journal(|| self.inner.database.persist(mode))?;
+        if *unmarked && self.inner.options.discipline == Discipline::SyncedNowAndThen {
+            *unmarked = !self.mark()?;
+        }
+        Ok(())
+    }
+
+    /// Says in the journal that everything before had been synced; `false` if there is no space to say it in. Not synced itself: a
+    /// mark that the power takes leaves what it was about as it would be without marks.
+    fn mark(&self) -> Result<bool, StoreError> {
+        let Some(space) = self.spaces().values().next().cloned() else { return Ok(false) };
+        let mut mark = self.inner.database.batch().durability(Some(PersistMode::Buffer));
+        mark.insert(&space.keyspace, SYNC_MARK_KEY, &b""[..]);
+        self.write_journal(|| mark.commit())?;
+        Ok(true)
     }
 
     fn write_journal(&self, write: impl FnOnce() -> Result<(), fjall::Error>) -> Result<(), StoreError> {
@@ -269,8 +289,8 @@ impl Store {
     fn flush(&self, space: &Space) -> Result<(), StoreError> {
         let database = &self.inner.database;
         let tree = &space.keyspace.tree;
+        self.sync_in_order(PersistMode::SyncAll)?;
         self.write("flush", || {
-            database.persist(PersistMode::SyncAll)?;
             tree.rotate_memtable();
             let oldest_read = database.supervisor.snapshot_tracker.get_seqno_safe_to_gc();
             tree.flush(&tree.get_flush_lock(), oldest_read)?;

@@ -222,8 +222,7 @@ fn a_torn_last_batch_is_cut_off_wherever_it_was_torn() {
 
 #[test]
 fn only_batches_after_the_last_sync_may_be_torn_in_any_order() {
-    // Syncs after the given batch, by a synced commit or alone; damages the second of four. A sync that no batch follows
-    // leaves no proof.
+    // Syncs after the given batch, by a synced commit or alone; damages the second of four.
     for (sync_after, by_commit, corrupt) in [
         (1, false, false),
         (1, true, false),
@@ -231,7 +230,8 @@ fn only_batches_after_the_last_sync_may_be_torn_in_any_order() {
         (2, true, true),
         (3, false, true),
         (3, true, true),
-        (4, false, false),
+        (4, false, true),
+        (4, true, true),
     ] {
         let directory = tempfile::tempdir().unwrap();
         let mut ends = Vec::new();
