@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(verdicts("security.insecure", "true"), [Verdict::Warn]);
         assert_eq!(verdicts("mode", "auto"), [Verdict::Good]);
         assert_eq!(verdicts("mode", "gateway"), [Verdict::Fail]);
-        assert_eq!(verdicts("cluster.zone", "a"), [Verdict::Warn]);
+        assert_eq!(verdicts("cluster.node_id", "a"), [Verdict::Warn]);
     }
 
     #[test]

@@ -8,8 +8,8 @@ use super::{
     history::Entry,
     members::{MemberRecord, MemberState},
     plan::{Forecast, Limits, View, forecast, plan},
-    report::Reports,
-    table::NodeId,
+    report::{ReplicaReport, Reports},
+    table::{NodeId, ShardId},
 };
 use crate::{
     coordination::Coordinator,
@@ -115,11 +115,12 @@ impl Admin {
     }
 
     /// Removes a node from the cluster, for ever: one that was drained and holds nothing, or one that does not answer and is not
-    /// needed for anything's majority.
+    /// needed for anything's majority. From then on nobody talks to it, so what it has must have arrived elsewhere before.
     ///
     /// # Errors
-    /// `node_not_found`; `node_not_drained` if it answers and holds replicas or has not been drained; `node_needed` if without it
-    /// a shard or the coordinator itself has no majority of nodes that answer.
+    /// `node_not_found`; `node_not_drained` if it answers and holds replicas (or still has those that are on their way to
+    /// others) or has not been drained; `node_needed` if without it a shard's group or the coordinator's, as it is now or as it is
+    /// to be, has no majority of nodes that answer.
     pub async fn remove(&self, node: NodeId, wall_ms: u64) -> Result<()> {
         let Outlook { seen, .. } = self.outlook().await?;
         self.change(wall_ms, |stored, draft| {
@@ -127,16 +128,22 @@ impl Admin {
             if record.state == MemberState::Removed {
                 return Ok(());
             }
-            let held = stored.table.shards.values().filter(|entry| entry.replicas.contains(&node)).count();
-            let answers = seen.view.nodes.get(&node).is_some_and(super::plan::NodeView::answers);
+            let told = seen.view.nodes.get(&node).filter(|known| known.answers());
+            let answers = told.is_some();
+            // The table says where replicas shall be; a node that gives one away has it until it has arrived.
+            let has = |shard: &ShardId| told.is_some_and(|known| known.report.replicas.contains_key(shard));
+            let shards = stored.table.shards.iter();
+            let held = shards.filter(|(shard, entry)| entry.replicas.contains(&node) || has(shard)).count();
             if answers && (held > 0 || record.state != MemberState::Draining) {
                 let message = "a node that answers is drained before it is removed";
                 let error = conflict("node_not_drained", message, node).expected("a drained node, without replicas");
                 return Err(error.got(format!("{held} replicas")));
             }
             majorities_without(&seen.view, stored, node)?;
-            // No replica may be placed there in the meantime.
-            draft.only_if_table_unchanged();
+            // No replica may be placed there: whoever has read the table before this has to read it, and this record, again.
+            let mut table = stored.table.clone();
+            table.epoch += 1;
+            draft.table(&table);
             let record = MemberRecord { state: MemberState::Removed, votes: false, ..record.clone() };
             draft.member(node, &record);
             draft.tell(format!("node {node:016x} is removed"), "asked for", 0);
@@ -191,26 +198,25 @@ fn find(stored: &Stored, node: NodeId) -> Result<&MemberRecord> {
     })
 }
 
-/// Whether every shard, and the coordinator's own group, has a majority of nodes that answer when `node` is taken from it.
+/// Whether every shard's group, and the coordinator's own, keeps a majority of nodes that answer when `node` is taken from it:
+/// of those that decide now, without whom nothing can be changed, and of those that shall.
 fn majorities_without(view: &View, stored: &Stored, node: NodeId) -> Result<()> {
-    let answer = |nodes: &[NodeId]| {
-        let answering = nodes.iter().filter(|id| view.nodes.get(id).is_some_and(super::plan::NodeView::answers));
-        answering.count() * 2 > nodes.len()
-    };
+    let answers = |id: &NodeId| *id != node && view.nodes.get(id).is_some_and(super::plan::NodeView::answers);
+    let needs =
+        |group: &[NodeId]| group.contains(&node) && group.iter().filter(|id| answers(id)).count() * 2 <= group.len();
     let needed = |what: String| {
         Err(conflict("node_needed", "without the node there is no majority of what it belongs to", node).got(what))
     };
-    for (shard, entry) in stored.table.shards.iter().filter(|(_, entry)| entry.replicas.contains(&node)) {
-        let others: Vec<NodeId> = entry.replicas.iter().copied().filter(|id| *id != node).collect();
-        if !answer(&others) {
+    let now = |report: &ReplicaReport| needs(&report.voters) || needs(&report.voters_outgoing);
+    for (shard, entry) in &stored.table.shards {
+        let leading = view.leading(*shard).and_then(|leader| view.replica(*shard, leader));
+        if needs(&entry.replicas) || leading.is_some_and(now) {
             return needed(format!("shard {shard}"));
         }
     }
-    let voters = |but: Option<NodeId>| {
-        let voting = stored.members.iter().filter(|(id, record)| record.votes && Some(**id) != but);
-        voting.map(|(id, _)| *id).collect::<Vec<NodeId>>()
-    };
-    if voters(None).contains(&node) && !answer(&voters(Some(node))) {
+    let voting = stored.members.iter().filter(|(_, record)| record.votes);
+    let voters: Vec<NodeId> = voting.map(|(id, _)| *id).collect();
+    if needs(&voters) || view.control().is_some_and(now) {
         return needed("the coordinator".to_owned());
     }
     Ok(())

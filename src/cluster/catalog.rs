@@ -4,6 +4,7 @@
 //! before serving.
 
 use super::{
+    members::{self, MemberRecord},
     placement::{Candidate, TooFewNodes, place},
     slots::{SlotRange, slot_of},
     table::{NodeId, ShardId, ShardTable},
@@ -17,7 +18,11 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 /// Where the coordinator keeps collections, by name, and the shard table.
 pub(super) const COLLECTIONS: &str = "collections/";
@@ -109,7 +114,8 @@ impl Catalog {
         self.table.load().next_shard
     }
 
-    /// Creates a collection and its shards, placed on `nodes`, in one transaction.
+    /// Creates a collection and its shards, placed on those of `nodes` that have not been removed from the cluster meanwhile, in
+    /// one transaction.
     ///
     /// # Errors
     /// `table_exists`, `too_many_tables`, `too_many_replicas`, `too_many_shards`; `Unavailable` or `Indeterminate` if the coordinator did not answer.
@@ -129,7 +135,8 @@ impl Catalog {
                     .expected(format!("at most {}", limits::COLLECTIONS_MAX)));
             }
             let (mut table, guard) = self.stored_table().await?;
-            let placement = place(nodes, &table, table.next_shard + 1, spec.shards, spec.replicas).map_err(too_few)?;
+            let nodes = self.not_removed(nodes).await?;
+            let placement = place(&nodes, &table, table.next_shard + 1, spec.shards, spec.replicas).map_err(too_few)?;
             table.add_collection(name, spec.replicas, &placement);
             let stored_table = to_json(&table);
             if stored_table.len() > VALUE_BYTES_MAX {
@@ -194,6 +201,21 @@ impl Catalog {
                 return Ok(());
             }
         }
+    }
+
+    /// Those of `nodes` that the coordinator now says were not removed. Whoever removes one changes the table too, so that this holds
+    /// for as long as a table that was read before is unchanged.
+    async fn not_removed(&self, nodes: &[Candidate]) -> Result<Vec<Candidate>> {
+        let listed = self.coordinator.list(members::PREFIX).await.map_err(coordination)?;
+        let mut removed = BTreeSet::new();
+        for kv in &listed.entries {
+            if let Some(node) = MemberRecord::node_of(&kv.key)
+                && !MemberRecord::decode(&kv.key, &kv.value)?.is_member()
+            {
+                removed.insert(node);
+            }
+        }
+        Ok(nodes.iter().filter(|node| !removed.contains(&node.id)).cloned().collect())
     }
 
     /// Whether the transaction's conditions held, and its changes happened.
@@ -327,4 +349,31 @@ pub fn coordination(error: CoordinationError) -> Error {
         CoordinationError::Corrupt(_) => ErrorKind::Corrupt,
     };
     Error::new(kind, "coordinator", error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{
+        members::{MemberState, SelfTold},
+        memory::Memory,
+    };
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_placed_on_a_node_that_was_removed_meanwhile() {
+        let coordinator = Arc::new(Memory::default());
+        let removed =
+            MemberRecord { state: MemberState::Removed, ..MemberRecord::joined(SelfTold::default(), 1, false) };
+        coordinator.put(&MemberRecord::key(2), removed.encode());
+        let catalog = Catalog::load(coordinator).unwrap();
+        let name = CollectionName::new("c").unwrap();
+        let (vectors, indexed_fields) = Default::default();
+        let spec = CollectionSpec { vectors, shards: 8, indexed_fields, replicas: Some(1) };
+        let known_before = [Candidate::active(1), Candidate::active(2)];
+        catalog.create(&name, spec, 1, &known_before).await.unwrap();
+        catalog.read().unwrap();
+        let holders: BTreeSet<NodeId> =
+            catalog.table().shards.values().flat_map(|entry| entry.replicas.clone()).collect();
+        assert_eq!(holders, [1].into());
+    }
 }

@@ -115,14 +115,9 @@ impl<'a> Draft<'a> {
         self.transaction.compares.push(compare);
     }
 
-    /// Only if the table is as it was read.
-    pub fn only_if_table_unchanged(&mut self) {
-        self.only_if(self.stored.unchanged(TABLE));
-    }
-
     /// The table becomes this.
     pub fn table(&mut self, table: &ShardTable) {
-        self.only_if_table_unchanged();
+        self.only_if(self.stored.unchanged(TABLE));
         self.transaction.changes.push(Change::Put(TABLE.to_owned(), encode(table)));
     }
 

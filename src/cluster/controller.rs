@@ -20,6 +20,7 @@ use crate::{
     rt::{Shutdown, time, time::Instant},
     types::Result,
 };
+use futures_util::future::join_all;
 use std::{
     collections::BTreeMap,
     sync::{Arc, RwLock},
@@ -238,11 +239,12 @@ impl Reign {
             let committed = draft.commit(&*inner.coordinator, inner.node, wall_ms).await;
             committed.map_err(super::catalog::coordination)?
         };
-        for planned in actions {
-            if let Action::Lead { shard, from, to } = planned.action {
-                inner.observer.hand_over(shard, from, to).await;
-            }
-        }
+        // All at once: one leader that does not answer holds up neither the others nor the next round.
+        let hand_overs = actions.iter().filter_map(|planned| match planned.action {
+            Action::Lead { shard, from, to } => Some(inner.observer.hand_over(shard, from, to)),
+            Action::Replicas { .. } | Action::Votes { .. } => None,
+        });
+        join_all(hand_overs).await;
         Ok(written)
     }
 

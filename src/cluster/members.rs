@@ -61,8 +61,6 @@ pub struct SelfTold {
 
 /// The mode of nodes that hold no shards.
 const HOLDS_NO_SHARDS: &str = "master";
-/// The mode of nodes that never stand for master.
-const NEVER_MASTER: &str = "worker";
 
 impl MemberRecord {
     /// The record of a member that has just been taken in.
@@ -80,11 +78,6 @@ impl MemberRecord {
     /// Whether replicas may be placed on it, as far as its mode says.
     pub fn holds_shards(&self) -> bool {
         self.mode != HOLDS_NO_SHARDS
-    }
-
-    /// Whether it may be the cluster's master, as far as its mode says.
-    pub fn stands_for_master(&self) -> bool {
-        self.mode != NEVER_MASTER
     }
 
     /// Under which key it is kept.

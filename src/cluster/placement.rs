@@ -250,12 +250,6 @@ impl Layout {
         self.shards[&shard].copies
     }
 
-    /// Replicas a node holds, and its share of all.
-    pub fn load(&self, node: NodeId) -> Option<(f64, f64)> {
-        let place = *self.at.get(&node)?;
-        Some((self.total.held[place], self.total.share[place]))
-    }
-
     /// The node that a new replica of the shard should be made on, if there is one for it: among those with the most room the
     /// one that rendezvous hashing says. `leaving` is a replica that the new one stands in for.
     pub fn target(&self, shard: ShardId, leaving: Option<NodeId>) -> Option<NodeId> {
@@ -374,7 +368,9 @@ impl Layout {
         let least = |nodes: &mut dyn Iterator<Item = usize>| nodes.min_by(|a, b| self.compare_cost(shard, *a, *b));
         let fits = || (0..self.nodes.len()).filter(|node| self.fits(placed, *node, None));
         // Towards the end those with room may all hold the shard already; balancing mends what this overfills.
-        let node = least(&mut fits().filter(wants)).or_else(|| least(&mut fits()))?;
+        // A zone whose nodes are away counts and takes nothing: then the others hold more than they must, until they are back.
+        let others = || self.active().filter(|node| !placed.on.contains(node));
+        let node = least(&mut fits().filter(wants)).or_else(|| least(&mut fits())).or_else(|| least(&mut others()))?;
         Some(self.nodes[node].id)
     }
 

@@ -152,7 +152,7 @@ pub static KEYS: &[Key] = &[
     key!(
         mode,
         NOW,
-        "What this process is: standalone (everything in one process, alone), auto (one of the nodes of cluster.peers, which replicate every shard), gateway (holds nothing, routes requests to the nodes of gateway.nodes and those they know), master or worker. The last two need etcd and do not start in this version."
+        "What this process is: standalone (everything in one process, alone), auto (a node of a cluster: it holds shards and may be the master), master (as auto, but without shards), worker (as auto, but never the master), or gateway (holds nothing, routes requests to the nodes of gateway.nodes and those they know)."
     ),
     key!(
         environment,
@@ -165,8 +165,8 @@ pub static KEYS: &[Key] = &[
     key!(listen.peer, NOW, "Address for traffic from other nodes; not opened by a standalone node."),
     key!(listen.monitoring, NOW, "Address of /metrics and /health for monitoring."),
     key!(listen.gateway, NOW, "Address of the gateway's public interface; opened in that mode only."),
-    key!(advertise.http, CLUSTER, "HTTP address told to others, where it differs from the one bound."),
-    key!(advertise.grpc, CLUSTER, "gRPC address told to others, where it differs from the one bound."),
+    key!(advertise.http, NOW, "HTTP address told to others, where it differs from the one bound."),
+    key!(advertise.grpc, NOW, "gRPC address told to others, where it differs from the one bound."),
     key!(advertise.peer, NOW, "Peer address told to other nodes, where it differs from the one bound."),
     key!(cluster.name, NOW, "Name of the cluster; nodes of different names refuse each other."),
     key!(
@@ -174,16 +174,20 @@ pub static KEYS: &[Key] = &[
         CLUSTER,
         "Name of this node within the cluster; made once and kept in data_dir where absent."
     ),
-    key!(cluster.zone, CLUSTER, "Failure domain (rack, zone) of this node; copies of a shard are spread over zones."),
+    key!(cluster.zone, NOW, "Failure domain (rack, zone) of this node; copies of a shard are spread over zones."),
     key!(
         cluster.peers,
         NOW,
-        "Peer addresses of the other nodes of the cluster, with mode auto. All nodes name each other; they form the cluster when they have all met once, and are its members from then on. An odd number of nodes survives the loss of a minority."
+        "Peer addresses of other nodes of the cluster, for the modes auto, master and worker. Nodes that all name each other found a cluster when they have all met once; a node that comes later names some that are there and is taken in by them. An odd number of founders survives the loss of a minority."
     ),
     key!(cluster.replace_after, NOW, Duration::from_secs(1) => Duration::from_secs(86_400), "How long a node may be away before its replicas are made anew on others. Its leaders are replaced at once in any case."),
     key!(cluster.rebalance.bytes_per_second, NOW, ByteSize::kib(64) => ByteSize::gib(16), "What a node may receive or send, in the long run, to even the cluster out or to drain a node. Replacing what is lost is not held back."),
     key!(cluster.rebalance.moves_max, NOW, 1u64 => 64u64, "Replicas that one node may be receiving or sending at once."),
-    key!(etcd.endpoints, CLUSTER, "Members of the etcd cluster."),
+    key!(
+        etcd.endpoints,
+        CLUSTER,
+        "Members of the etcd cluster. A node of a cluster refuses to start while any is named."
+    ),
     key!(etcd.username, CLUSTER, "User name towards etcd."),
     key!(etcd.password, CLUSTER, "Password towards etcd. Never shown."),
     key!(etcd.tls.ca_file, CLUSTER, "File with the authority that signed etcd's certificate (PEM)."),

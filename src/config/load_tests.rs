@@ -296,8 +296,8 @@ fn what_has_no_effect_yet_is_noticed_with_its_origin() {
     assert_eq!(
         notices,
         [
-            "a.yaml:1: `serviceTTL`: accepted, has no effect yet: leases come with the cluster modes, which renew them \
-             on their own",
+            "a.yaml:1: `serviceTTL`: accepted, has no effect yet: the program decides how long leases last and renews \
+             them on its own",
             "a.yaml:2: `auth.enabled`: accepted, has no effect yet: this version asks no caller who they are",
             "a.yaml:3 (etcdEndpoints): `etcd.endpoints`: accepted, has no effect yet: it belongs to a \
              cluster with etcd, which this version does not form",

@@ -65,11 +65,11 @@ pub(super) struct Refused {
     pub secret: bool,
 }
 
-const LEASES: &str = "leases come with the cluster modes, which renew them on their own";
-const ETCD_CLIENT: &str = "the etcd client comes with the cluster modes";
+const LEASES: &str = "the program decides how long leases last and renews them on its own";
+const ETCD_CLIENT: &str = "the etcd client has bounds of its own";
 const RETRIES: &str = "retries are bounded by the request's deadline, not by a count";
 const PATHS: &str = "everything in etcd lies under /vectorsphere/<cluster.name>/";
-const HEARTBEATS: &str = "liveness comes with the cluster modes";
+const HEARTBEATS: &str = "nodes of a cluster watch each other at intervals of their own";
 const SCHEDULER: &str = "work is sized by the number of cores";
 const GRPC_POOL: &str = "one gRPC connection carries many requests";
 const AUTH: &str = "this version asks no caller who they are";

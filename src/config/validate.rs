@@ -13,8 +13,9 @@ use super::words::Mode;
 use crate::telemetry::logs;
 
 const HTTP_ADDRESSES_MAX: usize = 16;
-/// Nodes that replicate everything to each other; more would only make writes dearer.
-const NODES_MAX: usize = 7;
+/// Nodes that found a cluster: at first all of them vote in the coordinator's group, and more would only make its writes dearer.
+/// Any number may come later.
+const FOUNDERS_MAX: usize = 7;
 /// Nodes that a gateway asks for the others; more would only make its start slower.
 const GATEWAY_NODES_MAX: usize = 64;
 
@@ -114,8 +115,8 @@ impl Check<'_> {
         if config.mode == Mode::Standalone && !peers.is_empty() {
             self.refuse("cluster.peers", "a standalone node is alone; needs `mode: auto` (--mode auto)".to_owned());
         }
-        if peers.len() >= NODES_MAX {
-            let reason = format!("expected at most {} other nodes, got {}", NODES_MAX - 1, peers.len());
+        if peers.len() >= FOUNDERS_MAX {
+            let reason = format!("expected at most {} other nodes, got {}", FOUNDERS_MAX - 1, peers.len());
             self.refuse("cluster.peers", reason);
         }
     }

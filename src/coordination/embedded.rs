@@ -152,6 +152,7 @@ impl Embedded {
 fn not_proposed(error: ProposeError) -> CoordinationError {
     match error {
         ProposeError::Indeterminate => CoordinationError::Indeterminate(error.to_string()),
+        ProposeError::TooLarge { .. } => CoordinationError::Rejected(error.to_string()),
         nothing_happened => CoordinationError::Unavailable(nothing_happened.to_string()),
     }
 }

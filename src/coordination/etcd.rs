@@ -1,6 +1,7 @@
 //! The coordinator in an etcd of its own (3.4 and later): the same promises as [`Embedded`](super::Embedded), kept by etcd. Everything
 //! lies below `/vectorsphere/{cluster}/`. A member that fails is left for the next endpoint; what the cluster's keys were is kept in a
-//! file, so that a node can start and go on while etcd is away. Built and plugged in by `node`.
+//! file, so that a node can start and go on while etcd is away. To be plugged in by `node`, which does not form clusters with etcd in this
+//! version; used by the tests and the simulation until then.
 //!
 //! The wire is etcd's own (`proto/etcd/v3.proto`), generated like the rest of our protocols, over [`rpc`](crate::rt::rpc): no `protoc`,
 //! no second transport, and the very same client in the simulation.

@@ -1,6 +1,6 @@
 //! Who is there: nodes say so under a lease and everybody keeps a copy. A node that dies is gone within twice its time to live; without
-//! the coordinator the copy goes on being served for ten minutes, marked as old. Called by `node` (says), `service` and `gateway`
-//! (look).
+//! the coordinator the copy goes on being served for ten minutes, marked as old. For clusters that are held together by etcd, where
+//! `node` will say who is there, and `service` and `gateway` look; in this version only the tests and the simulation do.
 
 mod beat;
 mod filter;

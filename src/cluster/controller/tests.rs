@@ -275,6 +275,27 @@ async fn a_node_is_drained_and_removed() {
 }
 
 #[tokio::test]
+async fn a_node_is_not_removed_while_what_it_had_is_on_its_way() {
+    let mut bench = Bench::new(World::new(3, 1).with_collection("c", 1, Some(1)));
+    let mut reign = bench.crown();
+    bench.rounds(&mut reign, 2).await;
+    let from = bench.world(|world| world.table.shards[&1].replicas[0]);
+    let admin = bench.admin();
+    admin.drain(from, true, 1).await.unwrap();
+    // The table is changed, and the nodes have not followed: the only copy is still where it was.
+    bench.now += Duration::from_secs(1);
+    reign.round(bench.now, 1).await.unwrap();
+    let stored = Stored::remembered(&*bench.coordinator).unwrap();
+    assert!(!stored.table.shards[&1].replicas.contains(&from));
+    assert_eq!(admin.remove(from, 1).await.unwrap_err().code(), "node_not_drained");
+    bench.rounds(&mut reign, 5).await;
+    let before = bench.coordinator.value(TABLE).unwrap();
+    admin.remove(from, 1).await.unwrap();
+    let after = bench.coordinator.value(TABLE).unwrap();
+    assert!(after.revision > before.revision, "who creates a collection meanwhile looks again who is there");
+}
+
+#[tokio::test]
 async fn a_dead_node_is_removed_unless_it_is_needed() {
     let mut bench =
         Bench::new(World::new(3, 1).with_collection("default", 4, None).with_collection("asked", 1, Some(3)));
@@ -296,9 +317,9 @@ async fn a_dead_node_is_removed_unless_it_is_needed() {
     let alone = Bench::new(World::new(2, 1).with_collection("c", 1, Some(2)));
     alone.world(|world| world.dead.insert(2));
     assert_eq!(
-        alone.admin().remove(2, 1).await.map_err(|error| error.code()),
-        Ok(()),
-        "one of two is enough for the rest"
+        alone.admin().remove(2, 1).await.unwrap_err().code(),
+        "node_needed",
+        "one of two cannot change anything"
     );
     let needed = Bench::new(five());
     needed.world(|world| [2, 3, 4].map(|node| world.dead.insert(node)));

@@ -173,6 +173,17 @@ fn the_number_of_copies_follows_the_nodes_that_stay() {
 }
 
 #[test]
+fn a_zone_that_is_away_does_not_keep_others_from_taking_its_copies() {
+    let mut three = nodes(3, 3);
+    three[1].zone = three[0].zone.clone();
+    three[2].standing = Standing::Away;
+    let placement = place(&three, &ShardTable::default(), 1, 4, Some(2)).unwrap();
+    let mut both = vec![three[0].id, three[1].id];
+    both.sort_unstable();
+    assert_eq!(placement, vec![both; 4]);
+}
+
+#[test]
 fn replicas_crowded_into_one_zone_spread_when_another_zone_comes() {
     let mut crowded = nodes(3, 1);
     let table = placed(&crowded, 4, 3);

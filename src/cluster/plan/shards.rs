@@ -64,7 +64,7 @@ impl Planner<'_> {
         let remaining = wanted.len() - 1;
         let healthy = state.healthy.len();
         if instead.is_some() || (remaining > 0 && healthy * 2 > remaining) {
-            self.change(shard, instead, Some(stranded), Reason::Stranded(stranded));
+            self.turn(shard, instead, stranded);
         }
     }
 
@@ -82,7 +82,23 @@ impl Planner<'_> {
         let back = leaving.max_by_key(|node| Some(*node) == state.leader);
         let gone = wanted.iter().copied().find(|node| state.voters.contains(node) && lost(node));
         if let (Some(back), Some(gone)) = (back, gone) {
-            self.change(shard, Some(back), Some(gone), Reason::Stranded(gone));
+            self.turn(shard, Some(back), gone);
+        }
+    }
+
+    /// Changes what is under way for a shard: it goes on in the place it has, with the leader that sends it. If it had to wait for a
+    /// place of its own, changes that will not come to their end could keep each other waiting for ever.
+    fn turn(&mut self, shard: ShardId, add: Option<NodeId>, remove: NodeId) {
+        let before = self.busy.clone();
+        let state = &self.states[&shard];
+        let awaited = (!state.voters.contains(&remove)).then_some(remove);
+        for node in state.leader.into_iter().chain(awaited) {
+            self.busy.entry(node).and_modify(|count| *count = count.saturating_sub(1));
+        }
+        let begun = self.plan.actions.len();
+        self.change(shard, add, Some(remove), Reason::Stranded(remove));
+        if self.plan.actions.len() == begun {
+            self.busy = before;
         }
     }
 

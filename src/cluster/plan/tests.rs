@@ -70,6 +70,22 @@ fn no_node_receives_or_sends_more_than_it_may() {
 }
 
 #[test]
+fn a_replica_that_will_not_arrive_holds_no_place() {
+    let mut world = World::new(5, 1).with_collection("c", 1, Some(3));
+    let one_at_once = Limits { moves_max: 1, ..Limits::default() };
+    let lost = replicas(&world, 1)[0];
+    world.kill(lost);
+    world.away.insert(lost, one_at_once.replace_after);
+    let first = plan(&world.view(), &one_at_once);
+    world.accept(&first);
+    let to = replicas(&world, 1).into_iter().find(|node| !world.groups[&1].voters.contains(node)).unwrap();
+    world.kill(to);
+    world.away.insert(to, one_at_once.replace_after);
+    let turned = plan(&world.view(), &one_at_once);
+    assert!(turned.actions.iter().any(|planned| planned.reason == Reason::Stranded(to)), "{turned:?}");
+}
+
+#[test]
 fn draining_moves_leaders_then_replicas_and_ends() {
     let mut world = World::new(5, 1).with_collection("c", 10, Some(3));
     world.set_state(3, MemberState::Draining);

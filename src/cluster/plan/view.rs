@@ -108,10 +108,20 @@ impl View {
 
     /// How a shard of the table is.
     pub fn shard(&self, shard: ShardId) -> ShardState {
+        self.shard_led_by(shard, self.leading(shard))
+    }
+
+    /// Who leads a shard, if somebody does.
+    pub fn leading(&self, shard: ShardId) -> Option<NodeId> {
         let reports = self.nodes.keys().filter_map(|node| Some((self.replica(shard, *node)?, *node)));
         let leading = reports.filter(|(report, _)| leads(report));
-        let leader = leading.max_by_key(|(report, node)| (report.term, *node)).map(|(_, node)| node);
-        self.shard_led_by(shard, leader)
+        leading.max_by_key(|(report, node)| (report.term, *node)).map(|(_, node)| node)
+    }
+
+    /// The coordinator's own group, as its leader tells it.
+    pub fn control(&self) -> Option<&ReplicaReport> {
+        let reports = self.nodes.values().filter(|node| node.answers()).filter_map(|node| node.report.control.as_ref());
+        reports.filter(|report| report.leads).max_by_key(|report| report.term)
     }
 
     fn shard_led_by(&self, shard: ShardId, leader: Option<NodeId>) -> ShardState {

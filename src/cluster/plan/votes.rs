@@ -36,9 +36,7 @@ impl Planner<'_> {
 
     /// The commit index of the coordinator's group, if it has a leader and its voters are what the records say.
     fn settled_at(&self) -> Option<u64> {
-        let reports =
-            self.view.nodes.values().filter(|node| node.answers()).filter_map(|node| node.report.control.as_ref());
-        let leading = reports.filter(|report| report.leads).max_by_key(|report| report.term)?;
+        let leading = self.view.control()?;
         let mut voters = leading.voters.clone();
         voters.sort_unstable();
         let settled = leading.voters_outgoing.is_empty() && voters == self.with(|node| node.record.votes);

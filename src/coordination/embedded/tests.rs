@@ -202,3 +202,10 @@ fn watches_tell_whole_revisions_in_order_and_resume() {
     assert_eq!(late, Some(Err(WatchError::Compacted { oldest: 2 })));
     assert!(watch.next().now_or_never().is_none(), "it had seen everything");
 }
+
+#[test]
+fn what_can_never_be_proposed_is_not_to_be_tried_again() {
+    let too_large = not_proposed(ProposeError::TooLarge { got: 9, limit: 8 });
+    assert!(matches!(too_large, CoordinationError::Rejected(_)), "{too_large:?}");
+    assert!(matches!(not_proposed(ProposeError::Exhausted), CoordinationError::Unavailable(_)));
+}

@@ -112,6 +112,11 @@ impl Moved {
             moved.await;
         }
     }
+
+    /// The stream that was opened there broke. It may not be the first to break: others may have left that endpoint already.
+    pub(super) fn failed(&self, status: &Status) {
+        self.client.failed_at(self.seen, status);
+    }
 }
 
 /// What an error of one attempt means.
@@ -183,6 +188,8 @@ impl Client {
         // Asked again, it is gone, which is what is wanted.
         match self.call(true, request, call).await {
             Ok(_) | Err(CoordinationError::LeaseGone(_)) => Ok(()),
+            // One of the attempts may have arrived.
+            Err(CoordinationError::Unavailable(error)) => Err(CoordinationError::Indeterminate(error)),
             Err(error) => Err(error),
         }
     }
@@ -216,7 +223,7 @@ impl Client {
         // The asking side stays open as long as the answers are read.
         let asked = stream::StreamExt::chain(stream::iter([create]), stream::pending());
         let opening = async {
-            let request = self.signed(Request::new(asked)).await?;
+            let request = self.signed(seen, Request::new(asked)).await?;
             let channel = self.channel(seen);
             WatchClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX).watch(request).await
         };
@@ -231,11 +238,6 @@ impl Client {
                 Err(elapsed.to_string())
             }
         }
-    }
-
-    /// A stream broke.
-    pub(super) fn failed(&self, status: &Status) {
-        self.failed_at(self.moves.load(Acquire), status);
     }
 
     fn failed_at(&self, seen: u64, status: &Status) {
@@ -302,7 +304,7 @@ impl Client {
         message: Q,
         send: &impl Fn(Channel, Request<Q>) -> Calling<A>,
     ) -> Result<A, Status> {
-        let mut request = self.signed(Request::new(message)).await?;
+        let mut request = self.signed(seen, Request::new(message)).await?;
         let limit = ATTEMPT_LIMIT.min(deadline - time::now());
         request.set_timeout(limit);
         // The transport keeps the same deadline; this one also bounds a stream's first message.
@@ -313,15 +315,15 @@ impl Client {
     }
 
     /// A request with who asks, and with the wish that a member without a leader says so rather than wait.
-    async fn signed<T>(&self, mut request: Request<T>) -> Result<Request<T>, Status> {
+    async fn signed<T>(&self, seen: u64, mut request: Request<T>) -> Result<Request<T>, Status> {
         request.metadata_mut().insert("hasleader", AsciiMetadataValue::from_static("true"));
-        if let Some(token) = self.authenticate().await? {
+        if let Some(token) = self.authenticate(seen).await? {
             request.metadata_mut().insert("token", token);
         }
         Ok(request)
     }
 
-    async fn authenticate(&self) -> Result<Option<AsciiMetadataValue>, Status> {
+    async fn authenticate(&self, seen: u64) -> Result<Option<AsciiMetadataValue>, Status> {
         let Some(user) = &self.user else { return Ok(None) };
         let known = self.token.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if known.is_some() {
@@ -330,11 +332,15 @@ impl Client {
         let message = proto::AuthenticateRequest { name: user.name.clone(), password: user.password.clone() };
         let mut request = Request::new(message);
         request.set_timeout(ATTEMPT_LIMIT);
-        let channel = self.channel(self.moves.load(Acquire));
+        let channel = self.channel(seen);
         // Nothing of the call itself has been sent, whatever goes wrong here.
         let answer = AuthClient::new(channel).authenticate(request).await.map_err(|status| match status.code() {
             Code::InvalidArgument | Code::FailedPrecondition => Status::permission_denied(status.message()),
-            _ => Status::unauthenticated(status.message()),
+            _ => {
+                // The caller only forgets the token for what it is told: the endpoint is left here.
+                self.failed_at(seen, &status);
+                Status::unauthenticated(status.message())
+            }
         })?;
         let token = AsciiMetadataValue::try_from(answer.into_inner().token);
         let token = token.map_err(|_| Status::permission_denied("etcd gave a token that cannot be sent"))?;
@@ -405,6 +411,28 @@ mod tests {
         assert_eq!(judged(Code::Unauthenticated, "etcdserver: invalid auth token"), "again");
         assert_eq!(judged(Code::NotFound, "etcdserver: requested lease not found"), "settled");
         assert_eq!(judged(Code::InvalidArgument, "etcdserver: duplicate key given in txn request"), "settled");
+    }
+
+    fn two_members_with_a_password() -> Arc<Client> {
+        // Nobody listens on port 1.
+        let mut options = EtcdOptions::new(vec!["127.0.0.1:1".to_owned(), "[::1]:1".to_owned()], "c");
+        options.user = Some(EtcdUser { name: "n".to_owned(), password: "p".to_owned() });
+        Arc::new(Client::new(&options).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_member_that_cannot_be_asked_for_a_token_is_left() {
+        let client = two_members_with_a_password();
+        let refused = client.signed(0, Request::new(())).await.unwrap_err();
+        assert_eq!((refused.code(), client.moves.load(Acquire)), (Code::Unauthenticated, 1));
+    }
+
+    #[tokio::test]
+    async fn a_member_is_left_once_however_many_streams_break_there() {
+        let client = two_members_with_a_password();
+        let streams = [0, 0, 0].map(|seen| Moved { client: client.clone(), seen });
+        streams.iter().for_each(|stream| stream.failed(&Status::unavailable("broken")));
+        assert_eq!(client.moves.load(Acquire), 1);
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl EtcdWatch {
             Ok(Some(answer)) => return Ok(answer),
             Ok(None) => "the stream ended".to_owned(),
             Err(status) => {
-                self.client.failed(&status);
+                open.moved.failed(&status);
                 status.message().to_owned()
             }
         };

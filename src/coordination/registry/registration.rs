@@ -133,6 +133,9 @@ impl Shared {
         let wanted = self.wanted().clone();
         let ttl = told.gaps.ttl();
         let lease = self.coordinator.grant(ttl).await?;
+        // If this does not come to its end, some may be bound to the new lease, which nobody will keep alive: then all is told again
+        // under the old one, if it lives.
+        told.records.clear();
         put(&*self.coordinator, lease, wanted.values()).await?;
         (told.lease, told.ttl, told.records) = (lease, ttl, wanted);
         (told.load_told_at, told.beaten_at) = (now, now);
@@ -201,4 +204,89 @@ async fn put<'a>(
         coordinator.commit(Transaction { compares: Vec::new(), changes: some.to_vec() }).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coordination::{BoxFuture, Committed, KeyValue, Listed, Revision, Watch};
+
+    /// A coordinator that knows under which lease each key lies, and loses the answer to one commit.
+    #[derive(Default)]
+    struct Leases(Mutex<Known>);
+
+    #[derive(Default)]
+    struct Known {
+        last: LeaseId,
+        ttl: Duration,
+        bound: BTreeMap<String, LeaseId>,
+        loses_answer: bool,
+    }
+
+    impl Coordinator for Leases {
+        fn get<'a>(&'a self, _key: &'a str) -> BoxFuture<'a, Result<Option<KeyValue>, CoordinationError>> {
+            unimplemented!("a registration reads nothing")
+        }
+
+        fn list<'a>(&'a self, _prefix: &'a str) -> BoxFuture<'a, Result<Listed, CoordinationError>> {
+            unimplemented!("a registration reads nothing")
+        }
+
+        fn remembered(&self, _prefix: &str) -> Result<Vec<KeyValue>, CoordinationError> {
+            unimplemented!("a registration reads nothing")
+        }
+
+        fn commit(&self, transaction: Transaction) -> BoxFuture<'_, Result<Committed, CoordinationError>> {
+            let mut known = self.0.lock().unwrap();
+            for change in transaction.changes {
+                let Change::PutLeased(key, _, lease) = change else { panic!("{change:?}") };
+                known.bound.insert(key, lease);
+            }
+            let answer = match std::mem::take(&mut known.loses_answer) {
+                true => Err(CoordinationError::Indeterminate("lost".to_owned())),
+                false => Ok(Committed::At(1)),
+            };
+            Box::pin(async { answer })
+        }
+
+        fn watch(&self, _prefix: &str, _after: Revision) -> Box<dyn Watch> {
+            unimplemented!("a registration reads nothing")
+        }
+
+        fn grant(&self, ttl: Duration) -> BoxFuture<'_, Result<LeaseId, CoordinationError>> {
+            let mut known = self.0.lock().unwrap();
+            (known.last, known.ttl) = (known.last + 1, ttl);
+            let lease = known.last;
+            Box::pin(async move { Ok(lease) })
+        }
+
+        fn keep_alive(&self, _lease: LeaseId) -> BoxFuture<'_, Result<KeptAlive, CoordinationError>> {
+            let ttl = self.0.lock().unwrap().ttl;
+            Box::pin(async move { Ok(KeptAlive::For(ttl)) })
+        }
+
+        fn revoke(&self, _lease: LeaseId) -> BoxFuture<'_, Result<(), CoordinationError>> {
+            Box::pin(async { Ok(()) })
+        }
+    }
+
+    #[tokio::test]
+    async fn what_may_lie_under_a_lease_that_nobody_keeps_is_told_again() {
+        let leases = Arc::new(Leases::default());
+        let records = vec![NodeRecord { node: 7, ..NodeRecord::default() }];
+        let registration = Registration::begin(leases.clone(), records).await.unwrap();
+        let shared = &registration.0;
+        // Its task beats no more: the test does.
+        shared.stop.trigger();
+        let mut told = shared.told.lock().await;
+        {
+            let mut known = leases.0.lock().unwrap();
+            (known.ttl, known.loses_answer) = (beat::TTL_MAX, true);
+        }
+        // Far too long: it is replaced, and nobody knows whether it was.
+        shared.beat(&mut told).await.unwrap_err();
+        assert_eq!((told.lease, leases.0.lock().unwrap().bound[&key(7)]), (1, 2));
+        shared.beat(&mut told).await.unwrap();
+        assert_eq!(leases.0.lock().unwrap().bound[&key(7)], told.lease);
+    }
 }
