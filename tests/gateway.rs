@@ -183,6 +183,44 @@ async fn bodies_stream_both_ways() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_whose_node_falls_silent_breaks_off() {
+    let nodes = Fake::cluster(1).await;
+    let gate = Gate::over(&nodes, Sticky::None).await;
+    let client = Upstream::new(gate.address(), UpstreamOptions::default());
+    let request = Request::builder().uri("/endless").header("host", "h").body(Body::empty()).expect("a request");
+    let mut answer = client.send(request).await.expect("an answer").into_body();
+    assert_eq!(answer.frame().await.expect("one").expect("good").into_data().expect("data"), "first");
+    let pause = tokio::time::timeout(Duration::from_secs(2), answer.frame()).await;
+    assert!(pause.is_err(), "a node that answers checks may take its time");
+    nodes[0].behave(Manner::Silent);
+    let end = tokio::time::timeout(Duration::from_secs(20), answer.frame()).await.expect("given up");
+    assert!(end.is_some_and(|frame| frame.is_err()), "not a whole answer");
+    let backends: Value = serde_json::from_str(&gate.operators("/backends").await).expect("JSON");
+    assert_eq!(backends["backends"][0]["in_flight"], 0, "{backends}");
+    gate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_break_off_do_not_make_a_node_bad() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let nodes = Fake::cluster(1).await;
+    let gate = Gate::over(&nodes, Sticky::None).await;
+    for _ in 0..10 {
+        let mut client = tokio::net::TcpStream::connect(gate.address()).await.expect("it listens");
+        let half = b"POST /write HTTP/1.1\r\nhost: h\r\ncontent-length: 300000\r\n\r\nhalf of it";
+        client.write_all(half).await.expect("sent");
+        client.shutdown().await.expect("nothing more comes");
+        let mut answer = Vec::new();
+        let _closed_or_refused = client.read_to_end(&mut answer).await;
+        assert!(!answer.starts_with(b"HTTP/1.1 5"), "{}", String::from_utf8_lossy(&answer));
+    }
+    let backends: Value = serde_json::from_str(&gate.operators("/backends").await).expect("JSON");
+    let node = &backends["backends"][0];
+    assert_eq!((&node["failures"], &node["ejections"]), (&Value::from(0), &Value::from(0)), "{backends}");
+    gate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cookie_keeps_a_client_on_its_node() {
     let nodes = Fake::cluster(3).await;
     let gate = Gate::over(&nodes, Sticky::Cookie).await;

@@ -107,7 +107,11 @@ fn write_ready_file(path: &Path, addresses: &Addresses) -> Result<(), CliError> 
     write_whole(path, &ready)
 }
 
-fn write_whole(path: &Path, ready: &serde_json::Value) -> Result<(), CliError> {
+/// Writes a file that others wait for: there whole, or not there.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn write_whole(path: &Path, ready: &serde_json::Value) -> Result<(), CliError> {
     let temporary = path.with_extension("tmp");
     let written = std::fs::write(&temporary, ready.to_string()).and_then(|()| std::fs::rename(&temporary, path));
     written.map_err(|error| CliError::failed(format!("cannot write {}: {error}", path.display())))

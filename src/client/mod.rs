@@ -104,6 +104,12 @@ enum Failed {
 
 type Service = VectorServiceClient<Channel>;
 
+/// The nodes are as warm as they are: the client is new, not they. Nobody asks how a node is that gets calls: to take it for
+/// checked would let it off its failures.
+fn balancing() -> BalancerOptions {
+    BalancerOptions { slow_start: Duration::ZERO, check_interval: Duration::MAX, ..BalancerOptions::default() }
+}
+
 impl Client {
     /// A client of the nodes at these addresses (`host:port` of their gRPC listeners). Nothing is dialled before the first call.
     ///
@@ -115,9 +121,7 @@ impl Client {
             Ok(Wanted { weight, value: rpc::connect(&name, &options.rpc)?, name })
         };
         let wanted = endpoints.iter().map(wanted).collect::<Result<Vec<_>, InvalidAddress>>()?;
-        // The nodes are as warm as they are: the client is new, not they.
-        let balancing = BalancerOptions { slow_start: Duration::ZERO, ..BalancerOptions::default() };
-        let nodes = Balancer::new(balancing, Box::new(PowerOfTwo), Box::new(rng::stream("client/nodes")));
+        let nodes = Balancer::new(balancing(), Box::new(PowerOfTwo), Box::new(rng::stream("client/nodes")));
         nodes.set(wanted, time::now());
         let retries = Retries { budget: RetryBudget::new(RETRIES_SAVED_MAX), dice: rng::stream("client/retries") };
         Ok(Client(Arc::new(Inner { nodes, options, retries: Mutex::new(retries) })))
@@ -204,10 +208,7 @@ impl Client {
         F: AsyncFn(Service, Request<Q>) -> Result<Response<A>, Status>,
     {
         let began = time::now();
-        // A node that was left alone for its time is tried again by the next call.
-        for check in self.0.nodes.checks_due(began) {
-            self.0.nodes.checked(&check.name, Verdict::Ready, began);
-        }
+        try_again(&self.0.nodes, began);
         let ask = |avoid| Ask { avoid, ..Ask::default() };
         // When all have been tried it is the first one's turn again.
         let picked = self.0.nodes.pick(&ask(tried), began).or_else(|| self.0.nodes.pick(&ask(&[]), began));
@@ -243,6 +244,13 @@ impl Client {
     fn retries(&self) -> MutexGuard<'_, Retries> {
         // Changed by single calls only.
         self.0.retries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A node that was left alone for its time is tried again by the next call.
+fn try_again<T: Clone>(nodes: &Balancer<T>, now: Instant) {
+    for check in nodes.checks_due(now) {
+        nodes.checked(&check.name, Verdict::Ready, now);
     }
 }
 

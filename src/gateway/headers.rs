@@ -41,9 +41,10 @@ pub fn strip(headers: &mut HeaderMap) {
 
 /// Adds the client's address to those that the request has passed.
 pub fn forwarded(headers: &mut HeaderMap, client: IpAddr) {
-    let before = headers.get(FORWARDED_FOR).and_then(|value| value.to_str().ok());
-    let all = before.map_or_else(|| client.to_string(), |before| format!("{before}, {client}"));
-    if let Ok(value) = HeaderValue::from_str(&all) {
+    // A list may stand in several lines.
+    let before = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
+    let all: Vec<String> = before.map(str::to_owned).chain([client.to_string()]).collect();
+    if let Ok(value) = HeaderValue::from_str(&all.join(", ")) {
         headers.insert(FORWARDED_FOR, value);
     }
 }
@@ -87,8 +88,10 @@ mod tests {
     #[test]
     fn the_way_is_noted_and_cookies_are_found() {
         let mut all = headers(&[("x-forwarded-for", "10.0.0.1"), ("cookie", "a=1; b=2"), ("x", "y")]);
+        all.append("x-forwarded-for", HeaderValue::from_static("10.0.0.2"));
         forwarded(&mut all, IpAddr::from([127, 0, 0, 1]));
-        assert_eq!(all["x-forwarded-for"], "10.0.0.1, 127.0.0.1");
+        assert_eq!(all["x-forwarded-for"], "10.0.0.1, 10.0.0.2, 127.0.0.1");
+        assert_eq!(all.get_all("x-forwarded-for").iter().count(), 1);
         assert_eq!((cookie(&all, "b"), cookie(&all, "c")), (Some("2"), None));
     }
 }

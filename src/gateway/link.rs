@@ -20,15 +20,22 @@ use http_body_util::Full;
 pub struct Link {
     http: Upstream,
     grpc: Option<Channel>,
+    /// As it was given: of an address that is none no channel is made.
+    grpc_addr: Option<String>,
     checks: Client,
 }
 
 impl Link {
     /// The way to the node at these addresses (`host:port`). Nothing is dialled yet.
     pub fn new(http: &str, grpc: Option<&str>) -> Link {
-        let grpc = grpc.and_then(|address| rpc::connect(address, &RpcOptions::default()).ok());
+        let channel = grpc.and_then(|address| rpc::connect(address, &RpcOptions::default()).ok());
         let checks = ClientOptions { timeout: CHECK_LIMIT, idle_connections_max: 1, ..ClientOptions::default() };
-        Link { http: Upstream::new(http, UpstreamOptions::default()), grpc, checks: Client::with_options(http, checks) }
+        Link {
+            http: Upstream::new(http, UpstreamOptions::default()),
+            grpc: channel,
+            grpc_addr: grpc.map(str::to_owned),
+            checks: Client::with_options(http, checks),
+        }
     }
 
     /// For HTTP.
@@ -43,7 +50,7 @@ impl Link {
 
     /// Whether it leads to the same addresses.
     pub fn leads_to(&self, http: &str, grpc: Option<&str>) -> bool {
-        self.http.addr() == http && self.grpc.as_ref().map(Channel::addr) == grpc
+        self.http.addr() == http && self.grpc_addr.as_deref() == grpc
     }
 
     /// Asks the node whether it takes requests.
@@ -54,5 +61,17 @@ impl Link {
             Ok(_) => Verdict::NotReady,
             Err(_) => Verdict::Unreachable,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_is_the_same_also_where_its_grpc_address_is_none() {
+        let link = Link::new("h:1", Some("no address"));
+        assert!(link.grpc().is_none() && link.leads_to("h:1", Some("no address")));
+        assert!(!link.leads_to("h:1", None) && !link.leads_to("h:2", Some("no address")));
     }
 }

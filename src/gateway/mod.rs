@@ -3,11 +3,12 @@
 //!
 //! What it adds: it finds the nodes (`discovery`), balances over those that are well (`crate::traffic`), keeps away from those
 //! that fail and comes back to them (`checks`), and repeats a request on another node where that can do no harm (`proxy`,
-//! `replay`). `/data/*` is passed on without that prefix; `/health`, `/healthz`, `/livez` and `/readyz` are its own; metrics
+//! `replay`, `answer`). `/data/*` is passed on without that prefix; `/health`, `/healthz`, `/livez` and `/readyz` are its own; metrics
 //! and the state of every node are on the operators' port (`monitoring`).
 //!
 //! Part of the roof, beside `node`: built by `cli::serve` in mode gateway.
 
+mod answer;
 mod checks;
 mod discovery;
 mod headers;

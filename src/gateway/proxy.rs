@@ -4,23 +4,25 @@
 //! now, and nothing happened" is an answer only if no other node has a better one.
 //!
 //! A request waits for its answer as long as its node answers checks; when the balancer gives the node up, so does the request.
+//! What becomes of an answer on its way to the client is `answer`'s.
 
 use super::{
+    answer::{self, Ended, Passing},
     headers,
     link::Link,
     replay::Replay,
     route::{self, at_node},
 };
 use crate::{
-    api::rest::{refusal, request_id},
+    api::{errors::REQUEST_TIMEOUT, grpc, rest},
     config::Sticky,
     rt::{
-        http::{PeerAddr, UpstreamError},
+        http::{BodyFailure, PeerAddr, UpstreamError, body_failure},
         rng, rpc,
         time::{self, Instant},
     },
     telemetry::metrics::Metrics,
-    traffic::{Affinity, Ask, Balancer, Outcome, Pick, RetryBudget, RetryOptions, State, Token, token},
+    traffic::{Affinity, Ask, Balancer, Outcome, Pick, RetryBudget, RetryOptions, Token, token},
     types::{Error, ErrorKind},
 };
 use axum::{
@@ -29,31 +31,22 @@ use axum::{
     extract::{Request, State as Shared},
     response::Response,
 };
-use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode, Uri, Version, header, request::Parts, uri::PathAndQuery};
-use http_body::{Body as HttpBody, Frame, SizeHint};
-use serde::Deserialize;
+use http::{HeaderName, HeaderValue, Uri, Version, header, request::Parts, uri::PathAndQuery};
+use http_body::Body as _;
 use std::{
-    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll, ready},
     time::Duration,
 };
-use tonic::Status;
 use tower::Service as _;
 
 /// Retries that may be saved up.
 const RETRIES_SAVED_MAX: u32 = 100;
-/// How often a request that waits looks whether its node is still in.
-const LOOK_INTERVAL: Duration = Duration::from_millis(250);
-/// Problems are shorter than this.
-const PROBLEM_BYTES_MAX: u64 = 8 * 1024;
-/// Why an answer ends early.
-const BROKEN: &str = "the node's answer broke off";
-/// Looks in a row that must find the node out before a write to it is given up: 5 s.
-const LOOKS_OUT: u32 = 20;
 /// The cookie that keeps a client on a node.
 const COOKIE: &str = "vectorsphere-node";
+/// How often a request that waits looks whether its node is still in.
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// Looks in a row that must find the node out before a write to it, or an answer that has begun, is given up: 5 s.
+pub(super) const LOOKS_OUT: u32 = 20;
 /// The header of a request's id.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -125,17 +118,14 @@ impl Proxy {
 
     async fn pass(&self, request: Request, is_grpc: bool) -> Response {
         let (head, body) = request.into_parts();
-        let id = request_id(&head.headers);
+        let id = rest::request_id(&head.headers);
         let outgoing = match self.outgoing(head, is_grpc, id.clone()) {
             Ok(outgoing) => outgoing,
             Err(error) => return refused(error, is_grpc, &id),
         };
         let body = match Replay::keep(body).await {
             Ok(body) => body,
-            Err(error) => {
-                let error = Error::invalid("bad_body", format!("the body of the request did not come: {error}"));
-                return refused(error, is_grpc, &id);
-            }
+            Err(error) => return refused(bad_body(body_failure(&error)), is_grpc, &id),
         };
         match self.send(&outgoing, &body).await {
             Ok(response) => response,
@@ -152,7 +142,6 @@ impl Proxy {
         let path = head.uri.path_and_query().ok_or_else(|| bad("the request has no path"))?;
         let path: PathAndQuery = at_node(path).map_err(|_| bad("what follows /data is not a path"))?;
         let only_reads = route::only_reads(&head.method, path.path(), is_grpc);
-        let is_repeatable = only_reads || route::is_named(&head.headers, path.path(), is_grpc);
         let client = head.extensions.get::<PeerAddr>().map(|peer| peer.0.ip());
         let affinity = match self.0.affinity {
             Sticky::None => None,
@@ -163,6 +152,8 @@ impl Proxy {
         };
         let key = token(path.path().as_bytes());
         headers::strip(&mut head.headers);
+        // By what the node will see: a key that stayed behind at this hop protects nothing.
+        let is_repeatable = only_reads || route::is_named(&head.headers, path.path(), is_grpc);
         if let Some(client) = client {
             headers::forwarded(&mut head.headers, client);
         }
@@ -195,8 +186,8 @@ impl Proxy {
             let picked = time::now();
             let failed = match self.attempt(outgoing, attempt_body, &pick).await {
                 Ok(answer) => {
-                    let (answer, is_declined) = looked_at(answer).await;
-                    let answer = self.answered(answer, pick, picked, outgoing);
+                    let (answer, is_declined) = answer::looked_at(answer).await;
+                    let answer = self.answered(answer, is_declined, pick, picked, outgoing);
                     if !is_declined {
                         return Ok(answer);
                     }
@@ -209,7 +200,16 @@ impl Proxy {
                 Err(failed) => failed,
             };
             let name = pick.name().to_owned();
-            pick.finish(Outcome::Failed, time::now());
+            if let Some(failure) = body.failure() {
+                // The client's fault: the node is not to be left for it.
+                drop(pick);
+                if !outgoing.is_grpc {
+                    // Half a request over HTTP is none. Of a gRPC stream the node may have done what it got.
+                    return Err(bad_body(failure));
+                }
+            } else {
+                pick.finish(Outcome::Failed, time::now());
+            }
             let may_repeat = match failed {
                 Failed::NotSent(why) => {
                     let why = format!("node {name} cannot be reached: {why}");
@@ -287,13 +287,19 @@ impl Proxy {
         let mut looks = 0;
         while looks < looks_needed {
             time::sleep(LOOK_INTERVAL).await;
-            let is_out = !matches!(self.0.balancer.state(pick.name()), Some(State::In | State::NotReady));
-            looks = if is_out { looks + 1 } else { 0 };
+            looks = if pick.is_given_up() { looks + 1 } else { 0 };
         }
     }
 
-    /// The node's answer on its way to the client; the node counts as working until all of it has gone through.
-    fn answered(&self, answer: Response, pick: Pick<Arc<Link>>, picked: Instant, outgoing: &Outgoing) -> Response {
+    /// The node's answer on its way to the client; the node counts as working until all of it has gone through, or `is_here`.
+    fn answered(
+        &self,
+        answer: Response,
+        is_here: bool,
+        pick: Pick<Arc<Link>>,
+        picked: Instant,
+        outgoing: &Outgoing,
+    ) -> Response {
         let took = picked.elapsed();
         let (mut head, body) = answer.into_parts();
         headers::strip(&mut head.headers);
@@ -311,52 +317,25 @@ impl Proxy {
             let body = if is_unstated { Body::new(Ended) } else { body };
             return Response::from_parts(head, body);
         }
-        Response::from_parts(head, Body::new(Passing { body, pick: Some(pick), took }))
+        if is_here {
+            pick.finish(Outcome::Answered(took), time::now());
+            return Response::from_parts(head, body);
+        }
+        Response::from_parts(head, Body::new(Passing::new(body, pick, took)))
     }
 }
 
 /// An error in the client's own terms.
 fn refused(error: Error, is_grpc: bool, id: &HeaderValue) -> Response {
-    if !is_grpc {
-        return refusal(error, id);
-    }
-    let text = format!("{}: {}", error.code(), error.message());
-    let status = match error.kind() {
-        ErrorKind::Invalid => Status::invalid_argument(text),
-        // gRPC has no code for "may or may not have happened"; UNKNOWN is never retried by clients on their own.
-        ErrorKind::Indeterminate => Status::unknown(text),
-        _ => Status::unavailable(text),
-    };
-    let mut response = status.into_http::<Body>();
-    response.headers_mut().insert(REQUEST_ID, id.clone());
-    response
+    if is_grpc { grpc::refusal(&error, id.clone()) } else { rest::refusal(error, id) }
 }
 
-/// Whether by this answer a node declines for now without having done anything: it is cut off from the leader, or it is
-/// starting. Another node may do better. The body of such an answer is short; every other answer is passed on unread.
-async fn looked_at(answer: Response) -> (Response, bool) {
-    let is_problem =
-        answer.headers().get(header::CONTENT_TYPE).is_some_and(|value| value == "application/problem+json");
-    let is_short = answer.body().size_hint().upper().is_some_and(|bytes| bytes <= PROBLEM_BYTES_MAX);
-    if answer.status() != StatusCode::SERVICE_UNAVAILABLE || !is_problem || !is_short {
-        return (answer, false);
+/// What is said of a body that did not come whole, as nodes say it.
+fn bad_body(failure: BodyFailure) -> Error {
+    match failure {
+        BodyFailure::TimedOut => Error::invalid(REQUEST_TIMEOUT, "the body came too slowly"),
+        BodyFailure::TooLarge | BodyFailure::Broken => Error::invalid("bad_body", "the body broke off"),
     }
-    let (head, body) = answer.into_parts();
-    let Ok(body) = axum::body::to_bytes(body, PROBLEM_BYTES_MAX as usize).await else {
-        // It broke off: the client shall see the same.
-        let broken = Body::from_stream(futures_util::stream::iter([Err::<Bytes, _>(BROKEN)]));
-        return (Response::from_parts(head, broken), false);
-    };
-    let problem: Problem = serde_json::from_slice(&body).unwrap_or_default();
-    let is_declined = !problem.code.is_empty() && problem.code != "outcome_unknown";
-    (Response::from_parts(head, Body::from(body)), is_declined)
-}
-
-/// What matters of a problem.
-#[derive(Default, Deserialize)]
-struct Problem {
-    #[serde(default)]
-    code: String,
 }
 
 async fn send_http(link: &Link, request: Request) -> Result<Response, Failed> {
@@ -375,61 +354,5 @@ async fn send_grpc(link: &Link, request: Request) -> Result<Response, Failed> {
         // The deadline that the client set has passed: that is an answer, and no fault of the node.
         Err(status) if status.code() == tonic::Code::DeadlineExceeded => Ok(status.into_http()),
         Err(status) => Err(Failed::Broken(status.message().to_owned())),
-    }
-}
-
-/// An answer's body on its way through.
-struct Passing {
-    body: Body,
-    pick: Option<Pick<Arc<Link>>>,
-    took: Duration,
-}
-
-impl Passing {
-    fn finish(&mut self, outcome: Outcome) {
-        if let Some(pick) = self.pick.take() {
-            pick.finish(outcome, time::now());
-        }
-    }
-}
-
-/// A body that is over before it began, of a length that was never stated.
-struct Ended;
-
-impl HttpBody for Ended {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Poll::Ready(None)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        true
-    }
-}
-
-impl HttpBody for Passing {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        let took = self.took;
-        match &frame {
-            None => self.finish(Outcome::Answered(took)),
-            Some(Err(_)) => self.finish(Outcome::Failed),
-            Some(Ok(_)) if self.body.is_end_stream() => self.finish(Outcome::Answered(took)),
-            Some(Ok(_)) => {}
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

@@ -67,9 +67,12 @@ pub fn only_reads(method: &Method, path: &str, is_grpc: bool) -> bool {
     }
 }
 
-/// Whether a write has a name by which the nodes know it again: done twice, it takes effect once.
+/// Whether a write has a name by which the nodes know it again: done twice, it takes effect once. Only writes of documents do; the
+/// table that one is about may be called "documents" too.
 pub fn is_named(headers: &HeaderMap, path: &str, is_grpc: bool) -> bool {
-    headers.contains_key("idempotency-key") && (is_grpc || path.contains("/documents"))
+    let in_table = || path.strip_prefix("/api/v1/tables/").and_then(|rest| rest.split_once('/'));
+    let is_on_documents = || in_table().is_some_and(|(_, rest)| rest == "documents" || rest.starts_with("documents/"));
+    headers.contains_key("idempotency-key") && (is_grpc || is_on_documents())
 }
 
 /// The name under which it is counted.
@@ -108,6 +111,8 @@ mod tests {
         let named = [(http::HeaderName::from_static("idempotency-key"), http::HeaderValue::from_static("k"))];
         let named = HeaderMap::from_iter(named);
         assert!(is_named(&named, "/api/v1/tables/t/documents/7", false));
+        assert!(is_named(&named, "/api/v1/tables/t/documents", false));
+        assert!(!is_named(&named, "/api/v1/tables/documents", false), "a table of this name");
         assert!(!is_named(&named, "/api/v1/tables", false) && !is_named(&HeaderMap::new(), "/t/documents", false));
         assert!(only_reads(&Method::POST, "/vectorsphere.v1.VectorService/Search", true));
         assert!(!only_reads(&Method::POST, "/vectorsphere.v1.VectorService/Upsert", true));

@@ -210,11 +210,6 @@ impl<T: Clone> Balancer<T> {
         backend.is_known |= is_ready;
     }
 
-    /// Whether `name` gets requests; `None` where it is no backend.
-    pub fn state(&self, name: &str) -> Option<State> {
-        self.inner().backends.get(name).map(Backend::state)
-    }
-
     /// Every backend, by name.
     pub fn statistics(&self, now: Instant) -> Vec<BackendStatistics> {
         let inner = self.inner();
@@ -304,6 +299,13 @@ impl<T: Clone> Pick<T> {
     /// Whether it was chosen although it should get no requests, because no other was left.
     pub fn was_out(&self) -> bool {
         self.was_out
+    }
+
+    /// Whether the backend is now left alone because it failed, or is none any more.
+    pub fn is_given_up(&self) -> bool {
+        let inner = self.balancer.inner();
+        let same = |backend: &&Backend<T>| backend.serial == self.serial;
+        inner.backends.get(&self.name).filter(same).is_none_or(|backend| backend.state() == State::Ejected)
     }
 
     /// The request is over. Dropped instead, it counts as given up by the client.

@@ -1,5 +1,5 @@
-//! How long writes wait when the leader's process is killed, or stops answering: figures, not promises, run by hand
-//! (benches/README.md, "Replication").
+//! How long writes wait when the leader's process is killed, or stops answering: figures, not promises, run by
+//! hand with the command at the first of them.
 
 use super::{TABLE, leader, retried};
 use crate::{client::Rest, processes::Cluster};

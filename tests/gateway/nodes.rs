@@ -128,6 +128,11 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         // A panic ends the connection without an answer.
         _ if manner == Manner::BreakOff => std::panic::resume_unwind(Box::new("breaks off")),
         "/echo" => return Response::new(request.into_body()),
+        "/endless" => {
+            use futures_util::stream::{StreamExt, iter, pending};
+            let first = iter([Ok::<_, std::io::Error>(Bytes::from_static(b"first"))]);
+            return Response::new(Body::from_stream(first.chain(pending())));
+        }
         _ => {}
     }
     let body = to_bytes(request.into_body(), 1 << 20).await.unwrap_or_default();

@@ -76,6 +76,11 @@ fn with_reflection(router: Router) -> Router {
     }
 }
 
+/// The whole answer to the call of this `id` that `error` is: for a face that is not this service (the gateway).
+pub fn refusal(error: &Error, id: HeaderValue) -> http::Response<Body> {
+    status::of(error, id).into_http()
+}
+
 #[derive(Clone)]
 struct Face {
     service: Service,

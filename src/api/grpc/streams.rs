@@ -2,7 +2,10 @@
 //! alone. Called by the streaming calls of `grpc`.
 
 use super::{Answers, Face, convert, proto, status};
-use crate::{api::rest::observe, types::Error};
+use crate::{
+    api::rest::observe,
+    types::{Error, WriteOptions},
+};
 use futures_util::{FutureExt, Stream, future::BoxFuture, stream::StreamExt};
 use prost::Message;
 use proto::{
@@ -19,8 +22,7 @@ impl Face {
         &self,
         request: Request<Streaming<proto::UpsertRequest>>,
     ) -> Result<Response<Answers<proto::UpsertStreamResponse>>, Status> {
-        let defaults = convert::stream_options(request.metadata())
-            .map_err(|error| status::of(&error, observe::request_id(request.metadata().as_ref())))?;
+        let defaults = write_defaults(&request)?;
         let handle = move |face: Face, one| async move { face.upserted(one, defaults).await }.boxed();
         let answer = |answer: Result<_, Error>| {
             let outcome = answer.map_or_else(|error| Upserted::Failure(convert::failure(&error)), Upserted::Answer);
@@ -45,8 +47,7 @@ impl Face {
         &self,
         request: Request<Streaming<proto::DeleteRequest>>,
     ) -> Result<Response<Answers<proto::DeleteStreamResponse>>, Status> {
-        let defaults = convert::stream_options(request.metadata())
-            .map_err(|error| status::of(&error, observe::request_id(request.metadata().as_ref())))?;
+        let defaults = write_defaults(&request)?;
         let handle = move |face: Face, one| async move { face.deleted(one, defaults).await }.boxed();
         let answer = |answer: Result<_, Error>| {
             let outcome = answer.map_or_else(|error| Deleted::Failure(convert::failure(&error)), Deleted::Answer);
@@ -84,6 +85,12 @@ impl Face {
         response.metadata_mut().as_mut().insert(observe::REQUEST_ID, id);
         response
     }
+}
+
+/// How the requests of a stream write unless they say otherwise.
+fn write_defaults<Q>(request: &Request<Q>) -> Result<WriteOptions, Status> {
+    let metadata = request.metadata();
+    convert::stream_options(metadata).map_err(|error| status::of(&error, observe::request_id(metadata.as_ref())))
 }
 
 fn in_order<F: Future>(answers: impl Stream<Item = F>) -> impl Stream<Item = F::Output> {

@@ -135,13 +135,18 @@ impl Fleet {
     /// Puts one more node into the plan and starts it.
     ///
     /// # Errors
-    /// It cannot be started.
+    /// It cannot be started; then it is not in the plan.
     pub fn add(&mut self, ports: super::plan::NodePorts) -> Result<Target, CliError> {
         self.plan.nodes.push(ports);
         self.nodes.push(None);
         let target = Target::Node(self.nodes.len());
-        self.start(target)?;
-        Ok(target)
+        match self.start(target) {
+            Ok(()) => Ok(target),
+            Err(error) => {
+                self.take_back();
+                Err(error)
+            }
+        }
     }
 
     /// Takes back the node that was added last, which did not get ready.
@@ -344,6 +349,16 @@ mod tests {
         assert_eq!(fleet.cut_off(3), [1, 4, 5].into());
         fleet.sides.clear();
         assert!(fleet.cut_off(1).is_empty());
+    }
+
+    #[test]
+    fn a_node_that_cannot_be_started_is_not_added() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut fleet = fleet(2);
+        fleet.programs.vectorsphere = "/nowhere/vectorsphere".into();
+        fleet.plan.root = directory.path().to_owned();
+        fleet.add(node_ports(8080, 3).expect("in range")).expect_err("there is no such program");
+        assert_eq!((fleet.targets().len(), fleet.plan.nodes.len()), (2, 2));
     }
 
     #[test]

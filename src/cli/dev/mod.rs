@@ -2,23 +2,25 @@
 //! gateway, to try things out and to break. Commands typed into it kill, pause, restart, add and cut off nodes; when it ends,
 //! in whatever way, so do they.
 //!
-//! - `plan`: ports, directories, arguments. - `process`: one process. - `fleet`: all of them. - `command`: what is typed.
+//! - `ground`: the directory and the free ports. - `plan`: which process gets what. - `process`: one process. - `fleet`: all of them. - `command`: what is typed.
 //! - `view`: what is shown.
 //!
 //! Called by `cli::cluster`.
 
 mod command;
 mod fleet;
+mod ground;
 mod plan;
 mod process;
 mod view;
 
-use super::{CliError, ExitCode};
-use crate::rt::{self, net::Listener, stdin::Lines, time};
+use super::{CliError, ExitCode, serve::write_whole};
+use crate::rt::{self, stdin::Lines, time};
 use clap::Args;
 use command::{DevCommand, Target};
 use fleet::{Fleet, Programs};
-use plan::{Coordination, GatewayPorts, NODES_MAX, NodePorts, Plan};
+use ground::Root;
+use plan::{Coordination, NODES_MAX};
 use std::{
     io::IsTerminal,
     path::{Path, PathBuf},
@@ -69,7 +71,7 @@ pub struct DevArgs {
 /// How the nodes should coordinate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Wish {
-    /// With etcd where there is one, else among themselves.
+    /// With etcd where there is one and nodes can do with it, which those of this version cannot; else among themselves.
     #[default]
     Auto,
     /// With etcd, or not at all.
@@ -91,8 +93,8 @@ pub async fn run(args: &DevArgs) -> Result<ExitCode, CliError> {
     let signal = watch_signals(told_to_stop.clone());
     let root = Root::make(args.data_dir.as_deref())?;
     let vectorsphere = std::env::current_exe().map_err(|error| CliError::internal(format!("who am I: {error}")))?;
-    let etcd = coordination_by_etcd(args.coordination)?;
-    let plan = plan(args, root.path(), etcd.is_some()).await?;
+    let etcd = ground::coordination_by_etcd(args.coordination)?;
+    let plan = ground::plan(args, root.path(), etcd.is_some()).await?;
     let mut fleet = Fleet::new(Programs { vectorsphere, etcd }, plan);
     let mut view = View::new();
     let ended = tokio::select! {
@@ -221,10 +223,12 @@ async fn restart(target: Target, args: &DevArgs, fleet: &mut Fleet) -> Result<St
     }
     let started = time::now();
     fleet.start(target)?;
-    fleet.wait_until_ready(&[target], args.ready_within).await?;
+    let ready = fleet.wait_until_ready(&[target], args.ready_within).await;
+    // Also where it is not ready: alone on its side it may never be.
     if let Target::Node(number) = target {
         fleet.renew_cuts(number).await.map_err(CliError::failed)?;
     }
+    ready?;
     Ok(format!("{target}: ready again after {:.2} s", started.elapsed().as_secs_f64()))
 }
 
@@ -234,7 +238,7 @@ async fn add(args: &DevArgs, fleet: &mut Fleet) -> Result<String, CliError> {
         return Err(CliError::failed(format!("there are {NODES_MAX} nodes already")));
     }
     let started = time::now();
-    let target = fleet.add(node_ports(args.port, number).await?)?;
+    let target = fleet.add(ground::node_ports(args.port, number).await?)?;
     if let Err(error) = fleet.wait_until_ready(&[target], args.ready_within).await {
         fleet.take_back();
         return Err(error);
@@ -305,131 +309,5 @@ fn write_ready_file(path: &Path, fleet: &Fleet, rows: &[fleet::Row]) -> Result<(
     let document = serde_json::json!({
         "pid": std::process::id(), "directory": fleet.plan.root(), "processes": rows.iter().map(row).collect::<Vec<_>>(),
     });
-    let temporary = path.with_extension("tmp");
-    let written = std::fs::write(&temporary, document.to_string()).and_then(|()| std::fs::rename(&temporary, path));
-    written.map_err(|error| CliError::failed(format!("cannot write {}: {error}", path.display())))
-}
-
-/// The directory of everything; a temporary one is removed when this is dropped.
-struct Root {
-    path: PathBuf,
-    is_temporary: bool,
-}
-
-impl Root {
-    fn make(wish: Option<&Path>) -> Result<Root, CliError> {
-        let unusable = |path: &Path, error| CliError::failed(format!("cannot use {}: {error}", path.display()));
-        match wish {
-            Some(path) => {
-                std::fs::create_dir_all(path).map_err(|error| unusable(path, error))?;
-                let path = path.canonicalize().map_err(|error| unusable(path, error))?;
-                Ok(Root { path, is_temporary: false })
-            }
-            None => {
-                let path = std::env::temp_dir().join(format!("vectorsphere-dev-{}", rt::rng::uuid_v4()));
-                std::fs::create_dir(&path).map_err(|error| unusable(&path, error))?;
-                Ok(Root { path, is_temporary: true })
-            }
-        }
-    }
-
-    fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl Drop for Root {
-    fn drop(&mut self) {
-        if self.is_temporary {
-            let _ = std::fs::remove_dir_all(&self.path);
-        }
-    }
-}
-
-/// The etcd program to coordinate with, if it shall be used. This one function decides.
-///
-/// # Errors
-/// It is asked for and not there.
-fn coordination_by_etcd(wish: Wish) -> Result<Option<PathBuf>, CliError> {
-    if wish == Wish::Embedded {
-        return Ok(None);
-    }
-    if !NODES_SPEAK_ETCD {
-        return match wish {
-            Wish::Etcd => {
-                Err(CliError::usage("--coordination etcd: nodes of this version coordinate among themselves"))
-            }
-            _ => Ok(None),
-        };
-    }
-    let found = on_path("etcd");
-    match (found, wish) {
-        (None, Wish::Etcd) => Err(CliError::failed("--coordination etcd: there is no etcd on PATH")),
-        (found, _) => Ok(found),
-    }
-}
-
-/// Whether nodes can be started with `--etcd`.
-const NODES_SPEAK_ETCD: bool = false;
-
-fn on_path(program: &str) -> Option<PathBuf> {
-    let directories = std::env::var_os("PATH")?;
-    std::env::split_paths(&directories).map(|directory| directory.join(program)).find(|path| path.is_file())
-}
-
-async fn plan(args: &DevArgs, root: &Path, with_etcd: bool) -> Result<Plan, CliError> {
-    let mut nodes = Vec::new();
-    for number in 1..=args.nodes {
-        nodes.push(node_ports(args.port, number).await?);
-    }
-    let gateway = if args.no_gateway { None } else { Some(gateway_ports(args.port).await?) };
-    let coordination = match (with_etcd, args.port) {
-        (false, _) => Coordination::Peers,
-        (true, 0) => Coordination::Etcd { client: free_port().await?, peer: free_port().await? },
-        (true, first) => plan::etcd_ports(first).ok_or_else(|| beyond(first))?,
-    };
-    Ok(Plan { root: root.to_owned(), coordination, nodes, gateway, settings: args.set.clone() })
-}
-
-/// The ports of a node, all free a moment ago.
-async fn node_ports(first: u16, number: usize) -> Result<NodePorts, CliError> {
-    if first == 0 {
-        let (http, grpc) = (free_port().await?, free_port().await?);
-        return Ok(NodePorts { http, grpc, peer: free_port().await?, monitoring: free_port().await? });
-    }
-    let ports = plan::node_ports(first, number).ok_or_else(|| beyond(first))?;
-    for port in [ports.http, ports.grpc, ports.peer, ports.monitoring] {
-        require_free(port).await?;
-    }
-    Ok(ports)
-}
-
-async fn gateway_ports(first: u16) -> Result<GatewayPorts, CliError> {
-    if first == 0 {
-        return Ok(GatewayPorts { public: free_port().await?, monitoring: free_port().await? });
-    }
-    let ports = plan::gateway_ports(first).ok_or_else(|| beyond(first))?;
-    require_free(ports.public).await?;
-    require_free(ports.monitoring).await?;
-    Ok(ports)
-}
-
-fn beyond(first: u16) -> CliError {
-    CliError::usage(format!("--port {first}: the cluster's other ports would lie beyond 65535"))
-}
-
-async fn require_free(port: u16) -> Result<(), CliError> {
-    match Listener::bind(plan::loopback(port)).await {
-        Ok(_free) => Ok(()),
-        Err(error) => Err(CliError::failed(format!(
-            "port {port} cannot be used ({error}); --port 0 takes free ones, --port P begins elsewhere"
-        ))),
-    }
-}
-
-/// A port that was free a moment ago. The system hands out the ports of this range in turn, so that two calls differ.
-async fn free_port() -> Result<u16, CliError> {
-    let none = |error| CliError::failed(format!("no free port: {error}"));
-    let listener = Listener::bind("127.0.0.1:0").await.map_err(none)?;
-    Ok(listener.local_addr().map_err(none)?.port())
+    write_whole(path, &document)
 }

@@ -11,7 +11,7 @@ use crate::rt::{
     net::{Listener, Stream},
     rpc::{self, RpcOptions},
     shutdown::Shutdown,
-    time,
+    time::{self, Elapsed},
 };
 use axum::{Router, extract::DefaultBodyLimit};
 use hyper_util::rt::TokioIo;
@@ -43,8 +43,12 @@ async fn one(stream: Stream, peer: SocketAddr, stop: Stop, router: Router, http:
         () = stop.drain.wait() => return,
         begun = begin(stream, http.head_read_timeout) => begun,
     };
-    // A client that says nothing, or leaves before it has said anything, is nobody's business.
-    let Some((stream, is_http2)) = begun else { return http.stats.count_timed_out() };
+    let (stream, is_http2) = match begun {
+        Ok(Some(begun)) => begun,
+        // A client that leaves before it has said anything is nobody's business.
+        Ok(None) => return,
+        Err(_elapsed) => return http.stats.count_timed_out(),
+    };
     let activity = Activity::new();
     let stats = http.stats.clone();
     if is_http2 {
@@ -59,27 +63,22 @@ async fn one(stream: Stream, peer: SocketAddr, stop: Stop, router: Router, http:
     }
 }
 
-/// Reads until it is clear what is spoken, and gives back the stream as if nothing had been read.
-async fn begin(mut stream: Stream, limit: Duration) -> Option<(Rewound, bool)> {
+/// Reads until it is clear what is spoken, and gives back the stream as if nothing had been read; `None` where it has ended.
+async fn begin(mut stream: Stream, limit: Duration) -> Result<Option<(Rewound, bool)>, Elapsed> {
     let mut read = Vec::with_capacity(HTTP2_PREFACE.len());
     let reading = async {
         while read.len() < HTTP2_PREFACE.len() && HTTP2_PREFACE.starts_with(&read) {
             let mut byte = [0; HTTP2_PREFACE.len()];
             let wanted = HTTP2_PREFACE.len() - read.len();
             match stream.read(&mut byte[..wanted]).await {
-                Ok(0) | Err(_) => return false,
+                Ok(0) | Err(_) => return,
                 Ok(count) => read.extend_from_slice(&byte[..count]),
             }
         }
-        true
     };
-    match time::timeout(limit, reading).await {
-        Ok(true) => {}
-        Ok(false) if !read.is_empty() => {}
-        _ => return None,
-    }
+    time::timeout(limit, reading).await?;
     let is_http2 = read == HTTP2_PREFACE;
-    Some((Rewound { read, given: 0, stream }, is_http2))
+    Ok((!read.is_empty()).then_some((Rewound { read, given: 0, stream }, is_http2)))
 }
 
 /// A stream whose first bytes have been read already.

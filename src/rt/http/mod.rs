@@ -1,7 +1,7 @@
 //! HTTP/1.1 by hand over [`net::Stream`](crate::rt::net::Stream): a server that bounds everything a client can hold
-//! (connections, time, bytes), also for HTTP/2 on the same port, a pooled client, and a pooled client that streams. The accept loop and the per-connection watchdog are shared with
-//! gRPC. Called by `api` and `gateway` (servers and streaming client), `cli`, `telemetry` and the
-//! simulation's workloads (client).
+//! (connections, time, bytes), also for HTTP/2 on the same port, a pooled client, and a pooled client that streams. The
+//! accept loop and the per-connection watchdog are shared with gRPC. Called by `api` and `gateway` (servers and streaming
+//! client), `cli`, `telemetry` and the simulation's workloads (client).
 
 pub(in crate::rt) mod accept;
 mod body;

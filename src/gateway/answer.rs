@@ -1,0 +1,143 @@
+//! A node's answer on its way to the client: whether it is one that another node may better, and its body, which streams. The node
+//! counts as working until the last of it has gone through. A body whose node falls silent breaks off, as the answer to a
+//! request that waits does: a machine that lost its power closes no connection. Made by `proxy`.
+
+use super::{
+    link::Link,
+    proxy::{LOOK_INTERVAL, LOOKS_OUT},
+};
+use crate::{
+    rt::time::{self, Sleep},
+    traffic::{Outcome, Pick},
+};
+use axum::{body::Body, response::Response};
+use bytes::Bytes;
+use http::{StatusCode, header};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use serde::Deserialize;
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+/// Problems are shorter than this.
+const PROBLEM_BYTES_MAX: u64 = 8 * 1024;
+
+/// Why an answer ends early.
+#[derive(Debug, thiserror::Error)]
+#[error("the node's answer broke off")]
+struct BrokenOff;
+
+/// Whether by this answer a node declines for now without having done anything: it is cut off from the leader, or it is
+/// starting. Another node may do better. The body of such an answer is short, and here; every other answer is passed on unread.
+pub async fn looked_at(answer: Response) -> (Response, bool) {
+    let is_problem =
+        answer.headers().get(header::CONTENT_TYPE).is_some_and(|value| value == "application/problem+json");
+    let is_short = answer.body().size_hint().upper().is_some_and(|bytes| bytes <= PROBLEM_BYTES_MAX);
+    if answer.status() != StatusCode::SERVICE_UNAVAILABLE || !is_problem || !is_short {
+        return (answer, false);
+    }
+    let (head, body) = answer.into_parts();
+    let Ok(body) = axum::body::to_bytes(body, PROBLEM_BYTES_MAX as usize).await else {
+        // The client shall see the same.
+        let broken = Body::from_stream(futures_util::stream::iter([Err::<Bytes, _>(BrokenOff)]));
+        return (Response::from_parts(head, broken), false);
+    };
+    let problem: Problem = serde_json::from_slice(&body).unwrap_or_default();
+    let is_declined = !problem.code.is_empty() && problem.code != "outcome_unknown";
+    (Response::from_parts(head, Body::from(body)), is_declined)
+}
+
+/// What matters of a problem.
+#[derive(Default, Deserialize)]
+struct Problem {
+    #[serde(default)]
+    code: String,
+}
+
+/// An answer's body on its way through.
+pub struct Passing {
+    body: Body,
+    pick: Option<Pick<Arc<Link>>>,
+    took: Duration,
+    /// Until the next look at the node, while nothing comes.
+    look: Option<Pin<Box<Sleep>>>,
+    /// Looks in a row that found the node given up.
+    looks_out: u32,
+}
+
+impl Passing {
+    /// The body of an answer that the picked node began after `took`.
+    pub fn new(body: Body, pick: Pick<Arc<Link>>, took: Duration) -> Passing {
+        Passing { body, pick: Some(pick), took, look: None, looks_out: 0 }
+    }
+
+    fn finish(&mut self, outcome: Outcome) {
+        if let Some(pick) = self.pick.take() {
+            pick.finish(outcome, time::now());
+        }
+    }
+
+    /// Ready when the balancer has given up the node for a while in which nothing came.
+    fn poll_given_up(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let Some(pick) = &self.pick else { return Poll::Pending };
+            let look = self.look.get_or_insert_with(|| Box::pin(time::sleep(LOOK_INTERVAL)));
+            ready!(look.as_mut().poll(cx));
+            self.look = None;
+            self.looks_out = if pick.is_given_up() { self.looks_out + 1 } else { 0 };
+            if self.looks_out >= LOOKS_OUT {
+                return Poll::Ready(());
+            }
+        }
+    }
+}
+
+impl HttpBody for Passing {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+            ready!(self.poll_given_up(cx));
+            self.finish(Outcome::Failed);
+            return Poll::Ready(Some(Err(axum::Error::new(BrokenOff))));
+        };
+        (self.look, self.looks_out) = (None, 0);
+        let took = self.took;
+        match &frame {
+            None => self.finish(Outcome::Answered(took)),
+            Some(Err(_)) => self.finish(Outcome::Failed),
+            Some(Ok(_)) if self.body.is_end_stream() => self.finish(Outcome::Answered(took)),
+            Some(Ok(_)) => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A body that is over before it began, of a length that was never stated.
+pub struct Ended;
+
+impl HttpBody for Ended {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Poll::Ready(None)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        true
+    }
+}
