@@ -101,6 +101,11 @@ fn small() -> u64 {
 }
 
 impl Plan {
+    /// Copies of each shard.
+    pub fn copies(&self) -> usize {
+        if self.copies == 0 { self.nodes } else { self.copies }
+    }
+
     /// How long the clients would take if every answer came at once.
     pub fn duration_ms(clients: &[ClientPlan]) -> u64 {
         clients.iter().map(|client| client.steps.iter().map(|step| step.after_ms).sum()).max().unwrap_or(0)

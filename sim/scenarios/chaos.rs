@@ -43,7 +43,7 @@ pub async fn run<W: Workload>(run: Run, kind: Kind, generate: fn(Kind, u64) -> P
     }
     fleet.wait_until_ready(&everyone, READY_LIMIT).await;
     close(&fleet, &service, &shared).await;
-    rest::check(&fleet).await;
+    rest::check(&fleet, plan.copies()).await;
     list_everywhere(&fleet, &service).await;
     for (name, times) in vectorsphere::rt::sim::marks() {
         log!("{name}: {times} times");
@@ -80,7 +80,7 @@ async fn on_clients<T: Send + 'static>(fleet: &Fleet, future: impl Future<Output
 async fn prepare<W: Workload>(fleet: &Fleet, service: &Service, plan: &Plan, workload: &W) {
     let client = Client::new(service, Face::Rest, u64::MAX, 0);
     let (index, shards) = (plan.index.clone(), plan.shards);
-    let copies = if plan.copies == 0 { plan.nodes } else { plan.copies };
+    let copies = plan.copies();
     let puts = workload.preparation();
     let prepared = on_clients(fleet, async move {
         while let Err(failure) = client.create(&index, shards, copies).await {

@@ -66,13 +66,13 @@ pub async fn witnessed<T>(fleet: &Fleet, trouble: impl Future<Output = T>) -> T 
     }
 }
 
-/// Waits for the replicas of every shard to have applied the same, then compares what they hold.
+/// Waits for the replicas of every shard, so many `copies`, to have applied the same, then compares what they hold.
 ///
 /// # Panics
 /// If they do not get there, differ, or hold other records than they claim.
-pub async fn check(fleet: &Fleet) {
+pub async fn check(fleet: &Fleet, copies: usize) {
     let deadline = time::Instant::now() + CATCH_UP_LIMIT;
-    while let Some(behind) = uneven(fleet) {
+    while let Some(behind) = uneven(fleet, copies) {
         assert!(time::Instant::now() < deadline, "replicas at rest for {CATCH_UP_LIMIT:?} are not even: {behind}");
         time::sleep(LOOK_INTERVAL).await;
     }
@@ -98,7 +98,7 @@ pub async fn check(fleet: &Fleet) {
 }
 
 /// Which shard's replicas have applied different prefixes of its log, or are not all there.
-fn uneven(fleet: &Fleet) -> Option<String> {
+fn uneven(fleet: &Fleet, copies: usize) -> Option<String> {
     let mut applied: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
     for victim in &fleet.victims {
         let Some(inside) = victim.inside() else { return Some(format!("{} is not up", victim.name())) };
@@ -106,7 +106,6 @@ fn uneven(fleet: &Fleet) -> Option<String> {
             applied.entry(shard).or_default().push(replica.applied());
         }
     }
-    let nodes = fleet.victims.len();
-    let wrong = applied.into_iter().find(|(_, of)| of.len() != nodes || of.iter().any(|one| *one != of[0]));
+    let wrong = applied.into_iter().find(|(_, of)| of.len() != copies || of.iter().any(|one| *one != of[0]));
     wrong.map(|(shard, of)| format!("shard {shard} has applied {of:?}"))
 }

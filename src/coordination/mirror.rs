@@ -132,10 +132,15 @@ impl Following {
     }
 
     async fn follow(&self) {
+        let mut pause = PAUSE_FIRST;
         loop {
             let after = self.list().await;
+            let listed_at = time::now();
             let mut watch = self.coordinator.watch(&self.prefix, after);
             self.watch(&mut *watch).await;
+            // A member that is behind may list, again and again, what can be watched no more.
+            pause = if time::now() - listed_at > PAUSE_MAX { PAUSE_FIRST } else { (pause * 2).min(PAUSE_MAX) };
+            time::sleep(pause).await;
         }
     }
 

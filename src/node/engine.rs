@@ -310,11 +310,11 @@ impl Engine {
     }
 
     fn watch(&self) {
-        let (store, service) = (self.store.clone(), self.service.clone());
+        let (store, log, service) = (self.store.clone(), self.log.clone(), self.service.clone());
         let (stop, failed) = (self.stop.clone(), self.failed.clone());
         rt::spawn("disk-watch", async move {
             while !stop.is_triggered() {
-                if let Some(reason) = failure(&store, &service).await {
+                if let Some(reason) = failure(&store, &log, &service).await {
                     tracing::error!(reason, "the node can no longer promise what it writes; it stops");
                     failed.trigger();
                     return;
@@ -535,9 +535,13 @@ fn can_write(store: &Store, log: &LogStore) -> Arc<dyn Fn() -> bool + Send + Syn
 }
 
 /// Why the node must stop, if it must. Replicas that others can rebuild are given up here.
-async fn failure(store: &Store, service: &Service) -> Option<String> {
+async fn failure(store: &Store, log: &LogStore, service: &Service) -> Option<String> {
     if store.is_poisoned() {
         return Some("a write or sync of the store has failed".to_owned());
+    }
+    // All replicas fail with the log. They hold nothing wrong, and are not for others to rebuild.
+    if log.is_poisoned() {
+        return Some("a write or sync of the log has failed".to_owned());
     }
     service.give_up_failed().await.err()
 }
