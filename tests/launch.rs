@@ -183,7 +183,7 @@ fn roles_that_need_etcd_say_so() {
             "--mode=slave --port=8082 --etcd=localhost:2379 --service=VectorSphere --c=conf/app.yaml",
             "mode worker",
         ),
-        (&program, "-config conf/slave.ini", "conf/slave.ini:4"),
+        (&program, "-config conf/slave.ini", "mode worker"),
     ] {
         let mut started = Started::start(program, line, &[]);
         assert_eq!(started.code(), Some(2), "{line}: {}", started.log());

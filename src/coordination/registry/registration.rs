@@ -225,15 +225,15 @@ mod tests {
 
     impl Coordinator for Leases {
         fn get<'a>(&'a self, _key: &'a str) -> BoxFuture<'a, Result<Option<KeyValue>, CoordinationError>> {
-            unimplemented!("a registration reads nothing")
+            unreachable!("a registration reads nothing")
         }
 
         fn list<'a>(&'a self, _prefix: &'a str) -> BoxFuture<'a, Result<Listed, CoordinationError>> {
-            unimplemented!("a registration reads nothing")
+            unreachable!("a registration reads nothing")
         }
 
         fn remembered(&self, _prefix: &str) -> Result<Vec<KeyValue>, CoordinationError> {
-            unimplemented!("a registration reads nothing")
+            unreachable!("a registration reads nothing")
         }
 
         fn commit(&self, transaction: Transaction) -> BoxFuture<'_, Result<Committed, CoordinationError>> {
@@ -250,7 +250,7 @@ mod tests {
         }
 
         fn watch(&self, _prefix: &str, _after: Revision) -> Box<dyn Watch> {
-            unimplemented!("a registration reads nothing")
+            unreachable!("a registration reads nothing")
         }
 
         fn grant(&self, ttl: Duration) -> BoxFuture<'_, Result<LeaseId, CoordinationError>> {
