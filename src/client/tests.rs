@@ -103,12 +103,12 @@ fn a_node_that_fails_every_call_is_left_alone_however_seldom_they_come() {
     let mut now = time::now();
     for call in 0..3 {
         assert_eq!(nodes.statistics(now)[0].ejections, 0, "call {call}");
-        now = now + Duration::from_secs(2);
+        now += Duration::from_secs(2);
         try_again(&nodes, now);
         nodes.pick(&Ask::default(), now).expect("the only one").finish(Outcome::Failed, now);
     }
     assert_eq!(nodes.statistics(now)[0].ejections, 1);
-    now = now + Duration::from_secs(2);
+    now += Duration::from_secs(2);
     try_again(&nodes, now);
     assert_eq!(nodes.statistics(now)[0].state, crate::traffic::State::In, "its time is over");
 }
