@@ -24,6 +24,13 @@ pub const MARKS: &[&str] = &[
     "replicas were compared at the same index while clients wrote",
     "an old request came once more",
     "a retry learnt what became of a lost write",
+    "a node joined a cluster that was there",
+    "a node told its new address",
+    "a shard's group got other members",
+    "a node let go of a replica that was moved away",
+    "a node asked another one to read its replicas",
+    "a node read its replicas for another one",
+    "a read was hedged",
 ];
 
 pub async fn register(run: Run) {
