@@ -9,9 +9,9 @@
 #   SERVICE   name of the cluster, VectorSphere if absent
 #   FLAG…     passed on to `vectorsphere serve` as they are
 #
-# In this version nodes and gateways do not speak to etcd. The gateway is told some nodes, and asks those for the others:
-# --set gateway.nodes=localhost:8080,localhost:8081. The other modes but standalone end at once with exit code 2 and say why;
-# README.md has how nodes form a cluster by themselves.
+# Nodes find each other in etcd and wait for it where it is not there yet; README.md has how they form a cluster by themselves.
+# The gateway does not speak to etcd: it is told some nodes, and asks those for the others:
+# --set gateway.nodes=localhost:8080,localhost:8081.
 #
 # A node on another port than 8080 takes free ports for its other interfaces and a data directory of its own
 # (data-PORT), so that several nodes can run on one machine.

@@ -14,5 +14,7 @@ mod embedded;
 mod etcd;
 #[path = "coordination/master.rs"]
 mod master;
+#[path = "coordination/members.rs"]
+mod members;
 #[path = "coordination/registry.rs"]
 mod registry;

@@ -2,9 +2,14 @@
 //! goes on through the gateway, and nothing left behind, however it ends.
 #![allow(clippy::disallowed_methods)] // real sockets and processes under a real clock
 
+#[path = "coordination/members.rs"]
+#[allow(dead_code)]
+mod members;
+
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
+use members::has_etcd;
 use serde_json::{Value, json};
 use std::{
     io::Write,
@@ -25,13 +30,17 @@ struct Dev {
 }
 
 impl Dev {
-    /// Starts a cluster on free ports and waits until it is ready.
+    /// Starts a cluster that coordinates itself, on free ports, and waits until it is ready.
     fn start(arguments: &[&str]) -> Dev {
+        Dev::start_with("embedded", arguments)
+    }
+
+    fn start_with(coordinator: &str, arguments: &[&str]) -> Dev {
         let root = tempfile::tempdir().expect("a directory");
         let ready_file = root.path().join("ready");
         let output = std::fs::File::create(root.path().join("output")).expect("a file");
         let mut command = Command::new(env!("CARGO_BIN_EXE_vectorsphere"));
-        command.args(["cluster", "dev", "--port", "0", "--exit-on-eof", "--coordination", "embedded", "--ready-file"]);
+        command.args(["cluster", "dev", "--port", "0", "--exit-on-eof", "--coordinator", coordinator, "--ready-file"]);
         command.arg(&ready_file).arg("--data-dir").arg(root.path().join("data")).args(arguments);
         command.stdin(Stdio::piped()).stdout(output.try_clone().expect("a file")).stderr(output);
         let mut process = command.spawn().expect("the program starts");
@@ -116,7 +125,7 @@ fn using(directory: &Path) -> Vec<String> {
     let directory = directory.to_string_lossy().into_owned();
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let lines = entries.filter_map(|entry| std::fs::read_to_string(entry.path().join("cmdline")).ok());
-    lines.filter(|line| line.contains(&directory) && line.contains("serve")).collect()
+    lines.filter(|line| line.contains(&directory) && (line.contains("serve") || line.contains("etcd"))).collect()
 }
 
 async fn call(client: &Client, method: Method, path: &str, body: Value) -> (u16, Value) {
@@ -199,15 +208,50 @@ async fn write_direct(client: &Client, id: u64) {
     }
 }
 
+#[tokio::test]
+async fn with_etcd_tables_wait_for_it_and_documents_do_not() {
+    if !has_etcd("with_etcd_tables_wait_for_it_and_documents_do_not") {
+        return;
+    }
+    let mut dev = Dev::start_with("etcd", &["--nodes", "3"]);
+    assert!(dev.output().contains("coordinated by etcd on 127.0.0.1:"), "{}", dev.output());
+    let gateway = dev.client("gateway");
+    let table = |name: &str| json!({"table_name": name, "dimension": 2, "metric": "euclidean"});
+    assert_eq!(call(&gateway, Method::POST, "/api/v1/tables", table("t")).await.0, 201);
+    write(&gateway, 1).await;
+    dev.say("kill etcd", "etcd: killed");
+    write(&gateway, 2).await;
+    let node = dev.client("node 1");
+    let (status, refused) = call(&node, Method::POST, "/api/v1/tables", table("u")).await;
+    assert_eq!((status, &refused["code"]), (503, &json!("coordinator")), "{refused}");
+    dev.say("restart etcd", "etcd: ready again");
+    let since = Instant::now();
+    while call(&node, Method::POST, "/api/v1/tables", table("u")).await.0 != 201 {
+        assert!(since.elapsed() < PATIENCE, "{}", dev.output());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    dev.say("add", "node 4: ready");
+    dev.say("restart 2", "node 2: ready again");
+    for id in [1, 2] {
+        let path = format!("/api/v1/tables/t/documents/{id}");
+        assert_eq!(call(&gateway, Method::GET, &path, Value::Null).await.0, 200);
+    }
+    drop(dev.input.take().map(|mut input| writeln!(input, "quit")));
+    assert_eq!(dev.ends(), Some(0));
+}
+
 #[test]
 fn a_signal_stops_everything_and_so_does_its_own_death() {
-    for (signal, code) in [(libc::SIGTERM, Some(0)), (libc::SIGINT, Some(0)), (libc::SIGKILL, None)] {
-        let mut dev = Dev::start(&["--nodes", "2"]);
+    let coordinators =
+        if has_etcd("the end of etcd by a signal") { vec!["embedded", "etcd"] } else { vec!["embedded"] };
+    let signals = [(libc::SIGTERM, Some(0)), (libc::SIGINT, Some(0)), (libc::SIGKILL, None)];
+    for (coordinator, (signal, code)) in coordinators.into_iter().flat_map(|one| signals.map(|signal| (one, signal))) {
+        let mut dev = Dev::start_with(coordinator, &["--nodes", "2"]);
         // One that is stopped must end as well.
         dev.say("pause 2", "node 2: paused");
         let pid = i32::try_from(dev.process.id()).expect("an id");
         // SAFETY: kill only sends a signal, to a child that was not waited for.
         assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
-        assert_eq!(dev.ends(), code, "signal {signal}");
+        assert_eq!(dev.ends(), code, "signal {signal}, coordinator {coordinator}");
     }
 }

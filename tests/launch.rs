@@ -1,7 +1,12 @@
 //! The commands with which the seeds' guides start things, as they are written there, against this program: what can be started
-//! serves, what needs an etcd says so.
+//! serves, and what needs an etcd finds the others in it.
 #![allow(clippy::disallowed_methods)] // real sockets and processes under a real clock
 
+#[path = "coordination/members.rs"]
+#[allow(dead_code)]
+mod members;
+
+use members::{Members, has_etcd};
 use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
@@ -169,24 +174,66 @@ fn a_gateway_starts_by_script_and_by_flags_and_finds_its_node() {
     assert_eq!(node.stop(), Some(0));
 }
 
-/// Until nodes speak to etcd, the roles that are given one end at once with the exit code of a configuration that is not usable,
-/// and say why.
+/// Waits until a node takes requests.
+fn serves(started: &Started, port: u16) {
+    let since = Instant::now();
+    while get(&format!("127.0.0.1:{port}"), "/readyz").0 != 200 {
+        assert!(since.elapsed() < PATIENCE, "{}", started.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 #[test]
-fn roles_that_need_etcd_say_so() {
+fn the_guides_roles_find_each_other_in_etcd() {
+    if !has_etcd("the_guides_roles_find_each_other_in_etcd") {
+        return;
+    }
+    let etcd = Members::start(1);
+    let endpoint = &etcd.clients[0];
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/start.sh");
-    let program = PathBuf::from(PROGRAM);
-    for (program, line, reason) in [
-        (&script, "master 8080 localhost:2379 VectorSphere", "mode master"),
-        (&script, "slave 8081 localhost:2379 VectorSphere", "mode worker"),
+    let (ports, program) = ([free_port(), free_port(), free_port(), free_port()], PathBuf::from(PROGRAM));
+    let http = format!("127.0.0.1:{}", ports[3]);
+    let by_file = [&["--http", &http, "--etcd", endpoint][..], &FREE].concat();
+    let lines = [
+        (&script, format!("master {} {endpoint} VectorSphere", ports[0]), &[][..]),
+        (&script, format!("slave {} {endpoint} VectorSphere", ports[1]), &[]),
         (
             &program,
-            "--mode=slave --port=8082 --etcd=localhost:2379 --service=VectorSphere --c=conf/app.yaml",
-            "mode worker",
+            format!("--mode=slave --port={} --etcd={endpoint} --service=VectorSphere --c=conf/app.yaml", ports[2]),
+            &FREE,
         ),
-        (&program, "-config conf/slave.ini", "mode worker"),
-    ] {
-        let mut started = Started::start(program, line, &[]);
-        assert_eq!(started.code(), Some(2), "{line}: {}", started.log());
-        assert!(started.log().contains(reason), "{line}: {}", started.log());
+        // A cluster of another name.
+        (&program, "-config conf/slave.ini".to_owned(), &by_file),
+    ];
+    let mut all: Vec<Started> = lines.iter().map(|(program, line, free)| Started::start(program, line, free)).collect();
+    for (started, port) in all.iter_mut().zip(ports) {
+        started.ready();
+        serves(started, port);
     }
+    for (port, count) in ports.into_iter().zip([3, 3, 3, 1]) {
+        let since = Instant::now();
+        let status = || get(&format!("127.0.0.1:{port}"), "/api/v1/cluster/status").1;
+        while status().matches("\"status\":\"up\"").count() != count {
+            assert!(since.elapsed() < PATIENCE, "{}", status());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    for started in &mut all {
+        assert_eq!(started.stop(), Some(0), "{}", started.log());
+    }
+}
+
+#[test]
+fn a_role_whose_etcd_is_not_there_waits_for_it_and_says_so() {
+    let port = free_port();
+    let line = format!("--mode=slave --port={port} --etcd=127.0.0.1:1 --service=VectorSphere --c=conf/app.yaml");
+    let mut started = Started::start(Path::new(PROGRAM), &line, &FREE);
+    started.ready();
+    let since = Instant::now();
+    while !started.log().contains("etcd does not say yet which cluster this is") {
+        assert!(since.elapsed() < PATIENCE, "{}", started.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(get(&format!("127.0.0.1:{port}"), "/readyz").0, 503);
+    assert_eq!(started.stop(), Some(0), "{}", started.log());
 }

@@ -29,7 +29,7 @@ pub fn prepare(args: &ServeArgs) -> Result<Config, CliError> {
     Ok(loaded.config)
 }
 
-/// Starts a node and serves until told to stop or the disk fails.
+/// Starts a node and serves until told to stop, the disk fails or it turns out that the node cannot take part in its cluster.
 ///
 /// # Errors
 /// As [`prepare`]; then the exit codes of [`crate::node::StartError`]; 4 if the disk failed while it served.
@@ -42,7 +42,7 @@ pub async fn run(args: ServeArgs) -> Result<ExitCode, CliError> {
     // Listens from here on: a signal that comes while the node starts, or at once after, still stops it in order.
     let asked_early = poll_fn(|context| Poll::Ready(terminated.as_mut().poll(context))).await;
     let started = rt::time::now();
-    let node = Node::start(&config).await.map_err(not_started)?;
+    let node = Node::start(&config).await.map_err(|error| not_started(&error))?;
     let ready_ms = started.elapsed().as_secs_f64() * 1e3;
     let addresses = node.addresses();
     tracing::info!(http = ?addresses.http, grpc = %addresses.grpc, monitoring = %addresses.monitoring,
@@ -51,7 +51,7 @@ pub async fn run(args: ServeArgs) -> Result<ExitCode, CliError> {
         write_ready_file(path, addresses)?;
     }
     let failed = node.failed().clone();
-    let disk_failed = tokio::select! {
+    let has_failed = tokio::select! {
         biased;
         () = failed.wait() => true,
         asked = async { match asked_early { Poll::Ready(asked) => asked, Poll::Pending => terminated.await } } => {
@@ -60,10 +60,10 @@ pub async fn run(args: ServeArgs) -> Result<ExitCode, CliError> {
             false
         }
     };
+    let why = has_failed.then(|| node.refused().map_or_else(disk_failed, not_started));
     node.stop().await;
-    if disk_failed {
-        let message = "the disk failed; the node has stopped because it could no longer promise what it writes";
-        return Err(CliError { message: message.to_owned(), exit_code: ExitCode::DataUnusable as u8 });
+    if let Some(why) = why {
+        return Err(why);
     }
     tracing::info!("stopped");
     Ok(ExitCode::Ok)
@@ -94,7 +94,12 @@ async fn run_gateway(args: &ServeArgs, config: &Config) -> Result<ExitCode, CliE
     Ok(ExitCode::Ok)
 }
 
-fn not_started(error: StartError) -> CliError {
+fn disk_failed() -> CliError {
+    let message = "the disk failed; the node has stopped because it could no longer promise what it writes";
+    CliError { message: message.to_owned(), exit_code: ExitCode::DataUnusable as u8 }
+}
+
+fn not_started(error: &StartError) -> CliError {
     CliError { message: error.to_string(), exit_code: error.exit_code() }
 }
 

@@ -294,12 +294,21 @@ impl Catalog {
     }
 
     /// The table as the coordinator holds it now, and the condition that it has not changed since.
+    ///
+    /// # Errors
+    /// `Unavailable` if it is older than the one that is known here: shard ids would be given out a second time.
     async fn stored_table(&self) -> Result<(ShardTable, Compare)> {
         let key = TABLE.to_owned();
-        match self.stored(&key).await? {
-            None => Ok((ShardTable::default(), Compare::Absent(key))),
-            Some(stored) => Ok((from_json(&key, &stored.value)?, Compare::WrittenAt(key, stored.revision))),
+        let (table, guard): (ShardTable, Compare) = match self.stored(&key).await? {
+            None => (ShardTable::default(), Compare::Absent(key)),
+            Some(stored) => (from_json(&key, &stored.value)?, Compare::WrittenAt(key, stored.revision)),
+        };
+        let (known, found) = (self.table().epoch, table.epoch);
+        if found < known {
+            let message = format!("the coordinator's shard table has epoch {found}, but epoch {known} was seen here");
+            return Err(Error::new(ErrorKind::Unavailable, "coordinator", message));
         }
+        Ok((table, guard))
     }
 }
 

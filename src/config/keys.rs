@@ -145,7 +145,7 @@ macro_rules! key {
 }
 
 const NOW: Effect = Effect::Now;
-const CLUSTER: Effect = Effect::Later("it belongs to a cluster with etcd, which this version does not form");
+const DRAWN: Effect = Effect::Later("a node draws its id by chance and keeps it in data_dir");
 
 /// Every key, in the order of `conf/default.yaml`. Keys of one section stand together.
 pub static KEYS: &[Key] = &[
@@ -169,30 +169,26 @@ pub static KEYS: &[Key] = &[
     key!(advertise.grpc, NOW, "gRPC address told to others, where it differs from the one bound."),
     key!(advertise.peer, NOW, "Peer address told to other nodes, where it differs from the one bound."),
     key!(cluster.name, NOW, "Name of the cluster; nodes of different names refuse each other."),
-    key!(
-        cluster.node_id,
-        CLUSTER,
-        "Name of this node within the cluster; made once and kept in data_dir where absent."
-    ),
+    key!(cluster.node_id, DRAWN, "Name of this node within the cluster."),
     key!(cluster.zone, NOW, "Failure domain (rack, zone) of this node; copies of a shard are spread over zones."),
     key!(
         cluster.peers,
         NOW,
-        "Peer addresses of other nodes of the cluster, for the modes auto, master and worker. Nodes that all name each other found a cluster when they have all met once; a node that comes later names some that are there and is taken in by them. An odd number of founders survives the loss of a minority."
+        "Peer addresses of other nodes of the cluster, for the modes auto, master and worker without etcd. Nodes that all name each other found a cluster when they have all met once; a node that comes later names some that are there and is taken in by them. An odd number of founders survives the loss of a minority."
     ),
     key!(cluster.replace_after, NOW, Duration::from_secs(1) => Duration::from_secs(86_400), "How long a node may be away before its replicas are made anew on others. Its leaders are replaced at once in any case."),
     key!(cluster.rebalance.bytes_per_second, NOW, ByteSize::kib(64) => ByteSize::gib(16), "What a node may receive or send, in the long run, to even the cluster out or to drain a node. Replacing what is lost is not held back."),
     key!(cluster.rebalance.moves_max, NOW, 1u64 => 64u64, "Replicas that one node may be receiving or sending at once."),
     key!(
         etcd.endpoints,
-        CLUSTER,
-        "Members of the etcd cluster. A node of a cluster refuses to start while any is named."
+        NOW,
+        "Addresses of the members of an etcd (3.4 is the version that is tested), as host:port or https://host:port. The nodes of the cluster then find each other there and keep there what they agree on, below /vectorsphere/<cluster.name>/; while it cannot be reached documents are read and written, and tables and nodes stay as they are. Chosen once: the data directory remembers whose etcd it belongs to. Not used by a standalone node."
     ),
-    key!(etcd.username, CLUSTER, "User name towards etcd."),
-    key!(etcd.password, CLUSTER, "Password towards etcd. Never shown."),
-    key!(etcd.tls.ca_file, CLUSTER, "File with the authority that signed etcd's certificate (PEM)."),
-    key!(etcd.tls.cert_file, CLUSTER, "File with this node's certificate towards etcd (PEM)."),
-    key!(etcd.tls.key_file, CLUSTER, "File with the key of that certificate (PEM)."),
+    key!(etcd.username, NOW, "User name towards etcd."),
+    key!(etcd.password, NOW, "Password towards etcd. Never shown."),
+    key!(etcd.tls.ca_file, NOW, "File with the authority that signed etcd's certificate (PEM)."),
+    key!(etcd.tls.cert_file, NOW, "File with this node's certificate towards etcd (PEM)."),
+    key!(etcd.tls.key_file, NOW, "File with the key of that certificate (PEM)."),
     key!(
         gateway.nodes,
         NOW,

@@ -290,8 +290,8 @@ fn no_secret_is_ever_printed() {
 
 #[test]
 fn what_has_no_effect_yet_is_noticed_with_its_origin() {
-    let loaded =
-        World::file("a.yaml", "serviceTTL: 30\nauth: {enabled: true}\netcdEndpoints: [\"localhost:2379\"]\n").loaded();
+    let text = "serviceTTL: 30\nauth: {enabled: true}\netcdEndpoints: [\"localhost:2379\"]\ncluster: {node_id: n}\n";
+    let loaded = World::file("a.yaml", text).loaded();
     let notices: Vec<String> = loaded.notices.iter().map(Notice::to_string).collect();
     assert_eq!(
         notices,
@@ -299,8 +299,8 @@ fn what_has_no_effect_yet_is_noticed_with_its_origin() {
             "a.yaml:1: `serviceTTL`: accepted, has no effect yet: the program decides how long leases last and renews \
              them on its own",
             "a.yaml:2: `auth.enabled`: accepted, has no effect yet: this version asks no caller who they are",
-            "a.yaml:3 (etcdEndpoints): `etcd.endpoints`: accepted, has no effect yet: it belongs to a \
-             cluster with etcd, which this version does not form",
+            "a.yaml:4: `cluster.node_id`: accepted, has no effect yet: a node draws its id by chance and keeps it in \
+             data_dir",
         ]
     );
 }

@@ -24,11 +24,15 @@ use super::{
     Transaction, Watch, bounds, prefix::Prefix,
 };
 use crate::{
-    rt::{self, Shutdown},
+    rt::{
+        self, Shutdown, Task,
+        time::{self, Instant},
+    },
     store::StoreError,
 };
 use client::Client;
 use memory::Memory;
+pub use memory::Vet;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use watch::EtcdWatch;
 
@@ -37,10 +41,23 @@ pub struct Etcd {
     client: Arc<Client>,
     prefix: Prefix,
     memory: Arc<Memory>,
+    /// Whether it is used only while what it holds is taken.
+    is_vetted: bool,
+    keeping: Option<Keeping>,
+}
+
+/// The task that keeps the memory as etcd is.
+struct Keeping {
+    mirror: Mirror,
+    since: Instant,
+    task: tokio::sync::Mutex<Option<Task<()>>>,
     stop: Shutdown,
 }
 
-impl Drop for Etcd {
+/// How long a change that etcd has taken may take to be known here.
+const SHOW_LIMIT: Duration = Duration::from_secs(1);
+
+impl Drop for Keeping {
     fn drop(&mut self) {
         self.stop.trigger();
     }
@@ -63,19 +80,86 @@ impl Etcd {
     /// # Errors
     /// [`EtcdError`].
     pub fn open(options: &EtcdOptions, file: PathBuf) -> Result<Etcd, EtcdError> {
+        Etcd::begin(options, file, Arc::new(|_, _| Ok(())), false)
+    }
+
+    /// The same; what etcd holds is taken only if `vet` finds that it may follow what is known here. Until then nothing is asked of
+    /// it nor changed in it, and what is known stays.
+    ///
+    /// # Errors
+    /// [`EtcdError`].
+    pub fn open_vetted(options: &EtcdOptions, file: PathBuf, vet: Vet) -> Result<Etcd, EtcdError> {
+        Etcd::begin(options, file, vet, true)
+    }
+
+    fn begin(options: &EtcdOptions, file: PathBuf, vet: Vet, is_vetted: bool) -> Result<Etcd, EtcdError> {
         let prefix = Prefix::of(&options.cluster);
         let client = Arc::new(Client::new(options)?);
-        let memory = Arc::new(Memory::open(file)?);
+        let memory = Arc::new(Memory::open(file, vet)?);
+        let etcd = |is_vetted, keeping| Etcd {
+            client: client.clone(),
+            prefix: prefix.clone(),
+            memory: memory.clone(),
+            is_vetted,
+            keeping,
+        };
         // The mirror's own handle: it keeps neither the mirror nor the file alive.
-        let inner =
-            Etcd { client: client.clone(), prefix: prefix.clone(), memory: memory.clone(), stop: Shutdown::new() };
-        let mirror = Mirror::follow(Arc::new(inner), "");
-        let etcd = Etcd { client, prefix, memory, stop: Shutdown::new() };
-        drop(rt::spawn("etcd-memory", memory::keep(mirror, etcd.memory.clone(), etcd.stop.clone())));
-        Ok(etcd)
+        let mirror = Mirror::follow(Arc::new(etcd(false, None)), "");
+        let stop = Shutdown::new();
+        let task = rt::spawn("etcd-memory", memory::keep(mirror.clone(), memory.clone(), stop.clone()));
+        let task = tokio::sync::Mutex::new(Some(task));
+        Ok(etcd(is_vetted, Some(Keeping { mirror, since: time::now(), task, stop })))
+    }
+
+    /// Writes its file no more: another may be opened over it when this returns.
+    pub async fn close(&self) {
+        let Some(keeping) = &self.keeping else { return };
+        keeping.stop.trigger();
+        if let Some(task) = keeping.task.lock().await.take() {
+            // One that was torn down writes nothing either.
+            let _ended = task.await;
+        }
+    }
+
+    /// For how long etcd has not told how it is; in all that time what is remembered may have become old.
+    pub fn silence(&self) -> Duration {
+        let Some(keeping) = &self.keeping else { return Duration::ZERO };
+        keeping.mirror.confirmed().unwrap_or(keeping.since).elapsed()
+    }
+
+    /// Why etcd does not tell what it holds, while it does not.
+    pub fn problem(&self) -> Option<String> {
+        self.keeping.as_ref()?.mirror.problem()
+    }
+
+    /// Why what etcd holds is not obeyed, while it is not.
+    pub fn alarm(&self) -> Option<Arc<String>> {
+        self.memory.alarm()
+    }
+
+    /// Waits for a change of what is remembered after version `seen` (0 at first); which version that is.
+    pub async fn changed(&self, seen: u64) -> u64 {
+        self.memory.changed(seen).await
+    }
+
+    /// # Errors
+    /// `Unavailable` while what etcd holds is not known yet, or not obeyed.
+    fn check(&self) -> Result<(), CoordinationError> {
+        if !self.is_vetted {
+            return Ok(());
+        }
+        match self.memory.alarm() {
+            Some(why) => Err(CoordinationError::Unavailable(why.to_string())),
+            None if self.memory.has_heard() => Ok(()),
+            None => {
+                let why = self.problem().unwrap_or_else(|| "it was asked a moment ago".to_owned());
+                Err(CoordinationError::Unavailable(format!("etcd has not told yet what it holds: {why}")))
+            }
+        }
     }
 
     async fn range(&self, key: Vec<u8>, range_end: Vec<u8>) -> Result<Listed, CoordinationError> {
+        self.check()?;
         let request = proto::RangeRequest { key, range_end, ..proto::RangeRequest::default() };
         let response = self.client.range(request).await?;
         let entries = response.kvs.into_iter().map(|kv| convert::key_value(&self.prefix, kv));
@@ -107,11 +191,17 @@ impl Coordinator for Etcd {
 
     fn commit(&self, transaction: Transaction) -> BoxFuture<'_, Result<Committed, CoordinationError>> {
         Box::pin(async move {
-            let transaction = self.prefix.stored_transaction(transaction);
-            bounds::check(&transaction)?;
-            let response = self.client.txn(&transaction).await?;
+            self.check()?;
+            let stored = self.prefix.stored_transaction(transaction.clone());
+            bounds::check(&stored)?;
+            let response = self.client.txn(&stored).await?;
             match response.succeeded {
-                true => Ok(Committed::At(convert::revision(response.header.as_ref())?)),
+                true => {
+                    let revision = convert::revision(response.header.as_ref())?;
+                    // Whoever changes something reads it back here; it happened, whether or not that comes about.
+                    let _shown = time::timeout(SHOW_LIMIT, self.memory.shows(&transaction, revision)).await;
+                    Ok(Committed::At(revision))
+                }
                 false => Ok(Committed::Refused),
             }
         })
@@ -123,16 +213,23 @@ impl Coordinator for Etcd {
 
     fn grant(&self, ttl: Duration) -> BoxFuture<'_, Result<LeaseId, CoordinationError>> {
         Box::pin(async move {
+            self.check()?;
             let ttl_ms = bounds::ttl_ms(ttl)?;
             self.client.grant(ttl_ms.div_ceil(1000)).await
         })
     }
 
     fn keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<KeptAlive, CoordinationError>> {
-        Box::pin(async move { self.client.keep_alive(lease).await })
+        Box::pin(async move {
+            self.check()?;
+            self.client.keep_alive(lease).await
+        })
     }
 
     fn revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), CoordinationError>> {
-        Box::pin(async move { self.client.revoke(lease).await })
+        Box::pin(async move {
+            self.check()?;
+            self.client.revoke(lease).await
+        })
     }
 }

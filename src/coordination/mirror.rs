@@ -47,6 +47,8 @@ impl Drop for Kept {
 struct Shared {
     entries: ArcSwap<Entries>,
     state: Mutex<State>,
+    /// Why the coordinator could not be listed the last time, while that is so.
+    problem: Mutex<Option<String>>,
     changed: Notify,
 }
 
@@ -78,6 +80,11 @@ impl Mirror {
         self.0.shared.state().confirmed
     }
 
+    /// Why the coordinator does not tell what it holds, while it does not.
+    pub fn problem(&self) -> Option<String> {
+        self.0.shared.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Which version of the copy this is; 0 before the first answer.
     pub fn version(&self) -> u64 {
         self.0.shared.state().version
@@ -104,6 +111,10 @@ impl Shared {
 
     fn confirm(&self, asked: Instant) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).confirmed = Some(asked);
+    }
+
+    fn set_problem(&self, problem: Option<String>) {
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
     }
 
     fn publish(&self, entries: Entries) {
@@ -151,16 +162,22 @@ impl Following {
             let asked = time::now();
             match time::timeout(ASK_LIMIT, self.coordinator.list(&self.prefix)).await {
                 Ok(Ok(Listed { revision, entries })) => {
+                    self.shared.set_problem(None);
                     self.shared.confirm(asked);
                     self.shared.publish(entries.into_iter().map(|kv| (kv.key.clone(), kv)).collect());
                     return revision;
                 }
-                Ok(Err(error)) => tracing::debug!(prefix = self.prefix, %error, "the coordinator cannot be listed"),
-                Err(elapsed) => tracing::debug!(prefix = self.prefix, %elapsed, "the coordinator cannot be listed"),
+                Ok(Err(error)) => self.cannot_list(error.to_string()),
+                Err(elapsed) => self.cannot_list(elapsed.to_string()),
             }
             time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
+    }
+
+    fn cannot_list(&self, problem: String) {
+        tracing::debug!(prefix = self.prefix, problem, "the coordinator cannot be listed");
+        self.shared.set_problem(Some(problem));
     }
 
     /// Follows until it has to list again.
@@ -178,8 +195,10 @@ impl Following {
             };
             match next {
                 Ok(events) => self.apply(events),
+                // Not gone on with: in between, an older state may have been put in its place, and lived on past where this was.
                 Err(WatchError::Unavailable(error)) => {
                     tracing::debug!(prefix = self.prefix, error, "the coordinator cannot be watched just now");
+                    return;
                 }
                 Err(error @ WatchError::Compacted { .. }) => {
                     tracing::info!(prefix = self.prefix, %error, "the coordinator is listed again");

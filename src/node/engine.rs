@@ -3,16 +3,17 @@
 
 use super::{
     Network, StartError,
+    coordination::{self, Coordination, Forming},
     mastership::Mastership,
     membership::{self, Keeper},
     network::InCluster,
     observer::NodeObserver,
 };
 use crate::{
-    cluster::{Catalog, Founded, Members, SelfTold},
+    cluster::{Catalog, Members, SelfTold},
     config::{Config, Mode, Name},
     coordination::{Embedded, embedded},
-    raft::{Forward, LogStore, MultiRaft, NodeId, RaftOptions, Route, log_options},
+    raft::{LogStore, MultiRaft, NodeId, RaftOptions, log_options},
     rt::{self, shutdown::Shutdown},
     service::{Beyond, Identity, Phase, Service},
     shard::{Elsewhere, Host, IndexSettings, Parts},
@@ -21,7 +22,12 @@ use crate::{
     types::limits,
 };
 use rand::RngCore;
-use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 /// How often the engine looks whether its disk has failed.
 const WATCH_INTERVAL: Duration = Duration::from_millis(200);
@@ -33,8 +39,6 @@ const FOLLOW_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(3);
 /// Between two looks whether replicas are where the table says.
 const KEEP_INTERVAL: Duration = Duration::from_millis(500);
-/// Between two looks whether a node that joins knows what the cluster has agreed on.
-const CATCH_UP_INTERVAL: Duration = Duration::from_millis(100);
 /// Trainings at once on a node: one, so that searches keep the other processors.
 const TRAININGS_MAX: usize = 1;
 
@@ -43,13 +47,15 @@ pub struct Engine {
     service: Service,
     members: Members,
     raft: MultiRaft,
-    coordinator: Embedded,
+    coordination: Coordination,
     /// None on a node that is alone.
     mastership: Option<Arc<Mastership>>,
     store: Store,
     log: LogStore,
     stop: Shutdown,
     failed: Shutdown,
+    /// Why the node cannot take part in its cluster, if it cannot.
+    refused: Arc<OnceLock<StartError>>,
     // Last, so that the lock is given back after everything else is closed.
     directory: Arc<DataDir>,
 }
@@ -71,47 +77,6 @@ pub struct Stores {
     node_id: u64,
     store: Store,
     log: LogStore,
-}
-
-/// The group of the coordinator, to be opened once its members are known.
-struct Control {
-    raft: MultiRaft,
-    coordinator: Embedded,
-    forward: Arc<dyn Forward>,
-}
-
-impl Control {
-    /// With a new log only founders may begin; whoever came later is added by those who are there.
-    async fn open(&self, founded: &Founded) -> Result<(), StartError> {
-        let is_founder = founded.founders.contains(&self.raft.node());
-        let voters: &[NodeId] = if is_founder { &founded.founders } else { &[] };
-        let group = self.raft.open(embedded::GROUP, voters, self.coordinator.machine()?).await?;
-        self.coordinator.attach(Route::new(group, self.forward.clone(), embedded::decode_outcome));
-        Ok(())
-    }
-}
-
-impl Control {
-    /// Returns when this node knows what the cluster has agreed on by now, so that it does not answer as if there were nothing.
-    async fn caught_up(&self) {
-        while let Some(group) = self.coordinator.group() {
-            if group.read_index().await.is_ok() {
-                return;
-            }
-            rt::time::sleep(CATCH_UP_INTERVAL).await;
-        }
-    }
-}
-
-/// Keeps who founded the cluster, before anything is promised to it.
-async fn keep_founders(directory: &Arc<DataDir>, founded: &Founded) -> Result<(), StartError> {
-    let (directory, founders) = (directory.clone(), founded.founders.clone());
-    rt::compute::io(move || match directory.members()? {
-        Some(_) => Ok(()),
-        None => directory.set_members(&founders),
-    })
-    .await
-    .map_err(StartError::from)
 }
 
 impl Engine {
@@ -147,9 +112,6 @@ impl Engine {
         let mode = config.mode.name();
         let mut identity = Identity::new(node_id, config.cluster.name.as_str().to_owned(), zone(config), mode);
         identity.can_write = can_write(&store, &log);
-        let coordinator = Embedded::open(store.clone())?;
-        let asked = coordinator.clone();
-        identity.leader = Arc::new(move || asked.leader());
         let mut identity = describe(identity);
         let raft = MultiRaft::start(
             node_id,
@@ -159,17 +121,24 @@ impl Engine {
             Arc::from(make_directory(&directory, "checkpoint")?),
             raft_options(config),
         );
-        let control = Control { raft: raft.clone(), coordinator: coordinator.clone(), forward: forward.clone() };
-        membership::follow(&coordinator, &members)?;
-        let forming = match members.founded() {
-            Some(founded) => {
-                keep_founders(&directory, &founded).await?;
-                control.open(&founded).await?;
-                None
-            }
-            None => Some(control),
+        let (coordination, own) = coordination::open(config, &directory, &store, &raft).await?;
+        let (asked, alarmed) = (coordination.clone(), coordination.clone());
+        identity.leader = Arc::new(move || asked.leader());
+        identity.alarm = Arc::new(move || alarmed.alarm());
+        let coordinator = coordination.shared();
+        membership::follow(&*coordinator, &members)?;
+        let catalog = Catalog::load(coordinator.clone())?;
+        // What was this node's alone comes into the cluster only once that is known.
+        let before = own.as_ref().map(|own| Catalog::load(Arc::new(own.clone()))).transpose()?;
+        let forming = Forming {
+            coordination: coordination.clone(),
+            members: members.clone(),
+            directory: directory.clone(),
+            raft: raft.clone(),
+            forward: forward.clone(),
+            own,
         };
-        let catalog = Catalog::load(Arc::new(coordinator.clone()))?;
+        let is_formed = forming.open().await?;
         let to_leaders = forward.clone();
         let host = Arc::new(Host::new(Parts {
             store: store.clone(),
@@ -187,13 +156,14 @@ impl Engine {
             },
             trainings: Arc::new(tokio::sync::Semaphore::new(TRAININGS_MAX)),
         }));
-        remove_strays(&catalog, &host).await?;
+        remove_strays(before.as_ref().unwrap_or(&catalog), &host).await?;
         let (stop, failed) = (Shutdown::new(), Shutdown::new());
         let (told, mastership) = match cluster {
             Some(InCluster { told, peers }) => {
-                let (coordinator, host, members) = (coordinator.clone(), host.clone(), members.clone());
-                let observer = NodeObserver { node: node_id, coordinator, host, members, peers };
-                (Some(told), Some(Arc::new(Mastership::begin(config, observer, metrics))))
+                let control = coordination.embedded().cloned();
+                let observer =
+                    NodeObserver { node: node_id, control, host: host.clone(), members: members.clone(), peers };
+                (Some(told), Some(Arc::new(Mastership::begin(config, coordinator, observer, metrics))))
             }
             None => (None, None),
         };
@@ -216,12 +186,13 @@ impl Engine {
             service,
             members: members.clone(),
             raft,
-            coordinator,
+            coordination,
             mastership,
             store,
             log,
             stop,
             failed,
+            refused: Arc::default(),
             directory,
         };
         engine.watch();
@@ -229,11 +200,11 @@ impl Engine {
         engine.follow();
         engine.keep_replicas();
         if let Some(told) = told {
-            engine.keep_members(told, members.clone());
+            engine.keep_members(told, members);
         }
-        match forming {
-            Some(control) => engine.form(control, members),
-            None => engine.service.identity().enter(Phase::Up),
+        match is_formed {
+            true => engine.service.identity().enter(Phase::Up),
+            false => engine.form(forming),
         }
         Ok(engine)
     }
@@ -253,7 +224,7 @@ impl Engine {
     pub(super) fn inside(&self) -> Inside {
         Inside {
             raft: self.raft.clone(),
-            coordinator: Some(self.coordinator.clone()),
+            coordinator: self.coordination.embedded().cloned(),
             mastership: self.mastership.clone(),
             service: self.service.clone(),
         }
@@ -264,9 +235,14 @@ impl Engine {
         self.directory.path()
     }
 
-    /// Fires when the disk has failed and the process must end.
+    /// Fires when the disk has failed, or the node cannot take part in its cluster, and the process must end.
     pub fn failed(&self) -> &Shutdown {
         &self.failed
+    }
+
+    /// Why the node cannot take part in its cluster, if that is why it [failed](Engine::failed).
+    pub fn refused(&self) -> Option<&StartError> {
+        self.refused.get()
     }
 
     /// Hands mastership and the groups led here to others, as far as there are any that can lead and it comes to that in time, so that nobody has to
@@ -279,7 +255,7 @@ impl Engine {
         let led = self.service.host().replicas();
         let shards = led.iter().map(|(_, replica)| async { replica.hand_over().await.is_ok() });
         let control = async {
-            match self.coordinator.group() {
+            match self.coordination.embedded().and_then(Embedded::group) {
                 Some(group) => group.hand_over().await.is_ok(),
                 None => true,
             }
@@ -303,6 +279,7 @@ impl Engine {
         self.service.host().close().await;
         self.raft.stop().await;
         self.stop.trigger();
+        self.coordination.close().await;
         let store = self.store.clone();
         if let Err(error) = rt::compute::io(move || store.sync()).await {
             tracing::error!(%error, "the store could not be synced; the log has what it lacks");
@@ -351,7 +328,7 @@ impl Engine {
 
     /// Makes on this node what others have changed in the catalog.
     fn follow(&self) {
-        let (coordinator, service, stop) = (self.coordinator.clone(), self.service.clone(), self.stop.clone());
+        let (coordination, service, stop) = (self.coordination.clone(), self.service.clone(), self.stop.clone());
         let members = self.members.clone();
         rt::spawn("catalog-follow", async move {
             let mut behind = false;
@@ -359,10 +336,10 @@ impl Engine {
                 tokio::select! {
                     biased;
                     () = stop.wait() => return,
-                    () = coordinator.changed() => {}
+                    () = coordination.changed() => {}
                     () = rt::time::sleep(FOLLOW_RETRY_INTERVAL), if behind => {}
                 }
-                let known = membership::follow(&coordinator, &members);
+                let known = membership::follow(&*coordination.shared(), &members);
                 let followed = service.follow_catalog().await.and(known);
                 behind = followed.is_err();
                 if let Err(error) = followed {
@@ -374,36 +351,29 @@ impl Engine {
 
     /// Keeps the records of the members and the coordinator's group as they should be.
     fn keep_members(&self, told: SelfTold, members: Members) {
-        let coordinator = self.coordinator.clone();
-        let keeper = Keeper { node: self.raft.node(), told, members, coordinator };
+        let keeper = Keeper { node: self.raft.node(), told, members, coordination: self.coordination.clone() };
         drop(rt::spawn("cluster-members", keeper.run(self.stop.clone())));
     }
 
-    /// Waits until there is a cluster, found or joined, then opens the coordinator's group.
-    fn form(&self, control: Control, members: Members) {
+    /// Waits until there is a cluster, found or joined, then takes part.
+    fn form(&self, forming: Forming) {
         let (service, stop, failed) = (self.service.clone(), self.stop.clone(), self.failed.clone());
-        let directory = self.directory.clone();
+        let refused = self.refused.clone();
         rt::spawn("cluster-form", async move {
-            let founded = tokio::select! {
+            let formed = tokio::select! {
                 biased;
                 () = stop.wait() => return,
-                founded = members.wait_founded() => founded,
+                formed = forming.form() => formed,
             };
-            let opened = match keep_founders(&directory, &founded).await {
-                Ok(()) => control.open(&founded).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = opened {
-                tracing::error!(%error, "the cluster's own group cannot be opened; the node stops");
-                failed.trigger();
-                return;
+            match formed {
+                Ok(()) => service.identity().enter(Phase::Up),
+                Err(error) => {
+                    tracing::error!(%error, "this node cannot take part in the cluster; it stops");
+                    // Set once: it forms once.
+                    let _ = refused.set(error.in_cluster());
+                    failed.trigger();
+                }
             }
-            tokio::select! {
-                biased;
-                () = stop.wait() => return,
-                () = control.caught_up() => {}
-            }
-            service.identity().enter(Phase::Up);
         });
     }
 
@@ -478,10 +448,7 @@ impl Stores {
     /// # Errors
     /// `Mode`: others belong to its cluster.
     pub fn check_alone(&self) -> Result<(), StartError> {
-        let Some(group) = self.log.group(embedded::GROUP) else { return Ok(()) };
-        let members = group.members;
-        let mut all = members.voters.iter().chain(&members.voters_outgoing).chain(&members.learners);
-        if all.all(|node| *node == self.node_id) {
+        if !coordination::has_others(&self.log, self.node_id) {
             return Ok(());
         }
         let why = "the data directory belongs to a cluster of several nodes: start it with --mode auto";

@@ -45,9 +45,13 @@ enum Part {
 
 impl Mastership {
     /// Takes part from now on, until dropped. To be called inside the executor; that the cluster has formed is waited for.
-    pub fn begin(config: &Config, observer: NodeObserver, metrics: &Metrics) -> Mastership {
+    pub fn begin(
+        config: &Config,
+        coordinator: Arc<dyn Coordinator>,
+        observer: NodeObserver,
+        metrics: &Metrics,
+    ) -> Mastership {
         let node = observer.node;
-        let coordinator: Arc<dyn Coordinator> = Arc::new(observer.coordinator.clone());
         let controller = Controller::new(node, coordinator.clone(), Arc::new(observer), settings(config));
         let part = match config.mode {
             Mode::Worker => Part::Looks(Mirror::follow(coordinator.clone(), MASTER)),

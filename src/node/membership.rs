@@ -2,9 +2,10 @@
 //! belongs and cuts off who was removed; where the coordinator's group is led, its members are made what the records say. Level, not
 //! edge: every round compares what is with what should be. Started by [`super::Engine`] and [`super::peers`].
 
+use super::coordination::Coordination;
 use crate::{
     cluster::{MemberRecord, Members, SelfTold, members::PREFIX},
-    coordination::{Change, Compare, CoordinationError, Coordinator, Embedded, Transaction},
+    coordination::{Change, Compare, CoordinationError, Coordinator, Transaction, embedded::Outcome},
     peer::Peers,
     raft::{Group, NodeId},
     rt::{self, shutdown::Shutdown, time},
@@ -60,7 +61,7 @@ pub struct Keeper {
     /// What it says of itself.
     pub told: SelfTold,
     pub members: Members,
-    pub coordinator: Embedded,
+    pub coordination: Coordination,
 }
 
 impl Keeper {
@@ -97,8 +98,12 @@ impl Keeper {
         }
     }
 
+    fn group(&self) -> Option<&Group<Outcome>> {
+        self.coordination.embedded()?.group()
+    }
+
     fn leads(&self) -> bool {
-        self.coordinator.group().is_some_and(Group::is_leader)
+        self.group().is_some_and(|group| group.is_leader())
     }
 
     /// Founders have no record until one of them leads.
@@ -116,12 +121,17 @@ impl Keeper {
 
     async fn tell(&self) -> std::result::Result<(), CoordinationError> {
         let known = self.members.records().remove(&self.node);
+        if known.is_none() && self.coordination.embedded().is_none() && self.members.cluster_id().is_some() {
+            // With etcd nobody takes a node in: it comes by itself.
+            let record = MemberRecord::joined(self.told.clone(), time::wall().0, false);
+            return self.write(self.node, &record, Compare::Absent(MemberRecord::key(self.node))).await;
+        }
         let is_told = |record: MemberRecord| record.clone().telling(self.told.clone()) == record;
         if known.is_none_or(|record| !record.is_member() || is_told(record)) {
             return Ok(());
         }
         let key = MemberRecord::key(self.node);
-        let Some(stored) = self.coordinator.get(&key).await? else { return Ok(()) };
+        let Some(stored) = self.coordination.shared().get(&key).await? else { return Ok(()) };
         let record = MemberRecord::decode(&key, &stored.value);
         let record = record.map_err(|error| CoordinationError::Corrupt(error.to_string()))?;
         if record.peer != self.told.peer {
@@ -139,7 +149,11 @@ impl Keeper {
         compare: Compare,
     ) -> std::result::Result<(), CoordinationError> {
         let change = Change::Put(MemberRecord::key(node), record.encode());
-        self.coordinator.commit(Transaction { compares: vec![compare], changes: vec![change] }).await.map(drop)
+        self.coordination
+            .shared()
+            .commit(Transaction { compares: vec![compare], changes: vec![change] })
+            .await
+            .map(drop)
     }
 
     /// Members that vote are the group's voters, the others its learners.
@@ -150,7 +164,7 @@ impl Keeper {
             part.map(|(node, _)| *node).collect::<Vec<NodeId>>()
         };
         let (voters, learners) = (of(true), of(false));
-        let Some(group) = self.coordinator.group() else { return };
+        let Some(group) = self.group() else { return };
         if voters.is_empty() {
             return;
         }

@@ -2,6 +2,7 @@
 //! `Node::stop` goes the other way. Production and simulation call the same function. Called by `main`, `cli` and the
 //! simulation.
 
+mod coordination;
 mod engine;
 mod etcd;
 mod gate;
@@ -115,10 +116,6 @@ impl Node {
             let why = "a gateway holds no data and is not started as a node";
             return Err(StartError::Mode { mode: config.mode, why });
         }
-        if config.mode != Mode::Standalone && !config.etcd.endpoints.is_empty() {
-            let why = "clusters that are held together by etcd are not part of this version: name a running node in cluster.peers";
-            return Err(StartError::Mode { mode: config.mode, why });
-        }
         let bound = Bound::bind(config).await?;
         let addresses = bound.addresses().clone();
         let metrics = Metrics::new();
@@ -157,9 +154,14 @@ impl Node {
         self.engine.service()
     }
 
-    /// Fires when the node's disk has failed and the process must end.
+    /// Fires when the node's disk has failed, or it cannot take part in its cluster, and the process must end.
     pub fn failed(&self) -> &Shutdown {
         self.engine.failed()
+    }
+
+    /// Why the node cannot take part in its cluster, if that is why it [failed](Node::failed).
+    pub fn refused(&self) -> Option<&StartError> {
+        self.engine.refused()
     }
 
     /// Not ready → others lead, unless its disk has failed → no new connections → requests under way end → shards close → sync.

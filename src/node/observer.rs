@@ -25,7 +25,8 @@ const HAND_OVER_LIMIT: Duration = Duration::from_secs(1);
 /// See the module. It holds no service: the service holds it.
 pub struct NodeObserver {
     pub node: NodeId,
-    pub coordinator: Embedded,
+    /// The coordinator's own group, where it has one.
+    pub control: Option<Embedded>,
     pub host: Arc<Host>,
     pub members: Members,
     pub peers: Peers,
@@ -33,7 +34,7 @@ pub struct NodeObserver {
 
 impl NodeObserver {
     async fn own(&self) -> Option<NodeReport> {
-        let groups = time::timeout(REPORT_LIMIT, reports::of(Some(&self.coordinator), &self.host, None)).await.ok()?;
+        let groups = time::timeout(REPORT_LIMIT, reports::of(self.control.as_ref(), &self.host, None)).await.ok()?;
         Some(of_node(env!("CARGO_PKG_VERSION").to_owned(), groups))
     }
 

@@ -4,6 +4,7 @@
 use super::{
     Engine, Network, StartError,
     engine::Stores,
+    etcd,
     gate::Gate,
     join::{self, Met},
     membership,
@@ -36,6 +37,8 @@ pub struct Wire {
     told: SelfTold,
     peers: Peers,
     gate: Arc<Gate>,
+    /// Whether a node of a cluster is asked to take this one in; with etcd it comes by itself.
+    asks: bool,
     stop: Shutdown,
 }
 
@@ -64,20 +67,25 @@ impl Wire {
             boot,
             addresses,
         };
+        let is_in_etcd = etcd::is_used(config);
         let members = match known {
+            // Whose etcd it is says which cluster.
+            _ if is_in_etcd => Members::forming(),
             Some(founders) => Members::of(founders),
             // Nobody to wait for.
             None if distinct.len() == 1 => Members::of(vec![node]),
             None => Members::forming(),
         };
-        let met = Arc::new(Met::new(node, distinct.len()));
+        // There the cluster is found, too: whom this node meets founds nothing.
+        let founders = if is_in_etcd { usize::MAX } else { distinct.len() };
+        let met = Arc::new(Met::new(node, founders));
         let mut options = PeerOptions::default();
         options.rpc.cuts = cuts;
         let peers =
             Peers::new(identity, &others, options, metrics).map_err(|error| StartError::Peer(error.to_string()))?;
         let gate = Arc::new(Gate { members, met, engine: RwLock::new(None) });
         let told = SelfTold { peer: address, zone: super::engine::zone(config), mode: config.mode.name().to_owned() };
-        Ok(Wire { node, told, peers, gate, stop: Shutdown::new() })
+        Ok(Wire { node, told, peers, gate, asks: !is_in_etcd, stop: Shutdown::new() })
     }
 
     /// What the engine is started over.
@@ -98,6 +106,9 @@ impl Wire {
         self.peers.start(self.gate.clone());
         let (members, peers, stop) = (self.gate.members.clone(), self.peers.clone(), self.stop.clone());
         drop(rt::spawn("peers-follow", membership::dial(self.node, members.clone(), peers.clone(), stop.clone())));
+        if !self.asks {
+            return;
+        }
         let (met, told) = (self.gate.met.clone(), self.told.clone());
         let asking = async move {
             tokio::select! {

@@ -35,6 +35,8 @@ pub struct Identity {
     pub can_write: Arc<dyn Fn() -> bool + Send + Sync>,
     /// The master, as far as this node knows.
     pub leader: Arc<dyn Fn() -> Option<NodeId> + Send + Sync>,
+    /// Why the node does not obey its coordinator, while it does not.
+    pub alarm: Arc<dyn Fn() -> Option<String> + Send + Sync>,
     phase: Arc<AtomicU8>,
 }
 
@@ -51,6 +53,7 @@ impl Identity {
             started: rt::time::now(),
             can_write: Arc::new(|| true),
             leader: Arc::new(move || Some(node_id)),
+            alarm: Arc::new(|| None),
             phase: Arc::new(AtomicU8::new(Phase::Starting as u8)),
         }
     }
@@ -170,7 +173,11 @@ impl Service {
         let ready = checks.iter().all(|check| check.ok);
         // What others have to put right does not keep this node from answering.
         let given_up = format!("{} replicas are given up and wait to be rebuilt", failed.len());
-        let own = [check("replicas", failed.is_empty(), "no replica is given up", given_up), self.membership()];
+        let own = [
+            check("replicas", failed.is_empty(), "no replica is given up", given_up),
+            self.membership(),
+            self.obedience(),
+        ];
         HealthReport { live: writable, ready, checks: checks.into_iter().chain(own).collect() }
     }
 
@@ -183,6 +190,12 @@ impl Service {
             }
         };
         Check { name: "membership", ok: !removed, detail: detail.to_owned() }
+    }
+
+    fn obedience(&self) -> Check {
+        let alarm = (self.0.identity.alarm)();
+        let good = "what the coordinator says is obeyed".to_owned();
+        Check { name: "coordinator", ok: alarm.is_none(), detail: alarm.unwrap_or(good) }
     }
 
     fn leaderless_shards(&self) -> usize {

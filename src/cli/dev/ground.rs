@@ -52,33 +52,31 @@ impl Drop for Root {
     }
 }
 
-/// The etcd program to coordinate with, if it shall be used. This one function decides.
+/// The etcd program to start, if the nodes shall have it as their coordinator. `found` is the one on `PATH`.
 ///
 /// # Errors
-/// It is asked for and not there.
-pub fn coordination_by_etcd(wish: Wish) -> Result<Option<PathBuf>, CliError> {
-    if wish == Wish::Embedded {
-        return Ok(None);
-    }
-    if !NODES_SPEAK_ETCD {
-        return match wish {
-            Wish::Etcd => {
-                Err(CliError::usage("--coordination etcd: nodes of this version coordinate among themselves"))
-            }
-            _ => Ok(None),
-        };
-    }
-    let found = on_path("etcd");
-    match (found, wish) {
-        (None, Wish::Etcd) => Err(CliError::failed("--coordination etcd: there is no etcd on PATH")),
-        (found, _) => Ok(found),
+/// It is needed and not there.
+pub fn etcd_program(wish: Wish, root: &Path, found: Option<PathBuf>) -> Result<Option<PathBuf>, CliError> {
+    // Nodes keep the coordinator they began with.
+    let before = root.join(plan::ETCD_DIRECTORY).exists();
+    let is_new = !before && !root.join(plan::node_name(1)).exists();
+    let needs = match wish {
+        Wish::Embedded => return Ok(None),
+        Wish::Auto if is_new => return Ok(found),
+        Wish::Auto => before,
+        Wish::Etcd => true,
+    };
+    match (needs, found) {
+        (false, _) => Ok(None),
+        (true, Some(program)) => Ok(Some(program)),
+        (true, None) => {
+            Err(CliError::failed("the nodes are to have etcd as their coordinator, but there is no etcd on PATH"))
+        }
     }
 }
 
-/// Whether nodes can be started with `--etcd`.
-const NODES_SPEAK_ETCD: bool = false;
-
-fn on_path(program: &str) -> Option<PathBuf> {
+/// A program on `PATH`.
+pub fn on_path(program: &str) -> Option<PathBuf> {
     let directories = std::env::var_os("PATH")?;
     std::env::split_paths(&directories).map(|directory| directory.join(program)).find(|path| path.is_file())
 }
@@ -145,4 +143,24 @@ async fn free_port() -> Result<u16, CliError> {
     let none = |error| CliError::failed(format!("no free port: {error}"));
     let listener = Listener::bind("127.0.0.1:0").await.map_err(none)?;
     Ok(listener.local_addr().map_err(none)?.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn etcd_is_used_where_it_is_wished_for_or_was_used_before() {
+        let root = tempfile::tempdir().expect("a directory");
+        let there = || Some(PathBuf::from("/bin/etcd"));
+        let with = |wish, found| etcd_program(wish, root.path(), found).map_err(|error| error.message);
+        assert_eq!(with(Wish::Auto, there()), Ok(there()));
+        assert_eq!((with(Wish::Auto, None), with(Wish::Embedded, there())), (Ok(None), Ok(None)));
+        assert!(with(Wish::Etcd, None).is_err_and(|message| message.contains("no etcd on PATH")));
+        std::fs::create_dir(root.path().join("node-1")).expect("a directory");
+        assert_eq!((with(Wish::Auto, there()), with(Wish::Etcd, there())), (Ok(None), Ok(there())));
+        std::fs::create_dir(root.path().join("etcd")).expect("a directory");
+        assert_eq!(with(Wish::Auto, there()), Ok(there()));
+        assert!(with(Wish::Auto, None).is_err());
+    }
 }

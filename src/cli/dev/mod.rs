@@ -51,9 +51,9 @@ pub struct DevArgs {
     /// HTTP port of the first node; the others follow, the gateway has this + 920. 0 takes free ports.
     #[arg(long, default_value_t = 8080, value_name = "PORT")]
     pub port: u16,
-    /// How nodes coordinate: with an etcd process, or among themselves.
-    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
-    pub coordination: Wish,
+    /// Where nodes keep what they agree on: in an etcd process, or among themselves.
+    #[arg(long, value_enum, default_value_t, value_name = "WHICH")]
+    pub coordinator: Wish,
     /// Sets a key for every node, as `serve --set` does. May be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
@@ -68,15 +68,15 @@ pub struct DevArgs {
     pub ready_within: Duration,
 }
 
-/// How the nodes should coordinate.
+/// Which coordinator the nodes should have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Wish {
-    /// With etcd where there is one and nodes can do with it, which those of this version cannot; else among themselves.
+    /// The one the data directory was made with; in a new one etcd where it is on PATH, else the nodes themselves.
     #[default]
     Auto,
-    /// With etcd, or not at all.
+    /// An etcd process.
     Etcd,
-    /// Among themselves.
+    /// The nodes themselves.
     Embedded,
 }
 
@@ -93,7 +93,7 @@ pub async fn run(args: &DevArgs) -> Result<ExitCode, CliError> {
     let signal = watch_signals(told_to_stop.clone());
     let root = Root::make(args.data_dir.as_deref())?;
     let vectorsphere = std::env::current_exe().map_err(|error| CliError::internal(format!("who am I: {error}")))?;
-    let etcd = ground::coordination_by_etcd(args.coordination)?;
+    let etcd = ground::etcd_program(args.coordinator, root.path(), ground::on_path("etcd"))?;
     let plan = ground::plan(args, root.path(), etcd.is_some()).await?;
     let mut fleet = Fleet::new(Programs { vectorsphere, etcd }, plan);
     let mut view = View::new();

@@ -51,6 +51,8 @@ const MONITORING: u16 = 300;
 const GATEWAY: u16 = 920;
 /// The offset of etcd's ports.
 const ETCD: u16 = 400;
+/// etcd's directory below the root.
+pub const ETCD_DIRECTORY: &str = "etcd";
 /// Nodes of one plan: ports of one kind must not run into the next kind.
 pub const NODES_MAX: usize = 32;
 
@@ -77,6 +79,11 @@ pub fn etcd_ports(first: u16) -> Option<Coordination> {
     Some(Coordination::Etcd { client, peer: client.checked_add(1)? })
 }
 
+/// What a node's directory and files are called.
+pub fn node_name(number: usize) -> String {
+    format!("node-{number}")
+}
+
 /// `127.0.0.1:port`.
 pub fn loopback(port: u16) -> String {
     format!("127.0.0.1:{port}")
@@ -96,7 +103,7 @@ impl Plan {
     /// What `vectorsphere` is started with for a node.
     pub fn node_arguments(&self, number: usize, ports: &NodePorts) -> Vec<OsString> {
         let mut arguments = words(&["serve", "--mode", "auto", "--log", "info", "--data-dir"]);
-        arguments.push(self.path(&format!("node-{number}")).into());
+        arguments.push(self.path(&node_name(number)).into());
         for (flag, port) in
             [("--http", ports.http), ("--grpc", ports.grpc), ("--peer", ports.peer), ("--monitoring", ports.monitoring)]
         {
@@ -104,7 +111,7 @@ impl Plan {
         }
         arguments.extend(self.coordination_arguments(number));
         arguments.extend(words(&["--service", "dev", "--set", "dev.partitions=true", "--ready-file"]));
-        arguments.push(self.ready_file(&format!("node-{number}")).into());
+        arguments.push(self.ready_file(&node_name(number)).into());
         for setting in &self.settings {
             arguments.extend(words(&["--set", setting]));
         }
@@ -138,7 +145,7 @@ impl Plan {
     pub fn etcd_arguments(&self, client: u16, peer: u16) -> Vec<OsString> {
         let (client, peer) = (format!("http://{}", loopback(client)), format!("http://{}", loopback(peer)));
         let mut arguments = words(&["--name", "dev", "--unsafe-no-fsync", "--log-level", "warn", "--data-dir"]);
-        arguments.push(self.path("etcd").into());
+        arguments.push(self.path(ETCD_DIRECTORY).into());
         arguments.extend(words(&["--listen-client-urls", &client, "--advertise-client-urls", &client]));
         arguments.extend(words(&["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]));
         arguments.extend(words(&["--initial-cluster", &format!("dev={peer}")]));

@@ -30,16 +30,22 @@ pub enum Alive {
 }
 
 impl Process {
-    /// Starts `program` with its output appended to `log`.
+    /// Starts `program` with its output appended to `log`, and `environment` beside what this program has.
     ///
     /// To be called on the program's main thread: the system ties the new process to the life of the thread that starts it.
     ///
     /// # Errors
     /// What the system says.
-    pub fn start(program: &Path, arguments: &[OsString], log: &Path) -> io::Result<Process> {
+    pub fn start(
+        program: &Path,
+        arguments: &[OsString],
+        environment: &[(&str, &str)],
+        log: &Path,
+    ) -> io::Result<Process> {
         let log = File::options().create(true).append(true).open(log)?;
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+        command.envs(environment.iter().copied());
         tie(&mut command);
         Ok(Process { child: command.spawn()?, ended: None, is_paused: false })
     }
@@ -136,7 +142,7 @@ mod tests {
 
     fn sleeper(directory: &Path) -> Process {
         let arguments = ["60".into()];
-        Process::start(Path::new("/bin/sleep"), &arguments, &directory.join("log")).expect("sleep is there")
+        Process::start(Path::new("/bin/sleep"), &arguments, &[], &directory.join("log")).expect("sleep is there")
     }
 
     fn state_of(id: u32) -> Option<char> {

@@ -97,9 +97,20 @@ impl Campaign {
         }
     }
 
-    /// Until `stop`, or until it is asked to leave.
-    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Request>, stop: Shutdown) {
-        while !stop.is_triggered() {
+    /// Until `stop`, or until it is asked to leave. What is asked of the coordinator when it stops is not waited for: a crash would not
+    /// either, and the candidate is to be free.
+    pub(super) async fn run(mut self, inbox: mpsc::Receiver<Request>, stop: Shutdown) {
+        tokio::select! {
+            biased;
+            () = stop.wait() => {}
+            () = self.go_on(inbox) => {}
+        }
+        self.end_reign();
+    }
+
+    /// Until it is asked to leave, or nobody can ask any more.
+    async fn go_on(&mut self, mut inbox: mpsc::Receiver<Request>) {
+        loop {
             let version = self.mirror.version();
             let scene = Scene::of(&self.keys, &self.mirror.entries());
             if version > 0 {
@@ -109,7 +120,6 @@ impl Campaign {
             let lapsed = self.standing.as_ref().map(|standing| standing.session.lapsed.clone()).unwrap_or_default();
             tokio::select! {
                 biased;
-                () = stop.wait() => {}
                 () = lapsed.wait() => self.lapse(),
                 request = inbox.recv() => match request {
                     Some(Request::HandOver { to, done }) => {
@@ -118,13 +128,12 @@ impl Campaign {
                     }
                     Some(Request::Suspect { node }) => self.suspect(node),
                     Some(Request::Leave { done }) => return self.leave(done).await,
-                    None => break,
+                    None => return,
                 },
                 _ = self.mirror.changed(version) => {}
                 () = time::sleep_until(self.wake_at()) => {}
             }
         }
-        self.end_reign();
     }
 
     fn scene(&self) -> Scene {
@@ -403,7 +412,7 @@ impl Campaign {
         Ok(())
     }
 
-    async fn leave(mut self, done: oneshot::Sender<()>) {
+    async fn leave(&mut self, done: oneshot::Sender<()>) {
         let scene = self.scene();
         self.hand_over(&scene, None).await;
         self.end_reign();

@@ -1,27 +1,48 @@
-//! What this node last knew of etcd's keys, in memory and in a file of the data directory: what it lives on while etcd cannot be
-//! reached, from its start on. Keys of leases are not kept. Called by `etcd`.
+//! What this node last knew of etcd's keys, in a file of the data directory and in memory: what it lives on while etcd cannot be
+//! reached, from its start on. The file is written first, so that nobody acts by what a crash could make this node forget. Keys of leases
+//! are not kept. Called by `etcd`.
 
 use crate::{
-    coordination::{Entries, KeyValue, Mirror},
+    coordination::{Change, Entries, KeyValue, Mirror, Transaction},
     rt::{self, Shutdown, time},
     store::{
         StoreError,
         files::{FileKind, read_file, write_file_synced},
     },
 };
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use serde::{Deserialize, Serialize};
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+use tokio::sync::Notify;
 
 /// The file: the remembered keys, in postcard.
 const KNOWN: FileKind = FileKind { tag: *b"ETCD", version: 1 };
-/// Between two writes of the file, at least.
-const WRITE_INTERVAL: Duration = Duration::from_secs(1);
+/// After the file could not be written.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Whether keys that were found may take the place of those that are known; why not.
+pub type Vet = Arc<dyn Fn(&Entries, &Entries) -> Result<(), String> + Send + Sync>;
 
 /// See the module.
 pub(super) struct Memory {
     file: PathBuf,
     known: ArcSwap<Entries>,
+    vet: Vet,
+    /// Whether something of etcd's was taken since the start.
+    has_heard: AtomicBool,
+    /// Why what etcd has is not taken, while it is not.
+    alarm: ArcSwapOption<String>,
+    /// Grows with every change.
+    version: AtomicU64,
+    changed: Notify,
 }
 
 /// A key in the file.
@@ -38,7 +59,7 @@ impl Memory {
     ///
     /// # Errors
     /// The file cannot be read, or is damaged.
-    pub(super) fn open(file: PathBuf) -> Result<Memory, StoreError> {
+    pub(super) fn open(file: PathBuf, vet: Vet) -> Result<Memory, StoreError> {
         let known = match read_file(&file, KNOWN)? {
             None => Entries::new(),
             Some((_, content)) => {
@@ -47,7 +68,55 @@ impl Memory {
                 stored.into_iter().map(Stored::into_entry).collect()
             }
         };
-        Ok(Memory { file, known: ArcSwap::from_pointee(known) })
+        Ok(Memory {
+            file,
+            known: ArcSwap::from_pointee(known),
+            vet,
+            has_heard: AtomicBool::new(false),
+            alarm: ArcSwapOption::empty(),
+            version: AtomicU64::new(0),
+            changed: Notify::new(),
+        })
+    }
+
+    /// Whether something of etcd's was taken since the start.
+    pub(super) fn has_heard(&self) -> bool {
+        self.has_heard.load(SeqCst)
+    }
+
+    /// Why what etcd has is not taken, while it is not.
+    pub(super) fn alarm(&self) -> Option<Arc<String>> {
+        self.alarm.load_full()
+    }
+
+    /// Waits for a change after version `seen`; which version that is.
+    pub(super) async fn changed(&self, seen: u64) -> u64 {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            let version = self.version.load(SeqCst);
+            if version > seen {
+                return version;
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits until what a transaction did at `revision` is known here.
+    pub(super) async fn shows(&self, transaction: &Transaction, revision: u64) {
+        let mut seen = 0;
+        loop {
+            let known = self.known.load_full();
+            let is_there = |change: &Change| match change {
+                Change::Put(key, _) => known.get(key).is_some_and(|kv| kv.revision >= revision),
+                Change::Delete(key) => known.get(key).is_none_or(|kv| kv.revision > revision),
+                Change::PutLeased(..) => true,
+            };
+            if transaction.changes.iter().all(is_there) {
+                return;
+            }
+            seen = self.changed(seen).await;
+        }
     }
 
     pub(super) fn list(&self, prefix: &str) -> Vec<KeyValue> {
@@ -56,23 +125,56 @@ impl Memory {
         below.map(|(_, kv)| kv.clone()).collect()
     }
 
-    /// Keeps these instead; whether they are others than before.
-    fn replace(&self, entries: &Entries) -> bool {
+    /// The lasting ones of these keys, if they may be taken and are others than those that are known.
+    fn news(&self, entries: &Entries) -> Option<Entries> {
+        if let Err(why) = (self.vet)(&self.known.load(), entries) {
+            if self.alarm.load().is_none() {
+                tracing::error!(why, "what etcd holds is not obeyed; the node goes on with what it knows");
+            }
+            self.alarm.store(Some(Arc::new(why)));
+            return None;
+        }
         let lasting: Entries =
             entries.iter().filter(|(_, kv)| kv.lease.is_none()).map(|(key, kv)| (key.clone(), kv.clone())).collect();
-        let differs = **self.known.load() != lasting;
-        if differs {
-            self.known.store(Arc::new(lasting));
+        if **self.known.load() != lasting {
+            return Some(lasting);
         }
-        differs
+        self.heard();
+        None
+    }
+
+    fn heard(&self) {
+        if self.alarm.swap(None).is_some() {
+            tracing::info!("etcd is obeyed again");
+        }
+        self.has_heard.store(true, SeqCst);
+    }
+
+    /// Puts these, of which the file tells, in place of what is known.
+    fn publish(&self, lasting: Entries) {
+        self.known.store(Arc::new(lasting));
+        self.heard();
+        self.version.fetch_add(1, SeqCst);
+        self.changed.notify_waiters();
     }
 
     /// Writes the file. Blocking.
-    fn write(&self) -> Result<(), StoreError> {
-        let known = self.known.load();
-        let stored: Vec<Stored> = known.values().map(Stored::of).collect();
+    fn write(&self, lasting: &Entries) -> Result<(), StoreError> {
+        let stored: Vec<Stored> = lasting.values().map(Stored::of).collect();
         let content = postcard::to_stdvec(&stored).expect("keys and values always encode");
         write_file_synced(&self.file, KNOWN, &content)
+    }
+
+    /// Takes what etcd holds, if it may be taken.
+    ///
+    /// # Errors
+    /// The file cannot be written; nothing is taken then.
+    async fn take(self: &Arc<Memory>, entries: &Entries) -> Result<(), StoreError> {
+        let Some(lasting) = self.news(entries) else { return Ok(()) };
+        let memory = self.clone();
+        let lasting = rt::compute::io(move || memory.write(&lasting).map(|()| lasting)).await?;
+        self.publish(lasting);
+        Ok(())
     }
 }
 
@@ -87,7 +189,7 @@ impl Stored {
     }
 }
 
-/// Keeps the memory as the mirror is, until `stop`.
+/// Keeps the memory as the mirror is, until `stop`. When this has returned the file is not written any more.
 pub(super) async fn keep(mirror: Mirror, memory: Arc<Memory>, stop: Shutdown) {
     let mut seen = 0;
     loop {
@@ -96,17 +198,13 @@ pub(super) async fn keep(mirror: Mirror, memory: Arc<Memory>, stop: Shutdown) {
             () = stop.wait() => return,
             version = mirror.changed(seen) => seen = version,
         }
-        if !memory.replace(&mirror.entries()) {
-            continue;
-        }
-        let writing = memory.clone();
-        if let Err(error) = rt::compute::io(move || writing.write()).await {
-            tracing::error!(%error, "what is known of etcd cannot be kept");
-        }
-        tokio::select! {
-            biased;
-            () = stop.wait() => return,
-            () = time::sleep(WRITE_INTERVAL) => {}
+        while let Err(error) = memory.take(&mirror.entries()).await {
+            tracing::error!(%error, "what is known of etcd cannot be kept, so nothing new is taken");
+            tokio::select! {
+                biased;
+                () = stop.wait() => return,
+                () = time::sleep(RETRY_INTERVAL) => {}
+            }
         }
     }
 }
@@ -115,20 +213,47 @@ pub(super) async fn keep(mirror: Mirror, memory: Arc<Memory>, stop: Shutdown) {
 mod tests {
     use super::*;
 
-    #[test]
-    fn lasting_keys_are_found_again_and_damage_is_told() {
+    #[tokio::test]
+    async fn lasting_keys_are_found_again_and_damage_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("etcd");
-        let memory = Memory::open(file.clone()).unwrap();
-        assert!(memory.list("").is_empty());
+        let vet: Vet = Arc::new(|_, found| if found.contains_key("bad") { Err("bad".to_owned()) } else { Ok(()) });
+        let memory = Arc::new(Memory::open(file.clone(), vet.clone()).unwrap());
+        assert!(memory.list("").is_empty() && !memory.has_heard());
         let kv = |key: &str, lease| KeyValue { key: key.into(), value: vec![1], revision: 9, created: 3, lease };
         let entries: Entries =
             [kv("a/1", None), kv("a/2", Some(5)), kv("b", None)].into_iter().map(|kv| (kv.key.clone(), kv)).collect();
-        assert!(memory.replace(&entries) && !memory.replace(&entries));
-        memory.write().unwrap();
-        let again = Memory::open(file.clone()).unwrap();
-        assert_eq!((again.list("a/"), again.list("").len()), (vec![kv("a/1", None)], 2));
-        write_file_synced(&file, KNOWN, b"\xff\xff").unwrap();
-        assert!(matches!(Memory::open(file), Err(StoreError::Corrupt { .. })));
+        memory.take(&entries).await.unwrap();
+        assert!(memory.has_heard() && memory.changed(0).await == 1);
+        let again = Memory::open(file.clone(), vet.clone()).unwrap();
+        assert_eq!((again.list("a/"), again.list("").len()), (vec![kv("a/1", None)], 2), "it was kept first");
+        let bad: Entries = [("bad".to_owned(), kv("bad", None))].into();
+        memory.take(&bad).await.unwrap();
+        assert!(memory.alarm().is_some() && memory.list("").len() == 2, "it is not taken");
+        memory.take(&entries).await.unwrap();
+        assert!(memory.alarm().is_none() && memory.changed(0).await == 1, "the alarm ends with its cause");
+        // What cannot be kept is not acted by.
+        std::fs::create_dir(dir.path().join("etcd.tmp")).unwrap();
+        assert!(memory.take(&Entries::new()).await.is_err() && memory.list("").len() == 2);
+        write_file_synced(&dir.path().join("other"), KNOWN, b"\xff\xff").unwrap();
+        assert!(matches!(Memory::open(dir.path().join("other"), vet), Err(StoreError::Corrupt { .. })));
+    }
+
+    #[tokio::test]
+    async fn what_was_changed_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let memory = Arc::new(Memory::open(dir.path().join("etcd"), Arc::new(|_, _| Ok(()))).unwrap());
+        let kv = |revision| KeyValue { key: "k".into(), value: vec![1], revision, created: 3, lease: None };
+        let put = Transaction { compares: Vec::new(), changes: vec![Change::Put("k".into(), vec![1])] };
+        let deleted = Transaction { compares: Vec::new(), changes: vec![Change::Delete("k".into())] };
+        let shows = async |transaction: &Transaction, revision| {
+            time::timeout(Duration::from_millis(20), memory.shows(transaction, revision)).await.is_ok()
+        };
+        memory.take(&[("k".to_owned(), kv(9))].into()).await.unwrap();
+        assert!(shows(&put, 9).await && !shows(&put, 10).await && !shows(&deleted, 10).await);
+        memory.take(&[("k".to_owned(), kv(11))].into()).await.unwrap();
+        assert!(shows(&put, 10).await && shows(&deleted, 10).await, "it was made again since");
+        memory.take(&Entries::new()).await.unwrap();
+        assert!(shows(&deleted, 12).await);
     }
 }
