@@ -11,6 +11,7 @@ use members::{Members, has_etcd};
 use std::{path::Path, time::Duration};
 use vectorsphere::{
     config::{Authority, Config, Mode},
+    coordination::{Change, Coordinator, Etcd, Transaction, etcd::EtcdOptions},
     node::Node,
     rt::time,
     service::Service,
@@ -213,6 +214,22 @@ async fn a_node_that_was_alone_brings_its_tables_into_etcd_once() {
         node.stop().await;
     };
     alone(directories[0].path(), "mine").await;
+    // A start that came no further than to hear something of etcd has changed nothing.
+    let name = config(directories[0].path(), Mode::Auto, &[]).cluster.name;
+    let options = EtcdOptions::new(etcd.clients.clone(), name.as_str());
+    let early = Etcd::open(&options, directories[0].path().join("etcd")).expect("it is begun with");
+    until("it is known that there is something", async || {
+        let change = Change::Put("something".to_owned(), Vec::new());
+        let _again = early.commit(Transaction { compares: Vec::new(), changes: vec![change] }).await;
+        early.remembered("something").is_ok_and(|known| known.len() == 1)
+    })
+    .await;
+    early.close().await;
+    assert!(directories[0].path().join("etcd").exists());
+    let again =
+        Node::start(&config(directories[0].path(), Mode::Standalone, &[])).await.expect("it is alone as before");
+    again.stop().await;
+
     let mut nodes = vec![start(directories[0].path(), &etcd).await];
     // Before the other, which would begin a cluster without them.
     ready(&nodes).await;

@@ -20,8 +20,8 @@ pub mod proto {
 pub use client::{EtcdOptions, EtcdUser, InvalidEtcd};
 
 use super::{
-    BoxFuture, Committed, CoordinationError, Coordinator, KeptAlive, KeyValue, LeaseId, Listed, Mirror, Revision,
-    Transaction, Watch, bounds, prefix::Prefix,
+    BoxFuture, Committed, CoordinationError, Coordinator, Entries, KeptAlive, KeyValue, LeaseId, Listed, Mirror,
+    Revision, Transaction, Watch, bounds, prefix::Prefix,
 };
 use crate::{
     rt::{
@@ -33,7 +33,11 @@ use crate::{
 use client::Client;
 use memory::Memory;
 pub use memory::Vet;
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 use watch::EtcdWatch;
 
 /// See the module.
@@ -90,6 +94,14 @@ impl Etcd {
     /// [`EtcdError`].
     pub fn open_vetted(options: &EtcdOptions, file: PathBuf, vet: Vet) -> Result<Etcd, EtcdError> {
         Etcd::begin(options, file, vet, true)
+    }
+
+    /// What `file` keeps of an etcd, before one is begun with; nothing if there is no such file. Blocking.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is damaged.
+    pub fn kept(file: &Path) -> Result<Entries, StoreError> {
+        memory::read(file)
     }
 
     fn begin(options: &EtcdOptions, file: PathBuf, vet: Vet, is_vetted: bool) -> Result<Etcd, EtcdError> {

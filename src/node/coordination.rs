@@ -94,8 +94,9 @@ pub async fn open(
 ) -> Result<(Coordination, Option<Embedded>), StartError> {
     let refused = |why| Err(StartError::Mode { mode: config.mode, why });
     let file = directory.join(etcd::FILE);
+    let belongs = etcd::belongs(&file)?;
     if !etcd::is_used(config) {
-        if file.exists() {
+        if belongs {
             return refused(match config.mode {
                 Mode::Standalone => {
                     "the data directory belongs to a cluster of several nodes: start it with --mode auto and --etcd"
@@ -105,7 +106,7 @@ pub async fn open(
         }
         return Ok((Coordination::Embedded(Embedded::open(store.clone())?), None));
     }
-    let own = if file.exists() { None } else { own(store, raft).await? };
+    let own = if belongs { None } else { own(store, raft).await? };
     let has_tables = match &own {
         Some(own) => etcd::has_tables(own)?,
         None => false,

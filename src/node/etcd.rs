@@ -87,6 +87,14 @@ pub fn open(config: &Config, file: PathBuf, brings: Option<NodeId>) -> Result<Et
     })
 }
 
+/// Whether a node whose data directory keeps this belongs to a cluster in etcd.
+///
+/// # Errors
+/// What is kept cannot be read.
+pub fn belongs(file: &Path) -> Result<bool, StartError> {
+    Ok(Etcd::kept(file)?.contains_key(IDENTITY))
+}
+
 /// The identity of a cluster that this node begins: the same however often it is tried.
 fn identity(node: NodeId) -> String {
     format!("{:016x}", Founded::by(vec![node]).cluster_id)

@@ -13,7 +13,7 @@ use crate::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use serde::{Deserialize, Serialize};
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::pin,
     sync::{
         Arc,
@@ -60,14 +60,7 @@ impl Memory {
     /// # Errors
     /// The file cannot be read, or is damaged.
     pub(super) fn open(file: PathBuf, vet: Vet) -> Result<Memory, StoreError> {
-        let known = match read_file(&file, KNOWN)? {
-            None => Entries::new(),
-            Some((_, content)) => {
-                let stored: Vec<Stored> = postcard::from_bytes(&content)
-                    .map_err(|error| StoreError::corrupt(&file, format!("not a list of keys: {error}")))?;
-                stored.into_iter().map(Stored::into_entry).collect()
-            }
-        };
+        let known = read(&file)?;
         Ok(Memory {
             file,
             known: ArcSwap::from_pointee(known),
@@ -176,6 +169,17 @@ impl Memory {
         self.publish(lasting);
         Ok(())
     }
+}
+
+/// The keys that a file keeps; none if there is no file.
+///
+/// # Errors
+/// As [`Memory::open`].
+pub(super) fn read(file: &Path) -> Result<Entries, StoreError> {
+    let Some((_, content)) = read_file(file, KNOWN)? else { return Ok(Entries::new()) };
+    let stored: Vec<Stored> = postcard::from_bytes(&content)
+        .map_err(|error| StoreError::corrupt(file, format!("not a list of keys: {error}")))?;
+    Ok(stored.into_iter().map(Stored::into_entry).collect())
 }
 
 impl Stored {
