@@ -17,7 +17,10 @@ use serde::Deserialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -27,6 +30,10 @@ const ASK_INTERVAL: Duration = Duration::from_secs(1);
 const FIRST_ASK_INTERVAL: Duration = Duration::from_millis(50);
 /// How long one node may take to tell.
 const ASK_LIMIT: Duration = Duration::from_secs(1);
+/// How long others are waited for when one has told.
+const OTHERS_LIMIT: Duration = Duration::from_millis(100);
+/// How many nodes are asked at once; the next time it is the turn of others.
+const ASKED_MAX: usize = 5;
 /// An answer may not be larger than this; thousands of nodes fit.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 
@@ -52,33 +59,55 @@ pub trait Directory: Send + 'static {
     fn nodes(&self, reachable: Vec<String>) -> BoxFuture<'static, Result<Vec<KnownNode>, String>>;
 }
 
-/// Asks nodes: those known so far, and those of the configuration. The first to answer is believed.
+/// Asks nodes: those known so far, and those of the configuration. What most of them say is believed, so that one that is cut off
+/// or new, and knows only itself, does not drive the requests of all to itself.
 pub struct Seeds {
     seeds: Vec<String>,
+    /// How often was asked.
+    rounds: AtomicUsize,
 }
 
 impl Seeds {
     /// Begins with the nodes at these HTTP addresses (`host:port`).
     pub fn new(seeds: Vec<String>) -> Seeds {
-        Seeds { seeds }
+        Seeds { seeds, rounds: AtomicUsize::new(0) }
     }
 }
 
 impl Directory for Seeds {
     fn nodes(&self, reachable: Vec<String>) -> BoxFuture<'static, Result<Vec<KnownNode>, String>> {
         let addresses: BTreeSet<String> = reachable.into_iter().chain(self.seeds.iter().cloned()).collect();
+        let mut addresses: Vec<String> = addresses.into_iter().collect();
+        let turn = self.rounds.fetch_add(ASKED_MAX, Relaxed) % addresses.len().max(1);
+        addresses.rotate_left(turn);
+        addresses.truncate(ASKED_MAX);
+        let mut asked: FuturesUnordered<_> = addresses.into_iter().map(ask).collect();
         Box::pin(async move {
-            let mut asked: FuturesUnordered<_> = addresses.into_iter().map(ask).collect();
-            let mut failures = Vec::new();
-            while let Some(answer) = asked.next().await {
+            let (mut answers, mut failures) = (Vec::new(), Vec::new());
+            let mut deadline = now() + ASK_LIMIT + OTHERS_LIMIT;
+            while let Ok(Some(answer)) = time::timeout_at(deadline, asked.next()).await {
                 match answer {
-                    Ok(nodes) => return Ok(nodes),
+                    Ok(nodes) => {
+                        deadline = deadline.min(now() + OTHERS_LIMIT);
+                        answers.push(nodes);
+                    }
                     Err(failure) => failures.push(failure),
                 }
             }
-            Err(failures.join("; "))
+            agreed(answers).ok_or_else(|| failures.join("; "))
         })
     }
+}
+
+/// The answer that most give; of several the one with the most nodes. None if there is no answer.
+fn agreed(answers: Vec<Vec<KnownNode>>) -> Option<Vec<KnownNode>> {
+    let mut voices: BTreeMap<BTreeSet<String>, usize> = BTreeMap::new();
+    let ids = |nodes: &[KnownNode]| nodes.iter().map(|node| node.id.clone()).collect::<BTreeSet<_>>();
+    for nodes in &answers {
+        *voices.entry(ids(nodes)).or_default() += 1;
+    }
+    let (said, _) = voices.into_iter().max_by_key(|(ids, voices)| (*voices, ids.len()))?;
+    answers.into_iter().find(|nodes| ids(nodes) == said)
 }
 
 #[derive(Deserialize)]
@@ -179,6 +208,19 @@ mod tests {
         assert_eq!(reachable("[::]:8081", "10.0.0.1:8080"), "10.0.0.1:8081");
         assert_eq!(reachable("10.0.0.2:8081", "10.0.0.1:8080"), "10.0.0.2:8081");
         assert_eq!(reachable("node2:8081", "10.0.0.1:8080"), "node2:8081");
+    }
+
+    #[test]
+    fn what_most_say_is_believed() {
+        let list = |ids: &[&str]| -> Vec<KnownNode> {
+            let node = |id: &&str| KnownNode { id: (*id).into(), http: "h:1".into(), grpc: None, weight: 1.0 };
+            ids.iter().map(node).collect()
+        };
+        let (all, alone) = (list(&["a", "b", "c"]), list(&["c"]));
+        assert_eq!(agreed(vec![alone.clone(), all.clone(), list(&["c", "b", "a"])]), Some(all.clone()));
+        assert_eq!(agreed(vec![alone.clone(), all.clone()]), Some(all.clone()), "one against one");
+        assert_eq!(agreed(vec![all, alone.clone(), alone.clone()]), Some(alone), "two were removed");
+        assert_eq!(agreed(Vec::new()), None);
     }
 
     #[test]

@@ -252,6 +252,7 @@ impl Engine {
         if let Some(mastership) = &self.mastership {
             mastership.leave().await;
         }
+        self.raft.withdraw();
         let led = self.service.host().replicas();
         let shards = led.iter().map(|(_, replica)| async { replica.hand_over().await.is_ok() });
         let control = async {

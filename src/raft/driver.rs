@@ -47,6 +47,8 @@ pub(super) enum Input {
         bytes: usize,
     },
     PeerLost(NodeId),
+    /// Lead nothing more that is not led already.
+    Withdraw,
     Written(Vec<Written>),
     LogFailed(String),
     Applied {
@@ -208,6 +210,7 @@ impl Driver {
                     self.with(group, |member, round| member.peer_lost(node, round));
                 }
             }
+            Input::Withdraw => self.members.values_mut().for_each(Member::withdraw),
             Input::Written(writes) => {
                 for Written { group, number, bytes } in writes {
                     self.round.written(bytes);

@@ -185,6 +185,11 @@ impl Member {
         }
     }
 
+    /// Votes and follows from now on, and tries to lead no more.
+    pub(super) fn withdraw(&mut self) {
+        self.replica.set_may_campaign(false);
+    }
+
     /// Messages to a node were lost.
     pub(super) fn unreachable(&mut self, node: NodeId, with_checkpoint: bool) {
         self.replica.unreachable(node);

@@ -168,6 +168,13 @@ impl MultiRaft {
         let _ = self.inner.driver.send(Input::PeerLost(node));
     }
 
+    /// The node is about to stop: its groups vote and follow, but neither try to lead nor take leadership that is handed to them. What
+    /// is led goes on to be, until it is handed over.
+    pub fn withdraw(&self) {
+        // A driver that has ended leads nothing.
+        let _ = self.inner.driver.send(Input::Withdraw);
+    }
+
     /// The state of a group here, at `at_least` or later, for another node.
     pub fn serve_checkpoint(
         &self,

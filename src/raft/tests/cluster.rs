@@ -188,6 +188,24 @@ fn acknowledged_by_all_means_all_and_by_the_log_means_one() {
 }
 
 #[test]
+fn who_has_withdrawn_leads_no_more_and_follows_on() {
+    run(async {
+        let cluster = Cluster::start(3, 11, options(), Faults::default()).await;
+        let leader = cluster.leader().await;
+        let to = leader % 3 + 1;
+        cluster.raft(leader).withdraw();
+        assert!(cluster.write("led on").await);
+        cluster.groups[&leader].transfer_leader(to).await.unwrap();
+        eventually("it leads", async || cluster.groups[&to].is_leader()).await;
+        let back = cluster.groups[&to].transfer_leader(leader).await;
+        assert!(matches!(back, Err(ProposeError::Unavailable)), "{back:?}");
+        cluster.write("with it").await;
+        assert_eq!(cluster.agree().await, ["led on", "with it"]);
+        assert!(!cluster.groups[&leader].is_leader());
+    });
+}
+
+#[test]
 fn leadership_is_handed_over() {
     run(async {
         let cluster = Cluster::start(3, 10, options(), Faults::default()).await;
