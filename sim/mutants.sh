@@ -53,6 +53,8 @@ mutants=("$@")
 [ ${#mutants[@]} -gt 0 ] || mutants=("${PRESENT[@]}")
 seeds=${SIM_SEEDS:-50}
 first=${SIM_FIRST_SEED:-1}
+# As the launcher has it, so that nothing is built in two places.
+target_dir=${SIM_TARGET_DIR:-${CARGO_TARGET_DIR:-target}/sim}
 report=$(mktemp)
 table=$(mktemp)
 trap 'rm -f "$report" "$table"' EXIT
@@ -61,7 +63,7 @@ run() {
     if [ -n "${SIM_PROGRAM:-}" ]; then
         "$SIM_PROGRAM" "$@"
     else
-        cargo test --quiet --config sim/cargo-sim.toml --features sim,mutants --test sim -- "$@"
+        cargo test --locked --quiet --config sim/cargo-sim.toml --features sim,mutants --test sim --target-dir "$target_dir" -- "$@"
     fi
 }
 echo "building the simulation with mutants …"

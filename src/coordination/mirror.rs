@@ -150,7 +150,7 @@ impl Following {
             let mut watch = self.coordinator.watch(&self.prefix, after);
             self.watch(&mut *watch).await;
             // A member that is behind may list, again and again, what can be watched no more.
-            pause = if time::now() - listed_at > PAUSE_MAX { PAUSE_FIRST } else { (pause * 2).min(PAUSE_MAX) };
+            pause = if listed_at.elapsed() > PAUSE_MAX { PAUSE_FIRST } else { (pause * 2).min(PAUSE_MAX) };
             time::sleep(pause).await;
         }
     }
