@@ -28,6 +28,9 @@ declare -A BUG=(
     [16]="a delete does not reach the index"
     [17]="sealing drops the tail"
     [18]="a search sees the lists as they were before the last writes"
+    [19]="a list of pages goes on one document late when the last one of a page was deleted"
+    [20]="a replica is given up before others have what it has"
+    [21]="who gets a replica begins a group of its own beside the one there is"
     [22]="two voters changed in one step"
     [23]="a learner counts towards a majority"
     [24]="a watch resumes one revision late"
@@ -35,17 +38,19 @@ declare -A BUG=(
     [26]="if_version compared before the log instead of after"
     [27]="an unknown outcome is reported as a failure"
     [28]="a full disk is passed over in silence"
+    [29]="shards of a table that was dropped give their ids to the next one"
     [30]="session tokens ignored"
     [31]="versions by the time of day"
+    [32]="the first slot of a shard is looked for in the one before"
 )
 
 # Where each is looked for: names of scenarios contain one of these.
 declare -A WHERE=(
     [1]="cluster_register cluster_set" [3]="group_" [4]="cluster_register cluster_append" [5]="cluster_register group_"
     [6]="group_" [7]="group_" [8]="cluster_register cluster_set" [9]="cluster_set cluster_register" [12]="node_register node_set"
-    [14]="cluster_retried" [15]="cluster_bank" [18]="node_search" [22]="group_" [23]="group_" [24]="coordinat an_etcd" [25]="coordinat"
+    [14]="cluster_retried" [15]="cluster_bank" [18]="node_search" [19]="node_set cluster_set" [20]="cluster_moves" [21]="cluster_moves" [22]="group_" [23]="group_" [24]="coordinat an_etcd" [25]="coordinat"
     [26]="cluster_append cluster_bank cluster_register" [27]="cluster_register group_" [30]="cluster_session"
-    [31]="cluster_register"
+    [29]="recreated" [31]="cluster_register" [32]="cluster_register"
 )
 # Those whose site is in the code.
 mapfile -t PRESENT < <(grep -rhoE 'mutant!\([0-9]+\)' src --include='*.rs' --exclude=mutants.rs | grep -oE '[0-9]+' | sort -nu)

@@ -7,7 +7,7 @@ mod check;
 use check::{
     append, bank, export,
     history::{History, Operation, Outcome},
-    register, search, session, set,
+    recreate, register, search, session, set,
     wgl::{self, Model, STEPS_MAX, Verdict},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -297,6 +297,44 @@ fn the_set_checker_knows_must_may_and_must_not() {
     }
     let refused: Outcome<set::Answer> = Outcome::Failed("refused".into());
     assert!(judge(vec![(Add(vec![1]), refused), list(&[1])]).is_err());
+}
+
+#[test]
+fn the_checker_of_recreated_tables_wants_all_that_is_new_and_nothing_old() {
+    use recreate::{Answer::*, Call::*};
+    let judge = |calls| recreate::check(&sequence(calls));
+    let add = |id| (Add(vec![id]), ok(Done));
+    let list = |ids: &[u64]| (List, ok(Listed(ids.to_vec())));
+    let anew = || (Recreate, ok(Done));
+    assert!(judge(vec![add(1), list(&[1]), anew(), list(&[]), add(2), list(&[2])]).is_ok());
+    assert!(judge(vec![add(1), anew(), list(&[1])]).unwrap_err().contains("dropped"));
+    assert!(judge(vec![add(1), anew(), anew(), add(2), list(&[2, 1])]).unwrap_err().contains("dropped"));
+    assert!(judge(vec![anew(), add(1), list(&[])]).unwrap_err().contains("missing"));
+    assert!(judge(vec![list(&[3]), add(3)]).unwrap_err().contains("never added"));
+    assert!(judge(vec![add(1), list(&[1, 1])]).unwrap_err().contains("different"));
+    for shown in [list(&[]), list(&[1])] {
+        assert!(judge(vec![add(1), (Recreate, lost()), shown.clone()]).is_ok(), "it may have been made anew");
+        assert!(judge(vec![(Add(vec![1]), lost()), anew(), shown]).is_ok(), "it may arrive in the new one");
+    }
+    let refused: Outcome<recreate::Answer> = Outcome::Failed("refused".into());
+    assert!(judge(vec![(Add(vec![1]), refused), list(&[1])]).is_err());
+}
+
+#[test]
+fn what_was_under_way_while_a_table_was_made_anew_may_show_or_not() {
+    use recreate::{Answer::*, Call::*};
+    for shown in [vec![], vec![1]] {
+        let mut history = History::new(3);
+        let add = history.start(0, 0, Add(vec![1]));
+        let anew = history.start(1, 0, Recreate);
+        history.end(add, 0, Outcome::Ok(Done));
+        let early = history.start(2, 0, List);
+        history.end(early, 0, Outcome::Ok(Listed(shown.clone())));
+        history.end(anew, 0, Outcome::Ok(Done));
+        let late = history.start(2, 0, List);
+        history.end(late, 0, Outcome::Ok(Listed(shown)));
+        assert_eq!(recreate::check(&history), Ok(()));
+    }
 }
 
 #[test]

@@ -6,11 +6,12 @@ mod group;
 #[allow(dead_code)]
 mod plan;
 
-use plan::{Fault, Plan, Shape, Workload, cluster, node};
+use plan::{ACTIVE_MIN, Fault, Plan, Shape, Turn, Workload, action::REGISTERS, cluster, moves, node};
 use std::collections::{BTreeMap, BTreeSet};
+use vectorsphere::{cluster::slots::{SlotRange, slot_of}, types::PointId};
 
 const SEEDS: u64 = 3_000;
-const WORKLOADS: [Workload; 7] = [
+const WORKLOADS: [Workload; 8] = [
     Workload::Register,
     Workload::Once,
     Workload::Set,
@@ -18,6 +19,7 @@ const WORKLOADS: [Workload; 7] = [
     Workload::Bank,
     Workload::Append,
     Workload::Session,
+    Workload::Recreate,
 ];
 
 fn plans() -> impl Iterator<Item = (u64, Plan)> {
@@ -130,6 +132,57 @@ fn every_value_is_written_once() {
             assert!(seen.insert(value), "seed {seed}: {value} twice");
         }
     }
+}
+
+#[test]
+fn the_registers_are_at_the_edges_of_shards() {
+    let mut edges = BTreeSet::new();
+    for shards in 2..=8 {
+        for range in SlotRange::cut(shards) {
+            edges.extend([(shards, range.first), (shards, range.end - 1)]);
+        }
+    }
+    for shards in 2..=8_u32 {
+        let at_edge = REGISTERS.iter().filter(|id| edges.contains(&(shards, slot_of(PointId::Num(**id))))).count();
+        let wanted = if shards.is_multiple_of(2) || shards == 3 { 1 } else { 0 };
+        assert!(at_edge >= wanted, "{at_edge} of {shards} shards");
+    }
+}
+
+#[test]
+fn nodes_join_before_they_leave_and_enough_stay() {
+    let (mut kinds, mut blows, mut fault_kinds) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for seed in 0..SEEDS {
+        let etcd = seed % 2 == 1;
+        let generate = if etcd { moves::generate_with_etcd } else { moves::generate };
+        let plan = generate(WORKLOADS[seed as usize % WORKLOADS.len()], seed);
+        let moves = plan.moves.as_ref().expect("that is what they are");
+        assert_eq!(moves.etcd, etcd);
+        assert!(plan.finale.is_none() && (1..=ACTIVE_MIN).contains(&plan.copies), "seed {seed}");
+        let (mut active, mut draining): (BTreeSet<usize>, _) = ((0..moves.founders).collect(), BTreeSet::new());
+        assert!((ACTIVE_MIN..=plan.nodes).contains(&active.len()));
+        for step in &moves.steps {
+            let is_possible = match step.turn {
+                Turn::Join { node } => node >= moves.founders && node < plan.nodes && active.insert(node),
+                Turn::Drain { node } => active.remove(&node) && draining.insert(node),
+                Turn::Keep { node } => draining.remove(&node) && active.insert(node),
+                Turn::Remove { node, .. } => draining.remove(&node),
+                Turn::Pause { .. } => true,
+            };
+            assert!(is_possible && active.len() >= ACTIVE_MIN, "seed {seed}: {step:?} of {moves:?}");
+            kinds.insert(format!("{:?}", step.turn).split(' ').next().map(str::to_string));
+        }
+        for fault in &plan.faults {
+            assert!(fault.nodes.iter().all(|node| *node < plan.nodes), "seed {seed}: {fault:?}");
+            fault_kinds.insert(fault.fault.name());
+            if let Fault::MasterAmbush { blow, .. } = fault.fault {
+                blows.insert(format!("{blow:?}"));
+            }
+            assert!(etcd || !matches!(fault.fault, Fault::Etcd { .. }));
+        }
+        assert!(plan.faults.is_sorted_by_key(|fault| fault.at_ms));
+    }
+    assert_eq!((kinds.len(), blows.len(), fault_kinds.len()), (5, 4, 30), "{kinds:?} {blows:?} {fault_kinds:?}");
 }
 
 #[test]

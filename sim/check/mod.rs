@@ -4,6 +4,7 @@
 //! - [`history`]: who asked for what, when, and what came of it; [`export`] writes it as Jepsen's EDN and as JSON lines.
 //! - [`wgl`]: linearizability of any [`wgl::Model`], with a budget of steps; [`register`] is the model of one document.
 //! - [`set`]: what was acknowledged is there, what was deleted is not, nothing else ever is.
+//! - [`recreate`]: of a table that was dropped and made again nothing old is ever shown.
 //! - [`bank`]: a batch in one shard is atomic and isolated; [`append`]: lists lose nothing and never fork;
 //! - [`session`]: a session reads its writes wherever it goes.
 //! - [`search`]: a search that starts after an acknowledgement finds what was acknowledged.
@@ -11,6 +12,7 @@ pub mod append;
 pub mod bank;
 pub mod export;
 pub mod history;
+pub mod recreate;
 pub mod register;
 pub mod search;
 pub mod session;

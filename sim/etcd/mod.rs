@@ -17,6 +17,7 @@ use engine::Engine;
 use knobs::Shared;
 use madsim::{
     runtime::{Handle, NodeHandle},
+    task::NodeId,
     time,
 };
 use std::{
@@ -33,29 +34,36 @@ use vectorsphere::{
 /// Destructors of a killed machine's tasks run within this.
 const BURIAL: Duration = Duration::from_millis(20);
 
-const PORT: u16 = 2379;
-const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 1, 1));
+const IP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 3, 1));
 
 /// An etcd of one member.
 pub struct SimEtcd {
     machine: NodeHandle,
     shared: Arc<Shared>,
+    restarting: tokio::sync::Mutex<()>,
 }
 
 impl SimEtcd {
+    /// Where clients reach it.
+    pub const ADDRESS: SocketAddr = SocketAddr::new(IP, 2379);
+
     /// Starts it with its data below `dir`.
     pub fn start(dir: PathBuf) -> SimEtcd {
         let shared = Arc::new(Shared::new(dir));
         let process = shared.clone();
-        let machine =
-            Handle::current().create_node().name("etcd").ip(ADDRESS).init(move || serve(process.clone())).build();
-        rt::sim::register(machine.id(), "etcd", ADDRESS);
-        SimEtcd { machine, shared }
+        let machine = Handle::current().create_node().name("etcd").ip(IP).init(move || serve(process.clone())).build();
+        rt::sim::register(machine.id(), "etcd", IP);
+        SimEtcd { machine, shared, restarting: tokio::sync::Mutex::default() }
     }
 
-    /// Where clients reach it.
+    /// Where clients reach it, as text.
     pub fn address(&self) -> String {
-        SocketAddr::new(ADDRESS, PORT).to_string()
+        SimEtcd::ADDRESS.to_string()
+    }
+
+    /// The machine it runs on.
+    pub fn id(&self) -> NodeId {
+        self.machine.id()
     }
 
     /// How it misbehaves from now on.
@@ -96,14 +104,17 @@ impl SimEtcd {
         self.on_its_machine(|shared| async move { shared.restore().await }).await;
     }
 
-    /// SIGKILL, and a new start after `pause`.
-    pub async fn restart(&self, pause: Duration) {
-        log!("etcd: killed for {pause:?}");
+    /// SIGKILL, and a new start when `pause` is over.
+    pub async fn restart(&self, pause: impl Future<Output = ()>) {
+        let _one_at_a_time = self.restarting.lock().await;
+        log!("etcd: killed");
         self.shared.set_engine(None);
         Handle::current().kill(self.machine.id());
         // The store is opened again only when nobody has it open any more.
-        time::sleep(BURIAL + pause).await;
+        time::sleep(BURIAL).await;
+        pause.await;
         Handle::current().restart(self.machine.id());
+        log!("etcd: begun again");
     }
 
     async fn on_its_machine<F: Future<Output = ()> + Send + 'static>(&self, work: impl FnOnce(Arc<Shared>) -> F) {
@@ -119,7 +130,7 @@ impl SimEtcd {
 async fn serve(shared: Arc<Shared>) {
     let engine = Engine::open(shared.next_dir()).await;
     shared.set_engine(Some(engine));
-    let listener = Listener::bind(SocketAddr::new(ADDRESS, PORT)).await.expect("the port is free");
+    let listener = Listener::bind(SimEtcd::ADDRESS).await.expect("the port is free");
     let service = service::Service(shared);
     let routes = Router::new()
         .route_service("/etcdserverpb.KV/{*method}", KvServer::new(service.clone()))

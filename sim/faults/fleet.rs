@@ -4,12 +4,14 @@ use super::{
     network::Network,
     victim::{Phase, Victim},
 };
-use crate::{disk::Disk, plan::Plan};
+use crate::{disk::Disk, etcd::SimEtcd, plan::Plan};
 use madsim::{
     runtime::{Handle, NodeHandle},
     time,
 };
 use std::{
+    cell::RefCell,
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
     rc::Rc,
     time::Duration,
@@ -24,6 +26,10 @@ pub struct Fleet {
     pub clients: NodeHandle,
     pub observer: NodeHandle,
     pub network: Network,
+    /// What holds the cluster together, if the nodes do not do that themselves.
+    pub etcd: Option<SimEtcd>,
+    /// Nodes that have not come yet, or have left for ever: nothing befalls them, and nothing is expected of them.
+    absent: RefCell<BTreeSet<usize>>,
     /// Nobody is left to suffer: faults end early.
     over: Shutdown,
 }
@@ -31,6 +37,8 @@ pub struct Fleet {
 impl Fleet {
     /// Starts every node; the first one's first start may be cut short.
     pub fn start(disk: Disk, plan: &Plan) -> Fleet {
+        let has_etcd = plan.moves.as_ref().is_some_and(|moves| moves.etcd);
+        let etcd = has_etcd.then(|| SimEtcd::start(disk.root().join("etcd")));
         let disk = Rc::new(disk);
         let victims = (0..plan.nodes).map(|number| {
             let crash = plan.first_start.filter(|_| number == 0).map(|(operations, _)| operations);
@@ -38,7 +46,40 @@ impl Fleet {
         });
         let victims = victims.collect();
         let (clients, observer) = (machine("clients", 1), machine("observer", 2));
-        Fleet { victims, clients, observer, network: Network::default(), over: Shutdown::new() }
+        let absent = RefCell::new((plan.founders()..plan.nodes).collect());
+        Fleet { victims, clients, observer, network: Network::default(), etcd, absent, over: Shutdown::new() }
+    }
+
+    /// The nodes that are there, whatever has befallen them.
+    pub fn present(&self) -> impl Iterator<Item = &Victim> {
+        self.victims.iter().filter(|victim| self.is_present(victim.number))
+    }
+
+    /// Their numbers.
+    pub fn present_numbers(&self) -> Vec<usize> {
+        self.present().map(|victim| victim.number).collect()
+    }
+
+    pub fn is_present(&self, number: usize) -> bool {
+        !self.absent.borrow().contains(&number)
+    }
+
+    /// A node starts for the first time.
+    pub fn join(&self, number: usize) {
+        self.absent.borrow_mut().remove(&number);
+        self.victims[number].buy();
+    }
+
+    /// A node has left for ever.
+    pub fn leave(&self, number: usize) {
+        self.absent.borrow_mut().insert(number);
+    }
+
+    /// The number of the node that most nodes take for the master.
+    pub fn master(&self) -> Option<usize> {
+        let named: Vec<u64> = self.present().filter_map(|victim| (victim.inside()?.identity().leader)()).collect();
+        let most = named.iter().max_by_key(|node| (named.iter().filter(|other| other == node).count(), **node))?;
+        self.present().find(|victim| victim.node_id() == Some(*most)).map(|victim| victim.number)
     }
 
     /// Whether one node is all there is: it must be up whenever nothing is wrong with it.
@@ -80,7 +121,11 @@ impl Fleet {
         }
     }
 
-    async fn not_ready(&self, numbers: &[usize]) -> Vec<String> {
+    /// Those of `numbers` that are not up, or do not say that they are ready, in words.
+    ///
+    /// # Panics
+    /// If one refused to start.
+    pub async fn not_ready(&self, numbers: &[usize]) -> Vec<String> {
         let mut waiting = Vec::new();
         for victim in numbers.iter().map(|number| &self.victims[*number]) {
             let phase = victim.phase();

@@ -1,8 +1,11 @@
 //! What happens to the nodes: [`victim`] is one node with its life cycle, [`fleet`] all of them and the clients' machine;
-//! [`nemesis`] carries out the plan's faults with [`disk`] and [`network`]; [`finale`] is the end of a run of several.
+//! [`nemesis`] carries out the plan's faults with [`disk`] and [`network`]; [`control`] strikes at who runs the cluster, and [`operator`] is whoever does;
+//! [`finale`] is the end of a run of several.
+mod control;
 mod disk;
 pub mod finale;
 pub mod fleet;
 pub mod nemesis;
 mod network;
+pub mod operator;
 pub mod victim;

@@ -1,6 +1,6 @@
 //! Carries out the plan's faults, each at its time. Faults of a node's process or disk wait for each other on that node;
 //! faults of the network overlap with everything. Each leaves its nodes running (or starting) and its links whole.
-use super::{disk, fleet::Fleet, network, victim::Victim};
+use super::{control, disk, fleet::Fleet, network, victim::Victim};
 use crate::{
     plan::{Fault, LossModel, PlannedFault, Shape},
     world::{self, log, sometimes},
@@ -102,6 +102,16 @@ async fn strike(fleet: &Fleet, planned: &PlannedFault, mut rng: StdRng) {
             begin(fault, &nodes);
             nodes.iter().for_each(|node| machine::set_drift_ppm(fleet.victims[*node].id(), ppm));
         }
+        Fault::MasterAmbush { times, blow, after_ms, for_ms } => {
+            begin(fault, &[]);
+            for _ in 0..times {
+                control::ambush(fleet, blow, after_ms, for_ms, &mut rng).await;
+            }
+        }
+        Fault::Etcd { trouble } => {
+            begin(fault, &[]);
+            control::trouble_etcd(fleet, trouble).await;
+        }
         _ => strike_nodes(fleet, fault, &nodes, &mut rng).await,
     }
     log!("OVER {fault:?}");
@@ -137,9 +147,12 @@ async fn strike_nodes(fleet: &Fleet, fault: Fault, nodes: &[usize], rng: &mut St
     for node in &sorted {
         busy.push(fleet.victims[*node].busy.lock().await);
     }
-    if fleet.is_over() {
+    // Before it has come and after it has left nothing befalls a node.
+    let nodes: Vec<usize> = nodes.iter().copied().filter(|node| fleet.is_present(*node)).collect();
+    if fleet.is_over() || nodes.is_empty() {
         return;
     }
+    let nodes = &nodes[..];
     begin(fault, nodes);
     sometimes!(
         nodes.len() == fleet.victims.len() && nodes.len() > 1 && matches!(fault, Fault::PowerLoss { .. }),

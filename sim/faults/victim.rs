@@ -2,6 +2,7 @@
 //! end and begin.
 use crate::{
     disk::{self, Disk, LossModel},
+    etcd::SimEtcd,
     plan::Plan,
     world::{log, sometimes},
 };
@@ -57,6 +58,10 @@ struct Shared {
     stop: Mutex<Shutdown>,
     /// The inside of the present process, while it is up: for looking only.
     inside: Mutex<Option<Service>>,
+    /// The identity in its data directory, once a process has said so.
+    node_id: Mutex<Option<u64>>,
+    /// The machine is there; until then no process begins.
+    bought: Shutdown,
 }
 
 impl Shared {
@@ -81,10 +86,12 @@ pub struct Victim {
     node: NodeHandle,
     shared: Arc<Shared>,
     power: Cell<bool>,
+    is_late: bool,
 }
 
 impl Victim {
-    /// Starts the plan's node `number` on a machine of its own; with `crash`, its disk stops after that many operations.
+    /// Starts the plan's node `number` on a machine of its own, unless it is one that joins later ([`Victim::buy`]); with `crash`, its disk stops
+    /// after that many operations.
     pub fn start(disk: Rc<Disk>, number: usize, plan: &Plan, crash: Option<u64>) -> Victim {
         let name = format!("node-{}", number + 1);
         let dir = disk.root().join(&name);
@@ -93,7 +100,11 @@ impl Victim {
         }
         let config = config(dir.clone(), number, plan);
         let (phase, stop) = (Mutex::new(Phase::Starting), Mutex::new(Shutdown::new()));
-        let shared = Arc::new(Shared { name: name.clone(), phase, stop, inside: Mutex::default() });
+        let (inside, node_id, bought) = (Mutex::default(), Mutex::default(), Shutdown::new());
+        if number < plan.founders() {
+            bought.trigger();
+        }
+        let shared = Arc::new(Shared { name: name.clone(), phase, stop, inside, node_id, bought });
         let process = shared.clone();
         let node = Handle::current()
             .create_node()
@@ -103,7 +114,7 @@ impl Victim {
             .build();
         rt::sim::register(node.id(), &name, address(number));
         let busy = tokio::sync::Mutex::new(());
-        Victim { number, disk, dir, busy, node, shared, power: Cell::new(true) }
+        Victim { number, disk, dir, busy, node, shared, power: Cell::new(true), is_late: number >= plan.founders() }
     }
 
     pub fn name(&self) -> &str {
@@ -129,6 +140,21 @@ impl Victim {
     /// The inside of its process, if that is up.
     pub fn inside(&self) -> Option<Service> {
         self.shared.inside.lock().expect("no panic while locked").clone()
+    }
+
+    /// Lets a node begin that joins later.
+    pub fn buy(&self) {
+        self.shared.bought.trigger();
+    }
+
+    /// Whether it was not there from the beginning.
+    pub fn joined_late(&self) -> bool {
+        self.is_late
+    }
+
+    /// Its identity in the cluster; none before its first process was up.
+    pub fn node_id(&self) -> Option<u64> {
+        *self.shared.node_id.lock().expect("no panic while locked")
     }
 
     /// Whether it leads a shard, as it believes itself.
@@ -229,10 +255,12 @@ async fn be(shared: Arc<Shared>, config: Config) {
 
 async fn live(shared: &Shared, config: &Config) -> Phase {
     let stop = shared.stop.lock().expect("no panic while locked").clone();
+    shared.bought.wait().await;
     let node = match Node::start(config).await {
         Ok(node) => node,
         Err(error) => return Phase::Refused(format!("{error} ({error:?})")),
     };
+    *shared.node_id.lock().expect("no panic while locked") = Some(node.service().identity().node_id);
     shared.show(Some(node.service().clone()));
     shared.enter(Phase::Up);
     let failed = node.failed().clone();
@@ -270,8 +298,15 @@ fn config(data_dir: PathBuf, number: usize, plan: &Plan) -> Config {
     config.limits.shutdown_grace = Duration::from_secs(2);
     if plan.nodes > 1 {
         config.mode = Mode::Auto;
-        let others = (0..plan.nodes).filter(|other| *other != number);
+        let others = (0..plan.founders()).filter(|other| *other != number);
         config.cluster.peers = others.map(|other| Authority::from(SocketAddr::new(address(other), PEER))).collect();
+    }
+    if let Some(moves) = &plan.moves {
+        config.cluster.replace_after = Duration::from_millis(moves.replace_after_ms);
+        if moves.etcd {
+            config.etcd.endpoints = vec![Authority::from(SimEtcd::ADDRESS)];
+            config.cluster.peers.clear();
+        }
     }
     config
 }

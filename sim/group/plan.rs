@@ -145,6 +145,10 @@ pub enum Trouble {
         times: u32,
         down_ms: u64,
     },
+    /// An entry of an old term comes to a majority in a newer one, and a shorter log of a term in between wins.
+    Figure8 {
+        times: u32,
+    },
 }
 
 impl Trouble {
@@ -166,6 +170,7 @@ impl Trouble {
             Trouble::Weather { .. } => "fault.frames_lost_late_or_twice",
             Trouble::Ambush { .. } => "fault.leader_ambush",
             Trouble::VotePower { .. } => "fault.power_loss_after_a_vote",
+            Trouble::Figure8 { .. } => "fault.figure_8",
         }
     }
 }
@@ -176,16 +181,23 @@ pub fn generate(seed: u64) -> GroupPlan {
     let machines = rng.random_range(3..=6);
     let founders = *[1, 3, 3, 3, 5].map(|count: usize| count.min(machines)).choose(&mut rng).expect("not empty");
     let padding_max = *[0, 40, 300].choose(&mut rng).expect("not empty");
+    let troubles = troubles(machines, &mut rng);
+    let is_played = troubles.iter().any(|planned| matches!(planned.trouble, Trouble::Figure8 { .. }));
     GroupPlan {
         machines,
         founders,
-        message_bytes_max: if rng.random_bool(0.5) { rng.random_range(1..400) } else { 1 << 20 },
+        message_bytes_max: match rng.random_bool(0.5) {
+            // There old entries must come without new ones: one in a message.
+            _ if is_played => rng.random_range(1..40),
+            true => rng.random_range(1..400),
+            false => 1 << 20,
+        },
         compact_after_bytes: 512 << rng.random_range(0..9),
         keep_bytes_max: 512 << rng.random_range(0..9),
         padding_max,
         clients: clients(machines, padding_max, &mut rng),
         changes: changes(machines, &mut rng),
-        troubles: troubles(machines, &mut rng),
+        troubles,
     }
 }
 
@@ -248,7 +260,7 @@ fn changes(machines: usize, rng: &mut StdRng) -> Vec<Change> {
 
 /// Each seed draws which kinds of trouble it has, then some of each.
 fn troubles(machines: usize, rng: &mut StdRng) -> Vec<Planned> {
-    const KINDS: u32 = 15;
+    const KINDS: u32 = 16;
     let kinds: Vec<u32> = (0..KINDS).filter(|_| rng.random_bool(0.5)).collect();
     if kinds.is_empty() {
         return Vec::new();
@@ -301,6 +313,7 @@ fn trouble(kind: u32, machines: usize, rng: &mut StdRng) -> Trouble {
             after_ms: rng.random_range(0..8),
             cut_ms: 100 + for_ms,
         },
-        _ => Trouble::VotePower { times: rng.random_range(1..=6), down_ms: rng.random_range(0..40) },
+        14 => Trouble::VotePower { times: rng.random_range(1..=6), down_ms: rng.random_range(0..40) },
+        _ => Trouble::Figure8 { times: rng.random_range(1..=3) },
     }
 }

@@ -1,7 +1,7 @@
 //! Carries out the plan's troubles, each at its time. Those of a process or a disk wait for each other on their machine; those of
 //! the wire overlap with everything. Each leaves its machines running and its links whole.
 use super::{
-    Cluster, Identity,
+    Cluster, Identity, figure8,
     member::Member,
     plan::{Planned, Trouble},
     wire::Weather,
@@ -130,6 +130,11 @@ async fn strike(cluster: &Cluster, planned: &Planned, mut rng: StdRng) {
         Trouble::Ambush { times, power, after_ms, cut_ms } => {
             for _ in 0..*times {
                 ambush(cluster, *power, *after_ms, *cut_ms, &mut rng).await;
+            }
+        }
+        Trouble::Figure8 { times } => {
+            for _ in 0..*times {
+                figure8::play(cluster).await;
             }
         }
         Trouble::VotePower { times, down_ms } => after_votes(cluster, *times, *down_ms, &mut rng).await,

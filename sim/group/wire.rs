@@ -4,6 +4,7 @@
 use super::Identity;
 use futures_util::{FutureExt, future::BoxFuture};
 use madsim::{runtime::NodeHandle, time};
+use protobuf::Message as _;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -40,6 +41,7 @@ struct State {
     lossy: BTreeMap<(Identity, Identity), u32>,
     /// Members whose machine has no power: nobody is refused there.
     dark: BTreeSet<Identity>,
+    gagged: BTreeMap<Identity, Gagged>,
     /// Who is to be told when somebody has given a vote.
     votes: Option<mpsc::UnboundedSender<Identity>>,
 }
@@ -50,14 +52,45 @@ pub struct Wire {
     air: NodeHandle,
 }
 
+/// What a member is kept from telling the others while it leads. Not what networks do by chance, but what they may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gag {
+    /// Entries of its own term.
+    OwnTerm,
+    /// Entries of its own term, to anybody to whom it has sent one of an older term.
+    OwnTermAfterOlder,
+}
+
+/// The gag of one member, and to whom it has sent entries of older terms since.
+struct Gagged {
+    gag: Gag,
+    told: BTreeSet<Identity>,
+}
+
+impl Gagged {
+    /// Whether a message to `to` goes out.
+    fn lets_pass(&mut self, to: Identity, message: &GroupMessage) -> bool {
+        let Ok(message) = raft::eraftpb::Message::parse_from_carllerche_bytes(&message.message) else { return true };
+        let entries = message.get_entries();
+        if entries.iter().any(|entry| entry.term == message.term) {
+            return self.gag == Gag::OwnTermAfterOlder && !self.told.contains(&to);
+        }
+        if !entries.is_empty() {
+            self.told.insert(to);
+        }
+        true
+    }
+}
+
 /// The kind of a message that gives a vote, as the protocol's encoding begins: field 1, `MsgRequestVoteResponse`.
 const VOTE: &[u8] = &[0x08, 0x06];
 
 impl Wire {
     pub fn new(seed: u64, air: NodeHandle) -> Arc<Wire> {
-        let (members, cut, lossy, dark) = Default::default();
+        let (members, cut, lossy, dark, gagged) = Default::default();
         let (rng, weather) = (StdRng::seed_from_u64(seed), Weather::default());
-        Arc::new(Wire { state: Mutex::new(State { rng, weather, members, cut, lossy, dark, votes: None }), air })
+        let state = State { rng, weather, members, cut, lossy, dark, gagged, votes: None };
+        Arc::new(Wire { state: Mutex::new(state), air })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -91,6 +124,20 @@ impl Wire {
     /// Of what goes over one link in one direction so many get lost besides; zero ends it.
     pub fn lose(&self, from: Identity, to: Identity, percent: u32) {
         self.state().lossy.insert((from, to), percent);
+    }
+
+    /// Keeps `member` from telling some of what it knows, until [`Wire::ungag`].
+    pub fn gag(&self, member: Identity, gag: Gag) {
+        self.state().gagged.insert(member, Gagged { gag, told: BTreeSet::new() });
+    }
+
+    pub fn ungag(&self, member: Identity) {
+        self.state().gagged.remove(&member);
+    }
+
+    /// Whether a gagged member has sent entries of older terms to anybody.
+    pub fn gave_away(&self, member: Identity) -> bool {
+        self.state().gagged.get(&member).is_some_and(|gagged| !gagged.told.is_empty())
     }
 
     /// Tells of votes given from now on, until the receiver is gone.
@@ -133,7 +180,7 @@ impl Wire {
         !state.cut.contains_key(&(from, to)) && state.members.contains_key(&to)
     }
 
-    fn send(self: &Arc<Self>, from: Identity, to: Identity, messages: Vec<GroupMessage>) -> Result<(), SendError> {
+    fn send(self: &Arc<Self>, from: Identity, to: Identity, mut messages: Vec<GroupMessage>) -> Result<(), SendError> {
         let mut state = self.state();
         if messages.iter().any(|message| message.message.starts_with(VOTE))
             && let Some(votes) = &state.votes
@@ -143,6 +190,9 @@ impl Wire {
         }
         if !state.members.contains_key(&to) {
             return if state.dark.contains(&to) { Ok(()) } else { Err(SendError::Disconnected) };
+        }
+        if let Some(gagged) = state.gagged.get_mut(&from) {
+            messages.retain(|message| gagged.lets_pass(to, message));
         }
         let weather = state.weather;
         let lossy = state.lossy.get(&(from, to)).copied().unwrap_or(0).max(weather.loss_percent);

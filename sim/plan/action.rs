@@ -14,6 +14,8 @@ pub enum Workload {
     Bank,
     Append,
     Session,
+    /// A table that is dropped and made again.
+    Recreate,
 }
 
 /// What a client does next; each workload uses those it has a meaning for.
@@ -66,6 +68,8 @@ pub enum Action {
     },
     /// Goes to another node.
     Move,
+    /// Drops the table and makes it again.
+    Recreate,
 }
 
 impl Action {
@@ -85,6 +89,9 @@ impl Action {
 
 /// Points of the search workload that are written again and again, for each client.
 const IDS: u64 = 60;
+/// Documents of the register workloads. Their slots are, but for the last, the first or the last one of a shard of some number of
+/// shards: where who owns what can be off by one.
+pub const REGISTERS: [u64; 6] = [12_723, 2_206, 3_252, 3_740, 19_162, 5];
 /// Accounts of the bank.
 pub const ACCOUNTS: u64 = 5;
 
@@ -94,7 +101,7 @@ pub fn draw(workload: Workload, client: u64, values: &mut u64, rng: &mut StdRng)
     let (value, dice) = (*values, rng.random_range(0..100));
     match workload {
         Workload::Register | Workload::Once => {
-            let id = rng.random_range(0..6);
+            let id = REGISTERS[rng.random_range(0..REGISTERS.len())];
             match dice {
                 0..40 => Action::Get { id },
                 40..70 => Action::Put { id, value },
@@ -106,6 +113,12 @@ pub fn draw(workload: Workload, client: u64, values: &mut u64, rng: &mut StdRng)
             // Every add has ids of its own, so that a list can tell them apart.
             0..55 => Action::Add { first: value * 10, count: rng.random_range(1..=5) },
             55..70 => Action::Delete { id: rng.random_range(1..=value) * 10 },
+            _ => Action::List,
+        },
+        Workload::Recreate => match dice {
+            // By one client, so that what is there is known.
+            0..8 if client == 0 => Action::Recreate,
+            0..60 => Action::Add { first: value * 10, count: rng.random_range(1..=5) },
             _ => Action::List,
         },
         Workload::Search => {

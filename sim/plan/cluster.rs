@@ -16,7 +16,7 @@ const OPERATIONS: std::ops::Range<usize> = 300..500;
 const LAST_STEPS: usize = 8;
 /// How long the longest partition, pause and outage last.
 const LONG_MS: u64 = 30_000;
-const OUTAGE_MS: u64 = 60_000;
+pub(super) const OUTAGE_MS: u64 = 60_000;
 /// Of the coordinator's own group, in the largest cluster.
 const VOTERS_MAX: usize = 5;
 
@@ -48,14 +48,15 @@ pub fn generate(workload: Workload, seed: u64) -> Plan {
         clients,
         faults: faults(size, duration_ms, &mut rng),
         finale: (nodes > 1).then(|| finale(workload, size, &mut values, &mut rng)),
+        moves: None,
     }
 }
 
 #[derive(Clone, Copy)]
-struct Size {
-    nodes: usize,
+pub(super) struct Size {
+    pub(super) nodes: usize,
     /// Of each shard.
-    copies: usize,
+    pub(super) copies: usize,
 }
 
 impl Size {
@@ -76,7 +77,7 @@ fn shards(rng: &mut StdRng) -> usize {
     if rng.random_bool(0.5) { rng.random_range(1..=2) } else { rng.random_range(3..=8) }
 }
 
-fn clients(workload: Workload, nodes: usize, values: &mut u64, rng: &mut StdRng) -> Vec<ClientPlan> {
+pub(super) fn clients(workload: Workload, nodes: usize, values: &mut u64, rng: &mut StdRng) -> Vec<ClientPlan> {
     let clients = rng.random_range(1..=8);
     let operations = rng.random_range(OPERATIONS);
     // In a hurry, at leisure, or slow enough for the longest outages.
@@ -134,7 +135,7 @@ fn finale(workload: Workload, size: Size, values: &mut u64, rng: &mut StdRng) ->
 const KINDS: u32 = node::KINDS + 10;
 
 /// Each seed draws which kinds of fault it has, then some of each.
-fn faults(size: Size, duration_ms: u64, rng: &mut StdRng) -> Vec<PlannedFault> {
+pub(super) fn faults(size: Size, duration_ms: u64, rng: &mut StdRng) -> Vec<PlannedFault> {
     let kinds: Vec<u32> = (0..KINDS).filter(|_| rng.random_bool(0.5)).collect();
     if kinds.is_empty() {
         return Vec::new();
@@ -146,7 +147,7 @@ fn faults(size: Size, duration_ms: u64, rng: &mut StdRng) -> Vec<PlannedFault> {
 }
 
 /// From 0.1 s to `max_ms`, as often short as long: an election takes one to two seconds.
-fn duration_ms(max_ms: u64, rng: &mut StdRng) -> u64 {
+pub(super) fn duration_ms(max_ms: u64, rng: &mut StdRng) -> u64 {
     let decades = (max_ms as f64 / 100.0).log10();
     (100.0 * 10f64.powf(rng.random_range(0.0..decades))) as u64
 }

@@ -106,6 +106,65 @@ pub enum Fault {
     ClockDrift {
         ppm: i32,
     },
+    /// The master is struck soon after it has changed the shard table, again and again.
+    MasterAmbush {
+        times: u32,
+        blow: Blow,
+        /// So long after the change was seen.
+        after_ms: u64,
+        for_ms: u64,
+    },
+    /// Of the etcd that holds the cluster together.
+    Etcd {
+        trouble: EtcdTrouble,
+    },
+}
+
+/// How a node is struck.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Blow {
+    Kill,
+    Power,
+    /// Away from all other nodes and from etcd, not from the clients.
+    Cut,
+    Pause,
+}
+
+/// How an etcd misbehaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EtcdTrouble {
+    /// It forgets the history of its keys.
+    Compact,
+    ExpireLeases,
+    CancelWatches,
+    Kill {
+        down_ms: u64,
+    },
+    /// It says that it has no leader.
+    Silent {
+        for_ms: u64,
+    },
+    Slow {
+        by_ms: u64,
+        for_ms: u64,
+    },
+    /// Of the changes that happened so many are answered by an error.
+    LostAnswers {
+        percent: u64,
+        for_ms: u64,
+    },
+    /// So many reads show an old state.
+    StaleReads {
+        percent: u64,
+        for_ms: u64,
+    },
+    /// One node does not reach it.
+    CutOff {
+        node: usize,
+        for_ms: u64,
+    },
 }
 
 /// Which part of a data directory rots.
@@ -187,6 +246,9 @@ impl Fault {
             Fault::Latency { .. } => "fault.latency",
             Fault::ClockJump { .. } => "fault.clock_jump",
             Fault::ClockDrift { .. } => "fault.clock_drift",
+            Fault::MasterAmbush { .. } => "fault.master_ambush",
+            Fault::Etcd { trouble: EtcdTrouble::Kill { .. } | EtcdTrouble::Silent { .. } } => "fault.etcd_away",
+            Fault::Etcd { .. } => "fault.etcd",
         }
     }
 }

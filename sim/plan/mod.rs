@@ -3,14 +3,16 @@
 //! makes smaller. Pure: `tests/plan.rs` looks at thousands of plans without running them.
 //!
 //! [`fault`] is what may go wrong, [`action`] what clients ask; [`node`] draws the plans of one node, [`cluster`] those of
-//! several.
+//! several, [`moves`] those of several that come and go.
 pub mod action;
 pub mod cluster;
 pub mod fault;
+pub mod moves;
 pub mod node;
 
 pub use action::{Action, Workload};
-pub use fault::{Broken, Collapse, Fault, Finale, LossModel, Part, PlannedFault, Shape, Way};
+pub use fault::{Blow, Broken, Collapse, EtcdTrouble, Fault, Finale, LossModel, Part, PlannedFault, Shape, Way};
+pub use moves::{ACTIVE_MIN, Move, Moves, Turn};
 use rand::{Rng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
@@ -90,6 +92,9 @@ pub struct Plan {
     /// How the run ends, if there is a majority to speak of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finale: Option<Finale>,
+    /// Who comes and goes meanwhile; none: all nodes are there from the first moment to the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moves: Option<Moves>,
 }
 
 fn one() -> usize {
@@ -101,6 +106,11 @@ fn small() -> u64 {
 }
 
 impl Plan {
+    /// How many nodes begin the cluster.
+    pub fn founders(&self) -> usize {
+        self.moves.as_ref().map_or(self.nodes, |moves| moves.founders)
+    }
+
     /// Copies of each shard.
     pub fn copies(&self) -> usize {
         if self.copies == 0 { self.nodes } else { self.copies }

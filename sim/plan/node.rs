@@ -35,6 +35,7 @@ pub fn generate(workload: Workload, seed: u64) -> Plan {
         clients,
         faults: faults(duration_ms, &mut rng),
         finale: None,
+        moves: None,
     }
 }
 

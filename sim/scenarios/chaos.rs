@@ -32,7 +32,7 @@ pub async fn run<W: Workload>(run: Run, kind: Kind, generate: fn(Kind, u64) -> P
     let everyone: Vec<usize> = (0..plan.nodes).collect();
     fleet.wait_until_ready(&everyone, FORM_LIMIT).await;
     let service = service(&fleet, &plan, &everyone);
-    prepare(&fleet, &service, &plan, &workload).await;
+    prepare(&fleet, &service, &workload).await;
     let shared = drive::Run::new(workload, plan.clients.len() as u64);
     let trouble = join(nemesis::run(&fleet, &plan.faults, run.seed), drive_clients(&fleet, &service, &plan, &shared));
     rest::witnessed(&fleet, trouble).await;
@@ -45,16 +45,21 @@ pub async fn run<W: Workload>(run: Run, kind: Kind, generate: fn(Kind, u64) -> P
     close(&fleet, &service, &shared).await;
     rest::check(&fleet, plan.copies()).await;
     list_everywhere(&fleet, &service).await;
+    conclude(&run.scratch, &shared);
+}
+
+/// Keeps what was seen and judges it.
+pub(super) fn conclude<W: Workload>(scratch: &Path, shared: &Shared<W>) {
     for (name, times) in vectorsphere::rt::sim::marks() {
         log!("{name}: {times} times");
         world::mark(name);
     }
     let history = shared.history.lock().expect("no panic while locked");
-    keep(&run.scratch, &*history);
+    keep(scratch, &*history);
     judge(&shared.workload, &*history);
 }
 
-fn plan(run: &Run, kind: Kind, generate: fn(Kind, u64) -> Plan) -> Plan {
+pub(super) fn plan(run: &Run, kind: Kind, generate: fn(Kind, u64) -> Plan) -> Plan {
     let plan = match &run.plan {
         Some(text) => serde_json::from_str(text).expect("SIM_PLAN holds a plan"),
         None => generate(kind, run.seed),
@@ -66,9 +71,10 @@ fn plan(run: &Run, kind: Kind, generate: fn(Kind, u64) -> Plan) -> Plan {
     plan
 }
 
-fn service(fleet: &Fleet, plan: &Plan, nodes: &[usize]) -> Service {
+pub(super) fn service(fleet: &Fleet, plan: &Plan, nodes: &[usize]) -> Service {
     let addresses = nodes.iter().map(|node| (fleet.victims[*node].http(), fleet.victims[*node].grpc()));
-    Service { addresses: addresses.collect(), table: TABLE, dimension: plan.index.dimension }
+    let (index, shards, copies) = (plan.index.clone(), plan.shards, plan.copies());
+    Service { addresses: addresses.collect(), table: TABLE, index, shards, copies }
 }
 
 /// Runs `future` on the clients' machine.
@@ -77,13 +83,11 @@ async fn on_clients<T: Send + 'static>(fleet: &Fleet, future: impl Future<Output
 }
 
 /// Creates the table and writes what the workload begins with.
-async fn prepare<W: Workload>(fleet: &Fleet, service: &Service, plan: &Plan, workload: &W) {
+pub(super) async fn prepare<W: Workload>(fleet: &Fleet, service: &Service, workload: &W) {
     let client = Client::new(service, Face::Rest, u64::MAX, 0);
-    let (index, shards) = (plan.index.clone(), plan.shards);
-    let copies = plan.copies();
     let puts = workload.preparation();
     let prepared = on_clients(fleet, async move {
-        while let Err(failure) = client.create(&index, shards, copies).await {
+        while let Err(failure) = client.create().await {
             log!("the table is not there yet: {failure:?}");
             client.find_ready().await;
         }
@@ -98,7 +102,7 @@ async fn prepare<W: Workload>(fleet: &Fleet, service: &Service, plan: &Plan, wor
 }
 
 /// Returns when every client is through with its steps.
-async fn drive_clients<W: Workload>(fleet: &Fleet, service: &Service, plan: &Plan, shared: &Shared<W>) {
+pub(super) async fn drive_clients<W: Workload>(fleet: &Fleet, service: &Service, plan: &Plan, shared: &Shared<W>) {
     let clients: Vec<_> = (0..)
         .zip(&plan.clients)
         .map(|(process, part)| {
@@ -134,11 +138,12 @@ async fn ask_the_core<W: Workload>(fleet: &Fleet, plan: &Plan, shared: &Shared<W
 }
 
 /// The closing reads: everything is well, so each must be answered.
-async fn close<W: Workload>(fleet: &Fleet, service: &Service, shared: &Shared<W>) {
+pub(super) async fn close<W: Workload>(fleet: &Fleet, service: &Service, shared: &Shared<W>) {
     let actions = shared.workload.closing(&shared.memory.lock().expect("no panic while locked"));
     let before = shared.history.lock().expect("no panic while locked").operations.len();
-    for (place, victim) in fleet.victims.iter().enumerate() {
-        let steps = actions.iter().skip(place).step_by(fleet.victims.len());
+    let present = fleet.present().count();
+    for (place, victim) in fleet.present().enumerate() {
+        let steps = actions.iter().skip(place).step_by(present);
         let steps = steps.map(|action| Step { after_ms: 1, action: *action }).collect();
         let process = shared.history.lock().expect("no panic while locked").retire();
         let client = Client::new(service, Face::Rest, process, victim.number);
@@ -150,9 +155,9 @@ async fn close<W: Workload>(fleet: &Fleet, service: &Service, shared: &Shared<W>
 }
 
 /// At every node the same number of documents can be listed, and is its own count of them.
-async fn list_everywhere(fleet: &Fleet, service: &Service) {
+pub(super) async fn list_everywhere(fleet: &Fleet, service: &Service) {
     let mut counts = Vec::new();
-    for victim in &fleet.victims {
+    for victim in fleet.present() {
         let client = Client::new(service, Face::Rest, u64::MAX, victim.number);
         let told = on_clients(fleet, async move {
             let listed = client.list().await?;

@@ -2,7 +2,9 @@
 use super::{Run, chaos};
 use crate::{
     plan::{Workload, cluster::generate},
-    workload::{append::Append, bank::Bank, register::Register, search::Search, session::Session, set::Set},
+    workload::{
+        append::Append, bank::Bank, recreate::Recreate, register::Register, search::Search, session::Session, set::Set,
+    },
 };
 
 pub const MARKS: &[&str] = &[
@@ -51,6 +53,10 @@ pub async fn search(run: Run) {
 
 pub async fn bank(run: Run) {
     chaos::run(run, Workload::Bank, generate, Bank).await;
+}
+
+pub async fn recreate(run: Run) {
+    chaos::run(run, Workload::Recreate, generate, Recreate).await;
 }
 
 pub async fn append(run: Run) {

@@ -173,7 +173,7 @@ async fn fault(etcd: &SimEtcd, rng: &mut StdRng) {
         0 => etcd.compact(),
         1 => etcd.expire_leases().await,
         2 => etcd.cancel_watches(),
-        3 => etcd.restart(held).await,
+        3 => etcd.restart(time::sleep(held)).await,
         kind => {
             let knobs = match kind {
                 4 => Knobs { unavailable: true, ..Knobs::default() },

@@ -35,6 +35,8 @@ pub const MARKS: &[&str] = &[
     "a leader that was to leave handed over",
     "a leader handed over when asked",
     "a leader was struck as soon as it was elected",
+    "an entry of an old term was on a majority in a newer one, alone",
+    "a shorter log of a newer term won",
     "a member lost its power right after its vote",
     "all members lost their power at once",
     "the power failed between two disk operations of a member",

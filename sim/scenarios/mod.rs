@@ -6,6 +6,7 @@ mod disk_faults;
 mod disk_model;
 mod fjall_power;
 mod group;
+mod moves;
 mod node;
 mod rest;
 mod store_power;
@@ -66,13 +67,9 @@ pub fn all() -> Vec<Scenario> {
             marks: &[group::MARKS],
             name_rule: NameRule::Journalled,
         },
-        coordination("coordinators_keep_their_contract", &[], |run| Box::pin(coordination::contract(run))),
-        coordination("coordination_survives_its_etcd", &[coordination::MARKS], |run| {
-            Box::pin(coordination::recipes(run))
-        }),
-        coordination("an_etcd_of_the_past_is_told", &[coordination::PAST_MARKS], |run| {
-            Box::pin(coordination::restored(run))
-        }),
+        marked("coordinators_keep_their_contract", &[], |run| Box::pin(coordination::contract(run))),
+        marked("coordination_survives_its_etcd", &[coordination::MARKS], |run| Box::pin(coordination::recipes(run))),
+        marked("an_etcd_of_the_past_is_told", &[coordination::PAST_MARKS], |run| Box::pin(coordination::restored(run))),
         node("node_register_is_linearizable", |run| Box::pin(node::register(run))),
         node("node_set_keeps_what_was_acknowledged", |run| Box::pin(node::set(run))),
         node("node_search_finds_what_was_acknowledged", |run| Box::pin(node::search(run))),
@@ -83,7 +80,30 @@ pub fn all() -> Vec<Scenario> {
         cluster("cluster_append_loses_nothing", |run| Box::pin(cluster::append(run))),
         cluster("cluster_session_reads_its_writes", |run| Box::pin(cluster::session(run))),
         cluster("cluster_retried_write_takes_effect_once", |run| Box::pin(cluster::once(run))),
+        Scenario {
+            marks: &[node::MARKS, cluster::MARKS, RECREATE_MARKS],
+            ..cluster("cluster_recreated_table_begins_empty", |run| Box::pin(cluster::recreate(run)))
+        },
+        marked("cluster_moves_register_is_linearizable", MOVES_MARKS, |run| Box::pin(moves::register(run))),
+        marked("cluster_moves_set_keeps_what_was_acknowledged", MOVES_MARKS, |run| Box::pin(moves::set(run))),
+        marked("cluster_moves_bank_loses_no_money", MOVES_MARKS, |run| Box::pin(moves::bank(run))),
+        marked("cluster_moves_recreated_table_begins_empty", MOVES_MARKS, |run| Box::pin(moves::recreate(run))),
+        marked("etcd_cluster_append_loses_nothing", ETCD_MARKS, |run| Box::pin(moves::etcd_append(run))),
+        marked("etcd_cluster_recreated_table_begins_empty", ETCD_MARKS, |run| Box::pin(moves::etcd_recreate(run))),
     ]
+}
+
+const RECREATE_MARKS: &[&str] = &["a table was dropped and made again"];
+const MOVES_MARKS: &[&[&str]] = &[moves::MARKS, RECREATE_MARKS];
+const ETCD_MARKS: &[&[&str]] = &[moves::MARKS, RECREATE_MARKS, moves::ETCD_MARKS];
+
+/// A scenario with marks of its own.
+fn marked(
+    name: &'static str,
+    marks: &'static [&'static [&'static str]],
+    run: fn(Run) -> LocalBoxFuture<'static, ()>,
+) -> Scenario {
+    Scenario { name, run, marks, name_rule: NameRule::Journalled }
 }
 
 fn node(name: &'static str, run: fn(Run) -> LocalBoxFuture<'static, ()>) -> Scenario {
@@ -92,12 +112,4 @@ fn node(name: &'static str, run: fn(Run) -> LocalBoxFuture<'static, ()>) -> Scen
 
 fn cluster(name: &'static str, run: fn(Run) -> LocalBoxFuture<'static, ()>) -> Scenario {
     Scenario { name, run, marks: &[node::MARKS, cluster::MARKS], name_rule: NameRule::Journalled }
-}
-
-fn coordination(
-    name: &'static str,
-    marks: &'static [&'static [&'static str]],
-    run: fn(Run) -> LocalBoxFuture<'static, ()>,
-) -> Scenario {
-    Scenario { name, run, marks, name_rule: NameRule::Journalled }
 }

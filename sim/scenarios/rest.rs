@@ -77,7 +77,7 @@ pub async fn check(fleet: &Fleet, copies: usize) {
         time::sleep(LOOK_INTERVAL).await;
     }
     let mut contents: BTreeMap<u64, BTreeSet<(u64, u64, u64)>> = BTreeMap::new();
-    for victim in &fleet.victims {
+    for victim in fleet.present() {
         let inside = victim.inside().expect("every node is up");
         for (shard, replica) in inside.host().replicas() {
             let found = replica.recompute_hash().await.expect("a replica at rest can be read");
@@ -100,7 +100,7 @@ pub async fn check(fleet: &Fleet, copies: usize) {
 /// Which shard's replicas have applied different prefixes of its log, or are not all there.
 fn uneven(fleet: &Fleet, copies: usize) -> Option<String> {
     let mut applied: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
-    for victim in &fleet.victims {
+    for victim in fleet.present() {
         let Some(inside) = victim.inside() else { return Some(format!("{} is not up", victim.name())) };
         for (shard, replica) in inside.host().replicas() {
             applied.entry(shard).or_default().push(replica.applied());

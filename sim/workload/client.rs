@@ -83,6 +83,7 @@ pub struct Client {
     answers: AtomicUsize,
     /// What the session tokens it was given say together.
     seen: Mutex<Session>,
+    service: Service,
 }
 
 /// Where the nodes are and what a client asks them about.
@@ -91,19 +92,23 @@ pub struct Service {
     /// HTTP and gRPC addresses.
     pub addresses: Vec<(String, String)>,
     pub table: &'static str,
-    pub dimension: usize,
+    /// What the table is made with.
+    pub index: IndexPlan,
+    pub shards: usize,
+    pub copies: usize,
 }
 
 impl Client {
     /// A client that asks the service's node `home` first.
     pub fn new(service: &Service, face: Face, number: u64, home: usize) -> Client {
         let servers = service.addresses.iter().map(|(http, grpc)| Server {
-            rest: Rest::new(http, service.table, service.dimension),
-            grpc: (face == Face::Grpc).then(|| Grpc::new(grpc, service.table, service.dimension)),
+            rest: Rest::new(http, service.table, service.index.dimension),
+            grpc: (face == Face::Grpc).then(|| Grpc::new(grpc, service.table, service.index.dimension)),
         });
         let servers: Vec<_> = servers.collect();
         let at = AtomicUsize::new(home);
-        Client { servers, number, at, home, answers: AtomicUsize::new(0), seen: Mutex::default() }
+        let (answers, seen) = (AtomicUsize::new(0), Mutex::default());
+        Client { servers, number, at, home, answers, seen, service: service.clone() }
     }
 
     fn server(&self) -> &Server {
@@ -135,9 +140,15 @@ impl Client {
         }
     }
 
-    /// Creates the table.
-    pub async fn create(&self, index: &IndexPlan, shards: usize, copies: usize) -> Reply<()> {
-        self.server().rest.create(index, shards, copies).await
+    /// Creates the table; one that is there is as good.
+    pub async fn create(&self) -> Reply<()> {
+        let Service { index, shards, copies, .. } = &self.service;
+        self.server().rest.create(index, *shards, *copies).await
+    }
+
+    /// Drops the table; none is as good.
+    pub async fn drop_table(&self) -> Reply<()> {
+        self.server().rest.drop_table().await
     }
 
     /// What the node says about the table.

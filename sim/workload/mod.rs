@@ -1,13 +1,14 @@
 //! Workloads: clients that carry out their part of the plan over the nodes' real faces and write down what came of it.
 //!
-//! [`client`] speaks to the nodes over [`rest`] and [`grpc`], [`answer`] says what an answer means; [`register`], [`set`], [`search`], [`bank`], [`append`] and
-//! [`session`] turn actions of the plan into calls and answers of their checkers; [`drive`] runs one client.
+//! [`client`] speaks to the nodes over [`rest`] and [`grpc`], [`answer`] says what an answer means; [`register`], [`set`], [`search`], [`bank`], [`append`], [`recreate`]
+//! and [`session`] turn actions of the plan into calls and answers of their checkers; [`drive`] runs one client.
 pub mod answer;
 pub mod append;
 pub mod bank;
 pub mod client;
 pub mod drive;
 mod grpc;
+pub mod recreate;
 pub mod register;
 mod rest;
 pub mod search;

@@ -34,6 +34,13 @@ impl Rest {
         }
     }
 
+    pub async fn drop_table(&self) -> Reply<()> {
+        match self.send(Method::DELETE, format!("/api/v1/tables/{}", self.table), None, None).await? {
+            (StatusCode::NOT_FOUND, answer) if answer["code"] == "table_not_found" => Ok(()),
+            (status, answer) => judge(status, answer).map(drop),
+        }
+    }
+
     pub async fn describe(&self) -> Reply<Value> {
         self.call(Method::GET, format!("/api/v1/tables/{}", self.table), None).await
     }

@@ -5,7 +5,7 @@
 mod stored;
 
 use super::slots::SlotRange;
-use crate::types::CollectionName;
+use crate::{mutants::mutant, types::CollectionName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -77,6 +77,9 @@ impl ShardTable {
     pub fn remove_collection(&mut self, name: &CollectionName) {
         self.epoch += 1;
         self.shards.retain(|_, entry| entry.collection != *name);
+        if mutant!(29) {
+            self.next_shard = self.shards.keys().next_back().copied().unwrap_or(0);
+        }
     }
 
     /// Gives a shard other replicas. From then on nobody founds its group. `false`, with nothing changed, if there is no such

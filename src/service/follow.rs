@@ -12,6 +12,7 @@ mod members;
 use super::Service;
 use crate::{
     cluster::{Collection, Collections, NodeId, table::ShardEntry},
+    mutants::mutant,
     types::{Error, ErrorKind, Result},
 };
 pub use leave::Agreed;
@@ -87,7 +88,11 @@ impl Service {
     /// Opens a replica. One that cannot be trusted is given up, if there are others to rebuild it from.
     async fn open(&self, id: u64, entry: &ShardEntry, collection: &Collection) -> Result<()> {
         let is_founder = entry.founders.contains(&self.0.identity.node_id);
-        let founders: &[NodeId] = if is_founder { &entry.founders } else { &[] };
+        let founders: &[NodeId] = match is_founder {
+            true => &entry.founders,
+            false if mutant!(21) => &entry.replicas,
+            false => &[],
+        };
         match self.0.host.open(id, collection.spec.clone(), founders).await {
             Err(error) if error.kind() == ErrorKind::Corrupt && self.has_others(entry) => {
                 self.0.host.set_failed(id, error.to_string()).await;

@@ -32,7 +32,7 @@ pub use status::{Identity, Phase};
 pub use verify::{Answering, OtherNode, Others, ReplicaVerdict, ShardVerdict, VerifyReport};
 
 use crate::{
-    cluster::{Catalog, Members, admin::Admin},
+    cluster::{Catalog, Members, ShardTable, admin::Admin},
     rt::rng,
     shard::{Elsewhere, Host},
     telemetry::metrics::Metrics,
@@ -103,6 +103,11 @@ impl Service {
     /// The shards of this node; for opening them at start and closing them at the end.
     pub fn host(&self) -> &Host {
         &self.0.host
+    }
+
+    /// The newest shard table this node has read; for looking only.
+    pub fn shard_table(&self) -> Arc<ShardTable> {
+        self.0.catalog.table()
     }
 
     /// Brings the gauges of collections up to date, over the shards of this node; called before the metrics are read out.

@@ -6,12 +6,13 @@ use super::{
     read::{Answer, Operation},
 };
 use crate::{
-    cluster::{Collection, ShardId},
+    cluster::{Collection, ShardId, slots::slot_of},
+    mutants::mutant,
     rt,
     shard::{Applied, Written, commands},
     types::{
-        Ack, CollectionName, DocumentId, Error, ErrorKind, Filter, Point, PointPatch, RequestId, Result, Session,
-        WriteOptions, limits,
+        Ack, CollectionName, DocumentId, Error, ErrorKind, Filter, Point, PointId, PointPatch, RequestId, Result,
+        Session, WriteOptions, limits,
         operation::{
             DeleteAnswer, DeleteRequest, GetAnswer, ListRequest, OnUnavailable, PageAnswer, ReadOptions, WriteAnswer,
             in_range,
@@ -133,7 +134,10 @@ impl Service {
     /// `document_not_found`.
     pub async fn get(&self, name: &CollectionName, id: &DocumentId, options: &ReadOptions) -> Result<GetAnswer> {
         let collection = self.find(name).await?;
-        let shard = collection.shard_of(id.point_id());
+        let shard = match mutant!(32) {
+            true => shard_across_the_edge(&collection, id.point_id()),
+            false => collection.shard_of(id.point_id()),
+        };
         // There is no part of one point.
         let options = ReadOptions { on_unavailable: OnUnavailable::Fail, ..options.clone() };
         let mut found = None;
@@ -288,4 +292,10 @@ fn write_answer(written: &[(ShardId, Written)], rows: &BTreeMap<ShardId, Vec<usi
         }
     }
     WriteAnswer { version: highest, versions, session: session_of(written) }
+}
+
+/// Mutant 32: the first slot of a shard is looked for in the one before.
+fn shard_across_the_edge(collection: &Collection, id: PointId) -> ShardId {
+    let place = collection.shards.partition_point(|(_, range)| range.end < slot_of(id));
+    collection.shards[place].0
 }

@@ -2,6 +2,7 @@
 
 use super::{records::Records, round::document_not_found, selection, state::State};
 use crate::{
+    mutants::mutant,
     store::{
         Value,
         keys::point::{self, PointRecord},
@@ -60,6 +61,12 @@ fn points_to_look_at(state: &State, request: &ListRequest) -> Box<dyn Iterator<I
         }
     }
     let view = state.records.view();
+    if let Some(after) = after
+        && mutant!(19)
+        && matches!(view.point(after), Ok(None))
+    {
+        return Box::new(view.points_after(after).skip(1));
+    }
     Box::new(match after {
         Some(after) => view.points_after(after),
         None => view.points(),

@@ -12,6 +12,7 @@
 
 use crate::{
     cluster::{NodeId, ShardId, table::ShardEntry},
+    mutants::mutant,
     rt,
     service::Service,
     types::Result,
@@ -49,6 +50,9 @@ impl Service {
 
     async fn leave(&self, id: ShardId) -> Result<()> {
         let Some(entry) = self.unwanted(id) else { return Ok(()) };
+        if mutant!(20) {
+            return self.0.host.drop_shard(id).await;
+        }
         if !self.is_excluded(id, &entry, 0).await {
             return Ok(());
         }

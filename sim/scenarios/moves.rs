@@ -1,0 +1,297 @@
+//! A cluster that is rebuilt while clients use it: nodes join, are drained and removed, are away for so long that their replicas are made
+//! anew elsewhere; the master is struck at any step of it. The workload's checker judges what clients were told; in the end every
+//! shard has its copies where the table says and nowhere else, spread evenly, and those who were drained have nothing.
+//!
+//! With etcd as the coordinator, that etcd in the end is restored from an old backup: it is not obeyed.
+use super::{Run, chaos, rest};
+use crate::{
+    faults::{
+        fleet::Fleet,
+        nemesis,
+        operator::{self, Books},
+    },
+    plan::{Plan, Workload as Kind, moves},
+    workload::{Workload, append::Append, bank::Bank, drive, recreate::Recreate, register::Register, set::Set},
+    world::{log, sometimes},
+};
+use futures_util::future::join3;
+use madsim::time::{self, Instant};
+use serde_json::Value;
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+use vectorsphere::cluster::ShardTable;
+
+pub const MARKS: &[&str] = &[
+    "a node was drained",
+    "a node was removed",
+    "a node joined while the cluster was in use",
+    "the master was struck after it had changed the table",
+    "another master ruled while the old one was away",
+    "a replica was made anew elsewhere",
+    "replicas were moved to even them out",
+    "a shard's group got other members",
+    "a node let go of a replica that was moved away",
+    "a replica caught up by a checkpoint",
+    "a shard changed its leader under its clients",
+];
+
+pub const ETCD_MARKS: &[&str] = &["nodes lived through a trouble of etcd", "an etcd of the past was not obeyed"];
+
+/// A cluster must have formed this soon, with etcd or without.
+const FORM_LIMIT: Duration = Duration::from_secs(40);
+/// When nothing is wrong any more, every node must be ready this soon.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+/// And everything in its place this soon.
+const WHOLE_LIMIT: Duration = Duration::from_secs(120);
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// How soon an etcd of the past must be noticed.
+const ALARM_LIMIT: Duration = Duration::from_secs(30);
+
+pub async fn register(run: Run) {
+    course(run, Kind::Register, moves::generate, Register { once: false }).await;
+}
+
+pub async fn set(run: Run) {
+    course(run, Kind::Set, moves::generate, Set).await;
+}
+
+pub async fn bank(run: Run) {
+    course(run, Kind::Bank, moves::generate, Bank).await;
+}
+
+pub async fn recreate(run: Run) {
+    course(run, Kind::Recreate, moves::generate, Recreate).await;
+}
+
+pub async fn etcd_append(run: Run) {
+    course(run, Kind::Append, moves::generate_with_etcd, Append).await;
+}
+
+pub async fn etcd_recreate(run: Run) {
+    course(run, Kind::Recreate, moves::generate_with_etcd, Recreate).await;
+}
+
+async fn course<W: Workload>(run: Run, kind: Kind, generate: fn(Kind, u64) -> Plan, workload: W) {
+    let plan = chaos::plan(&run, kind, generate);
+    let moves = plan.moves.clone().expect("a plan of moves");
+    let fleet = Fleet::start(run.disk, &plan);
+    fleet.wait_until_ready(&fleet.present_numbers(), FORM_LIMIT).await;
+    let everyone: Vec<usize> = (0..plan.nodes).collect();
+    let service = chaos::service(&fleet, &plan, &everyone);
+    chaos::prepare(&fleet, &service, &workload).await;
+    if let Some(etcd) = &fleet.etcd {
+        etcd.back_up().await;
+    }
+    let backed_up = newest_epoch(&fleet);
+    let shared = drive::Run::new(workload, plan.clients.len() as u64);
+    let (books, tables) = (Books::default(), Tables::default());
+    let trouble = join3(
+        nemesis::run(&fleet, &plan.faults, run.seed),
+        chaos::drive_clients(&fleet, &service, &plan, &shared),
+        operator::run(&fleet, &moves.steps, &books),
+    );
+    rest::witnessed(&fleet, tables.watched(&fleet, trouble)).await;
+    wait_until_whole(&fleet, plan.copies(), &books, &tables).await;
+    tell_marks(&fleet);
+    chaos::close(&fleet, &service, &shared).await;
+    rest::check(&fleet, plan.copies()).await;
+    chaos::list_everywhere(&fleet, &service).await;
+    if fleet.etcd.is_some() {
+        restore_etcd(&fleet, backed_up).await;
+        chaos::close(&fleet, &service, &shared).await;
+    }
+    chaos::conclude(&run.scratch, &shared);
+}
+
+/// The shard tables that nodes knew, as each of them told.
+#[derive(Default)]
+struct Tables {
+    /// By epoch.
+    seen: RefCell<BTreeMap<u64, Arc<ShardTable>>>,
+    /// The newest epoch each node knew; what it has acted on it must not forget, whatever befalls it.
+    newest: RefCell<BTreeMap<usize, u64>>,
+}
+
+impl Tables {
+    /// Looks at every node's table again and again while `trouble` goes on.
+    ///
+    /// # Panics
+    /// If two nodes ever know different tables of one epoch, or a running node's table goes back.
+    async fn watched<T>(&self, fleet: &Fleet, trouble: impl Future<Output = T>) -> T {
+        let watch = async {
+            loop {
+                self.look(fleet);
+                time::sleep(LOOK_INTERVAL).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            done = trouble => done,
+            () = watch => unreachable!("it looks for ever"),
+        }
+    }
+
+    fn look(&self, fleet: &Fleet) {
+        for victim in &fleet.victims {
+            let Some(table) = victim.inside().map(|inside| inside.shard_table()) else {
+                // What a process knew that has ended need not all have reached its disk.
+                self.newest.borrow_mut().remove(&victim.number);
+                continue;
+            };
+            let mut seen = self.seen.borrow_mut();
+            let first = seen.entry(table.epoch).or_insert_with(|| table.clone());
+            assert!(*first == table, "{} knows another table of epoch {} than others", victim.name(), table.epoch);
+            let before = self.newest.borrow_mut().insert(victim.number, table.epoch).unwrap_or(0);
+            assert!(before <= table.epoch, "{}: the table goes back from {before} to {}", victim.name(), table.epoch);
+        }
+    }
+}
+
+/// Waits until nothing is left to do: every node that belongs to the cluster ready, every replica in its place.
+///
+/// # Panics
+/// If it takes too long.
+async fn wait_until_whole(fleet: &Fleet, copies: usize, books: &Books, tables: &Tables) {
+    let begun = Instant::now();
+    let mut resumed = false;
+    loop {
+        let status = status(fleet).await;
+        retire_removed(fleet, &status).await;
+        resumed = resumed || operator::resume(fleet).await;
+        let waiting = fleet.not_ready(&fleet.present_numbers()).await;
+        assert!(
+            waiting.is_empty() || begun.elapsed() < READY_LIMIT,
+            "not ready {READY_LIMIT:?} after all was well: {}",
+            waiting.join(", ")
+        );
+        tables.look(fleet);
+        let missing = match (&status, resumed && waiting.is_empty()) {
+            (Some(status), true) => missing(fleet, status, copies),
+            _ => Some("a master's word".to_string()),
+        };
+        let Some(missing) = missing else { break };
+        assert!(
+            begun.elapsed() < WHOLE_LIMIT,
+            "not whole {WHOLE_LIMIT:?} after all was well: {missing}; the master says {}",
+            status.map_or(Value::Null, |status| status["placement"].clone())
+        );
+        time::sleep(LOOK_INTERVAL).await;
+    }
+    log!("whole after {:?}", begun.elapsed());
+    let gone = |node: &usize| !fleet.is_present(*node);
+    assert!(books.removed.borrow().iter().all(gone), "a removed node belongs to the cluster again");
+}
+
+/// What the master says of the cluster.
+async fn status(fleet: &Fleet) -> Option<Value> {
+    let master = fleet.master()?;
+    let status = operator::status(fleet, master).await?;
+    // Another one may be it by now; what that one says counts.
+    (fleet.master() == Some(master)).then_some(status)
+}
+
+/// A removal may have come about without an answer; that too is for ever.
+async fn retire_removed(fleet: &Fleet, status: &Option<Value>) {
+    let Some(status) = status else { return };
+    for node in fleet.present_numbers() {
+        if state_of(fleet, status, node) == Some("removed") {
+            operator::retire(fleet, node, 0).await;
+        }
+    }
+}
+
+fn state_of<'a>(fleet: &Fleet, status: &'a Value, node: usize) -> Option<&'a str> {
+    let id = format!("{:016x}", fleet.victims[node].node_id()?);
+    nodes(status).find(|one| one["id"] == id.as_str())?["state"].as_str()
+}
+
+fn nodes(status: &Value) -> impl Iterator<Item = &Value> {
+    status["placement"]["nodes"].as_array().into_iter().flatten()
+}
+
+/// What is not as it should be in the end.
+fn missing(fleet: &Fleet, status: &Value, copies: usize) -> Option<String> {
+    let placement = &status["placement"];
+    let empty = |list: &str| placement[list].as_array().is_some_and(Vec::is_empty);
+    if placement["in_flight"] != 0 || placement["waiting"] != 0 || !empty("next") || !empty("findings") {
+        return Some("the master has something to do".to_string());
+    }
+    let table =
+        fleet.present().filter_map(|victim| Some(victim.inside()?.shard_table())).max_by_key(|table| table.epoch)?;
+    let states = fleet.present().map(|victim| (victim.number, state_of(fleet, status, victim.number)));
+    let states: BTreeMap<usize, Option<&str>> = states.collect();
+    if let Some((node, state)) = states.iter().find(|(_, state)| !matches!(state, Some("active" | "draining"))) {
+        return Some(format!("node-{} as a member: it is {state:?}", node + 1));
+    }
+    let active = |victim: &&crate::faults::victim::Victim| states[&victim.number] == Some("active");
+    let active: BTreeSet<u64> = fleet.present().filter(active).filter_map(|victim| victim.node_id()).collect();
+    for (shard, entry) in &table.shards {
+        if entry.replicas.len() != copies || !entry.replicas.iter().all(|node| active.contains(node)) {
+            return Some(format!("{copies} copies of shard {shard} on nodes that stay: {:x?}", entry.replicas));
+        }
+    }
+    for victim in fleet.present() {
+        let (inside, node) = (victim.inside()?, victim.node_id()?);
+        let given = table.shards.iter().filter(|(_, entry)| entry.replicas.contains(&node));
+        let given: BTreeSet<u64> = given.map(|(shard, _)| *shard).collect();
+        let stored = inside.host().stored();
+        if stored != given || inside.host().replicas().len() != given.len() {
+            return Some(format!("{} has data of shards {stored:?}, and should of {given:?}", victim.name()));
+        }
+    }
+    let held = |node: &u64| table.shards.values().filter(|entry| entry.replicas.contains(node)).count();
+    let (most, fewest) = (active.iter().map(held).max()?, active.iter().map(held).min()?);
+    (most > fewest + 1).then(|| format!("even shares: one node holds {most} replicas, another {fewest}"))
+}
+
+/// What the history of the cluster tells was done.
+fn tell_marks(fleet: &Fleet) {
+    let Some(inside) = fleet.present().find_map(|victim| victim.inside()) else { return };
+    let changes = inside.cluster_history().expect("the history can be read");
+    let because = |why: &str| changes.iter().any(|change| change.why.contains(why));
+    sometimes!(because("has been away for too long"), "a replica was made anew elsewhere");
+    sometimes!(because("hold unequal shares"), "replicas were moved to even them out");
+    let joined = fleet.present().filter(|victim| victim.joined_late()).count();
+    sometimes!(joined > 0, "a node joined while the cluster was in use");
+    for change in changes.iter().rev() {
+        log!("history: {} {}: {}, because {}", change.number, change.by, change.what, change.why);
+    }
+}
+
+/// The newest shard table that any node knows.
+fn newest_epoch(fleet: &Fleet) -> u64 {
+    fleet.present().filter_map(|victim| Some(victim.inside()?.shard_table().epoch)).max().unwrap_or(0)
+}
+
+/// Puts the etcd of an old backup in place of the one there is: every node must say so, change nothing, and go on.
+///
+/// # Panics
+/// If a node obeys it, or does not notice.
+async fn restore_etcd(fleet: &Fleet, backed_up: u64) {
+    let Some(etcd) = &fleet.etcd else { return };
+    let epochs = || {
+        let known = fleet.present().filter_map(|victim| Some((victim.number, victim.inside()?.shard_table().epoch)));
+        known.collect::<BTreeMap<usize, u64>>()
+    };
+    let before = epochs();
+    if newest_epoch(fleet) == backed_up {
+        // Nothing was changed since the backup: it is the same table.
+        return;
+    }
+    etcd.restore().await;
+    let deadline = Instant::now() + ALARM_LIMIT;
+    loop {
+        let quiet =
+            fleet.present().find(|victim| victim.inside().is_none_or(|inside| (inside.identity().alarm)().is_none()));
+        let Some(quiet) = quiet else { break };
+        assert!(Instant::now() < deadline, "{} says nothing of an etcd of the past", quiet.name());
+        time::sleep(LOOK_INTERVAL).await;
+    }
+    sometimes!(true, "an etcd of the past was not obeyed");
+    time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(before, epochs(), "an etcd of the past was obeyed");
+}
