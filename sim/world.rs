@@ -47,6 +47,28 @@ pub fn now_ns() -> u64 {
     elapsed.map_or(0, |elapsed| elapsed.as_nanos() as u64)
 }
 
+/// From here on what nodes say of themselves goes into the log, after the name of the node, as far as `filter` lets it.
+pub fn trace(filter: &str) {
+    let filter = tracing_subscriber::EnvFilter::new(filter);
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).without_time().with_writer(|| Said).init();
+}
+
+/// A line that a node says.
+struct Said;
+
+impl Write for Said {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let inside = madsim::time::TimeHandle::try_current().map(|_| madsim::plugin::node());
+        let node = inside.and_then(vectorsphere::rt::sim::node_name).unwrap_or_default();
+        line(format_args!("{node}: {}", String::from_utf8_lossy(bytes).trim_end()));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Adds a line to the log; use `log!`.
 pub fn line(line: Arguments) {
     let now_ns = now_ns();

@@ -8,7 +8,10 @@ mod plan;
 
 use plan::{ACTIVE_MIN, Fault, Plan, Shape, Turn, Workload, action::REGISTERS, cluster, moves, node};
 use std::collections::{BTreeMap, BTreeSet};
-use vectorsphere::{cluster::slots::{SlotRange, slot_of}, types::PointId};
+use vectorsphere::{
+    cluster::slots::{SlotRange, slot_of},
+    types::PointId,
+};
 
 const SEEDS: u64 = 3_000;
 const WORKLOADS: [Workload; 8] = [

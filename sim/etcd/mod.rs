@@ -119,8 +119,10 @@ impl SimEtcd {
 
     async fn on_its_machine<F: Future<Output = ()> + Send + 'static>(&self, work: impl FnOnce(Arc<Shared>) -> F) {
         let work = work(self.shared.clone());
+        // A handle made before a restart belongs to the process before it, and runs nothing.
+        let present = Handle::current().get_node(self.machine.id()).expect("machines are never taken away");
         // A machine that was killed meanwhile has done what it has done.
-        match self.machine.spawn(work).await {
+        match present.spawn(work).await {
             Err(error) if error.is_panic() => panic!("no panic at work: {error:?}"),
             _ => {}
         }

@@ -135,7 +135,9 @@ impl Fleet {
             let address = victim.http();
             let ready = phase == Phase::Up && self.observe(async move { super::network::ready(&address).await }).await;
             if !ready {
-                waiting.push(format!("{} ({phase:?})", victim.name()));
+                let checks = victim.inside().map(|inside| inside.health().checks).unwrap_or_default();
+                let bad: Vec<String> = checks.into_iter().filter(|check| !check.ok).map(|check| check.detail).collect();
+                waiting.push(format!("{} ({phase:?}: {})", victim.name(), bad.join("; ")));
             }
         }
         waiting

@@ -202,7 +202,7 @@ async fn strike_one(fleet: &Fleet, victim: &Victim, fault: Fault, of_several: bo
             fleet.pass(for_ms).await;
             machine::set_disk_delay(victim.id(), Duration::ZERO);
         }
-        Fault::SyncError { skip, model } => disk::fail_a_sync(victim, skip, model, rng).await,
+        Fault::SyncError { skip, model } => disk::fail_a_sync(victim, skip, model, fleet.etcd.is_some(), rng).await,
         Fault::ReadError { skip, count, at_start } => disk::fail_reads(victim, skip, count, at_start).await,
         Fault::DiskFull { room_bytes, for_ms } => disk::fill_the_disk(fleet, victim, room_bytes, for_ms).await,
         _ => unreachable!("not a fault of one machine: {fault:?}"),

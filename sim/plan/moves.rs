@@ -47,6 +47,8 @@ pub enum Turn {
     Pause { paused: bool },
 }
 
+/// How long clients go on: the master does little more than one thing a second, and nodes have to be missed for long.
+const DURATION_MS: std::ops::Range<u64> = 10_000..25_000;
 /// Smaller clusters have nothing to move.
 const NODES: std::ops::RangeInclusive<usize> = 4..=6;
 /// Fewer nodes than that never take replicas: no shard has more copies.
@@ -69,8 +71,12 @@ fn draw(workload: Workload, seed: u64, etcd: bool) -> Plan {
     // With one copy nothing decides but the node that has it: whatever moves too early shows at once.
     let copies = *[1, 2, 3, 3, 3].choose(&mut rng).expect("not empty");
     let mut values = 0;
-    let clients = cluster::clients(workload, nodes, &mut values, &mut rng);
-    let duration_ms = Plan::duration_ms(&clients);
+    let mut clients = cluster::clients(workload, nodes, &mut values, &mut rng);
+    let duration_ms = rng.random_range(DURATION_MS);
+    let drawn_ms = Plan::duration_ms(&clients).max(1);
+    for step in clients.iter_mut().flat_map(|client| &mut client.steps) {
+        step.after_ms = step.after_ms * duration_ms / drawn_ms;
+    }
     let steps = steps(nodes, founders, duration_ms, &mut rng);
     let size = Size { nodes, copies };
     Plan {
@@ -105,7 +111,7 @@ fn steps(nodes: usize, founders: usize, duration_ms: u64, rng: &mut StdRng) -> V
     (0..count)
         .filter_map(|_| {
             let turn = step(&mut states, &mut paused, rng)?;
-            Some(Move { after_ms: rng.random_range(0..=duration_ms * 2 / count), turn })
+            Some(Move { after_ms: rng.random_range(0..=duration_ms * 3 / 2 / count), turn })
         })
         .collect()
 }

@@ -15,6 +15,8 @@ use std::{
 };
 
 const CHILD: &str = "--child";
+/// How much a child writes down of what nodes say.
+const TRACE: &str = "SIM_TRACE";
 
 /// What a child is told to do. `scratch` is its directory on a memory file system; the log, the plan, the history and
 /// the report lie in it beside the simulated disks.
@@ -52,6 +54,9 @@ pub fn be(order: Order) {
         // Not by unwinding: destructors would run in a broken simulation.
         exit(101);
     }));
+    if let Ok(filter) = env::var(TRACE) {
+        world::trace(&filter);
+    }
     let disks = order.scratch.join("disks");
     fs::create_dir(&disks).expect("the scratch directory takes a directory");
     let runtime = madsim::runtime::Runtime::with_seed_and_config(order.seed, madsim::Config::default());
@@ -131,6 +136,7 @@ fn run_in(scratch: &Path, scenario: &str, seed: u64, plan: Option<&Path>, settin
     for name in ["PATH", "RUST_BACKTRACE"] {
         command.envs(env::var_os(name).map(|value| (name, value)));
     }
+    command.envs(settings.trace.as_ref().map(|level| (TRACE, level)));
     command.envs(settings.mutant.map(|mutant| ("SIM_MUTANT", mutant.to_string())));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(scratch.join("stderr"))?);
     // SAFETY: personality is a plain system call, allowed between fork and exec.

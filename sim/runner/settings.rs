@@ -27,6 +27,8 @@ pub struct Settings {
     pub plan: Option<PathBuf>,
     /// `SIM_SHRINK`: make the plan of a failing seed smaller.
     pub shrink: bool,
+    /// `SIM_TRACE`: what nodes say of themselves goes into the event log, as far as this lets it (`info`, `vectorsphere=debug`, …).
+    pub trace: Option<String>,
     /// `SIM_WALL_LIMIT_S`: real seconds a process may take.
     pub wall_limit: Duration,
 }
@@ -51,6 +53,7 @@ impl Settings {
             mutant: mutant()?,
             plan: env::var_os("SIM_PLAN").map(PathBuf::from),
             shrink: flag("SIM_SHRINK"),
+            trace: env::var("SIM_TRACE").ok().filter(|level| !level.is_empty()),
             wall_limit: Duration::from_secs(number("SIM_WALL_LIMIT_S")?.unwrap_or(120)),
         })
     }

@@ -85,11 +85,9 @@ pub fn all() -> Vec<Scenario> {
             ..cluster("cluster_recreated_table_begins_empty", |run| Box::pin(cluster::recreate(run)))
         },
         marked("cluster_moves_register_is_linearizable", MOVES_MARKS, |run| Box::pin(moves::register(run))),
-        marked("cluster_moves_set_keeps_what_was_acknowledged", MOVES_MARKS, |run| Box::pin(moves::set(run))),
-        marked("cluster_moves_bank_loses_no_money", MOVES_MARKS, |run| Box::pin(moves::bank(run))),
+        marked("cluster_moves_keep_what_was_acknowledged", MOVES_MARKS, |run| Box::pin(moves::kept(run))),
         marked("cluster_moves_recreated_table_begins_empty", MOVES_MARKS, |run| Box::pin(moves::recreate(run))),
-        marked("etcd_cluster_append_loses_nothing", ETCD_MARKS, |run| Box::pin(moves::etcd_append(run))),
-        marked("etcd_cluster_recreated_table_begins_empty", ETCD_MARKS, |run| Box::pin(moves::etcd_recreate(run))),
+        marked("etcd_cluster_keeps_what_was_acknowledged", ETCD_MARKS, |run| Box::pin(moves::etcd(run))),
     ]
 }
 

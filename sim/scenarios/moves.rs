@@ -55,24 +55,33 @@ pub async fn register(run: Run) {
     course(run, Kind::Register, moves::generate, Register { once: false }).await;
 }
 
-pub async fn set(run: Run) {
-    course(run, Kind::Set, moves::generate, Set).await;
-}
-
-pub async fn bank(run: Run) {
-    course(run, Kind::Bank, moves::generate, Bank).await;
+/// Seeds take turns.
+pub async fn kept(run: Run) {
+    match kind(&run, &[Kind::Set, Kind::Bank, Kind::Append]) {
+        Kind::Set => course(run, Kind::Set, moves::generate, Set).await,
+        Kind::Bank => course(run, Kind::Bank, moves::generate, Bank).await,
+        _ => course(run, Kind::Append, moves::generate, Append).await,
+    }
 }
 
 pub async fn recreate(run: Run) {
     course(run, Kind::Recreate, moves::generate, Recreate).await;
 }
 
-pub async fn etcd_append(run: Run) {
-    course(run, Kind::Append, moves::generate_with_etcd, Append).await;
+/// Seeds take turns.
+pub async fn etcd(run: Run) {
+    match kind(&run, &[Kind::Append, Kind::Recreate]) {
+        Kind::Append => course(run, Kind::Append, moves::generate_with_etcd, Append).await,
+        _ => course(run, Kind::Recreate, moves::generate_with_etcd, Recreate).await,
+    }
 }
 
-pub async fn etcd_recreate(run: Run) {
-    course(run, Kind::Recreate, moves::generate_with_etcd, Recreate).await;
+/// The workload of the plan that was given, or the seed's.
+fn kind(run: &Run, kinds: &[Kind]) -> Kind {
+    match &run.plan {
+        Some(text) => serde_json::from_str::<Plan>(text).expect("SIM_PLAN holds a plan").workload,
+        None => kinds[run.seed as usize % kinds.len()],
+    }
 }
 
 async fn course<W: Workload>(run: Run, kind: Kind, generate: fn(Kind, u64) -> Plan, workload: W) {

@@ -150,7 +150,15 @@ struct Known {
     founded: Option<Founded>,
     records: BTreeMap<NodeId, MemberRecord>,
     /// Where each was last met.
-    met_at: BTreeMap<NodeId, String>,
+    met_at: BTreeMap<NodeId, MetAt>,
+}
+
+/// Where a node was met.
+#[derive(Debug, PartialEq, Eq)]
+struct MetAt {
+    peer: String,
+    /// Whether it belonged to the cluster, by its own word.
+    belongs: bool,
 }
 
 impl Members {
@@ -214,11 +222,12 @@ impl Members {
         self.read().records.clone()
     }
 
-    /// A node was met at an address, whatever its record says: nodes move.
-    pub fn met(&self, node: NodeId, peer: &str) {
+    /// A node was met at an address, whatever its record says: nodes move. `belongs`: it says that it is of this cluster.
+    pub fn met(&self, node: NodeId, peer: &str, belongs: bool) {
+        let met = MetAt { peer: peer.to_owned(), belongs };
         let mut known = self.write();
-        if known.met_at.get(&node).is_none_or(|before| before != peer) {
-            known.met_at.insert(node, peer.to_owned());
+        if known.met_at.get(&node) != Some(&met) {
+            known.met_at.insert(node, met);
             drop(known);
             self.0.changed.notify_one();
         }
@@ -229,14 +238,21 @@ impl Members {
         self.read().records.get(&node).is_some_and(|record| !record.is_member())
     }
 
-    /// Where the members may be reached: their records' addresses, and where they were last met.
+    /// Where the members may be reached: their records' addresses, and where they were last met. Also who is not known here but says
+    /// that it belongs to the cluster, unless it was removed: this node may be behind the times, or new, and learns what there is
+    /// to know only by answering those who lead.
     pub fn addresses(&self) -> BTreeMap<NodeId, BTreeSet<String>> {
         let known = self.read();
         let mut addresses: BTreeMap<NodeId, BTreeSet<String>> = BTreeMap::new();
         for node in known.node_ids() {
             let told = known.records.get(&node).map(|record| &record.peer).filter(|peer| !peer.is_empty());
-            let all = told.into_iter().chain(known.met_at.get(&node)).cloned().collect();
-            addresses.insert(node, all);
+            let met = known.met_at.get(&node).map(|met| &met.peer);
+            addresses.insert(node, told.into_iter().chain(met).cloned().collect());
+        }
+        for (node, met) in known.met_at.iter().filter(|(_, met)| met.belongs) {
+            if known.records.get(node).is_none_or(MemberRecord::is_member) {
+                addresses.entry(*node).or_default().insert(met.peer.clone());
+            }
         }
         addresses
     }
@@ -334,13 +350,25 @@ mod tests {
             |peer: &str| MemberRecord { peer: peer.to_owned(), ..MemberRecord::joined(SelfTold::default(), 1, true) };
         members.set_records([(1, at("a:1")), (2, at(""))].into());
         members.changed().await;
-        members.met(2, "b:2");
-        members.met(1, "moved:1");
-        members.met(7, "no member:7");
+        members.met(2, "b:2", false);
+        members.met(1, "moved:1", true);
+        members.met(7, "no member:7", false);
         members.changed().await;
         let found: Vec<(NodeId, Vec<String>)> =
             members.addresses().into_iter().map(|(node, all)| (node, all.into_iter().collect())).collect();
         assert_eq!(found, [(1, vec!["a:1".to_owned(), "moved:1".to_owned()]), (2, vec!["b:2".to_owned()])]);
+    }
+
+    #[test]
+    fn who_belongs_but_is_not_known_yet_is_answered_and_who_was_removed_is_not() {
+        // A new node's coordinator is led by one that is no founder: it is heard of only because it calls.
+        let members = Members::of(vec![1]);
+        members.met(8, "leads:8", true);
+        assert_eq!(members.addresses()[&8], ["leads:8".to_owned()].into());
+        let removed =
+            MemberRecord { state: MemberState::Removed, ..MemberRecord::joined(SelfTold::default(), 1, false) };
+        members.set_records([(8, removed)].into());
+        assert!(!members.addresses().contains_key(&8));
     }
 
     #[test]

@@ -57,7 +57,8 @@ impl PeerService for Gate {
     }
 
     fn peer_seen(&self, peer: &PeerInfo) {
-        self.members.met(peer.node, &peer.addresses.peer);
+        // Whoever is of another cluster is not seen.
+        self.members.met(peer.node, &peer.addresses.peer, peer.cluster_id.is_some());
     }
 
     fn join(&self, from: NodeId, joining: Joining) -> BoxFuture<'static, Result<Joined, CallError>> {

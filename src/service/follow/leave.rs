@@ -7,7 +7,7 @@
 //!    have given it a vote since: that takes its acknowledgement.
 //! 4. Its data is removed.
 //!
-//! If 3 fails the replica is opened again by the next round of following. Nothing is remembered but the table. Called by the roof's
+//! If 3 fails, or the table gives the node the replica again meanwhile, it is opened again at once. Nothing is remembered but the table. Called by the roof's
 //! task.
 
 use crate::{
@@ -56,15 +56,28 @@ impl Service {
         if !self.is_excluded(id, &entry, 0).await {
             return Ok(());
         }
+        if self.close_and_drop(id).await? {
+            return Ok(());
+        }
+        // It was closed for nothing. Nobody but this task knows: the table need not change again.
+        rt::mark("a replica that was to be given up is needed after all");
+        self.follow_catalog().await
+    }
+
+    /// Steps 2 to 4; whether there was nothing to close, or the data is removed.
+    async fn close_and_drop(&self, id: ShardId) -> Result<bool> {
         let _one_at_a_time = self.0.following.lock().await;
+        // While the group was asked, the table may have given the node the replica again.
+        let Some(entry) = self.unwanted(id) else { return Ok(true) };
         self.0.host.close_shard(id).await;
         let term = self.0.host.term(id);
-        if self.is_excluded(id, &entry, term).await && self.unwanted(id).is_some() {
-            tracing::info!(shard = id, "the shard's group does without this node; its data here is removed");
-            rt::mark("a node let go of a replica that was moved away");
-            self.0.host.drop_shard(id).await?;
+        if !self.is_excluded(id, &entry, term).await || self.unwanted(id).is_none() {
+            return Ok(false);
         }
-        Ok(())
+        tracing::info!(shard = id, "the shard's group does without this node; its data here is removed");
+        rt::mark("a node let go of a replica that was moved away");
+        self.0.host.drop_shard(id).await?;
+        Ok(true)
     }
 
     /// Whether a leader in `term` or later says that the group does without this node.
