@@ -40,6 +40,11 @@ impl Notes {
         Notes { history: RefCell::new(History::new(clients as u64)), versions, leader }
     }
 
+    /// The leader is on this machine, clients are told.
+    pub fn believe(&self, machine: usize) {
+        self.leader.set(machine);
+    }
+
     fn call(&self, asked: Asked) -> Call {
         match asked {
             Asked::Get { key } => Call::Get { key },

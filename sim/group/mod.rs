@@ -4,13 +4,13 @@
 //! hurried, so that elections, changes of members and power losses meet far more often.
 //!
 //! [`machine`] is the state machine, [`wire`] the network, [`member`] one machine and its process, [`plan`] what will happen,
-//! [`trouble`] makes it happen ([`figure8`] what takes several steps), [`operator`] changes the members, [`clients`] write, read and keep the history.
+//! [`trouble`] makes it happen ([`schedule`] what takes several steps), [`operator`] changes the members, [`clients`] write, read and keep the history.
 pub mod clients;
-pub mod figure8;
 pub mod machine;
 pub mod member;
 pub mod operator;
 pub mod plan;
+pub mod schedule;
 pub mod trouble;
 pub mod wire;
 

@@ -149,6 +149,10 @@ pub enum Trouble {
     Figure8 {
         times: u32,
     },
+    /// A leader that is cut off is asked for what its successor has just changed.
+    Deposed {
+        times: u32,
+    },
 }
 
 impl Trouble {
@@ -171,6 +175,7 @@ impl Trouble {
             Trouble::Ambush { .. } => "fault.leader_ambush",
             Trouble::VotePower { .. } => "fault.power_loss_after_a_vote",
             Trouble::Figure8 { .. } => "fault.figure_8",
+            Trouble::Deposed { .. } => "fault.deposed_leader_asked",
         }
     }
 }
@@ -260,7 +265,7 @@ fn changes(machines: usize, rng: &mut StdRng) -> Vec<Change> {
 
 /// Each seed draws which kinds of trouble it has, then some of each.
 fn troubles(machines: usize, rng: &mut StdRng) -> Vec<Planned> {
-    const KINDS: u32 = 16;
+    const KINDS: u32 = 17;
     let kinds: Vec<u32> = (0..KINDS).filter(|_| rng.random_bool(0.5)).collect();
     if kinds.is_empty() {
         return Vec::new();
@@ -314,6 +319,7 @@ fn trouble(kind: u32, machines: usize, rng: &mut StdRng) -> Trouble {
             cut_ms: 100 + for_ms,
         },
         14 => Trouble::VotePower { times: rng.random_range(1..=6), down_ms: rng.random_range(0..40) },
-        _ => Trouble::Figure8 { times: rng.random_range(1..=3) },
+        15 => Trouble::Figure8 { times: rng.random_range(1..=3) },
+        _ => Trouble::Deposed { times: rng.random_range(1..=4) },
     }
 }

@@ -1,9 +1,11 @@
 //! Carries out the plan's troubles, each at its time. Those of a process or a disk wait for each other on their machine; those of
 //! the wire overlap with everything. Each leaves its machines running and its links whole.
 use super::{
-    Cluster, Identity, figure8,
+    Cluster, Identity,
+    clients::Notes,
     member::Member,
     plan::{Planned, Trouble},
+    schedule,
     wire::Weather,
 };
 use crate::{
@@ -25,7 +27,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(2);
 const ELECTION_LIMIT_MS: u64 = 1_500;
 
 /// Carries out the plan's troubles; returns when the last one is over.
-pub async fn run(cluster: &Cluster, seed: u64) {
+pub async fn run(cluster: &Cluster, notes: &Notes, seed: u64) {
     let begun = Instant::now();
     join_all((1..).zip(&cluster.plan.troubles).map(|(place, planned): (u64, _)| async move {
         let due = begun + Duration::from_millis(planned.at_ms);
@@ -33,7 +35,7 @@ pub async fn run(cluster: &Cluster, seed: u64) {
         if !cluster.over.is_triggered() {
             // The chance of one trouble: leaving another out of a plan does not change it.
             let rng = StdRng::seed_from_u64(seed.wrapping_mul(1_000_003) ^ place);
-            strike(cluster, planned, rng).await;
+            strike(cluster, notes, planned, rng).await;
             log!("OVER {:?}", planned.trouble);
         }
     }))
@@ -57,7 +59,7 @@ pub async fn keep_running(cluster: &Cluster) {
     }
 }
 
-async fn strike(cluster: &Cluster, planned: &Planned, mut rng: StdRng) {
+async fn strike(cluster: &Cluster, notes: &Notes, planned: &Planned, mut rng: StdRng) {
     let aimed = cluster.leader().filter(|_| planned.leader).unwrap_or(&cluster.members[planned.machine]).clone();
     log!("TROUBLE {:?} at machine {}", planned.trouble, aimed.number + 1);
     world::count(planned.trouble.name(), 1);
@@ -134,7 +136,12 @@ async fn strike(cluster: &Cluster, planned: &Planned, mut rng: StdRng) {
         }
         Trouble::Figure8 { times } => {
             for _ in 0..*times {
-                figure8::play(cluster).await;
+                schedule::figure8(cluster).await;
+            }
+        }
+        Trouble::Deposed { times } => {
+            for _ in 0..*times {
+                schedule::deposed(cluster, notes).await;
             }
         }
         Trouble::VotePower { times, down_ms } => after_votes(cluster, *times, *down_ms, &mut rng).await,

@@ -87,10 +87,10 @@ pub fn fault(kind: u32, rng: &mut StdRng) -> Fault {
     }
 }
 
-/// Much of an index file, or a few bits of what a start must not believe.
+/// Of an index file from one bit to much of it: what still decodes must be noticed, too. Or a few bits of what a start must not believe.
 fn rot(rng: &mut StdRng) -> Fault {
     match rng.random_range(0..8) {
-        0..3 => Fault::Rot { part: Part::Index, flips: 16 << rng.random_range(0..12) },
+        0..3 => Fault::Rot { part: Part::Index, flips: 1 << rng.random_range(0..16) },
         3 => Fault::Rot { part: Part::Log, flips: rng.random_range(1..=8) },
         4 => Fault::Rot { part: Part::Store, flips: rng.random_range(1..=8) },
         _ => Fault::Rot { part: Part::Identity, flips: rng.random_range(1..=16) },

@@ -88,11 +88,15 @@ impl Shrinker<'_> {
             return false;
         }
         self.runs += 1;
-        let path = self.path();
-        let written = fs::create_dir_all(&self.settings.log_dir).and_then(|()| fs::write(&path, plan.to_string()));
+        let tried = self.path().with_extension("tried");
+        let written = fs::create_dir_all(&self.settings.log_dir).and_then(|()| fs::write(&tried, plan.to_string()));
         written.expect("the log directory takes a plan");
-        let finished = child::run(self.scenario, self.seed, Some(&path), self.settings);
-        finished.is_ok_and(|finished| finished.failure.is_some_and(|failure| !failure.contains("vacuous")))
+        let finished = child::run(self.scenario, self.seed, Some(&tried), self.settings);
+        let fails = finished.is_ok_and(|finished| finished.failure.is_some_and(|failure| !failure.contains("vacuous")));
+        // Whoever loses patience finds the smallest so far.
+        let kept = if fails { fs::rename(&tried, self.path()) } else { fs::remove_file(&tried) };
+        kept.expect("what was written is there");
+        fails
     }
 
     fn report(&self, plan: &Value) {
@@ -114,7 +118,7 @@ impl Shrinker<'_> {
 
 /// The lists of a plan that may be made shorter: what goes wrong, then what each client asks.
 fn lists(plan: &Value) -> Vec<String> {
-    let mut lists: Vec<String> = ["/faults", "/troubles", "/changes"].map(str::to_string).to_vec();
+    let mut lists: Vec<String> = ["/faults", "/moves/steps", "/troubles", "/changes"].map(str::to_string).to_vec();
     let clients = plan["clients"].as_array().map_or(0, Vec::len);
     lists.extend((0..clients).flat_map(|client| [format!("/clients/{client}"), format!("/clients/{client}/steps")]));
     lists.retain(|list| plan.pointer(list).is_some_and(Value::is_array));

@@ -36,6 +36,7 @@ pub const MARKS: &[&str] = &[
     "a leader handed over when asked",
     "a leader was struck as soon as it was elected",
     "an entry of an old term was on a majority in a newer one, alone",
+    "a leader was asked that did not know yet that it was deposed",
     "a shorter log of a newer term won",
     "a member lost its power right after its vote",
     "all members lost their power at once",
@@ -122,7 +123,7 @@ async fn course(cluster: &Cluster, notes: &Notes, seed: u64) {
         log!("the clients are through");
         cluster.over.trigger();
     };
-    let all = join(join(begun, trouble::run(cluster, seed)), operator_until_well(cluster));
+    let all = join(join(begun, trouble::run(cluster, notes, seed)), operator_until_well(cluster));
     let (_, voters) = time::timeout(LIMIT, all).await.expect("the run hangs");
     cluster.wire.set_weather(FAIR);
     close(cluster, notes, &voters).await;

@@ -92,8 +92,8 @@ pub fn all() -> Vec<Scenario> {
 }
 
 const RECREATE_MARKS: &[&str] = &["a table was dropped and made again"];
-const MOVES_MARKS: &[&[&str]] = &[moves::MARKS, RECREATE_MARKS];
-const ETCD_MARKS: &[&[&str]] = &[moves::MARKS, RECREATE_MARKS, moves::ETCD_MARKS];
+const MOVES_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, moves::MARKS, RECREATE_MARKS];
+const ETCD_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, moves::MARKS, RECREATE_MARKS, moves::ETCD_MARKS];
 
 /// A scenario with marks of its own.
 fn marked(

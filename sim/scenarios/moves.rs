@@ -33,13 +33,11 @@ pub const MARKS: &[&str] = &[
     "another master ruled while the old one was away",
     "a replica was made anew elsewhere",
     "replicas were moved to even them out",
-    "a shard's group got other members",
-    "a node let go of a replica that was moved away",
-    "a replica caught up by a checkpoint",
-    "a shard changed its leader under its clients",
+    "a replica that was to be given up is needed after all",
 ];
 
-pub const ETCD_MARKS: &[&str] = &["nodes lived through a trouble of etcd", "an etcd of the past was not obeyed"];
+pub const ETCD_MARKS: &[&str] =
+    &["a candidate's lease lapsed", "nodes lived through a trouble of etcd", "an etcd of the past was not obeyed"];
 
 /// A cluster must have formed this soon, with etcd or without.
 const FORM_LIMIT: Duration = Duration::from_secs(40);

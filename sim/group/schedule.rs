@@ -1,15 +1,25 @@
-//! The schedule of Figure 8 of the Raft paper (Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm", 2014,
-//! section 5.4.2): an entry of an old term comes to be on a majority while its leader, of a newer term, has told nobody of an entry
-//! of its own; then another leads whose log is shorter but whose last term is newer. Chance never gets there: each step has to
-//! follow the one before within milliseconds. What was on a majority may be overwritten, so whoever had called it committed was
-//! wrong.
+//! Schedules that chance never gets to, because each step has to follow the one before within milliseconds.
+//!
+//! [`figure8`], of the Raft paper (Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm", 2014, section 5.4.2):
+//! an entry of an old term comes to be on a majority while its leader, of a newer term, has told nobody of an entry of its own;
+//! then another leads whose log is shorter but whose last term is newer. What was on a majority may be overwritten, so whoever
+//! had called it committed was wrong.
+//!
+//! [`deposed`]: a leader that is cut off is asked for what its successor has just changed, before it can have noticed.
 use super::{
     Cluster, Identity,
+    clients::{self, Notes},
     machine::Command,
     member::{Inside, Member},
     wire::Gag,
 };
-use crate::world::{log, sometimes};
+use crate::{
+    check::{
+        history::Outcome,
+        register::{Answer, Call},
+    },
+    world::{log, sometimes},
+};
 use madsim::time::{self, Duration, Instant};
 use std::{collections::BTreeSet, rc::Rc};
 
@@ -20,6 +30,9 @@ const SPREAD: Duration = Duration::from_millis(120);
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// A member that says nothing for so long is passed over.
 const STATUS_LIMIT: Duration = Duration::from_millis(20);
+/// Keys that a deposed leader is asked for, and values that nobody else writes.
+const DEPOSED_KEYS: u64 = 2;
+const DEPOSED_VALUES: u64 = 3_000_000;
 /// A key no client uses.
 const KEY: u64 = 1_000;
 
@@ -34,7 +47,7 @@ struct Cast {
 }
 
 /// Plays it once, as far as elections go the way they should. Leaves every link whole.
-pub async fn play(cluster: &Cluster) {
+pub async fn figure8(cluster: &Cluster) {
     let Some((first, term)) = leader(cluster, 0).await else { return };
     let voters = voters(&first).await;
     let others: Vec<&Rc<Member>> = cluster
@@ -101,6 +114,33 @@ async fn overtake(cluster: &Cluster, cast: &Cast, term: u64, island: Vec<(Identi
         time::sleep(SPREAD).await;
     }
     cluster.wire.heal(&last);
+}
+
+/// Cuts the leader off from the others, not from the clients, and as soon as there is another asks that one to write and the old one
+/// to read it. Leaves every link whole.
+pub async fn deposed(cluster: &Cluster, notes: &Notes) {
+    let Some((old, term)) = leader(cluster, 0).await else { return };
+    let others: Vec<&Rc<Member>> =
+        cluster.members.iter().filter(|member| member.identity() != old.identity()).collect();
+    let links = links_around(cluster, &[old.identity()]);
+    cluster.wire.cut(&links);
+    if let Some((new, newer)) = elected(cluster, &others, term).await {
+        log!("deposed: {} leads in term {newer}, {} led", new.identity(), old.identity());
+        for key in 0..DEPOSED_KEYS {
+            notes.believe(new.number);
+            let process = notes.history.borrow_mut().retire();
+            let call = Call::Put { key, value: DEPOSED_VALUES + process, if_version: None };
+            let written = clients::attempt(cluster, notes, process, call, new.number, 0).await;
+            if !matches!(written, Outcome::Ok(Answer::Written { .. })) {
+                break;
+            }
+            let still = old.inside().is_some_and(|inside| inside.group.is_leader());
+            sometimes!(still, "a leader was asked that did not know yet that it was deposed");
+            let process = notes.history.borrow_mut().retire();
+            let _judged_later = clients::attempt(cluster, notes, process, Call::Get { key }, old.number, 0).await;
+        }
+    }
+    cluster.wire.heal(&links);
 }
 
 /// Gives the leader something that nobody else will hear of for now.
