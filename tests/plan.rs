@@ -227,5 +227,5 @@ fn plans_of_a_group_name_only_machines_that_exist_and_survive_their_json() {
         let read: group::GroupPlan = serde_json::from_str(&text).expect("its own JSON");
         assert_eq!(text, serde_json::to_string(&read).expect("plain data"), "seed {seed}");
     }
-    assert_eq!(kinds.len(), 15, "{kinds:?}");
+    assert_eq!(kinds.len(), 17, "{kinds:?}");
 }

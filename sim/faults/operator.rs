@@ -2,7 +2,7 @@
 //! face of whichever node answers. Keeps what was acknowledged, to be compared with what the cluster says in the end.
 use super::fleet::Fleet;
 use crate::{
-    plan::{ACTIVE_MIN, Move, Turn},
+    plan::{ACTIVE_MIN, Turn, moves::Move},
     workload::answer,
     world::{self, log, sometimes},
 };

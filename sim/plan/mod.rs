@@ -12,7 +12,7 @@ pub mod node;
 
 pub use action::{Action, Workload};
 pub use fault::{Blow, Broken, Collapse, EtcdTrouble, Fault, Finale, LossModel, Part, PlannedFault, Shape, Way};
-pub use moves::{ACTIVE_MIN, Move, Moves, Turn};
+pub use moves::{ACTIVE_MIN, Moves, Turn};
 use rand::{Rng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
