@@ -3,7 +3,8 @@
 //! Called by `shard`.
 
 use super::adoption::{Adoption, Journal};
-use super::filing::{FILED_CHUNKS_MAX, FilingJob};
+use super::arrange::{ArrangeJob, Arranged};
+use super::filing::FilingJob;
 use super::image::SavedIndex;
 use super::kernels::{self, Kernels};
 use super::list::LiveList;
@@ -11,6 +12,7 @@ use super::locations::{Location, Locations};
 use super::placement::{Memory, Placed, PlacedList, Placement};
 use super::plan::{Plan, TriedOn};
 use super::points::Points;
+use super::reach::Reach;
 use super::rearrange::Rearranged;
 use super::recalibrate::{Recalibrated, RecalibrationJob};
 use super::reshape::ReshapeJob;
@@ -70,6 +72,9 @@ pub struct VectorIndex {
     epoch: u64,
     /// While one runs.
     training: Option<Training>,
+    /// Whether an [`ArrangeJob`] is under way. Then, and while a training runs, no row moves within the tail: what a job found there
+    /// is known by its place.
+    is_arranging: bool,
     /// Rows read from a file since its pages were given back, where few may stay: [`Memory::Low`].
     file_reads: Option<AtomicUsize>,
 }
@@ -90,7 +95,17 @@ impl VectorIndex {
     pub(crate) fn with_kernels(spec: IndexSpec, kernels: &'static Kernels) -> Self {
         let tail = Tail::new(spec.dimension, spec.tail_rows_max);
         let locations = Locations::default();
-        VectorIndex { spec, kernels, tail, trained: None, locations, epoch: 0, training: None, file_reads: None }
+        VectorIndex {
+            spec,
+            kernels,
+            tail,
+            trained: None,
+            locations,
+            epoch: 0,
+            training: None,
+            is_arranging: false,
+            file_reads: None,
+        }
     }
 
     /// An index as it was just built: its rows are the live rows of `built`, by the ordinals of `built.points`. Cost: a look at
@@ -159,6 +174,11 @@ impl VectorIndex {
     /// The specification it was made with.
     pub fn spec(&self) -> &IndexSpec {
         &self.spec
+    }
+
+    /// From the next job on lists should hold so many rows.
+    pub fn set_list_rows(&mut self, rows: usize) {
+        self.spec.list_rows = rows;
     }
 
     /// Live points.
@@ -284,7 +304,9 @@ impl VectorIndex {
     }
 
     fn retire_tail(&mut self, at: TailSlot) {
-        if let Some(evicted) = self.tail.remove(at) {
+        if self.training.is_some() || self.is_arranging {
+            self.tail.clear(at);
+        } else if let Some(evicted) = self.tail.remove(at) {
             self.append_again(evicted);
         }
     }
@@ -292,7 +314,6 @@ impl VectorIndex {
     fn append_again(&mut self, Evicted { rows, slots }: Evicted) {
         for slot in slots {
             let vector = &rows.vectors[slot * self.spec.dimension..(slot + 1) * self.spec.dimension];
-            self.note(rows.ordinals[slot]);
             let moved = self.tail.push(rows.ordinals[slot], vector);
             self.locations.set(rows.ordinals[slot], Location::Tail(moved));
         }
@@ -459,6 +480,7 @@ impl VectorIndex {
         self.trained = Some(Trained::new(sealed));
         self.training = None;
         self.epoch += 1;
+        self.sweep_tail();
         Some(Ok(Installed { live_rows, dead_rows: built_rows - live_rows }))
     }
 
@@ -488,16 +510,17 @@ impl VectorIndex {
         self.training.is_none() && (tail_long || trained.sparse_lists * 16 > trained.lists.len())
     }
 
-    /// The work of moving the tail's full chunks into their lists; none if not trained, or while a training runs.
-    /// Cost: a copy of the lists' handles and live bits.
-    pub fn filing_job(&self) -> Option<FilingJob> {
+    /// The work of moving the tail's rows into their lists; none if not trained, or while a training runs. `points` are those whose
+    /// ordinals the rows have. Cost: a copy of the lists' handles and live bits, and of the points' pages' handles.
+    pub fn filing_job(&self, points: &Points) -> Option<FilingJob> {
         let trained = self.trained.as_ref().filter(|_| self.training.is_none())?;
         Some(FilingJob {
             epoch: self.epoch,
             kernels: self.kernels,
             quantizer: Arc::clone(&trained.quantizer),
             lists: trained.lists.clone(),
-            chunks: self.tail.full_chunks().take(FILED_CHUNKS_MAX).map(|(n, chunk)| (n, chunk.clone())).collect(),
+            tail: self.tail.clone(),
+            points: points.clone(),
         })
     }
 
@@ -574,8 +597,62 @@ impl VectorIndex {
         }
         rearranged.retired = trained.lists.split_off(rearranged.lists);
         trained.count_sparse();
-        self.sweep_tail();
+        if !self.is_arranging {
+            self.sweep_tail();
+        }
         true
+    }
+
+    /// The work of bringing everything into shape: the tail's rows into lists, the lists within bounds. None if not trained, or
+    /// while a training or another such job runs. Until [`VectorIndex::install_arranged`] or [`VectorIndex::arranging_abandoned`]
+    /// nothing else may be installed. Cost: as [`VectorIndex::filing_job`], and a copy of the handles of the places.
+    pub fn arrange_job(&mut self, points: &Points) -> Option<ArrangeJob> {
+        if self.training.is_some() || self.is_arranging {
+            return None;
+        }
+        let trained = self.trained.clone()?;
+        self.is_arranging = true;
+        let index = VectorIndex {
+            spec: self.spec.clone(),
+            kernels: self.kernels,
+            tail: self.tail.clone(),
+            trained: Some(trained),
+            locations: self.locations.clone(),
+            epoch: self.epoch,
+            training: None,
+            is_arranging: true,
+            file_reads: None,
+        };
+        Some(ArrangeJob { index, points: points.clone() })
+    }
+
+    /// Puts the lists of a job in place: rows that were replaced or removed meanwhile are dead in them. The outcome depends on what
+    /// the index was when the job was taken and on what has changed since, not on when or how fast the job ran. Whether it was
+    /// done: not if lists were changed otherwise. Cost: a look-up a row moved.
+    pub fn install_arranged(&mut self, arranged: &mut Arranged) -> bool {
+        let mut is_done = self.is_arranging;
+        for step in &mut arranged.steps {
+            is_done = is_done && self.install_rearranged(step);
+        }
+        if let Some(trained) = self.trained.as_mut().filter(|_| is_done)
+            && let Some(reach) = arranged.reach.take()
+        {
+            trained.renew_reach(reach);
+        }
+        self.arranging_abandoned();
+        is_done
+    }
+
+    /// The reach of filtered searches on the lists there are now, if many of them are others than at the last measurement.
+    pub(crate) fn measured_reach(&self, points: &Points) -> Option<Reach> {
+        let trained = self.trained.as_ref().filter(|trained| trained.reach_is_outdated())?;
+        Some(Reach::measure(trained.view(points), self.kernels))
+    }
+
+    /// The job ended without a result.
+    pub fn arranging_abandoned(&mut self) {
+        self.is_arranging = false;
+        self.sweep_tail();
     }
 
     /// Ordinals of the points whose rows only the tail has: what a file of [`VectorIndex::sealed`] lacks.
@@ -591,6 +668,8 @@ impl VectorIndex {
             lists: trained.lists.clone(),
             calibration: trained.calibration.clone(),
             tried_on: trained.tried_on,
+            reach: trained.reach.clone(),
+            reach_outdated_by: trained.reach_outdated_by,
         })
     }
 }

@@ -6,6 +6,7 @@ use super::{
     commands,
     files::IndexFiles,
     live::Live,
+    indexer::Proposer,
     machine::Machine,
     mutated, open,
     outcome::{Applied, Outcome},
@@ -15,6 +16,7 @@ use super::{
     settings::IndexSettings,
     state::State,
     stats::ReplicaStats,
+    upkeep::Upkeep,
     verify::{self, Bucket, Recomputed},
 };
 use crate::{
@@ -29,6 +31,7 @@ use crate::{
     },
 };
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use std::{path::Path, sync::Arc, time::Duration};
 
 /// What a replica is made of; the same for all replicas of a node.
@@ -85,16 +88,16 @@ impl Replica {
         let (store, settings, found_files) = (parts.store.clone(), parts.settings, files.clone());
         let live = rt::compute::io(move || {
             let records = Records::open(store, id)?;
-            let found = open::find(&records, &spec, &settings, &found_files)?;
-            Ok::<_, Error>(Arc::new(Live::new(State::new(id, spec, records, settings, found))))
+            Ok::<_, Error>(Arc::new(Live::new(open::state(id, spec, records, settings, &found_files)?)))
         })
         .await?;
-        let machine = Machine::new(live.clone());
+        let machine = Machine::new(live.clone(), files.clone());
         let opened = parts.raft.open(id, voters, machine).await;
         let group = opened.map_err(|error| Error::new(ErrorKind::Corrupt, "log_unusable", error.to_string()))?;
         let decode = |bytes: &[u8]| Outcome::decode(bytes).map_err(|error| error.to_string());
         let route = Route::new(group, parts.forward.clone(), decode);
-        let task = rt::spawn("indexer", live.clone().keep_up(files, parts.trainings.clone()));
+        let proposer = Arc::new(route.clone());
+        let task = rt::spawn("indexer", live.clone().keep_up(files, proposer, parts.trainings.clone()));
         Ok(Replica { live, route, indexer: std::sync::Mutex::new(Some(task)) })
     }
 
@@ -149,7 +152,11 @@ impl Replica {
     /// `bad_command` if it is none: nothing was proposed, since an entry that cannot be applied would stop every replica.
     /// Otherwise those of [`Route::here`].
     pub async fn propose_forwarded(&self, command: Bytes, ack: Ack) -> Result<Result<(u64, Bytes), ProposeError>> {
-        Command::decode(&command)?;
+        if Upkeep::is_one(&command) {
+            Upkeep::decode(&command)?;
+        } else {
+            Command::decode(&command)?;
+        }
         rt::mark("a write was forwarded to the leader");
         let proposed = self.route.here(command, ack).await;
         Ok(proposed.map(|(index, outcome)| (index, outcome.map_or_else(Bytes::new, |outcome| outcome.encode().into()))))
@@ -237,7 +244,14 @@ impl Replica {
         Ok((counters.applied, counters.hash.0))
     }
 
-    /// The same after each of the latest rounds of applying, oldest first.
+    /// Log index and hash of all that approximate answers depend on: replicas at the same index give the same answers if the hashes
+    /// are equal. `None` while this one has lost its lists and answers exactly. Cost: a pass over all lists.
+    pub async fn index_hash(&self) -> (u64, Option<u64>) {
+        let state = self.state();
+        rt::compute::io(move || state.index_hash()).await
+    }
+
+    /// The content hash after each of the latest rounds of applying, oldest first.
     pub fn recent_hashes(&self) -> Vec<(u64, u64)> {
         self.state().recent_hashes()
     }
@@ -263,6 +277,17 @@ impl Replica {
     /// Sizes and states, as of now.
     pub fn stats(&self) -> ReplicaStats {
         ReplicaStats::of(&self.state())
+    }
+}
+
+impl Proposer for Route<Outcome> {
+    fn leads(&self) -> bool {
+        self.group().is_leader()
+    }
+
+    fn propose(&self, entry: Bytes) -> BoxFuture<'static, Result<()>> {
+        let route = self.clone();
+        Box::pin(async move { route.propose(entry, Ack::Quorum).await.map(drop).map_err(not_proposed) })
     }
 }
 

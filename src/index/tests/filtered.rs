@@ -122,7 +122,7 @@ fn keep_up(whole: &mut Whole) -> usize {
     let mut renewed = 0;
     for _ in 0..50 {
         let mut rearranged = if whole.index.wants_filing() {
-            whole.index.filing_job().expect("trained").run().expect("sound lists")
+            whole.index.filing_job(&whole.points).expect("trained").run().expect("sound lists")
         } else if whole.index.wants_reshaping() {
             whole.index.reshape_job().expect("trained").run().expect("sound lists")
         } else {
