@@ -38,7 +38,7 @@ const KIND_IMAGE: u8 = 5;
 /// Longest record that is believed in; a point's encoding is within its own bound by far.
 const RECORD_BYTES_MAX: usize = 2 * limits::POINT_BYTES_MAX;
 /// Longest entry of the journal that is believed in: the base names every row of a tail, of which there may be as many as points.
-const JOURNAL_BYTES_MAX: usize = 1 << 30;
+const JOURNAL_BYTES_MAX: usize = 1 << 28;
 /// Bytes of the index file in one record.
 const PIECE_BYTES: usize = CHUNK_BYTES;
 /// In place of the log index of a base that is not there.

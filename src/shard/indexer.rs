@@ -140,7 +140,8 @@ impl Indexer {
             return job.is_done().then(|| Upkeep::Adopt { begun: job.begun }.encode());
         }
         let indexes = self.state.indexes();
-        let find = |wants: fn(&VectorIndex) -> bool| indexes.iter().find(|(_, index)| wants(index)).map(|(name, _)| name);
+        let find =
+            |wants: fn(&VectorIndex) -> bool| indexes.iter().find(|(_, index)| wants(index)).map(|(name, _)| name);
         if let Some(name) = find(VectorIndex::wants_training) {
             return begin(name, Work::Train);
         }
@@ -161,7 +162,7 @@ impl Indexer {
         }
         let is_new = keeper.has_unsaved_training();
         let is_due = keeper.has_journal() && (is_new || self.state.unsaved_rows() > bound);
-        keeper.wants_file = is_due;
+        keeper.wants_file = is_due && has_job;
         is_due && !has_job
     }
 }

@@ -180,7 +180,10 @@ impl StateMachine for Machine {
             let epoch = view.number(MetaKey::IndexEpoch).map_err(failed)?;
             let file = state.keeper().files.get(&epoch).cloned();
             // Between the two a newer file took the place of that one.
-            if epoch == 0 || file.is_some() || state.records.view().number(MetaKey::IndexEpoch).map_err(failed)? == epoch {
+            if epoch == 0
+                || file.is_some()
+                || state.records.view().number(MetaKey::IndexEpoch).map_err(failed)? == epoch
+            {
                 return Ok(Box::new(ShardCheckpoint::new(&view, file).map_err(failed)?));
             }
         }

@@ -5,8 +5,8 @@ use super::{
     command::Command,
     commands,
     files::IndexFiles,
-    live::Live,
     indexer::Proposer,
+    live::Live,
     machine::Machine,
     mutated, open,
     outcome::{Applied, Outcome},
@@ -259,7 +259,7 @@ impl Replica {
     /// Computes the content hash again from all records. Cost: a pass over the shard's data.
     pub async fn recompute_hash(&self) -> Result<Recomputed> {
         let state = self.state();
-        rt::compute::io(move || verify::recompute(&state.records.view())).await
+        rt::compute::io(move || verify::recompute_all(&state)).await
     }
 
     /// The records of one bucket of [`Recomputed::buckets`], to find the one in which two replicas differ. Cost: as

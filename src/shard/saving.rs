@@ -2,11 +2,7 @@
 //! after. Each replica saves when it likes: what it holds does not change by it. Called by `indexer` (writing) and `machine`
 //! (taking, when a job has just ended: no job may be under way, its inputs are in no file).
 
-use super::{
-    files::IndexFiles,
-    records::Records,
-    state::State,
-};
+use super::{files::IndexFiles, records::Records, state::State};
 use crate::{
     index::{Points, Sealed},
     store::keys::{

@@ -325,8 +325,9 @@ fn no_job_copies_a_damaged_list() {
         let whole = worn(kind);
         let spec = whole.index.spec();
         let mut bytes = whole.bytes();
-        let job =
-            |whole: &Whole| (whole.index.filing_job(&whole.points).expect("trained"), whole.index.reshape_job().expect("trained"));
+        let job = |whole: &Whole| {
+            (whole.index.filing_job(&whole.points).expect("trained"), whole.index.reshape_job().expect("trained"))
+        };
         let open = |bytes: &[u8]| {
             let (mut opened, damage) = Whole::of_bytes(spec, bytes).expect("the directory is sound");
             for n in 0..600 {

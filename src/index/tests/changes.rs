@@ -64,7 +64,11 @@ impl Pair {
     pub(super) fn train(&mut self, changes_meanwhile: usize, ids: usize) {
         let view = self.model.clone();
         self.whole.index.training_started();
-        assert!(!self.index().wants_training() && !self.index().wants_filing() && self.index().filing_job(&self.whole.points).is_none());
+        assert!(
+            !self.index().wants_training()
+                && !self.index().wants_filing()
+                && self.index().filing_job(&self.whole.points).is_none()
+        );
         let spec = self.index().spec().clone();
         let sealed = train(&spec, &mut ModelSource(&view), &TrainOptions::new(5)).expect("rows to train on");
         self.change(changes_meanwhile, ids, 4);
@@ -154,7 +158,10 @@ fn a_job_of_another_epoch_is_not_installed() {
     pair.change(1000, 2000, 0);
     pair.train(0, 2000);
     pair.change(600, 2000, 0);
-    let (first, second) = (pair.index().filing_job(&pair.whole.points).expect("trained"), pair.index().filing_job(&pair.whole.points).expect("trained"));
+    let (first, second) = (
+        pair.index().filing_job(&pair.whole.points).expect("trained"),
+        pair.index().filing_job(&pair.whole.points).expect("trained"),
+    );
     assert!(pair.whole.index.install_rearranged(&mut first.run().expect("sound lists")));
     assert!(!pair.whole.index.install_rearranged(&mut second.run().expect("sound lists")));
     pair.check();

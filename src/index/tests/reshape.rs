@@ -167,7 +167,8 @@ fn every_cpu_reshapes_to_the_same_bytes() {
                     generator.centres.iter_mut().flatten().for_each(|x| *x += 0.001);
                     whole.upsert(PointId::Num(i * 7919 % 1500), i, &generator.vector());
                     if whole.index.wants_filing() {
-                        let mut filed = whole.index.filing_job(&whole.points).expect("trained").run().expect("sound lists");
+                        let mut filed =
+                            whole.index.filing_job(&whole.points).expect("trained").run().expect("sound lists");
                         assert!(whole.index.install_rearranged(&mut filed));
                     }
                     if whole.index.wants_reshaping() {

@@ -7,7 +7,7 @@ use crate::{
     raft::StateMachine,
     shard::{
         commands,
-        saving::IndexFile,
+        saving::{self, IndexFile},
         search,
         settings::IndexSettings,
         upkeep::{Upkeep, Work},
@@ -64,8 +64,15 @@ fn point(id: u64, seed: u64) -> Point {
 #[derive(Clone, Debug)]
 enum Happening {
     /// So many points from an id on, with vectors of a seed.
-    Write { first: u64, count: u64, seed: u64 },
-    Delete { first: u64, count: u64 },
+    Write {
+        first: u64,
+        count: u64,
+        seed: u64,
+    },
+    Delete {
+        first: u64,
+        count: u64,
+    },
     Begin(Work),
     /// Of the latest beginning.
     Adopt,
@@ -214,4 +221,114 @@ proptest! {
         prop_assert_eq!(answers(&crooked), answers(&straight));
         prop_assert_eq!(crooked.live.state().counters(), straight.live.state().counters());
     }
+}
+
+/// The same log on a replica with damage and on one without.
+struct Two {
+    directories: [tempfile::TempDir; 2],
+    log: Vec<Bytes>,
+}
+
+impl Two {
+    /// Trained, written to, filed and saved on both.
+    fn new() -> Two {
+        use Happening::*;
+        let write = |seed| Write { first: 120, count: 90, seed };
+        let log = log_of(&[write(5), Begin(Work::Arrange), Adopt]);
+        let directories = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        for directory in &directories {
+            let mut rig = open(directory.path(), IndexType::IvfPq, 1);
+            rig.apply(&log);
+            save(&rig);
+        }
+        Two { directories, log }
+    }
+
+    fn open(&self) -> [Rig; 2] {
+        self.directories.each_ref().map(|directory| open(directory.path(), IndexType::IvfPq, 1))
+    }
+
+    fn index_file(&self) -> std::path::PathBuf {
+        let files = crate::store::files::list(self.directories[1].path()).unwrap();
+        files.into_iter().find(|file| file.extension().is_some_and(|end| end == "index")).expect("it was saved")
+    }
+
+    /// Whatever is wrong with the second is found; it answers exactly, says so, and is equal again with the next training.
+    fn heals(&self, [mut good, mut bad]: [Rig; 2]) {
+        let state = bad.live.state();
+        if state.indexes().damage().found().is_some() {
+            let _standing_still = state.close_gate();
+            saving::go_astray(&state, &bad.files).unwrap();
+        }
+        assert!(good.live.state().index_hash().1.is_some());
+        assert_eq!(bad.live.state().index_hash().1, None, "it knows that it is astray");
+        let exactly = |rig: &Rig, exact| {
+            let nearest = Search { exact, ..Search::nearest(vector(77), 15) };
+            let hits = search::search(&rig.live.state(), &nearest).unwrap().hits;
+            hits.into_iter().map(|hit| (hit.point.id, hit.score.to_bits())).collect::<Vec<_>>()
+        };
+        assert_eq!(exactly(&bad, false), exactly(&good, true));
+        drop((state, bad));
+        bad = open(self.directories[1].path(), IndexType::IvfPq, 1);
+        assert_eq!(bad.live.state().index_hash().1, None, "and still after a restart");
+
+        let begun = self.log.len() as u64 + 2;
+        let vector = VectorName::default();
+        let log = [
+            Upkeep::Begin { vector: vector.as_str(), work: Work::Arrange, list_rows: LIST_ROWS }.encode(),
+            Upkeep::Begin { vector: vector.as_str(), work: Work::Train, list_rows: LIST_ROWS }.encode(),
+            commands::upsert(vec![point(7, 9999), point(400, 3)], None).unwrap(),
+            Upkeep::Adopt { begun: begun - 1 }.encode(),
+            Upkeep::Adopt { begun }.encode(),
+        ];
+        for rig in [&mut good, &mut bad] {
+            rig.apply(&log);
+        }
+        assert!(good.live.state().index_hash().1.is_some());
+        assert_eq!(bad.live.state().index_hash(), good.live.state().index_hash());
+        assert_eq!(answers(&bad), answers(&good));
+        save(&bad);
+        drop(bad);
+        let again = open(self.directories[1].path(), IndexType::IvfPq, 1);
+        assert_eq!(again.live.state().index_hash(), good.live.state().index_hash());
+    }
+}
+
+#[test]
+fn a_replica_without_its_index_file_answers_exactly_until_the_next_training() {
+    let two = Two::new();
+    std::fs::remove_file(two.index_file()).unwrap();
+    two.heals(two.open());
+}
+
+#[test]
+fn a_replica_whose_index_file_was_changed_answers_exactly_until_the_next_training() {
+    let two = Two::new();
+    let file = two.index_file();
+    let mut bytes = std::fs::read(&file).unwrap();
+    // In the rows of the first list: found when the list is first used.
+    bytes[70] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let rigs = two.open();
+    answers(&rigs[1]);
+    two.heals(rigs);
+}
+
+#[test]
+fn a_damaged_file_is_found_by_the_work_that_needs_it() {
+    let two = Two::new();
+    let file = two.index_file();
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[70] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let mut rigs = two.open();
+    let begun = two.log.len() as u64 + 1;
+    let vector = VectorName::default();
+    let log = [
+        Upkeep::Begin { vector: vector.as_str(), work: Work::Arrange, list_rows: LIST_ROWS }.encode(),
+        Upkeep::Adopt { begun }.encode(),
+    ];
+    rigs.iter_mut().for_each(|rig| drop(rig.apply(&log)));
+    let two = Two { log: [two.log, log.to_vec()].concat(), ..two };
+    two.heals(rigs);
 }

@@ -6,6 +6,7 @@ use super::{
     begin::{self, Beginning},
 };
 use crate::{
+    index::VectorIndex,
     mutants::mutant,
     shard::{
         files::{IndexFiles, Unusable},
@@ -13,7 +14,6 @@ use crate::{
         round::components,
         state::State,
     },
-    index::VectorIndex,
     store::keys::{
         journal::{self, Entry, Row},
         meta::MetaKey,
@@ -79,7 +79,7 @@ pub fn replay(state: &State, (at, base): (u64, &journal::Base), files: &IndexFil
     let mut unknown = Unknown::new();
     // Of the points of the file, those whose rows are in no list.
     for row in &base.unfiled {
-        put(state, &view, *row, &mut unknown)?;
+        put_unfiled(state, &view, *row, &mut unknown)?;
     }
     let mut rows = 0;
     for entry in view.journal(at.saturating_add(1)) {
@@ -140,6 +140,24 @@ fn fill(state: &State, view: &View, at: u64, loaded: &BTreeSet<VectorName>) -> R
         }
         Ok(true)
     })
+}
+
+/// Gives a point its rows in those indexes that have none of it.
+fn put_unfiled(state: &State, view: &View, (id, version): Row, unknown: &mut Unknown) -> Result<()> {
+    let mut indexes = state.indexes_mut();
+    let known = indexes.points().ordinal_at(id, version);
+    let has_row = |index: &VectorIndex| known.is_some_and(|ordinal| index.contains(ordinal));
+    let lacking: Vec<VectorName> =
+        indexes.iter().filter(|(_, index)| !has_row(index)).map(|(name, _)| name.clone()).collect();
+    let mut show = |record: &PointRecord<'_>| {
+        for name in lacking.iter().filter(|_| !mutant!(17)) {
+            indexes.put_one(name, id, version, record.vectors.get(name.as_str()).map(components));
+        }
+    };
+    if view.version(id, version, &mut show)?.is_none() {
+        unknown.insert(id);
+    }
+    Ok(())
 }
 
 /// Does to the indexes what a command did that made a point what `row` says.

@@ -4,11 +4,7 @@
 use crate::{
     index::{self, Built, IndexSpec, TrainError},
     rt::shutdown::Shutdown,
-    shard::{
-        records::View,
-        round::components,
-        state::prepared,
-    },
+    shard::{records::View, round::components, state::prepared},
     types::VectorName,
 };
 
