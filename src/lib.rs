@@ -15,4 +15,5 @@ pub mod service;
 pub mod shard;
 pub mod store;
 pub mod telemetry;
+pub mod traffic;
 pub mod types;

@@ -4,22 +4,23 @@
 //! before serving.
 
 use super::{
+    placement::{Candidate, TooFewNodes, place},
     slots::{SlotRange, slot_of},
     table::{NodeId, ShardId, ShardTable},
 };
 use crate::{
-    coordination::{Change, Committed, Compare, CoordinationError, Coordinator, Transaction},
+    coordination::{
+        Change, Committed, Compare, CoordinationError, Coordinator, KeyValue, Transaction, VALUE_BYTES_MAX,
+    },
     types::{CollectionName, CollectionSpec, Error, ErrorKind, PointId, Result, limits},
 };
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::SeqCst},
-    },
-};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// Where the coordinator keeps collections, by name, and the shard table.
+const COLLECTIONS: &str = "collections/";
+const TABLE: &str = "table";
 
 /// A collection as it is stored, under its name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,25 +55,19 @@ pub type Collections = BTreeMap<CollectionName, Arc<Collection>>;
 /// See the module.
 pub struct Catalog {
     coordinator: Arc<dyn Coordinator>,
-    prefix: String,
     collections: ArcSwap<Collections>,
-    /// The greatest shard id given out.
-    last_shard: AtomicU64,
+    /// The newest table seen.
+    table: ArcSwap<ShardTable>,
 }
 
 impl Catalog {
-    /// Reads the catalog of `cluster` from the coordinator.
+    /// Reads the catalog from what this node remembers of the coordinator.
     ///
     /// # Errors
-    /// `Unavailable` or `Corrupt`, from the coordinator.
-    pub async fn load(coordinator: Arc<dyn Coordinator>, cluster: &str) -> Result<Catalog> {
-        let catalog = Catalog {
-            coordinator,
-            prefix: format!("/vectorsphere/{cluster}/"),
-            collections: ArcSwap::default(),
-            last_shard: AtomicU64::new(0),
-        };
-        let collections = catalog.read().await?;
+    /// `Corrupt`, from the coordinator.
+    pub fn load(coordinator: Arc<dyn Coordinator>) -> Result<Catalog> {
+        let catalog = Catalog { coordinator, collections: ArcSwap::default(), table: ArcSwap::default() };
+        let collections = catalog.read()?;
         catalog.publish(collections);
         Ok(catalog)
     }
@@ -90,39 +85,55 @@ impl Catalog {
         self.collections.load().get(name).cloned().ok_or_else(|| not_found(name))
     }
 
-    /// The greatest shard id ever given out; 0 before the first.
-    pub fn last_shard(&self) -> ShardId {
-        self.last_shard.load(SeqCst)
+    /// The newest shard table this node has read. It may be newer than [`Catalog::collections`]. Cost: one atomic load.
+    pub fn table(&self) -> Arc<ShardTable> {
+        self.table.load_full()
     }
 
-    /// Creates a collection and its shards, each with a replica on every node of `replicas`, in one transaction.
+    /// The nodes that shall hold a shard, in order; empty if there is no such shard. Cost: one atomic load.
+    pub fn replicas_of(&self, shard: ShardId) -> Vec<NodeId> {
+        self.table.load().shards.get(&shard).map_or_else(Vec::new, |entry| entry.replicas.clone())
+    }
+
+    /// The greatest shard id ever given out; 0 before the first.
+    pub fn last_shard(&self) -> ShardId {
+        self.table.load().next_shard
+    }
+
+    /// Creates a collection and its shards, placed on `nodes`, in one transaction.
     ///
     /// # Errors
-    /// `table_exists`, `too_many_tables`; `Unavailable` or `Indeterminate` if the coordinator did not answer.
+    /// `table_exists`, `too_many_tables`, `too_many_replicas`, `too_many_shards`; `Unavailable` or `Indeterminate` if the coordinator did not answer.
     pub async fn create(
         &self,
         name: &CollectionName,
         spec: CollectionSpec,
         now_ms: u64,
-        replicas: &[NodeId],
+        nodes: &[Candidate],
     ) -> Result<()> {
         loop {
-            let known = self.read().await?;
-            if known.contains_key(name) {
+            if self.stored(&collection_key(name)).await?.is_some() {
                 return Err(exists(name));
             }
-            if known.len() >= limits::COLLECTIONS_MAX {
+            if self.read()?.len() >= limits::COLLECTIONS_MAX {
                 return Err(Error::new(ErrorKind::Conflict, "too_many_tables", "there are too many tables")
                     .expected(format!("at most {}", limits::COLLECTIONS_MAX)));
             }
-            let (mut table, guard) = self.table().await?;
-            table.add_collection(name, spec.shards, replicas);
+            let (mut table, guard) = self.stored_table().await?;
+            let placement = place(nodes, &table, table.next_shard + 1, spec.shards, spec.replicas).map_err(too_few)?;
+            table.add_collection(name, spec.replicas, &placement);
+            let stored_table = to_json(&table);
+            if stored_table.len() > VALUE_BYTES_MAX {
+                return Err(Error::new(ErrorKind::Conflict, "too_many_shards", "the cluster's shard table is full")
+                    .expected(format!("at most {VALUE_BYTES_MAX} bytes for all shards"))
+                    .got(format!("{} bytes", stored_table.len())));
+            }
             let record = CollectionRecord { spec: spec.clone(), created_ms: now_ms };
             let transaction = Transaction {
-                compares: vec![guard, Compare::Absent(self.collection_key(name))],
+                compares: vec![guard, Compare::Absent(collection_key(name))],
                 changes: vec![
-                    Change::Put(self.collection_key(name), to_json(&record)),
-                    Change::Put(self.table_key(), to_json(&table)),
+                    Change::Put(collection_key(name), to_json(&record)),
+                    Change::Put(TABLE.to_owned(), stored_table),
                 ],
             };
             if self.commit(transaction).await? {
@@ -141,8 +152,8 @@ impl Catalog {
         change: impl Fn(CollectionSpec) -> Result<CollectionSpec>,
     ) -> Result<()> {
         loop {
-            let key = self.collection_key(name);
-            let stored = self.coordinator.get(&key).await.map_err(coordination)?.ok_or_else(|| not_found(name))?;
+            let key = collection_key(name);
+            let stored = self.stored(&key).await?.ok_or_else(|| not_found(name))?;
             let record: CollectionRecord = from_json(&key, &stored.value)?;
             let spec = change(record.spec.clone())?;
             debug_assert!(spec.vectors == record.spec.vectors && spec.shards == record.spec.shards);
@@ -162,13 +173,13 @@ impl Catalog {
     /// `table_not_found`; `Unavailable` or `Indeterminate` if the coordinator did not answer.
     pub async fn delete(&self, name: &CollectionName) -> Result<()> {
         loop {
-            let (mut table, guard) = self.table().await?;
-            let key = self.collection_key(name);
-            let record = self.coordinator.get(&key).await.map_err(coordination)?.ok_or_else(|| not_found(name))?;
+            let (mut table, guard) = self.stored_table().await?;
+            let key = collection_key(name);
+            let record = self.stored(&key).await?.ok_or_else(|| not_found(name))?;
             table.remove_collection(name);
             let transaction = Transaction {
                 compares: vec![guard, Compare::WrittenAt(key.clone(), record.revision)],
-                changes: vec![Change::Delete(key), Change::Put(self.table_key(), to_json(&table))],
+                changes: vec![Change::Delete(key), Change::Put(TABLE.to_owned(), to_json(&table))],
             };
             if self.commit(transaction).await? {
                 return Ok(());
@@ -187,21 +198,25 @@ impl Catalog {
         self.collections.store(Arc::new(collections));
     }
 
-    /// Every collection, as the coordinator holds it now.
+    /// Every collection, as this node remembers it; nobody is asked.
     ///
     /// # Errors
-    /// `Unavailable` or `Corrupt`, from the coordinator.
-    pub async fn read(&self) -> Result<Collections> {
-        let (table, _) = self.table().await?;
-        self.last_shard.store(table.next_shard, SeqCst);
+    /// `Corrupt`, from the coordinator.
+    pub fn read(&self) -> Result<Collections> {
+        // All at once: table and collections have to be of one moment.
+        let mut stored = self.coordinator.remembered("").map_err(coordination)?;
+        let table: ShardTable = match stored.iter().find(|kv| kv.key == TABLE) {
+            None => ShardTable::default(),
+            Some(stored) => from_json(TABLE, &stored.value)?,
+        };
+        stored.retain(|kv| kv.key.starts_with(COLLECTIONS));
         let mut shards: BTreeMap<&CollectionName, Vec<(ShardId, SlotRange)>> = BTreeMap::new();
         for (id, entry) in &table.shards {
             shards.entry(&entry.collection).or_default().push((*id, entry.slots));
         }
-        let prefix = self.collection_prefix();
         let mut collections = Collections::new();
-        for stored in self.coordinator.list(&prefix).await.map_err(coordination)? {
-            let name = CollectionName::new(&stored.key[prefix.len()..])?;
+        for stored in stored {
+            let name = CollectionName::new(&stored.key[COLLECTIONS.len()..])?;
             let record: CollectionRecord = from_json(&stored.key, &stored.value)?;
             let mut shards = shards.remove(&name).unwrap_or_default();
             shards.sort_by_key(|(_, range)| range.first);
@@ -212,29 +227,33 @@ impl Catalog {
                 Collection { name: name.clone(), spec: record.spec, created_ms: record.created_ms, shards };
             collections.insert(name, Arc::new(collection));
         }
+        self.saw(table);
         Ok(collections)
     }
 
-    /// The stored table, and the condition that it has not changed since.
-    async fn table(&self) -> Result<(ShardTable, Compare)> {
-        let key = self.table_key();
-        match self.coordinator.get(&key).await.map_err(coordination)? {
+    /// Keeps a table that was read, unless a newer one is known.
+    fn saw(&self, table: ShardTable) {
+        let table = Arc::new(table);
+        self.table.rcu(|known| if known.epoch < table.epoch { table.clone() } else { known.clone() });
+    }
+
+    /// A key, as the coordinator holds it now.
+    async fn stored(&self, key: &str) -> Result<Option<KeyValue>> {
+        self.coordinator.get(key).await.map_err(coordination)
+    }
+
+    /// The table as the coordinator holds it now, and the condition that it has not changed since.
+    async fn stored_table(&self) -> Result<(ShardTable, Compare)> {
+        let key = TABLE.to_owned();
+        match self.stored(&key).await? {
             None => Ok((ShardTable::default(), Compare::Absent(key))),
             Some(stored) => Ok((from_json(&key, &stored.value)?, Compare::WrittenAt(key, stored.revision))),
         }
     }
+}
 
-    fn collection_prefix(&self) -> String {
-        format!("{}collections/", self.prefix)
-    }
-
-    fn collection_key(&self, name: &CollectionName) -> String {
-        format!("{}{name}", self.collection_prefix())
-    }
-
-    fn table_key(&self) -> String {
-        format!("{}table", self.prefix)
-    }
+fn collection_key(name: &CollectionName) -> String {
+    format!("{COLLECTIONS}{name}")
 }
 
 fn owns_every_slot(shards: &[(ShardId, SlotRange)]) -> bool {
@@ -249,6 +268,13 @@ fn not_found(name: &CollectionName) -> Error {
 
 fn exists(name: &CollectionName) -> Error {
     Error::new(ErrorKind::Conflict, "table_exists", "there is a table of this name already").at("table_name").got(name)
+}
+
+fn too_few(TooFewNodes { asked, nodes }: TooFewNodes) -> Error {
+    Error::invalid("too_many_replicas", "the copies of a shard are on different nodes, and there are too few")
+        .at("replicas")
+        .expected(format!("at most {nodes}"))
+        .got(asked)
 }
 
 fn corrupt(key: &str, why: impl std::fmt::Display) -> Error {
@@ -266,7 +292,8 @@ fn from_json<'a, T: Deserialize<'a>>(key: &str, value: &'a [u8]) -> Result<T> {
 fn coordination(error: CoordinationError) -> Error {
     let kind = match error {
         CoordinationError::Indeterminate(_) => ErrorKind::Indeterminate,
-        CoordinationError::Unavailable(_) => ErrorKind::Unavailable,
+        CoordinationError::Unavailable(_) | CoordinationError::LeaseGone(_) => ErrorKind::Unavailable,
+        CoordinationError::Rejected(_) => ErrorKind::Internal,
         CoordinationError::Corrupt(_) => ErrorKind::Corrupt,
     };
     Error::new(kind, "coordinator", error.to_string())

@@ -2,10 +2,12 @@
 
 pub mod catalog;
 mod members;
+pub mod placement;
 pub mod slots;
 pub mod table;
 
 pub use catalog::{Catalog, Collection, Collections};
 pub use members::Members;
+pub use placement::Candidate;
 pub use slots::SlotRange;
-pub use table::{NodeId, ShardId};
+pub use table::{NodeId, ShardEntry, ShardId, ShardTable};

@@ -7,7 +7,10 @@ mod map;
 
 pub use machine::{Machine, Outcome, decode_outcome, encode_outcome};
 
-use super::{BoxFuture, Committed, CoordinationError, Coordinator, KeyValue, Transaction};
+use super::{
+    BoxFuture, Committed, CoordinationError, Coordinator, KeptAlive, KeyValue, LeaseId, Listed, Revision, Transaction,
+    Watch, prefix::Prefix,
+};
 use crate::{
     raft::{GroupId, LogIndex, NodeId, ProposeError, Route},
     store::{Store, StoreError},
@@ -15,11 +18,18 @@ use crate::{
 };
 use bytes::Bytes;
 use map::Map;
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 use tokio::sync::Notify;
 
 /// The Raft group of the coordinator. Shards are numbered from 1.
 pub const GROUP: GroupId = 0;
+
+/// Under which name the keys lie in the map. Not the cluster's name: that is a setting and may change, and the data must be found
+/// again whatever it is.
+const LOCAL: &str = "local";
 
 /// See the module. Clones share the map.
 #[derive(Clone)]
@@ -27,6 +37,7 @@ pub struct Embedded(Arc<Inner>);
 
 struct Inner {
     map: Map,
+    prefix: Prefix,
     changed: Arc<Notify>,
     route: OnceLock<Route<Outcome>>,
 }
@@ -38,7 +49,12 @@ impl Embedded {
     /// # Errors
     /// Those of the store.
     pub fn open(store: Store) -> Result<Embedded, StoreError> {
-        let inner = Inner { map: Map::open(store)?, changed: Arc::default(), route: OnceLock::new() };
+        let inner = Inner {
+            map: Map::open(store)?,
+            prefix: Prefix::of(LOCAL),
+            changed: Arc::default(),
+            route: OnceLock::new(),
+        };
         Ok(Embedded(Arc::new(inner)))
     }
 
@@ -77,6 +93,13 @@ impl Embedded {
         Ok((index, outcome.map_or_else(Bytes::new, |outcome| encode_outcome(&outcome))))
     }
 
+    /// Returns when this node's map shows everything acknowledged before the call.
+    async fn confirm(&self) -> Result<(), CoordinationError> {
+        let forming = || CoordinationError::Unavailable("the cluster is still forming".to_owned());
+        let group = self.0.route.get().ok_or_else(forming)?.group();
+        group.read_index().await.map(drop).map_err(|error| CoordinationError::Unavailable(error.to_string()))
+    }
+
     async fn run(&self, transaction: &Transaction) -> Result<Committed, CoordinationError> {
         let forming = || CoordinationError::Unavailable("the cluster is still forming".to_owned());
         let route = self.0.route.get().ok_or_else(forming)?;
@@ -102,15 +125,45 @@ fn not_proposed(error: ProposeError) -> CoordinationError {
 
 impl Coordinator for Embedded {
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<KeyValue>, CoordinationError>> {
-        Box::pin(async move { self.0.map.view().get(key) })
+        Box::pin(async move {
+            self.confirm().await?;
+            let stored = self.0.map.view().get(&self.0.prefix.stored(key))?;
+            stored.map(|kv| self.0.prefix.relative_kv(kv)).transpose()
+        })
     }
 
-    fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<KeyValue>, CoordinationError>> {
-        Box::pin(async move { self.0.map.view().list(prefix) })
+    fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Listed, CoordinationError>> {
+        Box::pin(async move {
+            self.confirm().await?;
+            let Listed { revision, entries } = self.0.map.view().listed(&self.0.prefix.stored(prefix))?;
+            let entries = entries.into_iter().map(|kv| self.0.prefix.relative_kv(kv)).collect::<Result<_, _>>()?;
+            Ok(Listed { revision, entries })
+        })
+    }
+
+    fn remembered(&self, prefix: &str) -> Result<Vec<KeyValue>, CoordinationError> {
+        let known = self.0.map.view().list(&self.0.prefix.stored(prefix))?;
+        known.into_iter().filter(|kv| kv.lease.is_none()).map(|kv| self.0.prefix.relative_kv(kv)).collect()
     }
 
     fn commit(&self, transaction: Transaction) -> BoxFuture<'_, Result<Committed, CoordinationError>> {
-        Box::pin(async move { self.run(&transaction).await })
+        Box::pin(async move { self.run(&self.0.prefix.stored_transaction(transaction)).await })
+    }
+
+    fn watch(&self, _prefix: &str, _after: Revision) -> Box<dyn Watch> {
+        unimplemented!("comes with the next commit")
+    }
+
+    fn grant(&self, _ttl: Duration) -> BoxFuture<'_, Result<LeaseId, CoordinationError>> {
+        unimplemented!("comes with the next commit")
+    }
+
+    fn keep_alive(&self, _lease: LeaseId) -> BoxFuture<'_, Result<KeptAlive, CoordinationError>> {
+        unimplemented!("comes with the next commit")
+    }
+
+    fn revoke(&self, _lease: LeaseId) -> BoxFuture<'_, Result<(), CoordinationError>> {
+        unimplemented!("comes with the next commit")
     }
 }
 

@@ -26,10 +26,6 @@ const FOLLOW_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Trainings at once on a node: one, so that searches keep the other processors.
 const TRAININGS_MAX: usize = 1;
 
-/// Under which name a node's own coordinator keeps the catalog. Not the cluster's name: that is a setting and may change,
-/// and the data must be found again whatever it is.
-const LOCAL_CATALOG: &str = "local";
-
 /// See the module.
 pub struct Engine {
     service: Service,
@@ -126,7 +122,7 @@ impl Engine {
             }
             Err(_) => Some(control),
         };
-        let catalog = Catalog::load(Arc::new(coordinator.clone()), LOCAL_CATALOG).await?;
+        let catalog = Catalog::load(Arc::new(coordinator.clone()))?;
         let host = Host::new(Parts {
             store: store.clone(),
             log: log.clone(),

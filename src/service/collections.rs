@@ -4,7 +4,7 @@ use super::{
     CollectionInfo, CollectionStats, Service, ShardStats, VectorIndexInfo, payload_indexes, status::node_name,
 };
 use crate::{
-    cluster::Collection,
+    cluster::{Candidate, Collection},
     rt,
     shard::ReplicaStats,
     types::{CollectionName, CollectionSpec, Error, IndexType, Result, VectorName, VectorSpec},
@@ -22,8 +22,8 @@ impl Service {
     }
 
     async fn create(&self, name: CollectionName, spec: CollectionSpec) -> Result<CollectionInfo> {
-        let replicas = self.0.members.node_ids()?;
-        self.0.catalog.create(&name, spec, rt::time::wall().0, &replicas).await?;
+        let nodes: Vec<Candidate> = self.0.members.node_ids()?.into_iter().map(Candidate::active).collect();
+        self.0.catalog.create(&name, spec, rt::time::wall().0, &nodes).await?;
         self.follow_catalog().await?;
         let collection = self.0.catalog.collection(&name)?;
         self.wait_for_leaders(&collection).await;
@@ -96,7 +96,7 @@ impl Service {
             })
             .collect();
         Ok(CollectionStats {
-            info: info_of(&collection, &stats, self.copies()),
+            info: info_of(&collection, &stats, self.copies(&collection)),
             memory_bytes: shards.iter().map(|shard| shard.memory_bytes).sum(),
             disk_bytes: shards.iter().map(|shard| shard.disk_bytes).sum(),
             shards,
@@ -108,12 +108,13 @@ impl Service {
     }
 
     fn info(&self, collection: &Collection) -> Result<CollectionInfo> {
-        Ok(info_of(collection, &self.shard_stats(collection)?, self.copies()))
+        Ok(info_of(collection, &self.shard_stats(collection)?, self.copies(collection)))
     }
 
-    /// Copies of each shard: one on every node.
-    fn copies(&self) -> u32 {
-        self.0.members.node_ids().map_or(1, |nodes| nodes.len() as u32)
+    /// Copies that each shard of a collection shall have.
+    fn copies(&self, collection: &Collection) -> u32 {
+        let copies = collection.shards.iter().map(|(id, _)| self.0.catalog.replicas_of(*id).len() as u32);
+        copies.min().unwrap_or(0)
     }
 }
 

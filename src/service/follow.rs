@@ -16,7 +16,7 @@ impl Service {
     /// Those of the coordinator and of the shards. What could be done is done; the rest is tried again by the next call.
     pub async fn follow_catalog(&self) -> Result<()> {
         let _one_at_a_time = self.0.following.lock().await;
-        let mut wanted = self.0.catalog.read().await?;
+        let mut wanted = self.0.catalog.read()?;
         let mut failed = self.open_shards(&mut wanted).await;
         let shards: BTreeSet<u64> =
             wanted.values().flat_map(|collection| &collection.shards).map(|(id, _)| *id).collect();

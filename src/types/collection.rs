@@ -295,6 +295,9 @@ pub struct CollectionSpec {
     /// The fields filters find without reading every point.
     #[serde(default)]
     pub indexed_fields: IndexedFields,
+    /// Copies of each shard that were asked for; none: the default for the size of the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<u32>,
 }
 
 impl CollectionSpec {
@@ -320,7 +323,23 @@ impl CollectionSpec {
                 .expected(format!("1 to {}", limits::SHARDS_PER_COLLECTION_MAX))
                 .got(shards));
         }
-        Ok(CollectionSpec { vectors, shards, indexed_fields: IndexedFields::new() })
+        Ok(CollectionSpec { vectors, shards, indexed_fields: IndexedFields::new(), replicas: None })
+    }
+
+    /// The same with this number of copies of each shard.
+    ///
+    /// # Errors
+    /// `bad_replicas`.
+    pub fn with_replicas(self, replicas: Option<u32>) -> Result<CollectionSpec> {
+        match replicas {
+            Some(count) if !(1..=limits::REPLICAS_MAX).contains(&count) => {
+                Err(Error::invalid("bad_replicas", "a table cannot have this number of replicas")
+                    .at("replicas")
+                    .expected(format!("1 to {}", limits::REPLICAS_MAX))
+                    .got(count))
+            }
+            _ => Ok(CollectionSpec { replicas, ..self }),
+        }
     }
 
     /// The same with these indexed fields.
@@ -340,7 +359,7 @@ impl CollectionSpec {
     /// A collection with one unnamed vector and one shard.
     pub fn single(vector: VectorSpec) -> CollectionSpec {
         let vectors = BTreeMap::from([(VectorName::default(), vector)]);
-        CollectionSpec { vectors, shards: 1, indexed_fields: IndexedFields::new() }
+        CollectionSpec { vectors, shards: 1, indexed_fields: IndexedFields::new(), replicas: None }
     }
 
     /// The spec of the vector called `name`.

@@ -20,6 +20,8 @@ pub const COLLECTION_NAME_BYTES_MAX: usize = 255;
 pub const COLLECTIONS_MAX: usize = 10_000;
 /// Most shards of a collection.
 pub const SHARDS_PER_COLLECTION_MAX: u32 = 1_024;
+/// Most copies of a shard that may be asked for.
+pub const REPLICAS_MAX: u32 = 16;
 /// Longest string id of a document, in bytes.
 pub const DOCUMENT_ID_BYTES_MAX: usize = 512;
 /// Largest payload of a point, as JSON bytes.

@@ -24,14 +24,9 @@ type Answer = Result<Response, ApiError>;
 #[utoipa::path(post, path = "/api/v1/tables", tag = "tables", request_body = dto::CreateTable,
     responses((status = 201, description = "The table", body = dto::TableAnswer)))]
 pub async fn create_table(State(app): State<App>, _: NoQuery, Json(body): Json<dto::CreateTable>) -> Answer {
-    let replicas = body.replicas.unwrap_or(1);
     let (name, spec) = body.into_spec()?;
     let info = app.service.create_collection(name, spec).await?;
-    let mut table = dto::TableAnswer::from(&info);
-    if replicas > table.replicas {
-        table.notices.push(format!("{replicas} replicas were asked for; this node keeps {}", table.replicas));
-    }
-    Ok(answer::with_status(StatusCode::CREATED, &table))
+    Ok(answer::with_status(StatusCode::CREATED, &dto::TableAnswer::from(&info)))
 }
 
 /// List the tables

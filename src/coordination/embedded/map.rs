@@ -1,7 +1,7 @@
 //! The map of the embedded coordinator: keys, values and revisions in a space of the node's own store, changed by one transaction
 //! at a time. Called by `machine` (changing, in the order of the log) and `embedded` (reading).
 
-use super::super::{Change, Committed, Compare, CoordinationError, KeyValue, Transaction};
+use super::super::{Change, Committed, Compare, CoordinationError, KeyValue, LeaseId, Listed, Revision, Transaction};
 use crate::store::{
     Batch, Direction, Space, Store, StoreError, View,
     keys::{
@@ -58,6 +58,7 @@ impl Map {
             let holds = match compare {
                 Compare::Absent(key) => view.get(key)?.is_none(),
                 Compare::WrittenAt(key, revision) => view.get(key)?.is_some_and(|kv| kv.revision == *revision),
+                Compare::CreatedAt(key, revision) => view.get(key)?.is_some_and(|kv| kv.created == *revision),
             };
             if !holds {
                 return Ok(Committed::Refused);
@@ -67,14 +68,34 @@ impl Map {
         batch.put(&self.space, &Counter::Revision.key(), &Counter::encode(revision));
         for change in &transaction.changes {
             match change {
-                Change::Put(key, value) => {
-                    let record = view.next_record(key, revision, value)?;
-                    batch.put(&self.space, &control::key(key.as_bytes()), &record);
-                }
-                Change::Delete(key) => batch.delete(&self.space, &control::key(key.as_bytes())),
+                Change::Put(key, value) => self.put(view, key, revision, value, 0, batch)?,
+                Change::PutLeased(key, value, lease) => self.put(view, key, revision, value, *lease, batch)?,
+                Change::Delete(key) => batch.delete(&self.space, &stored_key(key)),
             }
         }
         Ok(Committed::At(revision))
+    }
+
+    fn put(
+        &self,
+        view: &MapView,
+        key: &str,
+        revision: Revision,
+        value: &[u8],
+        lease: LeaseId,
+        batch: &mut Batch,
+    ) -> Result<(), CoordinationError> {
+        let stored = view.view.get(&self.space, &stored_key(key)).map_err(unreadable)?;
+        let old = stored.as_ref().map(|stored| ControlRecord::decode(stored)).transpose().map_err(unreadable)?;
+        let record = ControlRecord {
+            create_revision: old.map_or(revision, |old| old.create_revision),
+            mod_revision: revision,
+            version: old.map_or(0, |old| old.version) + 1,
+            lease,
+            value,
+        };
+        batch.put(&self.space, &stored_key(key), &record.encode());
+        Ok(())
     }
 
     /// Adds the removal of everything to `batch`.
@@ -100,7 +121,7 @@ pub(super) struct MapView {
 impl MapView {
     /// The value of a key.
     pub(super) fn get(&self, key: &str) -> Result<Option<KeyValue>, CoordinationError> {
-        let Some(stored) = self.view.get(&self.space, &control::key(key.as_bytes())).map_err(unreadable)? else {
+        let Some(stored) = self.view.get(&self.space, &stored_key(key)).map_err(unreadable)? else {
             return Ok(None);
         };
         key_value(key.to_owned(), &stored).map(Some)
@@ -109,7 +130,7 @@ impl MapView {
     /// All keys that begin with `prefix`, in order.
     pub(super) fn list(&self, prefix: &str) -> Result<Vec<KeyValue>, CoordinationError> {
         self.view
-            .prefix(&self.space, &control::key(prefix.as_bytes()), Direction::Forward)
+            .prefix(&self.space, &stored_key(prefix), Direction::Forward)
             .map(|entry| {
                 let (key, stored) = entry.map_err(unreadable)?;
                 let name = control::name(&key).ok_or_else(|| unreadable("a key of another record"))?;
@@ -117,6 +138,11 @@ impl MapView {
                 key_value(name.to_owned(), &stored)
             })
             .collect()
+    }
+
+    /// All keys that begin with `prefix`, and the revision of the map.
+    pub(super) fn listed(&self, prefix: &str) -> Result<Listed, CoordinationError> {
+        Ok(Listed { revision: self.counter(Counter::Revision)?, entries: self.list(prefix)? })
     }
 
     /// A counter; 0 if it was never written.
@@ -132,25 +158,21 @@ impl MapView {
         let scan = self.view.range(&self.space, &[control::TAG]..&[control::COUNTER_TAG + 1], Direction::Forward);
         scan.map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())))
     }
+}
 
-    /// The record of `key` once it is written at `revision`.
-    fn next_record(&self, key: &str, revision: u64, value: &[u8]) -> Result<Vec<u8>, CoordinationError> {
-        let stored = self.view.get(&self.space, &control::key(key.as_bytes())).map_err(unreadable)?;
-        let old = stored.as_ref().map(|stored| ControlRecord::decode(stored)).transpose().map_err(unreadable)?;
-        let record = ControlRecord {
-            create_revision: old.map_or(revision, |old| old.create_revision),
-            mod_revision: revision,
-            version: old.map_or(0, |old| old.version) + 1,
-            lease: 0,
-            value,
-        };
-        Ok(record.encode())
-    }
+fn stored_key(key: &str) -> Vec<u8> {
+    control::key(key.as_bytes())
 }
 
 fn key_value(key: String, stored: &[u8]) -> Result<KeyValue, CoordinationError> {
     let record = ControlRecord::decode(stored).map_err(unreadable)?;
-    Ok(KeyValue { key, value: record.value.to_vec(), revision: record.mod_revision })
+    Ok(KeyValue {
+        key,
+        value: record.value.to_vec(),
+        revision: record.mod_revision,
+        created: record.create_revision,
+        lease: Some(record.lease).filter(|lease| *lease != 0),
+    })
 }
 
 pub(super) fn unreadable(error: impl std::fmt::Display) -> CoordinationError {

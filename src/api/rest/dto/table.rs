@@ -210,15 +210,12 @@ pub struct CreateTable {
     pub vectors: Option<NamedVectors>,
     /// 1 if absent.
     pub shards: Option<u32>,
-    /// Copies of each shard. Taken for a wish: a standalone node keeps one, nodes of a cluster one each.
+    /// Copies of each shard, each on a node of its own. If absent: 3, or as many as there are nodes if those are fewer.
     pub replicas: Option<u32>,
     /// Fields of the metadata to index for filters; more may be added later.
     #[schema(value_type = Option<Vec<IndexedFieldBody>>)]
     pub indexed_fields: Option<Bounded<Object<IndexedFieldBody>, INDEXED_FIELDS_MAX>>,
 }
-
-/// Most copies that may be asked for.
-const REPLICAS_MAX: u32 = 16;
 
 impl CreateTable {
     /// The collection to create.
@@ -227,14 +224,6 @@ impl CreateTable {
     /// `bad_table_name`, `missing_field`, `ambiguous_body`, `bad_replicas`; those of the specs.
     pub fn into_spec(self) -> Result<(CollectionName, CollectionSpec), Error> {
         let name = CollectionName::new(self.table_name).map_err(|error| error.at("table_name"))?;
-        if let Some(replicas) = self.replicas
-            && !(1..=REPLICAS_MAX).contains(&replicas)
-        {
-            return Err(Error::invalid("bad_replicas", "a table cannot have this number of replicas")
-                .at("replicas")
-                .expected(format!("1 to {REPLICAS_MAX}"))
-                .got(replicas));
-        }
         let vectors = match (self.dimension, self.vectors) {
             (Some(dimension), None) => {
                 let (metric, index_type, quantization) = (self.metric, self.index_type, self.quantization);
@@ -261,7 +250,8 @@ impl CreateTable {
         };
         let fields = self.indexed_fields.map_or_else(Vec::new, |Bounded(fields)| fields);
         let fields = indexed_fields(fields.into_iter().map(|Object(field)| field))?;
-        Ok((name, CollectionSpec::new(vectors, self.shards.unwrap_or(1))?.with_indexed_fields(fields)?))
+        let spec = CollectionSpec::new(vectors, self.shards.unwrap_or(1))?.with_replicas(self.replicas)?;
+        Ok((name, spec.with_indexed_fields(fields)?))
     }
 }
 
