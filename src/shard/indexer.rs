@@ -49,9 +49,19 @@ enum Task {
     Fill,
     /// Do the work that is under way.
     Run(Arc<Job>),
-    Propose(Bytes),
+    /// Propose the beginning of work.
+    Begin(Bytes),
+    /// Propose that what was done be put in.
+    Adopt(Bytes),
     Place(VectorName),
     Save,
+}
+
+impl Task {
+    /// Whether it is the log that does it, and so may be given up at any time.
+    fn is_proposal(&self) -> bool {
+        matches!(self, Task::Begin(_) | Task::Adopt(_))
+    }
 }
 
 impl Indexer {
@@ -68,8 +78,10 @@ impl Indexer {
     /// Works until `stop`.
     pub async fn run(self, stop: Shutdown) {
         self.verify().await;
+        let mut permit = None;
         while !stop.is_triggered() {
             let Some(task) = self.next_task() else {
+                permit = None;
                 tokio::select! {
                     biased;
                     () = stop.wait() => {}
@@ -77,24 +89,35 @@ impl Indexer {
                 }
                 continue;
             };
+            // Whoever begins work keeps the permit to do it: work that waits for its turn would hold a view of the store.
+            if permit.is_none() && !matches!(task, Task::Adopt(_)) {
+                permit = tokio::select! {
+                    biased;
+                    () = stop.wait() => return,
+                    permit = self.trainings.clone().acquire_owned() => Some(permit.expect("never closed")),
+                };
+            }
             let done = tokio::select! {
                 biased;
-                () = stop.wait(), if matches!(task, Task::Propose(_)) => return,
+                () = stop.wait(), if task.is_proposal() => return,
                 done = self.perform(&task, &stop) => done,
             };
-            let Err(error) = done else { continue };
-            let rest = match task {
-                Task::Propose(_) => REST_AFTER_REFUSAL,
-                _ => REST_AFTER_FAILURE,
-            };
-            if !stop.is_triggered() && rest == REST_AFTER_FAILURE {
-                tracing::error!(shard = self.state.id, %error, "index upkeep failed; it will be tried again");
+            permit = permit.filter(|_| done.is_ok() && matches!(task, Task::Begin(_)));
+            if let Err(error) = done {
+                self.rest(&task, &error, &stop).await;
             }
-            tokio::select! {
-                biased;
-                () = stop.wait() => {}
-                () = rt::time::sleep(rest) => {}
-            }
+        }
+    }
+
+    /// After a failure.
+    async fn rest(&self, task: &Task, error: &Error, stop: &Shutdown) {
+        if !task.is_proposal() && !stop.is_triggered() {
+            tracing::error!(shard = self.state.id, %error, "index upkeep failed; it will be tried again");
+        }
+        tokio::select! {
+            biased;
+            () = stop.wait() => {}
+            () = rt::time::sleep(if task.is_proposal() { REST_AFTER_REFUSAL } else { REST_AFTER_FAILURE }) => {}
         }
     }
 
@@ -113,7 +136,7 @@ impl Indexer {
             return Some(Task::Run(job));
         }
         if let Some(entry) = self.due(job.as_deref()) {
-            return Some(Task::Propose(entry));
+            return Some(entry);
         }
         let indexes = self.state.indexes();
         let misplaced = indexes.iter().find(|(_, index)| index.wants_placement());
@@ -121,10 +144,10 @@ impl Indexer {
     }
 
     /// The entry of upkeep that is due, if it is for this replica to propose.
-    fn due(&self, job: Option<&Job>) -> Option<Bytes> {
+    fn due(&self, job: Option<&Job>) -> Option<Task> {
         let begin = |name: &VectorName, work| {
-            let list_rows = u32::try_from(self.state.settings.list_rows).unwrap_or(u32::MAX);
-            Some(Upkeep::Begin { vector: name.as_str(), work, list_rows }.encode())
+            let list_rows = u32::try_from(self.state.settings.list_rows).unwrap_or(u32::MAX).max(1);
+            Some(Task::Begin(Upkeep::Begin { vector: name.as_str(), work, list_rows }.encode()))
         };
         // Whoever has lost its lists asks for new ones, whether it leads or not.
         let astray = self.state.keeper().astray().iter().next().cloned();
@@ -137,7 +160,7 @@ impl Indexer {
             return None;
         }
         if let Some(job) = job {
-            return job.is_done().then(|| Upkeep::Adopt { begun: job.begun }.encode());
+            return job.is_done().then(|| Task::Adopt(Upkeep::Adopt { begun: job.begun }.encode()));
         }
         let indexes = self.state.indexes();
         let find =
@@ -173,23 +196,17 @@ impl Indexer {
         match task {
             Task::GoAstray => self.go_astray().await,
             Task::Fill => {
-                let _permit = self.permit().await;
                 let (state, stop) = (self.state.clone(), stop.clone());
                 rt::compute::io(move || filling::fill(&state, &stop)).await
             }
             Task::Run(job) => {
-                let _permit = self.permit().await;
                 self.run_job(job.clone()).await;
                 Ok(())
             }
-            Task::Propose(entry) => self.proposer.propose(entry.clone()).await,
+            Task::Begin(entry) | Task::Adopt(entry) => self.proposer.propose(entry.clone()).await,
             Task::Place(name) => self.place(name).await,
             Task::Save => self.save().await,
         }
-    }
-
-    async fn permit(&self) -> tokio::sync::OwnedSemaphorePermit {
-        self.trainings.clone().acquire_owned().await.expect("the semaphore is never closed")
     }
 
     async fn run_job(&self, job: Arc<Job>) {

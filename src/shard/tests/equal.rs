@@ -310,7 +310,7 @@ fn a_replica_whose_index_file_was_changed_answers_exactly_until_the_next_trainin
     bytes[70] ^= 1;
     std::fs::write(&file, bytes).unwrap();
     let rigs = two.open();
-    answers(&rigs[1]);
+    rigs[1].live.state().indexes().iter().for_each(|(_, index)| index.verification().run());
     two.heals(rigs);
 }
 

@@ -96,10 +96,11 @@ fn abandoned(state: &State, job: &Job) {
 pub fn adopt(state: &State, job: &Job, result: Result<Finished, Unfinished>) {
     let problem = match result {
         Ok(finished) => install(state, job, finished).err(),
-        Err(Unfinished::Impossible(why)) => {
-            tracing::warn!(shard = state.id, vector = %job.vector, why, "nothing came of a piece of upkeep");
-            abandoned(state, job);
-            state.keeper().job = None;
+        Err(Unfinished::NoRows) => {
+            if let Some((_, index)) = state.indexes_mut().get_mut(&job.vector) {
+                index.training_found_nothing();
+            }
+            state.keeper().emptied(job);
             return;
         }
         Err(unfinished) => Some(format!("{unfinished:?}")),

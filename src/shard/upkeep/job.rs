@@ -41,8 +41,8 @@ pub enum Finished {
 pub enum Unfinished {
     /// The shard closes.
     Cancelled,
-    /// Nothing can come of it, on any replica.
-    Impossible(String),
+    /// There was no row to train on, on any replica.
+    NoRows,
     /// Here something is damaged that is not elsewhere.
     Damaged(String),
 }
@@ -130,9 +130,9 @@ impl Pinned {
                 let built = training.run().map_err(|error| match error {
                     TrainError::Cancelled => Unfinished::Cancelled,
                     TrainError::Source(_) if state.retired.is_triggered() => Unfinished::Cancelled,
-                    TrainError::Source(error) => Unfinished::Damaged(error.to_string()),
-                    TrainError::Flat | TrainError::NoRows | TrainError::Dimension { .. } => {
-                        Unfinished::Impossible(error.to_string())
+                    TrainError::NoRows => Unfinished::NoRows,
+                    TrainError::Source(_) | TrainError::Flat | TrainError::Dimension { .. } => {
+                        Unfinished::Damaged(error.to_string())
                     }
                 })?;
                 let mut adoption = Adoption::new(built);

@@ -107,6 +107,13 @@ impl Keeper {
         }
     }
 
+    /// There was nothing to build lists from: all rows there are now came since, and are in the tail.
+    pub fn emptied(&mut self, job: &Job) {
+        self.job = None;
+        self.filed.remove(&job.vector);
+        self.astray.remove(&job.vector);
+    }
+
     /// How far rows are in lists, by vector that has lists.
     pub fn filed_through(&self) -> &BTreeMap<VectorName, u64> {
         &self.filed
