@@ -1,11 +1,12 @@
 //! Build script: turns `proto/` into Rust, with a protobuf compiler written in Rust, so that no machine needs `protoc`.
 //!
-//! Leaves three files in `OUT_DIR`:
+//! Leaves four files in `OUT_DIR`:
 //! - `vectorsphere.v1.rs`: the API's messages, client and server, for `tonic::include_proto!("vectorsphere.v1")`. No transport is
 //!   generated: `rt::rpc` supplies it, real or simulated.
 //! - `vectorsphere_v1_descriptor.bin`: the API's file descriptor set that gRPC reflection serves, for
 //!   `tonic::include_file_descriptor_set!("vectorsphere_v1_descriptor")`.
 //! - `vectorsphere.peer.v1.rs`: the same for what nodes say to each other, which no reflection tells.
+//! - `etcdserverpb.rs`: the part of etcd's API that the coordinator uses; its server is for the simulation.
 //!
 //! Called by cargo, again whenever a file under `proto/` changes.
 
@@ -16,6 +17,7 @@ use std::{env, fs};
 const PROTO_ROOT: &str = "proto";
 const API_FILES: &[&str] = &["vectorsphere/v1/vector_service.proto"];
 const PEER_FILES: &[&str] = &["vectorsphere/peer/v1/peer.proto"];
+const ETCD_FILES: &[&str] = &["etcd/v3.proto"];
 const DESCRIPTOR_FILE: &str = "vectorsphere_v1_descriptor.bin";
 
 /// Fields decoded as `bytes::Bytes`: a slice of the request's buffer instead of a copy of it.
@@ -30,7 +32,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out_dir = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out_dir.join(DESCRIPTOR_FILE), api.encode_file_descriptor_set())?;
     generate(&api)?;
-    generate(&compile(PEER_FILES)?)
+    generate(&compile(PEER_FILES)?)?;
+    generate(&compile(ETCD_FILES)?)
 }
 
 fn compile(files: &[&str]) -> Result<protox::Compiler, Box<dyn Error>> {

@@ -11,6 +11,8 @@ mod check;
 #[cfg(madsim)]
 mod disk;
 #[cfg(madsim)]
+mod etcd;
+#[cfg(madsim)]
 mod faults;
 #[cfg(not(madsim))]
 mod launcher;

@@ -1,6 +1,7 @@
 //! The scenarios: each is one simulated run, given a seed.
 mod chaos;
 mod cluster;
+mod coordination;
 mod disk_faults;
 mod disk_model;
 mod fjall_power;
@@ -58,6 +59,13 @@ pub fn all() -> Vec<Scenario> {
             marks: &[store_power::MARKS],
             name_rule: NameRule::Journalled,
         },
+        coordination("coordinators_keep_their_contract", &[], |run| Box::pin(coordination::contract(run))),
+        coordination("coordination_survives_its_etcd", &[coordination::MARKS], |run| {
+            Box::pin(coordination::recipes(run))
+        }),
+        coordination("an_etcd_of_the_past_is_told", &[coordination::PAST_MARKS], |run| {
+            Box::pin(coordination::restored(run))
+        }),
         node("node_register_is_linearizable", |run| Box::pin(node::register(run))),
         node("node_set_keeps_what_was_acknowledged", |run| Box::pin(node::set(run))),
         node("node_search_finds_what_was_acknowledged", |run| Box::pin(node::search(run))),
@@ -77,4 +85,12 @@ fn node(name: &'static str, run: fn(Run) -> LocalBoxFuture<'static, ()>) -> Scen
 
 fn cluster(name: &'static str, run: fn(Run) -> LocalBoxFuture<'static, ()>) -> Scenario {
     Scenario { name, run, marks: &[node::MARKS, cluster::MARKS], name_rule: NameRule::Journalled }
+}
+
+fn coordination(
+    name: &'static str,
+    marks: &'static [&'static [&'static str]],
+    run: fn(Run) -> LocalBoxFuture<'static, ()>,
+) -> Scenario {
+    Scenario { name, run, marks, name_rule: NameRule::Journalled }
 }

@@ -1,22 +1,32 @@
 //! The embedded coordinator: a revisioned key-value map in every node's own store, kept equal by Raft group [`GROUP`]. On a
-//! standalone node that group has one member. Reads are of what this node has applied; a change is answered when it survives the
-//! loss of a minority and this node shows it. Called through [`Coordinator`]; plugged in by `node`.
+//! standalone node that group has one member. A change is answered when it survives the loss of a minority and this node shows it; a
+//! read sees every change acknowledged before it (read index). Leases are in the map, their time is kept by the leader. Called
+//! through [`Coordinator`]; plugged in by `node`.
 
+mod entry;
+mod history;
+mod keeper;
+mod leases;
 mod machine;
 mod map;
 
-pub use machine::{Machine, Outcome, decode_outcome, encode_outcome};
+pub use entry::{Outcome, decode_outcome, encode_outcome};
+pub use machine::Machine;
 
 use super::{
     BoxFuture, Committed, CoordinationError, Coordinator, KeptAlive, KeyValue, LeaseId, Listed, Revision, Transaction,
-    Watch, prefix::Prefix,
+    Watch, bounds, prefix::Prefix,
 };
 use crate::{
-    raft::{GroupId, LogIndex, NodeId, ProposeError, Route},
+    raft::{Group, GroupId, LogIndex, NodeId, ProposeError, Route},
+    rt,
     store::{Store, StoreError},
     types::Ack,
 };
 use bytes::Bytes;
+use entry::{Command, LeaseChange, Question};
+use history::{History, HistoryWatch};
+use leases::LeaseClock;
 use map::Map;
 use std::{
     sync::{Arc, OnceLock},
@@ -38,13 +48,15 @@ pub struct Embedded(Arc<Inner>);
 struct Inner {
     map: Map,
     prefix: Prefix,
+    history: Arc<History>,
+    clock: LeaseClock,
     changed: Arc<Notify>,
     route: OnceLock<Route<Outcome>>,
 }
 
 impl Embedded {
-    /// Opens the map in `store`, making it if it is not there. It can be read at once and changed once it has a
-    /// [route](Embedded::attach).
+    /// Opens the map in `store`, making it if it is not there. What is [remembered](Coordinator::remembered) can be read at once;
+    /// the rest needs a [route](Embedded::attach).
     ///
     /// # Errors
     /// Those of the store.
@@ -52,6 +64,8 @@ impl Embedded {
         let inner = Inner {
             map: Map::open(store)?,
             prefix: Prefix::of(LOCAL),
+            history: Arc::default(),
+            clock: LeaseClock::default(),
             changed: Arc::default(),
             route: OnceLock::new(),
         };
@@ -61,14 +75,17 @@ impl Embedded {
     /// What the coordinator's group applies its entries to; there is one for each map.
     ///
     /// # Errors
-    /// `Corrupt` if its applied index cannot be read.
+    /// `Corrupt` if its counters cannot be read.
     pub fn machine(&self) -> Result<Machine, StoreError> {
-        Machine::new(self.0.map.clone(), self.0.changed.clone())
+        Machine::new(self.0.map.clone(), self.0.history.clone(), self.0.changed.clone())
     }
 
-    /// Gives it the way to its group; once.
+    /// Gives it the way to its group, once, and begins to keep the time of leases whenever this node leads: to be called inside the
+    /// executor. That ends when the last clone of the coordinator is dropped.
     pub fn attach(&self, route: Route<Outcome>) {
+        let group = route.group().clone();
         assert!(self.0.route.set(route).is_ok(), "the coordinator has its group already");
+        drop(rt::spawn("lease-clock", keeper::keep_time(Arc::downgrade(&self.0), group)));
     }
 
     /// The node that leads the coordinator's group, as far as this one knows.
@@ -76,42 +93,58 @@ impl Embedded {
         self.0.route.get()?.group().leader()
     }
 
+    /// The coordinator's group, once it has one.
+    pub fn group(&self) -> Option<&Group<Outcome>> {
+        self.0.route.get().map(Route::group)
+    }
+
     /// Resolves after the map has changed since the last time this resolved. For one waiter.
     pub async fn changed(&self) {
         self.0.changed.notified().await;
     }
 
-    /// Proposes an encoded transaction that another node has sent because this one leads; its index and encoded outcome.
+    /// Forgets the changes that watchers have not seen yet on this node: they have to list again.
+    pub fn compact(&self) {
+        self.0.history.compact();
+    }
+
+    /// Does what another node asks because this one leads: proposes an encoded entry (its index and encoded outcome), or answers a
+    /// question.
     ///
     /// # Errors
-    /// Those of [`Route::here`]; `Unreachable` while the cluster is forming.
-    pub async fn propose_forwarded(&self, transaction: Bytes) -> Result<(LogIndex, Bytes), ProposeError> {
+    /// Those of [`Route::here`]; `Unreachable` while the cluster is forming and for what is neither.
+    pub async fn propose_forwarded(&self, data: Bytes) -> Result<(LogIndex, Bytes), ProposeError> {
         let forming = || ProposeError::Unreachable("the cluster is still forming".to_owned());
         let route = self.0.route.get().ok_or_else(forming)?;
-        machine::check(&transaction).map_err(ProposeError::Unreachable)?;
-        let (index, outcome) = route.here(transaction, Ack::Quorum).await?;
+        if let Some(question) = Question::decode(&data).map_err(ProposeError::Unreachable)? {
+            let answer = self.0.answer(route.group(), &question).await?;
+            return Ok((route.group().applied(), encode_outcome(&answer)));
+        }
+        let (index, outcome) = route.here(data, Ack::Quorum).await?;
         Ok((index, outcome.map_or_else(Bytes::new, |outcome| encode_outcome(&outcome))))
+    }
+
+    fn route(&self) -> Result<&Route<Outcome>, CoordinationError> {
+        let forming = || CoordinationError::Unavailable("the cluster is still forming".to_owned());
+        self.0.route.get().ok_or_else(forming)
     }
 
     /// Returns when this node's map shows everything acknowledged before the call.
     async fn confirm(&self) -> Result<(), CoordinationError> {
-        let forming = || CoordinationError::Unavailable("the cluster is still forming".to_owned());
-        let group = self.0.route.get().ok_or_else(forming)?.group();
-        group.read_index().await.map(drop).map_err(|error| CoordinationError::Unavailable(error.to_string()))
+        let confirmed = self.route()?.group().read_index().await;
+        confirmed.map(drop).map_err(|error| CoordinationError::Unavailable(error.to_string()))
     }
 
-    async fn run(&self, transaction: &Transaction) -> Result<Committed, CoordinationError> {
-        let forming = || CoordinationError::Unavailable("the cluster is still forming".to_owned());
-        let route = self.0.route.get().ok_or_else(forming)?;
-        let (index, outcome) = route.propose(machine::encode(transaction), Ack::Quorum).await.map_err(not_proposed)?;
+    async fn run(&self, command: Command) -> Result<Outcome, CoordinationError> {
+        let route = self.route()?;
+        let (index, outcome) = route.propose(command.encode(), Ack::Quorum).await.map_err(not_proposed)?;
         // Whoever changes something reads it back here.
         let here = route.group().wait_applied(index).await;
         here.map_err(|error| CoordinationError::Indeterminate(error.to_string()))?;
         match outcome {
-            Some(Outcome::Transaction(committed)) => Ok(committed),
-            Some(Outcome::Nothing) | None => {
-                Err(CoordinationError::Corrupt("a transaction was applied as nothing".to_owned()))
-            }
+            Some(Outcome::LeaseGone(lease)) => Err(CoordinationError::LeaseGone(lease)),
+            Some(outcome) => Ok(outcome),
+            None => Err(unexpected("nothing")),
         }
     }
 }
@@ -121,6 +154,10 @@ fn not_proposed(error: ProposeError) -> CoordinationError {
         ProposeError::Indeterminate => CoordinationError::Indeterminate(error.to_string()),
         nothing_happened => CoordinationError::Unavailable(nothing_happened.to_string()),
     }
+}
+
+fn unexpected(outcome: impl std::fmt::Debug) -> CoordinationError {
+    CoordinationError::Corrupt(format!("an entry was applied as another one: {outcome:?}"))
 }
 
 impl Coordinator for Embedded {
@@ -147,131 +184,52 @@ impl Coordinator for Embedded {
     }
 
     fn commit(&self, transaction: Transaction) -> BoxFuture<'_, Result<Committed, CoordinationError>> {
-        Box::pin(async move { self.run(&self.0.prefix.stored_transaction(transaction)).await })
+        Box::pin(async move {
+            let transaction = self.0.prefix.stored_transaction(transaction);
+            bounds::check(&transaction)?;
+            match self.run(Command::Transaction(transaction)).await? {
+                Outcome::Transaction(committed) => Ok(committed),
+                other => Err(unexpected(other)),
+            }
+        })
     }
 
-    fn watch(&self, _prefix: &str, _after: Revision) -> Box<dyn Watch> {
-        unimplemented!("comes with the next commit")
+    fn watch(&self, prefix: &str, after: Revision) -> Box<dyn Watch> {
+        let (history, beginning) = (self.0.history.clone(), self.0.prefix.stored(prefix));
+        Box::new(HistoryWatch { history, prefix: self.0.prefix.clone(), beginning, after })
     }
 
-    fn grant(&self, _ttl: Duration) -> BoxFuture<'_, Result<LeaseId, CoordinationError>> {
-        unimplemented!("comes with the next commit")
+    fn grant(&self, ttl: Duration) -> BoxFuture<'_, Result<LeaseId, CoordinationError>> {
+        Box::pin(async move {
+            let ttl_ms = bounds::ttl_ms(ttl)?;
+            match self.run(Command::Leases(LeaseChange::Grant { ttl_ms })).await? {
+                Outcome::Granted(lease) => Ok(lease),
+                Outcome::LeasesFull => Err(CoordinationError::Unavailable("there are too many leases".to_owned())),
+                other => Err(unexpected(other)),
+            }
+        })
     }
 
-    fn keep_alive(&self, _lease: LeaseId) -> BoxFuture<'_, Result<KeptAlive, CoordinationError>> {
-        unimplemented!("comes with the next commit")
+    fn keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<KeptAlive, CoordinationError>> {
+        Box::pin(async move {
+            let answer = self.0.ask_leader(self.route()?, &Question::KeepAlive { lease }).await;
+            match answer.map_err(|error| CoordinationError::Unavailable(error.to_string()))? {
+                Outcome::KeptAlive { ttl_ms } => Ok(KeptAlive::For(Duration::from_millis(ttl_ms))),
+                Outcome::LeaseGone(_) => Ok(KeptAlive::Gone),
+                other => Err(unexpected(other)),
+            }
+        })
     }
 
-    fn revoke(&self, _lease: LeaseId) -> BoxFuture<'_, Result<(), CoordinationError>> {
-        unimplemented!("comes with the next commit")
+    fn revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), CoordinationError>> {
+        Box::pin(async move {
+            match self.run(Command::Leases(LeaseChange::Revoke { lease })).await? {
+                Outcome::Ended => Ok(()),
+                other => Err(unexpected(other)),
+            }
+        })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::coordination::{Change, Compare};
-    use crate::raft::{ApplyError, CheckpointReader, Entry, StateMachine};
-    use crate::store::StoreOptions;
-    use bytes::Bytes;
-
-    fn put(key: &str, value: &str) -> Change {
-        Change::Put(key.to_owned(), value.as_bytes().to_vec())
-    }
-
-    fn opened(path: &std::path::Path) -> (Embedded, Machine) {
-        let embedded = Embedded::open(Store::open(path, StoreOptions::default()).unwrap()).unwrap();
-        let machine = embedded.machine().unwrap();
-        (embedded, machine)
-    }
-
-    fn apply(machine: &mut Machine, transaction: &Transaction) -> Committed {
-        let entry = Entry { index: machine.applied() + 1, term: 1, data: machine::encode(transaction) };
-        match machine.apply(&[entry]).unwrap()[..] {
-            [Outcome::Transaction(committed)] => committed,
-            ref other => panic!("{other:?}"),
-        }
-    }
-
-    fn listed(embedded: &Embedded) -> Vec<(String, Vec<u8>, u64)> {
-        let listed = embedded.0.map.view().list("a/").unwrap();
-        listed.into_iter().map(|kv| (kv.key, kv.value, kv.revision)).collect()
-    }
-
-    #[test]
-    fn transactions_compare_then_change_and_survive_reopening() {
-        let dir = tempfile::tempdir().unwrap();
-        {
-            let (_, mut machine) = opened(dir.path());
-            let create =
-                |value| Transaction { compares: vec![Compare::Absent("a/1".into())], changes: vec![put("a/1", value)] };
-            assert_eq!(apply(&mut machine, &create("x")), Committed::At(1));
-            assert_eq!(apply(&mut machine, &create("y")), Committed::Refused);
-            let swap = Transaction {
-                compares: vec![Compare::WrittenAt("a/1".into(), 1)],
-                changes: vec![put("a/1", "z"), put("a/2", "w"), put("b", "v")],
-            };
-            assert_eq!(apply(&mut machine, &swap), Committed::At(2));
-            assert_eq!(apply(&mut machine, &swap), Committed::Refused, "the revision moved on");
-            let empty = Entry { index: 5, term: 2, data: Bytes::new() };
-            assert_eq!(machine.apply(&[empty]).unwrap(), [Outcome::Nothing]);
-            assert_eq!(machine.sync().unwrap(), 5);
-        }
-        let (embedded, mut machine) = opened(dir.path());
-        assert_eq!(machine.applied(), 5);
-        assert_eq!(listed(&embedded), [("a/1".into(), b"z".to_vec(), 2), ("a/2".into(), b"w".to_vec(), 2)]);
-        let delete = Transaction { compares: vec![], changes: vec![Change::Delete("a/1".into())] };
-        assert_eq!(apply(&mut machine, &delete), Committed::At(3));
-        assert_eq!(embedded.0.map.view().get("a/1").unwrap(), None);
-    }
-
-    struct Chunks(std::vec::IntoIter<Bytes>);
-
-    impl CheckpointReader for Chunks {
-        fn next_chunk(&mut self) -> Result<Option<Bytes>, ApplyError> {
-            Ok(self.0.next())
-        }
-    }
-
-    #[test]
-    fn a_checkpoint_takes_the_place_of_everything() {
-        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let (source, mut source_machine) = opened(from.path());
-        let large = "v".repeat(100_000);
-        for n in 0..10 {
-            let write = Transaction { compares: vec![], changes: vec![put(&format!("a/{n}"), &large)] };
-            apply(&mut source_machine, &write);
-        }
-        let mut checkpoint = source_machine.checkpoint().unwrap();
-        let mut chunks = Vec::new();
-        while let Some(chunk) = checkpoint.next_chunk().unwrap() {
-            chunks.push(chunk);
-        }
-        assert!(chunks.len() > 1 && checkpoint.index() == 10);
-        let (target, mut target_machine) = opened(to.path());
-        apply(&mut target_machine, &Transaction { compares: vec![], changes: vec![put("a/old", "x")] });
-        target_machine.install(10, &mut Chunks(chunks.into_iter())).unwrap();
-        assert_eq!((listed(&target), target_machine.applied()), (listed(&source), 10));
-    }
-
-    #[tokio::test]
-    async fn a_change_needs_the_group() {
-        let dir = tempfile::tempdir().unwrap();
-        let (embedded, _) = opened(dir.path());
-        let refused = embedded.commit(Transaction::default()).await.unwrap_err();
-        assert!(matches!(refused, CoordinationError::Unavailable(_)), "{refused}");
-    }
-
-    #[test]
-    fn outcomes_round_trip_and_garbage_is_refused() {
-        for outcome in
-            [Outcome::Nothing, Outcome::Transaction(Committed::Refused), Outcome::Transaction(Committed::At(7))]
-        {
-            assert_eq!(decode_outcome(&encode_outcome(&outcome)), Ok(outcome));
-        }
-        assert_eq!(encode_outcome(&Outcome::Transaction(Committed::At(7)))[..], [1, 1, 0, 7]);
-        assert!(
-            decode_outcome(b"").is_err() && decode_outcome(b"\x02\0").is_err() && decode_outcome(b"\x01\x09").is_err()
-        );
-    }
-}
+mod tests;

@@ -1,15 +1,24 @@
 //! What the cluster agrees on about itself: a revisioned key-value store with transactions, leases and watches, behind one trait.
 //!
-//! [`Embedded`] keeps it in the stores of the nodes themselves, equal by Raft. Every change is a compare-and-swap; nobody may
+//! [`Embedded`] keeps it in the stores of the nodes themselves, equal by Raft; [`Etcd`] in an etcd of its own. What nodes do with it is
+//! written once, over the trait: a [`Mirror`] of some keys, the [`registry`] of nodes, an [`election`]. Every change is a compare-and-swap; nobody may
 //! rest safety on a read alone, nor on a clock. Keys are relative (`table`, `nodes/000000000000002a`): the implementation puts
 //! the cluster's own prefix before them. Called by `cluster`; plugged in by `node`.
 
+mod bounds;
+pub mod election;
 pub mod embedded;
 mod error;
+pub mod etcd;
+mod mirror;
 mod prefix;
+pub mod registry;
 
+pub use bounds::{OPERATIONS_MAX, VALUE_BYTES_MAX};
 pub use embedded::Embedded;
 pub use error::{CoordinationError, WatchError};
+pub use etcd::Etcd;
+pub use mirror::{Entries, Mirror};
 use serde::{Deserialize, Serialize};
 use std::{future::Future, pin::Pin, time::Duration};
 
@@ -21,11 +30,6 @@ pub type Revision = u64;
 
 /// A lease: keys bound to it are deleted when it is no longer kept alive. Never 0.
 pub type LeaseId = u64;
-
-/// Bytes of a key's value, at most (etcd takes 1.5 MiB a request).
-pub const VALUE_BYTES_MAX: usize = 1 << 20;
-/// Conditions, and changes, of one transaction, at most (etcd's own bound).
-pub const OPERATIONS_MAX: usize = 128;
 
 /// A key, its value, and where the value stands in the history of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -95,6 +95,18 @@ impl<O: Send + 'static> Route<O> {
         }
     }
 
+    /// Sends `data` to the group's member on `leader`, once: a question to whoever leads rather than a proposal; its answer.
+    ///
+    /// # Errors
+    /// Those of [`Forward::forward`]; `Indeterminate` for an answer that cannot be read.
+    pub async fn ask(&self, leader: NodeId, data: Bytes) -> Result<O, ProposeError> {
+        let (_, answer) = self.forward.forward(leader, self.group.id(), data, Ack::Quorum).await?;
+        (self.decode)(&answer).map_err(|problem| {
+            tracing::error!(group = self.group.id(), leader, problem, "an answer cannot be read");
+            ProposeError::Indeterminate
+        })
+    }
+
     /// Proposes to this node's member, whoever leads.
     ///
     /// # Errors

@@ -1,87 +1,45 @@
-//! The state machine behind the embedded coordinator: log entries are transactions, applied one by one to the map; the applied
-//! index moves in the same batch as the effects. Called by the coordinator's Raft group.
+//! The state machine behind the embedded coordinator: log entries are applied one by one to the map, the applied index moves in the
+//! same batch as the effects, and what happened is told to the history. Called by the coordinator's Raft group.
 
-use super::super::{Committed, Transaction};
-use super::map::{Map, unreadable};
+use super::entry::{Command, LeaseChange, Outcome, decode_records, encode_records};
+use super::history::History;
+use super::map::{Effect, Map, MapView, unreadable};
 use crate::{
     raft::{ApplyError, CHUNK_BYTES, Checkpoint, CheckpointReader, Entry, LogIndex, StateMachine},
-    store::{Durability, StoreError, keys::control::Counter},
+    store::{Batch, Durability, StoreError, keys::control::Counter},
 };
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 use tokio::sync::Notify;
-
-/// Format of entries, outcomes and chunks; the first byte of each.
-const FORMAT: u8 = 1;
-
-/// The bytes of a transaction in the log.
-pub(super) fn encode(transaction: &Transaction) -> Bytes {
-    encoded(transaction)
-}
-
-/// Whether bytes are a transaction: an entry that cannot be applied would stop every node.
-pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
-    decoded::<Transaction>(bytes).map(drop)
-}
-
-/// The bytes of an outcome between nodes.
-pub fn encode_outcome(outcome: &Outcome) -> Bytes {
-    encoded(outcome)
-}
-
-/// The inverse of [`encode_outcome`]; the problem if the bytes are no outcome.
-pub fn decode_outcome(bytes: &[u8]) -> Result<Outcome, String> {
-    decoded(bytes)
-}
-
-fn encoded(value: &impl Serialize) -> Bytes {
-    let bytes = postcard::to_extend(value, vec![FORMAT]);
-    Bytes::from(bytes.expect("transactions and outcomes always encode"))
-}
-
-fn decoded<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
-    match bytes.split_first() {
-        Some((&FORMAT, rest)) => postcard::from_bytes(rest).map_err(|error| error.to_string()),
-        Some((format, _)) => Err(format!("the format {format} is not known")),
-        None => Err("no bytes".to_owned()),
-    }
-}
-
-/// What applying an entry did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Outcome {
-    /// It was no transaction: Raft's own entries.
-    Nothing,
-    /// How the transaction ended.
-    Transaction(Committed),
-}
 
 /// See the module.
 pub struct Machine {
     map: Map,
     applied: LogIndex,
+    history: Arc<History>,
     /// Rung after every change.
     changed: Arc<Notify>,
 }
 
 impl Machine {
-    pub(super) fn new(map: Map, changed: Arc<Notify>) -> Result<Machine, StoreError> {
-        let applied = map.view().counter(Counter::Applied);
-        let applied =
-            applied.map_err(|error| StoreError::corrupt(std::path::Path::new("control"), error.to_string()))?;
-        Ok(Machine { map, applied, changed })
+    pub(super) fn new(map: Map, history: Arc<History>, changed: Arc<Notify>) -> Result<Machine, StoreError> {
+        let view = map.view();
+        let counter = |counter| {
+            view.counter(counter).map_err(|error| StoreError::corrupt(Path::new("control"), error.to_string()))
+        };
+        let applied = counter(Counter::Applied)?;
+        history.restart(counter(Counter::Revision)?);
+        Ok(Machine { map, applied, history, changed })
     }
 
     fn apply_one(&mut self, entry: &Entry) -> Result<Outcome, ApplyError> {
-        let failed = |problem: String| ApplyError::Entry { index: entry.index, problem };
         let mut batch = self.map.batch();
-        let outcome = if entry.data.is_empty() {
-            Outcome::Nothing
+        let effect = if entry.data.is_empty() {
+            Effect::nothing(Outcome::Nothing)
         } else {
-            let transaction: Transaction = decoded(&entry.data).map_err(failed)?;
-            let ran = self.map.run(&self.map.view(), &transaction, &mut batch);
-            Outcome::Transaction(ran.map_err(|error| failed(error.to_string()))?)
+            let command = Command::decode(&entry.data);
+            let ran = command.and_then(|command| self.run(entry.term, command, &mut batch));
+            ran.map_err(|problem| ApplyError::Entry { index: entry.index, problem })?
         };
         self.map.put_applied(&mut batch, entry.index);
         // Synced, though the log has it too: shards are opened by what is read here, and after a power loss nothing of a shard may
@@ -89,7 +47,28 @@ impl Machine {
         let effects = !entry.data.is_empty();
         batch.commit(if effects { Durability::Synced } else { Durability::Buffered })?;
         self.applied = entry.index;
-        Ok(outcome)
+        if let Some((revision, events)) = effect.change {
+            self.history.push(revision, events);
+        }
+        Ok(effect.outcome)
+    }
+
+    fn run(&self, term: u64, command: Command, batch: &mut Batch) -> Result<Effect, String> {
+        let view = self.map.view();
+        let ran = match command {
+            Command::Transaction(transaction) => self.map.run(&view, &transaction, batch),
+            Command::Leases(LeaseChange::Grant { ttl_ms }) => self.map.grant(&view, ttl_ms, batch),
+            Command::Leases(LeaseChange::Revoke { lease }) => self.map.end(&view, &BTreeSet::from([lease]), batch),
+            Command::Leases(LeaseChange::Expire { term: looked_in, leases }) if looked_in == term => {
+                self.map.end(&view, &leases.into_iter().collect(), batch)
+            }
+            Command::Leases(LeaseChange::Expire { .. }) => Ok(Effect::nothing(Outcome::Nothing)),
+        };
+        ran.map_err(|error| error.to_string())
+    }
+
+    fn last_revision(&self, view: &MapView) -> Result<u64, ApplyError> {
+        view.counter(Counter::Revision).map_err(unusable)
     }
 }
 
@@ -123,12 +102,13 @@ impl StateMachine for Machine {
         let mut batch = self.map.batch();
         self.map.clear(&mut batch)?;
         while let Some(chunk) = chunks.next_chunk()? {
-            let records: Vec<(Vec<u8>, Vec<u8>)> = decoded(&chunk).map_err(unusable)?;
+            let records = decode_records(&chunk).map_err(unusable)?;
             records.iter().for_each(|(key, value)| self.map.put_raw(&mut batch, key, value));
         }
         self.map.put_applied(&mut batch, at);
         batch.commit(Durability::Synced)?;
         self.applied = at;
+        self.history.restart(self.last_revision(&self.map.view())?);
         self.changed.notify_one();
         Ok(())
     }
@@ -161,6 +141,6 @@ impl Checkpoint for MapCheckpoint {
                 break;
             }
         }
-        Ok((!chunk.is_empty()).then(|| encoded(&chunk)))
+        Ok((!chunk.is_empty()).then(|| encode_records(&chunk)))
     }
 }

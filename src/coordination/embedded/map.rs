@@ -1,7 +1,10 @@
 //! The map of the embedded coordinator: keys, values and revisions in a space of the node's own store, changed by one transaction
 //! at a time. Called by `machine` (changing, in the order of the log) and `embedded` (reading).
 
-use super::super::{Change, Committed, Compare, CoordinationError, KeyValue, LeaseId, Listed, Revision, Transaction};
+use super::super::{
+    Change, Committed, Compare, CoordinationError, Event, KeyValue, LeaseId, Listed, Revision, Transaction,
+};
+use super::entry::Outcome;
 use crate::store::{
     Batch, Direction, Space, Store, StoreError, View,
     keys::{
@@ -9,6 +12,24 @@ use crate::store::{
         control::{self, ControlRecord, Counter},
     },
 };
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Leases there may be.
+const LEASES_MAX: usize = 10_000;
+
+/// What a log entry does.
+pub(super) struct Effect {
+    pub(super) outcome: Outcome,
+    /// The revision it makes, if it changes a key, and what happens at it.
+    pub(super) change: Option<(Revision, Vec<Event>)>,
+}
+
+impl Effect {
+    /// No key is changed.
+    pub(super) fn nothing(outcome: Outcome) -> Effect {
+        Effect { outcome, change: None }
+    }
+}
 
 /// See the module. Clones share the map.
 #[derive(Clone)]
@@ -53,7 +74,7 @@ impl Map {
         view: &MapView,
         transaction: &Transaction,
         batch: &mut Batch,
-    ) -> Result<Committed, CoordinationError> {
+    ) -> Result<Effect, CoordinationError> {
         for compare in &transaction.compares {
             let holds = match compare {
                 Compare::Absent(key) => view.get(key)?.is_none(),
@@ -61,19 +82,69 @@ impl Map {
                 Compare::CreatedAt(key, revision) => view.get(key)?.is_some_and(|kv| kv.created == *revision),
             };
             if !holds {
-                return Ok(Committed::Refused);
+                return Ok(Effect::nothing(Outcome::Transaction(Committed::Refused)));
             }
         }
-        let revision = view.counter(Counter::Revision)? + 1;
-        batch.put(&self.space, &Counter::Revision.key(), &Counter::encode(revision));
+        for change in &transaction.changes {
+            if let Change::PutLeased(_, _, lease) = change
+                && view.lease_ttl_ms(*lease)?.is_none()
+            {
+                return Ok(Effect::nothing(Outcome::LeaseGone(*lease)));
+            }
+        }
+        let revision = self.next_revision(view, batch)?;
+        let mut events = Vec::with_capacity(transaction.changes.len());
         for change in &transaction.changes {
             match change {
-                Change::Put(key, value) => self.put(view, key, revision, value, 0, batch)?,
-                Change::PutLeased(key, value, lease) => self.put(view, key, revision, value, *lease, batch)?,
-                Change::Delete(key) => batch.delete(&self.space, &stored_key(key)),
+                Change::Put(key, value) => events.push(self.put(view, key, revision, value, 0, batch)?),
+                Change::PutLeased(key, value, lease) => {
+                    events.push(self.put(view, key, revision, value, *lease, batch)?);
+                }
+                Change::Delete(key) => events.extend(self.delete(view, key, revision, batch)?),
             }
         }
-        Ok(Committed::At(revision))
+        Ok(Effect { outcome: Outcome::Transaction(Committed::At(revision)), change: Some((revision, events)) })
+    }
+
+    /// Adds a new lease to `batch`.
+    pub(super) fn grant(&self, view: &MapView, ttl_ms: u64, batch: &mut Batch) -> Result<Effect, CoordinationError> {
+        if view.leases()?.len() >= LEASES_MAX {
+            return Ok(Effect::nothing(Outcome::LeasesFull));
+        }
+        let lease = view.counter(Counter::Lease)? + 1;
+        batch.put(&self.space, &Counter::Lease.key(), &Counter::encode(lease));
+        batch.put(&self.space, &control::lease_key(lease), &Counter::encode(ttl_ms));
+        Ok(Effect::nothing(Outcome::Granted(lease)))
+    }
+
+    /// Adds the end of leases, and of the keys bound to them, to `batch`: one revision, if there was such a key. Leases that are not
+    /// there are passed over. Cost: a pass over the map.
+    pub(super) fn end(
+        &self,
+        view: &MapView,
+        leases: &BTreeSet<LeaseId>,
+        batch: &mut Batch,
+    ) -> Result<Effect, CoordinationError> {
+        for lease in leases {
+            batch.delete(&self.space, &control::lease_key(*lease));
+        }
+        let mut bound = view.list("")?;
+        bound.retain(|kv| kv.lease.is_some_and(|lease| leases.contains(&lease)));
+        if bound.is_empty() {
+            return Ok(Effect::nothing(Outcome::Ended));
+        }
+        let revision = self.next_revision(view, batch)?;
+        let delete = |kv: KeyValue| {
+            batch.delete(&self.space, &stored_key(&kv.key));
+            Event::Delete(kv.key, revision)
+        };
+        Ok(Effect { outcome: Outcome::Ended, change: Some((revision, bound.into_iter().map(delete).collect())) })
+    }
+
+    fn next_revision(&self, view: &MapView, batch: &mut Batch) -> Result<Revision, CoordinationError> {
+        let revision = view.counter(Counter::Revision)? + 1;
+        batch.put(&self.space, &Counter::Revision.key(), &Counter::encode(revision));
+        Ok(revision)
     }
 
     fn put(
@@ -84,7 +155,7 @@ impl Map {
         value: &[u8],
         lease: LeaseId,
         batch: &mut Batch,
-    ) -> Result<(), CoordinationError> {
+    ) -> Result<Event, CoordinationError> {
         let stored = view.view.get(&self.space, &stored_key(key)).map_err(unreadable)?;
         let old = stored.as_ref().map(|stored| ControlRecord::decode(stored)).transpose().map_err(unreadable)?;
         let record = ControlRecord {
@@ -94,8 +165,23 @@ impl Map {
             lease,
             value,
         };
-        batch.put(&self.space, &stored_key(key), &record.encode());
-        Ok(())
+        let stored = record.encode();
+        batch.put(&self.space, &stored_key(key), &stored);
+        key_value(key.to_owned(), &stored).map(Event::Put)
+    }
+
+    fn delete(
+        &self,
+        view: &MapView,
+        key: &str,
+        revision: Revision,
+        batch: &mut Batch,
+    ) -> Result<Option<Event>, CoordinationError> {
+        if view.get(key)?.is_none() {
+            return Ok(None);
+        }
+        batch.delete(&self.space, &stored_key(key));
+        Ok(Some(Event::Delete(key.to_owned(), revision)))
     }
 
     /// Adds the removal of everything to `batch`.
@@ -153,9 +239,27 @@ impl MapView {
         }
     }
 
-    /// Every stored record, counters too.
+    /// How long a lease lives without being kept alive, in milliseconds; none if there is no such lease.
+    pub(super) fn lease_ttl_ms(&self, lease: LeaseId) -> Result<Option<u64>, CoordinationError> {
+        let stored = self.view.get(&self.space, &control::lease_key(lease)).map_err(unreadable)?;
+        stored.map(|stored| Counter::decode(&stored).map_err(unreadable)).transpose()
+    }
+
+    /// Every lease with its time to live, in milliseconds.
+    pub(super) fn leases(&self) -> Result<BTreeMap<LeaseId, u64>, CoordinationError> {
+        let leases = self.view.prefix(&self.space, &[control::LEASE_TAG], Direction::Forward);
+        leases
+            .map(|entry| {
+                let (key, stored) = entry.map_err(unreadable)?;
+                let lease = control::lease(&key).ok_or_else(|| unreadable("a key of another record"))?;
+                Ok((lease, Counter::decode(&stored).map_err(unreadable)?))
+            })
+            .collect()
+    }
+
+    /// Every stored record: keys, counters, leases.
     pub(super) fn all(&self) -> impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), StoreError>> + use<> {
-        let scan = self.view.range(&self.space, &[control::TAG]..&[control::COUNTER_TAG + 1], Direction::Forward);
+        let scan = self.view.range(&self.space, &[control::TAG]..&[control::LEASE_TAG + 1], Direction::Forward);
         scan.map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())))
     }
 }

@@ -1,6 +1,7 @@
 //! The embedded coordinator's keys and counters, in the space `control`.
 //! `1 | key` → format 1, create revision u64, modification revision u64, version u64, lease u64 (0: none), value.
-//! `2 | code` → format 1, u64. All integers little-endian.
+//! `2 | code` → format 1, u64.
+//! `3 | lease, big-endian` → format 1, u64: time to live in milliseconds. All other integers little-endian.
 
 use super::RecordError;
 use super::reader::Reader;
@@ -9,6 +10,8 @@ use super::reader::Reader;
 pub const TAG: u8 = 1;
 /// First byte of its own counters.
 pub const COUNTER_TAG: u8 = 2;
+/// First byte of its leases.
+pub const LEASE_TAG: u8 = 3;
 const FORMAT: u8 = 1;
 const RECORD: &str = "control";
 const HEAD_BYTES: usize = 33;
@@ -36,6 +39,19 @@ pub fn key(name: &[u8]) -> Vec<u8> {
 /// The coordinator's key of a key in the space; `None` for another record's.
 pub fn name(key: &[u8]) -> Option<&[u8]> {
     key.strip_prefix(&[TAG])
+}
+
+/// The key in the space for a lease; its value is written and read as a [`Counter`]'s.
+pub fn lease_key(lease: u64) -> [u8; 9] {
+    let mut key = [LEASE_TAG; 9];
+    key[1..].copy_from_slice(&lease.to_be_bytes());
+    key
+}
+
+/// The lease of a key in the space; `None` for another record's.
+pub fn lease(key: &[u8]) -> Option<u64> {
+    let id = key.strip_prefix(&[LEASE_TAG])?;
+    id.try_into().ok().map(u64::from_be_bytes)
 }
 
 impl<'a> ControlRecord<'a> {
@@ -105,6 +121,8 @@ mod tests {
         }
         expected.push(b'v');
         assert_eq!(record.encode(), expected);
+        assert_eq!(lease_key(258), [3, 0, 0, 0, 0, 0, 0, 1, 2]);
+        assert_eq!((lease(&lease_key(u64::MAX)), lease(b"\x03ab"), lease(b"ab")), (Some(u64::MAX), None, None));
         assert_eq!(Counter::Revision.key(), [2, 1]);
         assert_eq!(Counter::CompactedRevision.key(), [2, 2]);
         assert_eq!(Counter::Lease.key(), [2, 3]);

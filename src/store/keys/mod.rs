@@ -13,6 +13,7 @@
 //! | | 6 | `before`: points as they were before later commands |
 //! | `control` | 1 | `control`: a key of the coordinator with its revisions |
 //! | | 2 | `control`: the coordinator's own counters |
+//! | | 3 | `control`: a lease of the coordinator |
 //! | `log` | – | `log`: group, kind, index → entry or state of the group |
 
 pub mod before;
