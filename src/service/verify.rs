@@ -140,7 +140,7 @@ impl Service {
             return ("unknown", Some(message));
         }
         let other_index =
-            |other: &Recomputed| Some((usual.index_hash?, other.index_hash?)).is_some_and(|(a, b)| a != b);
+            |other: &Recomputed| usual.index_hash.zip(other.index_hash).is_some_and(|(usual, other)| usual != other);
         match found.iter().find(|(_, other)| other.found != usual.found) {
             None => match found.iter().find(|(_, other)| other_index(other)) {
                 None => ("equal", None),
