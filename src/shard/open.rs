@@ -10,7 +10,10 @@ use super::{
     saving,
     settings::IndexSettings,
     state::{Indexes, State},
-    upkeep::{keeper::Keeper, replay},
+    upkeep::{
+        keeper::Keeper,
+        replay::{self, Lost},
+    },
 };
 use crate::{
     store::keys::meta::MetaKey,
@@ -40,12 +43,16 @@ pub fn state(
     };
     let indexes = Indexes::new(&spec, &settings);
     let state = State::new(id, spec, records, settings, (indexes, counters, Keeper::of_base(at, &base)));
-    if let Err(error) = replay::replay(&state, (at, &base), files) {
-        tracing::error!(shard = id, %error, "the indexes cannot be made as they were; searches are exact until they are trained anew");
-        let _standing_still = state.close_gate();
-        let trained = replay::trainings(&view, at)?;
-        trained.into_iter().for_each(|name| state.keeper().is_astray(name));
-        saving::go_astray(&state, files)?;
+    match replay::replay(&state, (at, &base), files) {
+        Ok(()) => {}
+        Err(Lost::Store(error)) => return Err(error),
+        Err(error) => {
+            tracing::error!(shard = id, %error, "the indexes cannot be made as they were; searches are exact until they are trained");
+            let _standing_still = state.close_gate();
+            let trained = replay::trainings(&view, at)?;
+            trained.into_iter().for_each(|name| state.keeper().is_astray(name));
+            saving::go_astray(&state, files)?;
+        }
     }
     Ok(state)
 }

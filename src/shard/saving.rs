@@ -80,15 +80,21 @@ impl IndexFile {
     }
 }
 
-/// No index has lists any more, and nothing is under way that could give it some: the records say everything. The caller holds the
-/// gate.
+/// No index has lists, and nothing is under way that could give it some: the records say everything, but which vectors are astray. The
+/// caller holds the gate.
 pub fn forget(state: &State, files: &IndexFiles) -> Result<()> {
     let _saving = state.saving();
     if state.retired.is_triggered() {
         return Ok(());
     }
-    state.records.index_forgotten(state.applied())?;
-    state.keeper().forgotten();
+    let base = state.keeper().base_record(Vec::new());
+    if base.astray.is_empty() {
+        state.records.index_forgotten(state.applied())?;
+        state.keeper().forgotten();
+    } else {
+        state.records.index_saved(0, state.applied(), base)?;
+        state.keeper().begin_journal(state.applied());
+    }
     state.saved(state.unsaved_rows());
     files.keep_only(None).map_err(Records::failed)
 }

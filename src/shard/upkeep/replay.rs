@@ -75,6 +75,9 @@ pub fn trainings(view: &View, at: u64) -> Result<BTreeSet<VectorName>> {
 pub fn replay(state: &State, (at, base): (u64, &journal::Base), files: &IndexFiles) -> std::result::Result<(), Lost> {
     let view = state.records.view();
     let loaded = load(state, &view, files)?;
+    if base.filed.iter().any(|(name, _)| !loaded.iter().any(|loaded| loaded.as_str() == name)) {
+        return Err(Lost::Journal("the index file lacks an index"));
+    }
     fill(state, &view, at, &loaded)?;
     let mut unknown = Unknown::new();
     // Of the points of the file, those whose rows are in no list.
