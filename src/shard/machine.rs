@@ -9,7 +9,7 @@ use super::{
     live::Live,
     open,
     outcome::{Applied, Outcome},
-    records::{Changes, Records},
+    records::{Changes, Counters, Records},
     round::Round,
     saving::IndexFile,
     state::State,
@@ -88,17 +88,21 @@ fn apply_upkeep(state: &State, entry: &Entry) -> Result<Outcome, ApplyError> {
             {
                 begin::adopt(state, &job, finished);
             }
-            let wants_file = std::mem::take(&mut state.keeper().wants_file);
-            if wants_file && state.keeper().job.is_none() {
-                let captured = IndexFile::capture(state);
-                state.keeper().captured = captured;
-            }
         }
     }
     state.indexes_mut().set_applied(entry.index);
-    let counters = crate::shard::records::Counters { applied: entry.index, ..state.counters() };
+    let counters = Counters { applied: entry.index, ..state.counters() };
     state.publish(&counters, 0);
+    capture_wanted_file(state);
     Ok(Outcome::Applied(Applied::Nothing))
+}
+
+/// Takes what the next index file will hold, if one is wanted and this is a moment for it.
+fn capture_wanted_file(state: &State) {
+    if state.keeper().job.is_none() && std::mem::take(&mut state.keeper().wants_file) {
+        let captured = IndexFile::capture(state);
+        state.keeper().captured = captured;
+    }
 }
 
 /// What came of a job, when it is done.
@@ -126,7 +130,7 @@ fn record(state: &State, entry: &Entry, is_training: bool) -> crate::types::Resu
         changes.put_journal(entry.index, &journal::Entry::Upkeep(&entry.data))?;
     }
     drop(keeper);
-    changes.put_counters(&crate::shard::records::Counters { applied: entry.index, ..state.counters() });
+    changes.put_counters(&Counters { applied: entry.index, ..state.counters() });
     changes.commit()
 }
 
