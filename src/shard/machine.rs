@@ -83,9 +83,8 @@ fn apply_upkeep(state: &State, entry: &Entry) -> Result<Outcome, ApplyError> {
         Upkeep::Adopt { begun } => {
             record(state, entry, false).map_err(failed)?;
             // Not if the index file turned out damaged meanwhile.
-            if let Some((finished, job)) = adopted
-                && state.keeper().job_begun(begun).is_some()
-            {
+            let is_under_way = state.keeper().job_begun(begun).is_some();
+            if let Some((finished, job)) = adopted.filter(|_| is_under_way) {
                 begin::adopt(state, &job, finished);
             }
         }
@@ -99,7 +98,7 @@ fn apply_upkeep(state: &State, entry: &Entry) -> Result<Outcome, ApplyError> {
 
 /// Takes what the next index file will hold, if one is wanted and this is a moment for it.
 fn capture_wanted_file(state: &State) {
-    if state.keeper().job.is_none() && std::mem::take(&mut state.keeper().wants_file) {
+    if state.keeper().may_capture() {
         let captured = IndexFile::capture(state);
         state.keeper().captured = captured;
     }

@@ -114,6 +114,11 @@ impl Keeper {
         self.astray.remove(&job.vector);
     }
 
+    /// Whether a file is wanted and this is a moment to take it; it is not asked for a second time.
+    pub fn may_capture(&mut self) -> bool {
+        self.job.is_none() && std::mem::take(&mut self.wants_file)
+    }
+
     /// How far rows are in lists, by vector that has lists.
     pub fn filed_through(&self) -> &BTreeMap<VectorName, u64> {
         &self.filed
