@@ -27,6 +27,7 @@ struct Replica {
     node: String,
     applied_index: Option<u64>,
     content_hash: Option<String>,
+    index_hash: Option<String>,
     documents_count: Option<u64>,
     error: Option<String>,
 }
@@ -77,6 +78,7 @@ mod tests {
             node: node.to_owned(),
             applied_index: Some(9),
             content_hash: Some(hash.to_owned()),
+            index_hash: None,
             documents_count: Some(3),
             error: None,
         };

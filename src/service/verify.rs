@@ -149,8 +149,16 @@ impl Service {
             let message = format!("node {node:016x} is at index {}, others at {}", other.applied, usual.applied);
             return ("unknown", Some(message));
         }
+        let other_index =
+            |other: &Recomputed| usual.index_hash.zip(other.index_hash).is_some_and(|(usual, other)| usual != other);
         match found.iter().find(|(_, other)| other.found != usual.found) {
-            None => ("equal", None),
+            None => match found.iter().find(|(_, other)| other_index(other)) {
+                None => ("equal", None),
+                Some((node, _)) => {
+                    let message = "the records are equal, the posting lists are not";
+                    ("different", Some(format!("node {node:016x} against node {reference:016x}: {message}")))
+                }
+            },
             Some((node, other)) => {
                 let bucket = usual.differing_buckets(other).first().copied();
                 let where_ = match bucket {

@@ -22,6 +22,7 @@ mod records;
 mod replica;
 mod requests;
 mod round;
+mod saving;
 mod search;
 mod selection;
 mod settings;
@@ -29,6 +30,7 @@ mod state;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod verify;
 
 #[cfg(any(test, feature = "fuzz"))]

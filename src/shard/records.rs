@@ -1,15 +1,16 @@
-//! The records of one replica in the store: points, requests, deltas and meta, under their keys. The only file of the room that
-//! knows how they are laid out. Called by `round` (writing), `search`, `read` and `indexer` (reading), `replica`
-//! (opening).
+//! The records of one replica in the store: points, requests, the journal of the indexes and meta, under their keys. The only file of
+//! the room that knows how they are laid out. Called by `round` and `upkeep` (writing), `search` and `read` (reading), `open`.
 
 use super::content::ContentHash;
 use crate::{
     store::{
         Batch, Direction, Durability, Scan, Space, Store, StoreError, Value,
         keys::{
-            delta,
+            before,
+            journal::{self, Base},
             meta::{self, MetaKey},
-            point, request, shard_space,
+            point::{self, PointRecord},
+            request, shard_space,
         },
     },
     types::{Error, ErrorKind, PointId, RequestId, Result},
@@ -93,29 +94,38 @@ impl Records {
         self.space.disk_bytes()
     }
 
-    /// Records that the index file of `epoch` has everything up to log index `at` but the points in `missing`. One delta
-    /// that names those takes the place of all deltas up to `at`. Power-safe when it returns.
-    pub fn index_saved(&self, epoch: u64, at: u64, missing: &[PointId]) -> Result<()> {
+    /// Records that the index file of `epoch` (0: none) is of log index `at`, and what it lacks. The journal up to there and the
+    /// points kept for it are no longer wanted. Power-safe when it returns.
+    pub fn index_saved(&self, epoch: u64, at: u64, base: Base) -> Result<()> {
         let mut batch = self.store.batch();
+        self.delete_journal(&mut batch, at)?;
         batch.put(&self.space, &MetaKey::IndexEpoch.key(), &meta::encode(epoch));
-        batch.put(&self.space, &MetaKey::IndexedThrough.key(), &meta::encode(at.saturating_sub(1)));
-        self.delete_deltas(&mut batch, at)?;
-        batch.put(&self.space, &delta::key(at), &delta::encode(missing).map_err(Records::corrupt)?);
+        batch.put(&self.space, &MetaKey::IndexBase.key(), &meta::encode(at));
+        let base = journal::encode(&journal::Entry::Base(base)).map_err(Records::corrupt)?;
+        batch.put(&self.space, &journal::key(at), &base);
         batch.commit(Durability::Synced).map_err(Records::failed)
     }
 
-    /// Records that there is no index file and no delta up to `at` is wanted.
+    /// Records that there is nothing to know of the indexes but the records up to `at`.
     pub fn index_forgotten(&self, at: u64) -> Result<()> {
         let mut batch = self.store.batch();
+        self.delete_journal(&mut batch, at)?;
         batch.put(&self.space, &MetaKey::IndexEpoch.key(), &meta::encode(0));
-        self.delete_deltas(&mut batch, at.saturating_add(1))?;
+        batch.delete(&self.space, &MetaKey::IndexBase.key());
         batch.commit(Durability::Buffered).map_err(Records::failed)
     }
 
-    fn delete_deltas(&self, batch: &mut Batch, before: u64) -> Result<()> {
-        let view = self.store.view();
-        for entry in view.range(&self.space, &delta::key(0)..&delta::key(before), Direction::Forward) {
+    fn delete_journal(&self, batch: &mut Batch, through: u64) -> Result<()> {
+        let view = self.view();
+        let end = journal::key(through.saturating_add(1));
+        for entry in view.view.range(&self.space, &journal::key(0)..&end, Direction::Forward) {
             batch.delete(&self.space, &entry.map_err(Records::failed)?.0);
+        }
+        for before in view.befores() {
+            let (id, version, value) = before?;
+            if replaced(&value)?.0 <= through {
+                batch.delete(&self.space, &before::key(id, version));
+            }
         }
         Ok(())
     }
@@ -158,14 +168,57 @@ impl View {
         Points(self.view.range(&self.space, &keys.start..&keys.end, Direction::Forward))
     }
 
-    /// The ids touched by commands after log index `through`. An id may come more than once.
-    pub fn touched_after(&self, through: u64) -> Result<Vec<PointId>> {
-        let keys = delta::keys_from(through.saturating_add(1));
-        let mut ids = Vec::new();
-        for entry in self.view.range(&self.space, &keys.start..&keys.end, Direction::Forward) {
-            ids.extend(delta::decode(&entry.map_err(Records::failed)?.1).map_err(Records::corrupt)?);
+    /// The records of the journal from log index `from` on, in log order: their indexes and encoded entries.
+    pub fn journal(&self, from: u64) -> impl Iterator<Item = Result<(u64, Value)>> + use<> {
+        let keys = journal::keys_from(from);
+        let entries = self.view.range(&self.space, &keys.start..&keys.end, Direction::Forward);
+        entries.map(|entry| {
+            let (key, value) = entry.map_err(Records::failed)?;
+            let index = journal::log_index(&key).ok_or_else(|| Records::corrupt("a journal's key is no log index"))?;
+            Ok((index, value))
+        })
+    }
+
+    /// The points that were kept as they were before they were replaced: id, version and encoded value, in id order.
+    pub fn befores(&self) -> impl Iterator<Item = Result<(PointId, u64, Value)>> + use<> {
+        let keys = before::keys();
+        let entries = self.view.range(&self.space, &keys.start..&keys.end, Direction::Forward);
+        entries.map(|entry| {
+            let (key, value) = entry.map_err(Records::failed)?;
+            let (id, version) = before::of_key(&key).ok_or_else(|| Records::corrupt("a kept point's key is none"))?;
+            Ok((id, version, value))
+        })
+    }
+
+    /// Gives `see` the record that a point had at `version`, if it is still there or was kept.
+    pub fn version<T>(&self, id: PointId, version: u64, see: impl FnOnce(&PointRecord<'_>) -> T) -> Result<Option<T>> {
+        if let Some(current) = self.point(id)? {
+            let record = PointRecord::decode(&current).map_err(Records::corrupt)?;
+            if record.version == version {
+                return Ok(Some(see(&record)));
+            }
         }
-        Ok(ids)
+        let kept = self.view.get(&self.space, &before::key(id, version)).map_err(Records::failed)?;
+        let Some(kept) = kept else { return Ok(None) };
+        let record = PointRecord::decode(replaced(&kept)?.1).map_err(Records::corrupt)?;
+        Ok(Some(see(&record)))
+    }
+
+    /// Gives `visit` every point as it was when log index `at` had been applied, in id order; ends when that says so. Complete if the
+    /// points replaced since then were kept. Cost: a pass over all points and all that were kept.
+    pub fn visit_as_of(&self, at: u64, visit: &mut PointVisitor<'_>) -> Result<()> {
+        let mut befores = self.befores().peekable();
+        for point in self.points() {
+            let (id, bytes) = point?;
+            if !visit_befores(&mut befores, Some(id), at, visit)? {
+                return Ok(());
+            }
+            let record = PointRecord::decode(&bytes).map_err(Records::corrupt)?;
+            if record.version <= at && !visit(id, &record)? {
+                return Ok(());
+            }
+        }
+        visit_befores(&mut befores, None, at, visit).map(drop)
     }
 
     /// A number of the meta record; 0 if it was never written.
@@ -210,6 +263,38 @@ impl View {
         let keys = request::keys();
         RequestScan(self.view.range(&self.space, &keys.start..&keys.end, Direction::Forward))
     }
+}
+
+/// What is given points; whether it wants more.
+pub type PointVisitor<'a> = dyn FnMut(PointId, &PointRecord<'_>) -> Result<bool> + 'a;
+
+/// Visits the kept points up to the id `through` that were current at `at`; whether more are wanted.
+fn visit_befores(
+    befores: &mut std::iter::Peekable<impl Iterator<Item = Result<(PointId, u64, Value)>>>,
+    through: Option<PointId>,
+    at: u64,
+    visit: &mut PointVisitor<'_>,
+) -> Result<bool> {
+    let due = |entry: &Result<(PointId, u64, Value)>| match (entry, through) {
+        (Ok((id, ..)), Some(through)) => *id <= through,
+        _ => true,
+    };
+    while let Some(entry) = befores.next_if(&due) {
+        let (id, version, value) = entry?;
+        let (replaced_at, record) = replaced(&value)?;
+        if version <= at && at < replaced_at {
+            let record = PointRecord::decode(record).map_err(Records::corrupt)?;
+            if !visit(id, &record)? {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// When a kept point was replaced, and its record.
+fn replaced(value: &[u8]) -> Result<(u64, &[u8])> {
+    before::decode(value).map_err(Records::corrupt)
 }
 
 /// Iterator over requests.
@@ -264,14 +349,32 @@ impl<'r> Changes<'r> {
         self.batch.delete(&self.records.space, &point::key(id));
     }
 
-    /// Notes which points the commands up to `applied` touched.
-    pub fn put_delta(&mut self, applied: u64, ids: impl Iterator<Item = PointId>) -> Result<()> {
-        let ids: Vec<PointId> = ids.collect();
-        if !ids.is_empty() {
-            let value = delta::encode(&ids).map_err(Records::corrupt)?;
-            self.batch.put(&self.records.space, &delta::key(applied), &value);
-        }
+    /// Adds to the journal of the indexes.
+    pub fn put_journal(&mut self, at: u64, entry: &journal::Entry<'_>) -> Result<()> {
+        let value = journal::encode(entry).map_err(Records::corrupt)?;
+        self.batch.put(&self.records.space, &journal::key(at), &value);
         Ok(())
+    }
+
+    /// Puts an encoded record of the journal where another replica had it.
+    pub fn restore_journal(&mut self, at: u64, value: &[u8]) {
+        self.batch.put(&self.records.space, &journal::key(at), value);
+    }
+
+    /// Begins the journal, behind log index `at`, on an index file of `epoch` (0: on none).
+    pub fn put_base(&mut self, at: u64, epoch: u64) {
+        self.batch.put(&self.records.space, &MetaKey::IndexEpoch.key(), &meta::encode(epoch));
+        self.batch.put(&self.records.space, &MetaKey::IndexBase.key(), &meta::encode(at));
+    }
+
+    /// Keeps a point as it is before the command at `replaced_at`.
+    pub fn put_before(&mut self, id: PointId, version: u64, replaced_at: u64, record: &[u8]) {
+        self.restore_before(id, version, &before::encode(replaced_at, record));
+    }
+
+    /// Puts an encoded kept point where another replica had it.
+    pub fn restore_before(&mut self, id: PointId, version: u64, value: &[u8]) {
+        self.batch.put(&self.records.space, &before::key(id, version), value);
     }
 
     /// Writes a request's record.

@@ -12,6 +12,7 @@ use crate::{
         payload::PayloadIndexes,
         records::{Counters, Records},
         settings::IndexSettings,
+        upkeep::keeper::Keeper,
     },
     types::{
         CollectionSpec, IndexType, IndexedFields, Metric, Payload, PointId, VectorName, VectorSpec,
@@ -22,10 +23,11 @@ use std::{
     borrow::Cow,
     collections::VecDeque,
     sync::{
-        Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
 };
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Rounds whose content hash is remembered: some seconds of writing.
 const RECENT_HASHES_MAX: usize = 1_024;
@@ -47,11 +49,16 @@ pub struct State {
     recent_hashes: Mutex<VecDeque<(u64, u64)>>,
     /// How many requests are remembered: the same on every replica.
     pub request_ids_max: u64,
-    training: AtomicBool,
-    /// Whether writes leave deltas behind for the index file. Changed only behind the gate.
-    keeps_deltas: AtomicBool,
+    /// What is known of upkeep. Locked for moments, and after `indexes` where both are.
+    keeper: Mutex<Keeper>,
+    /// Held while index files are written or removed.
+    saving: Mutex<()>,
     /// Rows written since the index file was.
     unsaved_rows: AtomicU64,
+    /// The epoch of the last index file begun.
+    last_epoch: AtomicU64,
+    /// Whether the machine waits for a job.
+    waits_for_job: AtomicBool,
     /// Rung after every change, for the indexer.
     pub changed: tokio::sync::Notify,
     /// Triggered when this is no longer what the replica holds, or the replica closes.
@@ -59,27 +66,34 @@ pub struct State {
 }
 
 impl State {
-    /// A state over `records`, with the indexes and counters found there.
-    pub fn new(id: u64, spec: CollectionSpec, records: Records, settings: IndexSettings, mut found: Found) -> State {
-        let counters = found.counters;
-        found.indexes.set_applied(counters.applied);
-        found.indexes.payload.set_fields(&spec.indexed_fields, counters.points);
+    /// A state over `records`, with the indexes, counters and knowledge of upkeep found there.
+    pub fn new(
+        id: u64,
+        spec: CollectionSpec,
+        records: Records,
+        settings: IndexSettings,
+        (mut indexes, counters, keeper): (Indexes, Counters, Keeper),
+    ) -> State {
+        indexes.set_applied(counters.applied);
+        indexes.payload.set_fields(&spec.indexed_fields, counters.points);
         State {
             id,
             spec,
             records,
             settings,
             gate: Mutex::new(()),
-            indexes: RwLock::new(found.indexes),
+            indexes: RwLock::new(indexes),
             applied: AtomicU64::new(counters.applied),
             points: AtomicU64::new(counters.points),
             requests: AtomicU64::new(counters.requests),
             content_hash: AtomicU64::new(counters.hash.0),
             recent_hashes: Mutex::default(),
             request_ids_max: REQUEST_IDS_MAX as u64,
-            training: AtomicBool::new(false),
-            keeps_deltas: AtomicBool::new(found.keeps_deltas),
-            unsaved_rows: AtomicU64::new(found.unsaved_rows),
+            keeper: Mutex::new(keeper),
+            saving: Mutex::new(()),
+            unsaved_rows: AtomicU64::new(0),
+            last_epoch: AtomicU64::new(0),
+            waits_for_job: AtomicBool::new(false),
             changed: tokio::sync::Notify::new(),
             retired: Shutdown::new(),
         }
@@ -144,7 +158,7 @@ impl State {
     /// Publishes what a committed round that touched `rows` points has made of the counters.
     pub fn publish(&self, counters: &Counters, rows: u64) {
         assert!(counters.applied >= self.applied(), "the applied index never goes back");
-        if self.keeps_deltas() {
+        if self.keeper().has_journal() {
             self.unsaved_rows.fetch_add(rows, SeqCst);
         }
         self.remember_hash(counters);
@@ -169,20 +183,34 @@ impl State {
         self.recent_hashes.lock().expect("no panic while remembering").iter().copied().collect()
     }
 
-    /// Whether writes have to leave deltas behind.
-    pub fn keeps_deltas(&self) -> bool {
-        self.keeps_deltas.load(SeqCst)
+    /// What is known of upkeep.
+    pub fn keeper(&self) -> MutexGuard<'_, Keeper> {
+        self.keeper.lock().expect("no panic while looking after upkeep")
     }
 
-    /// Makes every write from now on leave a delta behind. The caller holds the gate.
-    pub fn keep_deltas(&self) {
-        self.keeps_deltas.store(true, SeqCst);
+    /// Keeps others from writing or removing index files.
+    pub fn saving(&self) -> MutexGuard<'_, ()> {
+        // It guards files, which are whole at any time.
+        self.saving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// There is no index file any more. The caller holds the gate.
-    pub fn keep_no_deltas(&self) {
-        self.keeps_deltas.store(false, SeqCst);
-        self.unsaved_rows.store(0, SeqCst);
+    /// The epoch of the next index file, greater than `before` and than any that was given out.
+    pub fn next_epoch(&self, before: u64) -> u64 {
+        let next = self.last_epoch.load(SeqCst).max(before) + 1;
+        self.last_epoch.store(next, SeqCst);
+        next
+    }
+
+    /// Hash of all that approximate answers depend on, and the log index it is of: equal on replicas at the same index. `None` while
+    /// this replica is astray, and so answers exactly. Cost: a pass over all lists.
+    pub fn index_hash(&self) -> (u64, Option<u64>) {
+        let indexes = self.indexes();
+        let is_known = indexes.damage().found().is_none() && self.keeper().astray().is_empty();
+        let sum = || {
+            let hashes = indexes.iter().map(|(_, index)| index.hash(indexes.points()).to_le_bytes());
+            xxh3_64(&hashes.flatten().collect::<Vec<u8>>())
+        };
+        (indexes.applied(), is_known.then(sum))
     }
 
     /// Rows the index file does not have.
@@ -190,30 +218,25 @@ impl State {
         self.unsaved_rows.load(SeqCst)
     }
 
-    /// The index file now has everything but these rows.
-    pub fn saved_but(&self, rows: u64) {
-        self.unsaved_rows.store(rows, SeqCst);
+    /// The index file now has so many of them.
+    pub fn saved(&self, rows: u64) {
+        self.unsaved_rows.fetch_sub(rows.min(self.unsaved_rows()), SeqCst);
     }
 
-    /// Whether the indexer is training just now.
-    pub fn is_training(&self) -> bool {
-        self.training.load(SeqCst)
+    /// So many rows came after the index file.
+    pub fn restored(&self, unsaved_rows: u64) {
+        self.unsaved_rows.store(unsaved_rows, SeqCst);
     }
 
-    /// Says whether the indexer is training.
-    pub fn set_training(&self, training: bool) {
-        self.training.store(training, SeqCst);
+    /// Whether the machine waits for a job of upkeep that the leader has done and this replica has not.
+    pub fn waits_for_job(&self) -> bool {
+        self.waits_for_job.load(SeqCst)
     }
-}
 
-/// What opening a replica found.
-pub struct Found {
-    pub indexes: Indexes,
-    pub counters: Counters,
-    /// Whether there is an index file.
-    pub keeps_deltas: bool,
-    /// Points it does not have.
-    pub unsaved_rows: u64,
+    /// Says whether it does.
+    pub fn set_waits_for_job(&self, waits: bool) {
+        self.waits_for_job.store(waits, SeqCst);
+    }
 }
 
 /// The points of the shard by ordinal, one index for every vector of the collection, by name, and those of the payload's fields.

@@ -1,6 +1,6 @@
 //! Sizes and states of one replica, for people and metrics. Called by `replica`; shown by `service`.
 
-use super::{payload::FieldState, state::State};
+use super::{payload::FieldState, state::State, upkeep::Work};
 use crate::{index::IndexState, types::VectorName};
 
 /// See the module.
@@ -14,7 +14,12 @@ pub struct ReplicaStats {
     /// What all vectors share: ids and versions by ordinal.
     pub points_memory_bytes: u64,
     pub payload_indexes: Vec<FieldState>,
+    /// Whether lists are being built.
     pub training: bool,
+    /// Whether applying waits for upkeep that the leader has done and this replica has not.
+    pub waits_for_upkeep: bool,
+    /// Vectors whose lists were lost here: searched exactly until they are trained anew.
+    pub astray: Vec<VectorName>,
     pub indexes: Vec<(VectorName, IndexState)>,
 }
 
@@ -22,6 +27,7 @@ impl ReplicaStats {
     /// Looks now. Cost: one read lock.
     pub fn of(state: &State) -> ReplicaStats {
         let indexes = state.indexes();
+        let keeper = state.keeper();
         ReplicaStats {
             points: state.points(),
             applied: state.applied(),
@@ -32,7 +38,9 @@ impl ReplicaStats {
                 .collect(),
             points_memory_bytes: indexes.points().memory_bytes() as u64,
             payload_indexes: indexes.payload().states(),
-            training: state.is_training(),
+            training: keeper.job.as_ref().is_some_and(|job| job.work == Work::Train),
+            waits_for_upkeep: state.waits_for_job(),
+            astray: keeper.astray().iter().cloned().collect(),
             indexes: indexes.iter().map(|(name, index)| (name.clone(), index.state())).collect(),
         }
     }

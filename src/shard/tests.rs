@@ -2,6 +2,7 @@
 //! and wherever a checkpoint comes between; a request takes effect once; a torn install leaves nothing.
 
 mod checkpoints;
+mod equal;
 mod live;
 mod requests;
 mod rig;
