@@ -1,5 +1,5 @@
-//! What must hold of replicas, seen from inside the nodes: always, that those at the same applied index hold the same; and
-//! when everything is well and nobody writes, that all are at the same index and their records are what they claim.
+//! What must hold of replicas, seen from inside the nodes: always, that those at the same applied index hold the same, and answer
+//! searches the same; and when everything is well and nobody writes, that all are at the same index and their records are what they claim.
 use crate::{
     faults::{fleet::Fleet, victim::Victim},
     world::{log, sometimes},
@@ -21,12 +21,14 @@ const CATCH_UP_LIMIT: Duration = Duration::from_secs(30);
 struct Witness {
     /// Content by shard and applied index, and the first node that had it.
     contents: BTreeMap<(u64, u64), (u64, usize)>,
+    /// Hash of the indexes by shard and applied index, and the first node that had it.
+    indexes: BTreeMap<(u64, u64), (u64, usize)>,
     /// By shard: who led when that was last seen.
     leaders: BTreeMap<u64, usize>,
 }
 
 impl Witness {
-    fn look(&mut self, victim: &Victim) {
+    async fn look(&mut self, victim: &Victim) {
         let node = victim.number;
         let Some(inside) = victim.inside() else { return };
         for (shard, replica) in inside.host().replicas() {
@@ -44,6 +46,18 @@ impl Witness {
                     seen_at + 1
                 );
             }
+            let (applied, Some(hash)) = replica.index_hash().await else { continue };
+            let (first, seen_at) = *self.indexes.entry((shard, applied)).or_insert((hash, node));
+            sometimes!(
+                seen_at != node && applied > 0,
+                "indexes were compared at the same log index while clients wrote"
+            );
+            assert!(
+                first == hash,
+                "the indexes of shard {shard} at {applied} differ: {hash:016x} on {}, {first:016x} on node-{}",
+                victim.name(),
+                seen_at + 1
+            );
         }
     }
 }
@@ -56,7 +70,9 @@ pub async fn witnessed<T>(fleet: &Fleet, trouble: impl Future<Output = T>) -> T 
     let mut witness = Witness::default();
     let watch = async {
         loop {
-            fleet.victims.iter().for_each(|victim| witness.look(victim));
+            for victim in &fleet.victims {
+                witness.look(victim).await;
+            }
             time::sleep(LOOK_INTERVAL).await;
         }
     };

@@ -56,10 +56,12 @@ fn table(report: &Report) -> String {
                 number(replica.applied_index),
                 number(replica.documents_count),
                 replica.content_hash.clone().or_else(|| replica.error.clone()).unwrap_or_default(),
+                replica.index_hash.clone().unwrap_or_else(|| "-".to_owned()),
             ]);
         }
     }
-    let mut text = listing::left(&["TABLE", "SHARD", "VERDICT", "NODE", "APPLIED", "DOCUMENTS", "HASH"], &rows);
+    let mut text =
+        listing::left(&["TABLE", "SHARD", "VERDICT", "NODE", "APPLIED", "DOCUMENTS", "HASH", "INDEX"], &rows);
     for shard in &report.shards {
         if let Some(difference) = &shard.difference {
             text += &format!("shard {} of {}: {difference}\n", shard.id, shard.table_name);

@@ -10,8 +10,10 @@ use super::reach::Reach;
 use super::rearrange::Rearranged;
 use super::vector_index::VectorIndex;
 
-/// Steps of one job at most: each moves some ten thousand rows. What is left is for the next job.
+/// Steps of one job at most.
 const STEPS_MAX: usize = 16;
+/// No further step when so many rows were moved: searches wait while they are put in place. What is left is for the next job.
+const MOVED_ROWS_MAX: usize = 32_768;
 
 /// A consistent copy of what arranging needs. Pure and `Send`: run it on any thread.
 pub struct ArrangeJob {
@@ -31,7 +33,7 @@ impl ArrangeJob {
     /// then noted. Cost: that of the steps, see there.
     pub fn run(mut self) -> Option<Arranged> {
         let mut steps = Vec::new();
-        while steps.len() < STEPS_MAX {
+        while steps.len() < STEPS_MAX && moved_rows(&steps) < MOVED_ROWS_MAX {
             let step = if steps.is_empty() || self.index.wants_filing() {
                 self.index.filing_job(&self.points)?.run()?
             } else if self.index.wants_reshaping() {
@@ -51,7 +53,7 @@ impl ArrangeJob {
 impl Arranged {
     /// Rows that are elsewhere than they were: what installing it costs.
     pub fn moved_rows(&self) -> usize {
-        self.steps.iter().map(Rearranged::moved_rows).sum()
+        moved_rows(&self.steps)
     }
 
     /// Centroids that were made.
@@ -63,4 +65,8 @@ impl Arranged {
     pub fn dissolved_lists(&self) -> usize {
         self.steps.iter().map(Rearranged::dissolved_lists).sum()
     }
+}
+
+fn moved_rows(steps: &[Rearranged]) -> usize {
+    steps.iter().map(Rearranged::moved_rows).sum()
 }

@@ -9,8 +9,9 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 impl VectorIndex {
     /// The hash of rows, codes, centroids and plans: xxh3-64 of the trained part list by list, and a sum over the rows of the tail,
-    /// whose order means nothing. Rows are named by id and version as `points` has them. Cost: a pass over all lists; those of a
-    /// mapped file are read in.
+    /// whose order means nothing. Rows are named by id and version as `points` has them. It means nothing once damage to the index
+    /// file is known, which this finds in lists that nobody has looked at. Cost: a pass over all lists; those of a mapped file are
+    /// read in.
     pub fn hash(&self, points: &Points) -> u64 {
         let tail = self.tail_ordinals().filter_map(|ordinal| points.get(ordinal));
         let mut hash = Xxh3::new();
@@ -24,6 +25,9 @@ impl VectorIndex {
 }
 
 fn add_list(hash: &mut Xxh3, live: &LiveList, points: &Points) {
+    if !live.list.is_sound() {
+        return;
+    }
     let departed = live.departed;
     for number in [live.list.len(), live.unparted_rows, live.changed_rows, departed.rows] {
         hash.update(&(number as u64).to_le_bytes());

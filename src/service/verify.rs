@@ -149,12 +149,10 @@ impl Service {
             let message = format!("node {node:016x} is at index {}, others at {}", other.applied, usual.applied);
             return ("unknown", Some(message));
         }
-        let other_index =
-            |other: &Recomputed| usual.index_hash.zip(other.index_hash).is_some_and(|(usual, other)| usual != other);
         match found.iter().find(|(_, other)| other.found != usual.found) {
-            None => match found.iter().find(|(_, other)| other_index(other)) {
+            None => match other_index(&found) {
                 None => ("equal", None),
-                Some((node, _)) => {
+                Some((reference, node)) => {
                     let message = "the records are equal, the posting lists are not";
                     ("different", Some(format!("node {node:016x} against node {reference:016x}: {message}")))
                 }
@@ -189,6 +187,13 @@ impl Service {
         }
         self.0.others.bucket(node, id, bucket).await
     }
+}
+
+/// Two nodes whose approximate answers differ, if there are such. One that has lost its lists answers exactly, and says nothing.
+fn other_index(found: &[(NodeId, &Recomputed)]) -> Option<(NodeId, NodeId)> {
+    let mut known = found.iter().filter_map(|(node, one)| Some((*node, one.index_hash?)));
+    let (reference, usual) = known.next()?;
+    known.find(|(_, hash)| *hash != usual).map(|(node, _)| (reference, node))
 }
 
 /// How many replicas hold what this one holds.

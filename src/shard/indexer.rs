@@ -149,9 +149,10 @@ impl Indexer {
             let list_rows = u32::try_from(self.state.settings.list_rows).unwrap_or(u32::MAX).max(1);
             Some(Task::Begin(Upkeep::Begin { vector: name.as_str(), work, list_rows }.encode()))
         };
-        // Whoever has lost its lists asks for new ones, whether it leads or not.
+        // Whoever has lost its lists asks for new ones, whether it leads or not. Not while others are trained: what two replicas
+        // ask for would end each other's work for ever.
         let astray = self.state.keeper().astray().iter().next().cloned();
-        if let Some(name) = astray.filter(|name| job.is_none_or(|job| (job.work, &job.vector) != (Work::Train, name)))
+        if let Some(name) = astray.filter(|_| job.is_none_or(|job| job.work != Work::Train))
             && self.state.points() > 0
         {
             return begin(&name, Work::Train);

@@ -1,5 +1,6 @@
-//! The state machine of a shard: log entries in, effects in store and index out; entries of upkeep (`upkeep`) are its own rounds. Every entry is applied once, in the order
-//! of the log. A checkpoint of another replica takes the place of the state as a whole. Called by the shard's Raft group.
+//! The state machine of a shard: log entries in, effects in store and index out; entries of upkeep (`upkeep`) are rounds of their own.
+//! Every entry is applied once, in the order of the log. A checkpoint of another replica takes the place of the state as a whole.
+//! Called by the shard's Raft group.
 
 use super::{
     checkpoint,
@@ -74,18 +75,16 @@ fn apply_upkeep(state: &State, entry: &Entry) -> Result<Outcome, ApplyError> {
     match upkeep {
         Upkeep::Begin { vector, work, list_rows } => {
             let beginning = Beginning { at: entry.index, vector, work, list_rows };
-            let is_possible = begin::is_possible(state, &beginning);
-            record(state, entry, is_possible && work == Work::Train).map_err(failed)?;
-            if is_possible {
-                begin::begin(state, &beginning, state.records.view());
-            }
+            let is_training = work == Work::Train && begin::is_possible(state, &beginning);
+            record(state, entry, is_training).map_err(failed)?;
+            begin::begin(state, &beginning, state.records.view());
         }
         Upkeep::Adopt { begun } => {
             record(state, entry, false).map_err(failed)?;
             // Not if the index file turned out damaged meanwhile.
             let is_under_way = state.keeper().job_begun(begun).is_some();
             if let Some((finished, job)) = adopted.filter(|_| is_under_way) {
-                begin::adopt(state, &job, finished);
+                begin::adopt(state, &job, entry.index, finished);
             }
         }
     }

@@ -37,6 +37,10 @@ mod verify;
 pub(crate) use command::Command;
 #[cfg(test)]
 pub(crate) use command::{PointWrite, VectorBytes};
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use upkeep::Upkeep;
+#[cfg(test)]
+pub(crate) use upkeep::Work;
 
 pub use crate::index::IndexState;
 pub use elsewhere::{Elsewhere, Missed};

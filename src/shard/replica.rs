@@ -231,6 +231,11 @@ impl Replica {
         self.route.group().is_leader()
     }
 
+    /// Whether a read here need not wait for long: the shard is led, and nothing is in the way of what it has committed.
+    pub fn keeps_up(&self) -> bool {
+        self.leader().is_some() && !self.state().waits_for_job()
+    }
+
     /// The term in which this replica leads the shard, as far as it knows, if it does.
     pub fn leads_in(&self) -> Option<u64> {
         self.route.group().leads_in()

@@ -205,12 +205,11 @@ impl State {
     /// this replica is astray, and so answers exactly. Cost: a pass over all lists.
     pub fn index_hash(&self) -> (u64, Option<u64>) {
         let indexes = self.indexes();
+        let hashes = indexes.iter().map(|(_, index)| index.hash(indexes.points()).to_le_bytes());
+        let sum = xxh3_64(&hashes.flatten().collect::<Vec<u8>>());
+        // Asked last: the pass may have found damage.
         let is_known = indexes.damage().found().is_none() && self.keeper().astray().is_empty();
-        let sum = || {
-            let hashes = indexes.iter().map(|(_, index)| index.hash(indexes.points()).to_le_bytes());
-            xxh3_64(&hashes.flatten().collect::<Vec<u8>>())
-        };
-        (indexes.applied(), is_known.then(sum))
+        (indexes.applied(), is_known.then_some(sum))
     }
 
     /// Rows the index file does not have.
@@ -304,6 +303,11 @@ impl Indexes {
     /// Everything up to this log index is shown.
     pub fn set_applied(&mut self, applied: u64) {
         self.applied = applied;
+    }
+
+    /// Everything up to this log index, if it is not behind what is shown already, is shown.
+    pub fn reach(&mut self, applied: u64) {
+        self.applied = self.applied.max(applied);
     }
 
     /// Takes the points that restored indexes hold by ordinal. Comes before any other change.

@@ -15,8 +15,8 @@ use std::{
     time::Duration,
 };
 
-/// A group of one: what is proposed is applied.
-struct Alone(Arc<Mutex<Machine>>);
+/// A group of one: what is proposed is applied, until the machine is taken away.
+struct Alone(Arc<Mutex<Option<Machine>>>);
 
 impl Proposer for Alone {
     fn leads(&self) -> bool {
@@ -26,9 +26,10 @@ impl Proposer for Alone {
     fn propose(&self, data: Bytes) -> BoxFuture<'static, Result<()>> {
         let machine = self.0.clone();
         Box::pin(rt::compute::io(move || {
-            let mut machine = machine.lock().unwrap();
-            let index = machine.applied() + 1;
-            machine.apply(&[Entry { index, term: 1, data }]).unwrap();
+            if let Some(machine) = machine.lock().unwrap().as_mut() {
+                let index = machine.applied() + 1;
+                machine.apply(&[Entry { index, term: 1, data }]).unwrap();
+            }
             Ok(())
         }))
     }
@@ -37,14 +38,14 @@ impl Proposer for Alone {
 /// A replica with upkeep, so far as the tests here need one.
 struct Kept {
     live: Arc<Live>,
-    machine: Arc<Mutex<Machine>>,
+    machine: Arc<Mutex<Option<Machine>>>,
     upkeep: rt::Task<()>,
 }
 
 impl Kept {
     fn open(path: &Path) -> Kept {
         let Rig { live, machine, files } = open(path);
-        let machine = Arc::new(Mutex::new(machine));
+        let machine = Arc::new(Mutex::new(Some(machine)));
         let trainings = Arc::new(tokio::sync::Semaphore::new(1));
         let proposer = Arc::new(Alone(machine.clone()));
         let upkeep = rt::spawn("indexer", live.clone().keep_up(files, proposer, trainings));
@@ -53,9 +54,14 @@ impl Kept {
 
     /// Enough points for the index to be trained.
     fn fill(&self) {
-        let mut machine = self.machine.lock().unwrap();
-        let index = machine.applied() + 1;
-        machine.apply(&[Entry { index, term: 1, data: upserts(200) }]).unwrap();
+        self.with_machine(|machine| {
+            let index = machine.applied() + 1;
+            machine.apply(&[Entry { index, term: 1, data: upserts(200) }]).unwrap();
+        });
+    }
+
+    fn with_machine(&self, act: impl FnOnce(&mut Machine)) {
+        act(self.machine.lock().unwrap().as_mut().expect("it was not taken away"));
     }
 
     /// Waits until the index is trained and saved.
@@ -86,7 +92,7 @@ async fn the_new_state_is_kept_up_and_the_old_files_go() {
 
     source.apply(&[upserts(3)]);
     let mut checkpoint = source.checkpoint();
-    target.machine.lock().unwrap().install(checkpoint.at, &mut checkpoint).unwrap();
+    target.with_machine(|machine| machine.install(checkpoint.at, &mut checkpoint).unwrap());
     while files_in(to.path()) > 0 {
         rt::time::sleep(Duration::from_millis(5)).await;
     }
@@ -94,6 +100,8 @@ async fn the_new_state_is_kept_up_and_the_old_files_go() {
 
     target.fill();
     target.trained(to.path()).await;
+    // Nothing is applied any more, whatever was proposed a moment ago.
+    drop(target.machine.lock().unwrap().take());
     target.live.close();
     let _ended = target.upkeep.await;
     let (counters, hash) = (target.live.state().counters(), target.live.state().index_hash());

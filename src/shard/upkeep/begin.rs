@@ -8,8 +8,9 @@ use super::{
 };
 use crate::{
     index::IndexKind,
+    mutants::mutant,
     rt,
-    shard::{records::View, state::State},
+    shard::{mutated, records::View, state::State},
     types::VectorName,
 };
 use std::sync::Arc;
@@ -23,13 +24,9 @@ pub struct Beginning<'a> {
     pub list_rows: u32,
 }
 
-/// Whether there is anything to begin: no job is under way, or this is a training, which takes the place of any; and there are, or
-/// can be, lists.
+/// Whether there is anything to begin: there are, or can be, lists.
 pub fn is_possible(state: &State, beginning: &Beginning<'_>) -> bool {
     let is_training = beginning.work == Work::Train;
-    if state.keeper().job.is_some() && !is_training {
-        return false;
-    }
     let Ok(name) = VectorName::new(beginning.vector) else { return false };
     let indexes = state.indexes();
     let fits = |index: &crate::index::VectorIndex| match is_training {
@@ -39,10 +36,14 @@ pub fn is_possible(state: &State, beginning: &Beginning<'_>) -> bool {
     beginning.list_rows > 0 && indexes.get(&name).is_some_and(fits)
 }
 
-/// Pins what a possible job works on. `view` is of its log index or later. Cost: copies of handles.
+/// Ends the job under way, if there is one; pins what the new one works on, if that is possible. `view` is of its log index or later.
+/// Cost: copies of handles.
 pub fn begin(state: &State, beginning: &Beginning<'_>, view: View) {
-    let Ok(name) = VectorName::new(beginning.vector) else { return };
     abandon(state);
+    if !is_possible(state, beginning) {
+        return;
+    }
+    let Ok(name) = VectorName::new(beginning.vector) else { return };
     let (threads, stop) = (state.settings.build_threads(), state.retired.clone());
     let mut indexes = state.indexes_mut();
     let points = indexes.points().clone();
@@ -60,7 +61,8 @@ pub fn begin(state: &State, beginning: &Beginning<'_>, view: View) {
                 name: name.clone(),
                 spec: index.spec().clone(),
                 points: points.len(),
-                seed: state.id,
+                // Mutant 33: each replica trains with a seed of its own.
+                seed: if mutant!(33) { mutated::own_seed() } else { state.id },
                 threads,
                 stop,
             })))
@@ -92,14 +94,16 @@ fn abandoned(state: &State, job: &Job) {
     }
 }
 
-/// Puts in what came of the job under way. Searches wait for a fraction of a millisecond at a time.
-pub fn adopt(state: &State, job: &Job, result: Result<Finished, Unfinished>) {
+/// Puts in what came of the job under way, for the entry `at`. Searches wait for as long as it takes to look up the rows moved.
+pub fn adopt(state: &State, job: &Job, at: u64, result: Result<Finished, Unfinished>) {
     let problem = match result {
-        Ok(finished) => install(state, job, finished).err(),
+        Ok(finished) => install(state, job, at, finished).err(),
         Err(Unfinished::NoRows) => {
-            if let Some((_, index)) = state.indexes_mut().get_mut(&job.vector) {
+            let mut indexes = state.indexes_mut();
+            if let Some((_, index)) = indexes.get_mut(&job.vector) {
                 index.training_found_nothing();
             }
+            indexes.reach(at);
             state.keeper().emptied(job);
             return;
         }
@@ -118,21 +122,24 @@ pub fn adopt(state: &State, job: &Job, result: Result<Finished, Unfinished>) {
     }
 }
 
-fn install(state: &State, job: &Job, finished: Finished) -> Result<(), String> {
+/// The lists and the applied index they are of change at once to whoever looks.
+fn install(state: &State, job: &Job, at: u64, finished: Finished) -> Result<(), String> {
     let gone = || "the vector is gone".to_owned();
     match finished {
         Finished::Trained(mut adoption) => loop {
             while adopt_some(state, &job.vector, &mut adoption) {}
             let mut indexes = state.indexes_mut();
             let installed = indexes.get_mut(&job.vector).ok_or_else(gone)?.1.install_adopted(&mut adoption);
-            drop(indexes);
             if let Some(installed) = installed {
+                indexes.reach(at);
+                drop(indexes);
                 return installed.map(drop).map_err(|error| error.to_string());
             }
         },
         Finished::Arranged(mut arranged) => {
             let mut indexes = state.indexes_mut();
             let is_done = indexes.get_mut(&job.vector).ok_or_else(gone)?.1.install_arranged(&mut arranged);
+            indexes.reach(at);
             drop(indexes);
             note(&arranged);
             if is_done { Ok(()) } else { Err("its lists are others".to_owned()) }
@@ -141,6 +148,7 @@ fn install(state: &State, job: &Job, finished: Finished) -> Result<(), String> {
             rt::mark("plans were chosen anew");
             let mut indexes = state.indexes_mut();
             let is_done = indexes.get_mut(&job.vector).ok_or_else(gone)?.1.install_recalibrated(recalibrated);
+            indexes.reach(at);
             if is_done { Ok(()) } else { Err("its lists are others".to_owned()) }
         }
     }

@@ -2,7 +2,12 @@
 //! the log; only the saved file is the replica's own affair. Changed by `machine` (behind the gate) and `saving`.
 
 use super::{Work, job::Job};
-use crate::{index::Block, shard::saving::IndexFile, store::keys::journal::Base, types::VectorName};
+use crate::{
+    index::Block,
+    shard::saving::IndexFile,
+    store::keys::journal::{Base, Row},
+    types::VectorName,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -85,7 +90,7 @@ impl Keeper {
 
     /// A job begins.
     pub fn began(&mut self, job: Arc<Job>) {
-        if job.work != Work::Recalibrate {
+        if job.work.takes_rows() {
             self.taken_through = job.begun;
         }
         if job.work == Work::Train {
@@ -101,7 +106,7 @@ impl Keeper {
 
     /// A job's rows are in lists now.
     pub fn filed(&mut self, job: &Job) {
-        if job.work != Work::Recalibrate {
+        if job.work.takes_rows() {
             self.filed.insert(job.vector.clone(), job.begun);
             self.astray.remove(&job.vector);
         }
@@ -144,11 +149,13 @@ impl Keeper {
     }
 
     /// What a file of now lacks, `unfiled` being its rows that are in no list.
-    pub fn base_record(&self, unfiled: Vec<crate::store::keys::journal::Row>) -> Base {
+    pub fn base_record(&self, unfiled: Vec<Row>) -> Base {
+        // As stored, not as shown: the vector without a name is shown as something.
+        let stored = |name: &VectorName| name.as_str().to_owned();
         Base {
             unfiled,
-            filed: self.filed.iter().map(|(name, at)| (name.to_string(), *at)).collect(),
-            astray: self.astray.iter().map(VectorName::to_string).collect(),
+            filed: self.filed.iter().map(|(name, at)| (stored(name), *at)).collect(),
+            astray: self.astray.iter().map(stored).collect(),
         }
     }
 }

@@ -4,7 +4,8 @@
 //! the result in at its place in the log. What comes out depends on these two places and on the writes between them, never on when
 //! or where the work ran (`index::ArrangeJob` and `index::train` are exact in that). A replica that comes to Adopt before its work is
 //! done waits there, with whoever waits for its applied index; the leader, on whose applying acknowledgements wait, is done by then,
-//! so writes go on. One piece is under way at a time; a training takes the place of any other.
+//! so writes go on. One piece is under way at a time: a beginning ends what was under way with nothing come of it, whether what it begins
+//! is possible or not. That depends on no more than the log, so that a replica which has lost its lists does not begin what others do not.
 //!
 //! The leader decides what is due and when (`indexer`); replicas decide nothing. Restarts: the index file is of one log index; the
 //! journal (`store::keys::journal`) holds what happened since, the points that upkeep has seen and that were replaced later are
@@ -46,6 +47,14 @@ pub enum Work {
     Arrange,
     /// The plans of searches are chosen anew.
     Recalibrate,
+}
+
+impl Work {
+    /// Whether it works on the rows of points, so that they must be kept for as long as it may have to be done again; the other looks
+    /// at nothing but lists.
+    pub fn takes_rows(self) -> bool {
+        self != Work::Recalibrate
+    }
 }
 
 impl<'a> Upkeep<'a> {

@@ -191,17 +191,16 @@ fn again(state: &State, at: u64, command: &[u8], unknown: &Unknown) -> std::resu
     match Upkeep::decode(command)? {
         Upkeep::Begin { vector, work, list_rows } => {
             let beginning = Beginning { at, vector, work, list_rows };
-            if !unknown.is_empty() {
+            // What nothing looked at was not kept when it was replaced (`Keeper::keeps`).
+            if begin::is_possible(state, &beginning) && work.takes_rows() && !unknown.is_empty() {
                 return Err(Lost::Journal("a point that upkeep worked on was not kept"));
             }
-            if begin::is_possible(state, &beginning) {
-                begin::begin(state, &beginning, state.records.view());
-            }
+            begin::begin(state, &beginning, state.records.view());
         }
         Upkeep::Adopt { begun } => {
             let job = state.keeper().job_begun(begun);
             if let Some(job) = job {
-                begin::adopt(state, &job, job.take(state));
+                begin::adopt(state, &job, at, job.take(state));
             }
         }
     }
