@@ -3,20 +3,36 @@
 
 use super::list::LiveList;
 use super::points::Points;
+use super::sealed::Sealed;
+use super::tail::Tail;
 use super::vector_index::VectorIndex;
 use crate::types::PointId;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
+/// A consistent copy of what the hash is of. Pure and `Send`: run it on any thread.
+pub struct HashJob {
+    tail: Tail,
+    sealed: Option<Sealed>,
+    points: Points,
+}
+
 impl VectorIndex {
+    /// The work of computing the hash. `points` are those whose ordinals the rows have. Cost: a copy of handles and live bits.
+    pub fn hash_job(&self, points: &Points) -> HashJob {
+        HashJob { tail: self.tail().clone(), sealed: self.sealed(), points: points.clone() }
+    }
+}
+
+impl HashJob {
     /// The hash of rows, codes, centroids and plans: xxh3-64 of the trained part list by list, and a sum over the rows of the tail,
-    /// whose order means nothing. Rows are named by id and version as `points` has them. It means nothing once damage to the index
-    /// file is known, which this finds in lists that nobody has looked at. Cost: a pass over all lists; those of a mapped file are
-    /// read in.
-    pub fn hash(&self, points: &Points) -> u64 {
-        let tail = self.tail_ordinals().filter_map(|ordinal| points.get(ordinal));
+    /// whose order means nothing. Rows are named by id and version. It means nothing once damage to the index file is known, which
+    /// this finds in lists that nobody has looked at. Cost: a pass over all lists; those of a mapped file are read in.
+    pub fn run(&self) -> u64 {
+        let points = &self.points;
+        let tail = self.tail.ordinals().filter_map(|ordinal| points.get(ordinal));
         let mut hash = Xxh3::new();
         hash.update(&tail.fold(0u64, |sum, row| sum.wrapping_add(xxh3_64(&name(row)))).to_le_bytes());
-        if let Some(sealed) = self.sealed() {
+        if let Some(sealed) = &self.sealed {
             hash.update(&sealed.encode_head());
             sealed.lists.iter().for_each(|live| add_list(&mut hash, live, points));
         }

@@ -73,6 +73,7 @@ pub use damage::Damage;
 pub use distance::{distance, normalize};
 pub use file::IndexFileError;
 pub use filing::FilingJob;
+pub use hash::HashJob;
 pub use image::{Image, SavedIndex, write_image};
 pub use placement::{Memory, Placed, Placement};
 pub use points::Points;

@@ -5,7 +5,7 @@
 //! (reading), `indexer` (maintaining).
 
 use crate::{
-    index::{Damage, IndexKind, IndexSpec, Points, VectorIndex},
+    index::{Damage, HashJob, IndexKind, IndexSpec, Points, VectorIndex},
     rt::shutdown::Shutdown,
     shard::{
         content::ContentHash,
@@ -202,14 +202,16 @@ impl State {
     }
 
     /// Hash of all that approximate answers depend on, and the log index it is of: equal on replicas at the same index. `None` while
-    /// this replica is astray, and so answers exactly. Cost: a pass over all lists.
+    /// this replica is astray, and so answers exactly. Cost: a pass over all lists, off every lock.
     pub fn index_hash(&self) -> (u64, Option<u64>) {
         let indexes = self.indexes();
-        let hashes = indexes.iter().map(|(_, index)| index.hash(indexes.points()).to_le_bytes());
-        let sum = xxh3_64(&hashes.flatten().collect::<Vec<u8>>());
+        let (applied, damage) = (indexes.applied(), indexes.damage().clone());
+        let is_astray = !self.keeper().astray().is_empty();
+        let jobs: Vec<HashJob> = indexes.iter().map(|(_, index)| index.hash_job(indexes.points())).collect();
+        drop(indexes);
+        let sum = xxh3_64(&jobs.iter().flat_map(|job| job.run().to_le_bytes()).collect::<Vec<u8>>());
         // Asked last: the pass may have found damage.
-        let is_known = indexes.damage().found().is_none() && self.keeper().astray().is_empty();
-        (indexes.applied(), is_known.then_some(sum))
+        (applied, (damage.found().is_none() && !is_astray).then_some(sum))
     }
 
     /// Rows the index file does not have.

@@ -16,10 +16,6 @@ pub struct ReplicaStats {
     pub payload_indexes: Vec<FieldState>,
     /// Whether lists are being built.
     pub training: bool,
-    /// Whether applying waits for upkeep that the leader has done and this replica has not.
-    pub waits_for_upkeep: bool,
-    /// Vectors whose lists were lost here: searched exactly until they are trained anew.
-    pub astray: Vec<VectorName>,
     pub indexes: Vec<(VectorName, IndexState)>,
 }
 
@@ -27,7 +23,6 @@ impl ReplicaStats {
     /// Looks now. Cost: one read lock.
     pub fn of(state: &State) -> ReplicaStats {
         let indexes = state.indexes();
-        let keeper = state.keeper();
         ReplicaStats {
             points: state.points(),
             applied: state.applied(),
@@ -38,9 +33,7 @@ impl ReplicaStats {
                 .collect(),
             points_memory_bytes: indexes.points().memory_bytes() as u64,
             payload_indexes: indexes.payload().states(),
-            training: keeper.job.as_ref().is_some_and(|job| job.work == Work::Train),
-            waits_for_upkeep: state.waits_for_job(),
-            astray: keeper.astray().iter().cloned().collect(),
+            training: state.keeper().job.as_ref().is_some_and(|job| job.work == Work::Train),
             indexes: indexes.iter().map(|(name, index)| (name.clone(), index.state())).collect(),
         }
     }

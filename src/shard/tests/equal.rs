@@ -202,7 +202,7 @@ fn go(log: &[Bytes], steps: &[Step], index: IndexType, threads: usize) -> (tempf
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(12))]
 
     #[test]
     fn the_same_log_gives_the_same_answers(
