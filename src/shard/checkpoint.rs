@@ -6,9 +6,9 @@
 //! hash u64, log index of the base of the journal u64 (all ones: there is none); then records, each: kind u8, length u32, id,
 //! record. Kinds: 1 point (id 17 bytes), 2 request (16), 3 entry of the journal (log index u64), 4 kept point (id 17, version
 //! u64), 5 piece of the index file (no id); in this order, 1 to 4 by id. Then kind 0, how many records there were, u64, and xxh3-64
-//! of the base and of all records from kind 3 on, u64. Chunks cut the stream anywhere. Whoever gives it out checks it against the
-//! content hash too: a damaged replica fails instead of handing its damage on. Called by `machine` (giving out) and `install`
-//! (taking in).
+//! of the head and of all records from kind 3 on, u64 (the content hash is of the others). Chunks cut the stream anywhere. Whoever
+//! gives it out checks it against the content hash too: a damaged replica fails instead of handing its damage on. Called by `machine`
+//! (giving out) and `install` (taking in).
 
 use super::{
     content::{self, ContentHash},
@@ -77,8 +77,8 @@ pub struct ShardCheckpoint {
     records: u64,
     /// Of the records so far.
     hash: ContentHash,
-    /// Of what concerns the indexes.
-    index_hash: Xxh3,
+    /// Of the head and of what concerns the indexes.
+    other_hash: Xxh3,
 }
 
 /// The records still to come, kind by kind.
@@ -101,10 +101,10 @@ impl ShardCheckpoint {
     pub fn new(view: &View, file: Option<Arc<Block>>) -> Result<ShardCheckpoint> {
         let base = replay::base_index(view)?;
         let head = Head { counters: view.counters()?, base };
-        let mut index_hash = Xxh3::new();
-        index_hash.update(&base.unwrap_or(NO_BASE).to_le_bytes());
         let mut pending = BytesMut::with_capacity(2 * CHUNK_BYTES);
         put_head(&mut pending, &head);
+        let mut other_hash = Xxh3::new();
+        other_hash.update(&pending);
         let rest = Rest {
             points: Some(view.points()),
             requests: Some(view.requests()),
@@ -114,7 +114,7 @@ impl ShardCheckpoint {
             given: 0,
             has_ended: false,
         };
-        Ok(ShardCheckpoint { head, rest, pending, records: 0, hash: ContentHash::default(), index_hash })
+        Ok(ShardCheckpoint { head, rest, pending, records: 0, hash: ContentHash::default(), other_hash })
     }
 
     /// Adds the next part to the pending bytes; `false` after the last.
@@ -165,7 +165,7 @@ impl ShardCheckpoint {
     }
 
     fn put_hashed(&mut self, kind: u8, id: &[u8], record: &[u8]) {
-        add_hashed(&mut self.index_hash, kind, id, record);
+        add_hashed(&mut self.other_hash, kind, id, record);
         self.put_record(kind, id, record);
     }
 
@@ -187,7 +187,7 @@ impl ShardCheckpoint {
         }
         self.pending.put_u8(KIND_END);
         self.pending.put_u64_le(self.records);
-        self.pending.put_u64_le(self.index_hash.digest());
+        self.pending.put_u64_le(self.other_hash.digest());
         Ok(())
     }
 }
@@ -245,8 +245,8 @@ pub struct Parts<'r> {
     at: LogIndex,
     pending: BytesMut,
     has_ended: bool,
-    /// Of what concerns the indexes, as far as it was read.
-    index_hash: Xxh3,
+    /// Of the head and of what concerns the indexes, as far as it was read.
+    other_hash: Xxh3,
 }
 
 impl<'r> Parts<'r> {
@@ -255,9 +255,10 @@ impl<'r> Parts<'r> {
     /// # Errors
     /// [`ApplyError::Checkpoint`] for a stream no version of this program wrote, or a newer one did.
     pub fn open(at: LogIndex, chunks: &'r mut dyn CheckpointReader) -> Result<(Head, Parts<'r>), ApplyError> {
-        let mut parts = Parts { chunks, at, pending: BytesMut::new(), has_ended: false, index_hash: Xxh3::new() };
+        let mut parts = Parts { chunks, at, pending: BytesMut::new(), has_ended: false, other_hash: Xxh3::new() };
         parts.need(HEAD_BYTES)?;
         let mut head = parts.pending.split_to(HEAD_BYTES);
+        parts.other_hash.update(&head);
         if head.split_to(MAGIC.len()) != MAGIC[..] {
             return Err(parts.bad("it is not one of a shard".to_owned()));
         }
@@ -268,7 +269,6 @@ impl<'r> Parts<'r> {
         let (applied, points, requests) = (head.get_u64_le(), head.get_u64_le(), head.get_u64_le());
         let counters = Counters { applied, points, requests, hash: ContentHash(head.get_u64_le()) };
         let base = head.get_u64_le();
-        parts.index_hash.update(&base.to_le_bytes());
         Ok((Head { counters, base: Some(base).filter(|base| *base != NO_BASE) }, parts))
     }
 
@@ -294,7 +294,7 @@ impl<'r> Parts<'r> {
         let id = self.pending.split_to(id_bytes);
         let record = self.pending.split_to(length).freeze();
         if kind >= KIND_JOURNAL {
-            add_hashed(&mut self.index_hash, kind, &id, &record);
+            add_hashed(&mut self.other_hash, kind, &id, &record);
         }
         self.part(kind, &id, record).ok_or_else(|| self.bad("the id of a record is none".to_owned()))
     }
@@ -317,13 +317,14 @@ impl<'r> Parts<'r> {
     fn end(&mut self) -> Result<Part, ApplyError> {
         self.need(1 + 8 + 8)?;
         self.pending.advance(1);
-        let (records, index_hash) = (self.pending.get_u64_le(), self.pending.get_u64_le());
+        let (records, other_hash) = (self.pending.get_u64_le(), self.pending.get_u64_le());
         if !self.pending.is_empty() || self.chunks.next_chunk()?.is_some() {
             return Err(self.bad("bytes follow its end".to_owned()));
         }
-        let found = self.index_hash.digest();
-        if found != index_hash {
-            return Err(self.bad(format!("what it has of indexes hashes to {found:016x}, expected {index_hash:016x}")));
+        let found = self.other_hash.digest();
+        if found != other_hash {
+            return Err(self
+                .bad(format!("its head and what it has of indexes hash to {found:016x}, expected {other_hash:016x}")));
         }
         Ok(Part::End(records))
     }

@@ -10,6 +10,7 @@ mod files;
 mod filling;
 mod host;
 mod indexer;
+mod indexes;
 mod install;
 mod live;
 mod machine;

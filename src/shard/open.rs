@@ -5,11 +5,12 @@
 use super::{
     content,
     files::IndexFiles,
+    indexes::Indexes,
     records::{Changes, Counters, Records, View},
     round::components,
     saving,
     settings::IndexSettings,
-    state::{Indexes, State},
+    state::State,
     upkeep::{
         keeper::Keeper,
         replay::{self, Lost},

@@ -5,12 +5,14 @@
 
 use super::{
     command::{Command, PointWrite},
-    content, mutated,
+    content,
+    indexes::PayloadChange,
+    mutated,
     outcome::{Applied, Outcome},
     records::{Changes, Counters, Records, View},
     requests::Requests,
     selection,
-    state::{PayloadChange, State},
+    state::State,
 };
 use crate::{
     mutants::mutant,

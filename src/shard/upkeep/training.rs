@@ -4,7 +4,7 @@
 use crate::{
     index::{self, Built, IndexSpec, TrainError},
     rt::shutdown::Shutdown,
-    shard::{records::View, round::components, state::prepared},
+    shard::{indexes::prepared, records::View, round::components},
     types::VectorName,
 };
 
