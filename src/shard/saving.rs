@@ -5,6 +5,7 @@
 use super::{files::IndexFiles, records::Records, state::State};
 use crate::{
     index::{Points, Sealed},
+    rt,
     store::keys::{
         journal::{Base, Row},
         meta::MetaKey,
@@ -102,6 +103,7 @@ pub fn forget(state: &State, files: &IndexFiles) -> Result<()> {
 /// The index file is damaged: its vectors are astray, all rows go to the tails. The caller holds the gate. Cost: a pass over all
 /// records.
 pub fn go_astray(state: &State, files: &IndexFiles) -> Result<()> {
+    rt::mark("a replica lost the lists of its index");
     let _saving = state.saving();
     let indexes = super::open::from_records(&state.records.view(), &state.spec, &state.settings)?;
     let base = {

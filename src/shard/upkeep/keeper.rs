@@ -4,6 +4,7 @@
 use super::{Work, job::Job};
 use crate::{
     index::Block,
+    rt,
     shard::saving::IndexFile,
     store::keys::journal::{Base, Row},
     types::VectorName,
@@ -108,7 +109,9 @@ impl Keeper {
     pub fn filed(&mut self, job: &Job) {
         if job.work.takes_rows() {
             self.filed.insert(job.vector.clone(), job.begun);
-            self.astray.remove(&job.vector);
+            if self.astray.remove(&job.vector) {
+                rt::mark("a replica that had lost its lists was equal again");
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     index::VectorIndex,
     mutants::mutant,
+    rt,
     shard::{
         files::{IndexFiles, Unusable},
         records::{Records, View},
@@ -200,6 +201,7 @@ fn again(state: &State, at: u64, command: &[u8], unknown: &Unknown) -> std::resu
         Upkeep::Adopt { begun } => {
             let job = state.keeper().job_begun(begun);
             if let Some(job) = job {
+                rt::mark("a restart did upkeep again");
                 begin::adopt(state, &job, at, job.take(state));
             }
         }
