@@ -48,7 +48,11 @@ fn what_comes_out_does_not_depend_on_places_in_the_tail() {
             for nprobe in [1, 3] {
                 let params = SearchParams { nprobe: Some(nprobe), ..SearchParams::new(10) };
                 let query = generator.vector();
-                let answers = [&one, &other].map(|whole| whole.search(&query, &params, &mut scratch).hits);
+                // But for ordinals, which are each index's own.
+                let answers = [&one, &other].map(|whole| {
+                    let hits = whole.search(&query, &params, &mut scratch).hits;
+                    hits.into_iter().map(|hit| (hit.id, hit.version, hit.distance.to_bits())).collect::<Vec<_>>()
+                });
                 assert_eq!(answers[0], answers[1]);
             }
         }
