@@ -150,7 +150,7 @@ fn visit_befores(
         (Ok((id, ..)), Some(through)) => *id <= through,
         _ => true,
     };
-    while let Some(entry) = befores.next_if(&due) {
+    while let Some(entry) = befores.next_if(due) {
         let (id, version, value) = entry?;
         let (replaced_at, record) = replaced(&value)?;
         if version <= at && at < replaced_at {
