@@ -55,6 +55,11 @@ enum Part {
     End(Error),
 }
 
+/// Whether a shard that fails so with every holder is left out of a partial answer: what is wrong with it alone, not with the request.
+fn may_be_left_out(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Unavailable | ErrorKind::Exhausted | ErrorKind::Corrupt)
+}
+
 impl Service {
     /// Reads `shards`, and hands what they answer to `take` in the order in which it comes.
     ///
@@ -80,7 +85,7 @@ impl Service {
                 parts.push(self.ask(ask, &operation, options, deadline));
             }
             for (shard, error) in gather.take_failures() {
-                if !partial || !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Exhausted) {
+                if !partial || !may_be_left_out(error.kind()) {
                     return Err(error);
                 }
                 gathered.failed.push((shard, error));
@@ -117,14 +122,12 @@ impl Service {
     }
 
     /// The nodes to read a shard from, in the order in which they should be asked: this one if it has a replica that takes part in
-    /// its group; those that failed a moment ago last.
+    /// its group and keeps up with it; those that failed a moment ago last.
     fn readers_of(&self, shard: ShardId, now: Instant) -> Vec<NodeId> {
         let this = self.0.identity.node_id;
         let mut readers = self.0.reach.order(&self.elsewhere(shard), now);
         match self.0.host.find(shard) {
-            Some(replica) if replica.leader().is_some() && !self.0.reach.is_passed_over(this, now) => {
-                readers.insert(0, this);
-            }
+            Some(replica) if replica.keeps_up() && !self.0.reach.is_passed_over(this, now) => readers.insert(0, this),
             Some(_) => readers.push(this),
             None => {}
         }

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 #[derive(Debug, Serialize, ToSchema)]
 pub struct NodeAnswer {
     pub id: String,
-    /// Null for another node than the one that answers, like the other figures.
+    /// Null where it has not told.
     pub zone: Option<String>,
     pub version: String,
     /// Addresses of its HTTP listeners.
@@ -22,6 +22,11 @@ pub struct NodeAnswer {
     /// `up`, `starting`, `stopping`, or `unreachable` from the node that answers.
     pub status: &'static str,
     pub roles: Vec<&'static str>,
+    /// Its share of what a gateway sends, relative to other nodes.
+    pub weight: u32,
+    /// Whether its replicas are being moved to other nodes: a gateway sends it no new requests.
+    pub draining: bool,
+    /// Null for another node than the one that answers, like the next two.
     pub uptime_seconds: Option<u64>,
     pub memory_bytes: Option<u64>,
     /// Shards it holds.
@@ -38,6 +43,8 @@ impl From<&NodeInfo> for NodeAnswer {
             grpc: node.grpc.clone(),
             status: node.status,
             roles: node.roles.clone(),
+            weight: node.weight,
+            draining: node.draining,
             uptime_seconds: node.uptime_seconds,
             memory_bytes: node.memory_bytes,
             shards: node.shards,
@@ -125,6 +132,8 @@ pub struct ReplicaVerdictAnswer {
     pub applied_index: Option<u64>,
     /// Hash of what it holds, in hexadecimal.
     pub content_hash: Option<String>,
+    /// Of all that approximate answers depend on; absent while the replica has lost its index and answers exactly, or writes go on.
+    pub index_hash: Option<String>,
     pub documents_count: Option<u64>,
     /// Why it could not be asked.
     pub error: Option<String>,
@@ -138,6 +147,7 @@ impl From<&VerifyReport> for VerifyAnswer {
                 node: format!("{:016x}", replica.node),
                 applied_index: found.map(|found| found.applied),
                 content_hash: found.map(|found| format!("{:016x}", found.found)),
+                index_hash: found.and_then(|found| found.index_hash).map(|hash| format!("{hash:016x}")),
                 documents_count: found.map(|found| found.points_found),
                 error: replica.found.as_ref().err().cloned(),
             }
