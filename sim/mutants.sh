@@ -47,7 +47,7 @@ declare -A BUG=(
 
 # Where each is looked for: names of scenarios contain one of these.
 declare -A WHERE=(
-    [1]="cluster_register cluster_set" [3]="group_" [4]="group_" [5]="group_"
+    [1]="cluster_register cluster_set" [3]="group_" [4]="group_ cluster_register cluster_append" [5]="group_ cluster_register"
     [6]="group_" [7]="group_" [8]="cluster_register cluster_set" [9]="cluster_set cluster_register" [11]="node_search" [12]="node_register node_set"
     [14]="cluster_retried" [15]="cluster_bank" [18]="node_search" [19]="node_set cluster_set" [20]="cluster_moves" [21]="cluster_moves" [22]="group_" [23]="group_" [24]="coordinat an_etcd" [25]="coordinat"
     [26]="cluster_append cluster_bank cluster_register" [27]="cluster_register group_" [30]="cluster_session"
