@@ -65,11 +65,11 @@ impl IndexFile {
         let image = IndexFiles::image(&block, &damage).map_err(|error| Error::internal(error.to_string()))?;
         // Whoever takes a checkpoint meanwhile finds the file of its view.
         state.keeper().files.insert(epoch, block);
-        let missing = self.base.unfiled.len() as u64;
         state.records.index_saved(epoch, self.at, self.base)?;
         state.keeper().saved(self.at, self.filed);
         state.keeper().files.retain(|other, _| *other == epoch);
-        state.saved(self.unsaved_rows.saturating_sub(missing));
+        // Also of rows that are in no list: the file of now would lack them as well. They count again when they are filed.
+        state.saved(self.unsaved_rows);
         files.keep_only(Some(epoch)).map_err(Records::failed)?;
         let mut indexes = state.indexes_mut();
         for ((name, sealed), saved) in self.parts.iter().zip(image.parts) {

@@ -49,7 +49,7 @@ pub struct State {
     keeper: Mutex<Keeper>,
     /// Held while index files are written or removed.
     saving: Mutex<()>,
-    /// Rows written since the index file was.
+    /// Rows written, or filed, since the index file was.
     unsaved_rows: AtomicU64,
     /// The epoch of the last index file begun.
     last_epoch: AtomicU64,
@@ -224,9 +224,9 @@ impl State {
         self.unsaved_rows.fetch_sub(rows.min(self.unsaved_rows()), SeqCst);
     }
 
-    /// So many rows came after the index file.
-    pub fn restored(&self, unsaved_rows: u64) {
-        self.unsaved_rows.store(unsaved_rows, SeqCst);
+    /// So many more rows are not as the index file has them.
+    pub fn unsaved(&self, rows: u64) {
+        self.unsaved_rows.fetch_add(rows, SeqCst);
     }
 
     /// Whether the machine waits for a job of upkeep that the leader has done and this replica has not.

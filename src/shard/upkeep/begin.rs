@@ -142,6 +142,8 @@ fn install(state: &State, job: &Job, at: u64, finished: Finished) -> Result<(), 
             indexes.reach(at);
             drop(indexes);
             note(&arranged);
+            // What a restart would have to do again.
+            state.unsaved(arranged.moved_rows() as u64);
             if is_done { Ok(()) } else { Err("its lists are others".to_owned()) }
         }
         Finished::Recalibrated(recalibrated) => {

@@ -105,7 +105,7 @@ pub fn replay(state: &State, (at, base): (u64, &journal::Base), files: &IndexFil
     if state.indexes().damage().found().is_some() {
         return Err(Lost::Journal("the index file is damaged"));
     }
-    state.restored(rows + base.unfiled.len() as u64);
+    state.unsaved(rows);
     Ok(())
 }
 
