@@ -29,7 +29,6 @@ mod kmeans;
 mod lift;
 mod list;
 mod locations;
-mod many;
 mod pages;
 mod placement;
 mod plan;
