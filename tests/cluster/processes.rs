@@ -24,11 +24,21 @@ struct Node {
 pub struct Cluster {
     root: tempfile::TempDir,
     nodes: Vec<Node>,
+    /// `host:port` of the etcd they meet in; where there is none, each is told of all others.
+    etcd: Vec<String>,
 }
 
 impl Cluster {
     /// Starts `n` nodes that know each other and waits until all are ready.
     pub async fn start(n: usize) -> Cluster {
+        let mut cluster = Cluster::prepare(n, Vec::new());
+        (0..n).for_each(|i| cluster.restart(i));
+        cluster.wait_until_ready().await;
+        cluster
+    }
+
+    /// `n` nodes, none of which runs yet.
+    pub fn prepare(n: usize, etcd: Vec<String>) -> Cluster {
         let root = tempfile::tempdir().expect("a directory");
         let ports = free_ports(2 * n);
         let node = |i: usize| Node {
@@ -38,10 +48,7 @@ impl Cluster {
             process: None,
         };
         let nodes = (0..n).map(node).collect();
-        let mut cluster = Cluster { root, nodes };
-        (0..n).for_each(|i| cluster.restart(i));
-        cluster.wait_until_ready().await;
-        cluster
+        Cluster { root, nodes, etcd }
     }
 
     pub fn len(&self) -> usize {
@@ -51,6 +58,19 @@ impl Cluster {
     /// `host:port` of a node's REST face.
     pub fn http(&self, i: usize) -> String {
         format!("127.0.0.1:{}", self.nodes[i].http)
+    }
+
+    /// The REST faces of all nodes.
+    pub fn addresses(&self) -> Vec<String> {
+        (0..self.len()).map(|i| self.http(i)).collect()
+    }
+
+    /// SIGTERM; the node has ended well when this is over.
+    pub fn stop(&mut self, i: usize) {
+        self.signal(i, "TERM");
+        let mut process = self.nodes[i].process.take().expect("the node was started");
+        let ended = process.wait().expect("a process that was told to ends");
+        assert!(ended.success(), "node {i} stopped with {ended}:\n{}", self.log(i));
     }
 
     /// SIGKILL.
@@ -84,8 +104,11 @@ impl Cluster {
         command.args(["serve", "--mode", "auto", "--data-dir"]).arg(&node.directory);
         command.args(["--http", &format!("127.0.0.1:{}", node.http), "--grpc", "127.0.0.1:0"]);
         command.args(["--monitoring", "127.0.0.1:0", "--peer", &format!("127.0.0.1:{}", node.peer)]);
-        command.arg("--set").arg(format!("cluster.peers={}", others.join(",")));
-        command.args(["--set", "index.flat_points_max=200"]);
+        match self.etcd.is_empty() {
+            true => command.arg("--set").arg(format!("cluster.peers={}", others.join(","))),
+            false => command.args(["--etcd", &self.etcd.join(",")]),
+        };
+        command.args(["--set", "index.flat_points_max=200", "--set", "cluster.replace_after=3s"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.expect("a log file"));
         node.process = Some(command.spawn().expect("the program starts"));
     }
