@@ -23,7 +23,7 @@ async fn run(from: &TestNode, to: &TestNode, count: usize, batch: usize, length:
 }
 
 #[test]
-#[ignore = "a measurement"]
+#[ignore = "a measurement: cargo test --release --lib peer::tests::speed -- --ignored --nocapture"]
 fn messages_a_second() {
     let runtime = Runtime::new(2).unwrap();
     runtime.block_on(async {

@@ -48,7 +48,7 @@ where
 }
 
 #[test]
-#[ignore = "a measurement"]
+#[ignore = "a measurement: cargo test --release --lib rt::http::cost -- --ignored --nocapture --test-threads 1"]
 fn a_keep_alive_request_costs_the_server_under_30_microseconds() {
     let router = Router::new().route("/ping", get(|| async { "pong" }));
     let each = server_cpu_each(
@@ -67,7 +67,7 @@ fn a_keep_alive_request_costs_the_server_under_30_microseconds() {
 }
 
 #[test]
-#[ignore = "a measurement"]
+#[ignore = "a measurement: cargo test --release --lib rt::http::cost -- --ignored --nocapture --test-threads 1"]
 fn a_unary_call_costs_the_server_under_100_microseconds() {
     let each = server_cpu_each(
         REQUESTS,
@@ -88,7 +88,7 @@ fn a_unary_call_costs_the_server_under_100_microseconds() {
 }
 
 #[test]
-#[ignore = "a measurement"]
+#[ignore = "a measurement: cargo test --release --lib rt::http::cost -- --ignored --nocapture --test-threads 1"]
 fn a_hand_over_to_a_thread_costs_under_100_microseconds() {
     let rounds = 20_000;
     crate::rt::block_on(2, async {
