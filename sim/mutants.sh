@@ -37,6 +37,7 @@ declare -A BUG=(
     [28]="a full disk is passed over in silence"
     [30]="session tokens ignored"
     [31]="versions by the time of day"
+    [33]="each replica trains its index with a seed of its own"
 )
 
 # Where each is looked for: names of scenarios contain one of these.
@@ -45,7 +46,7 @@ declare -A WHERE=(
     [6]="group_" [7]="group_" [8]="cluster_register cluster_set" [9]="cluster_set cluster_register" [12]="node_register node_set"
     [14]="cluster_retried" [15]="cluster_bank" [18]="node_search" [22]="group_" [23]="group_" [24]="coordinat an_etcd" [25]="coordinat"
     [26]="cluster_append cluster_bank cluster_register" [27]="cluster_register group_" [30]="cluster_session"
-    [31]="cluster_register"
+    [31]="cluster_register" [33]="cluster_search"
 )
 # Those whose site is in the code.
 mapfile -t PRESENT < <(grep -rhoE 'mutant!\([0-9]+\)' src --include='*.rs' --exclude=mutants.rs | grep -oE '[0-9]+' | sort -nu)

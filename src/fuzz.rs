@@ -4,10 +4,10 @@
 
 use crate::peer;
 use crate::raft::{self, CheckpointHead, CheckpointReader, checkpoints};
-use crate::shard::Command;
+use crate::shard::{Command, Upkeep};
 use crate::store::keys::control::ControlRecord;
 use crate::store::keys::log::{self, GroupState, HardState, Members};
-use crate::store::keys::{delta, meta, point::PointRecord, request::RequestRecord};
+use crate::store::keys::{before, journal, meta, point::PointRecord, request::RequestRecord};
 use crate::store::{self, Discipline};
 use bytes::Bytes;
 use std::path::Path;
@@ -51,8 +51,11 @@ pub fn log_records(bytes: &[u8]) {
     if let Ok(request) = RequestRecord::decode(bytes) {
         assert_eq!(request.encode(), bytes, "a request");
     }
-    if let Ok(ids) = delta::decode(bytes) {
-        assert!(ids.len() <= bytes.len(), "{} ids in {} bytes", ids.len(), bytes.len());
+    if let Ok(entry) = journal::decode(bytes) {
+        assert_eq!(journal::encode(&entry).expect("it was decoded"), bytes, "an entry of a journal of indexes");
+    }
+    if let Ok((replaced_at, record)) = before::decode(bytes) {
+        assert_eq!(before::encode(replaced_at, record), bytes, "a point kept as it was");
     }
     if let Ok(number) = meta::decode(bytes) {
         assert_eq!(meta::encode(number), bytes, "a number");
@@ -66,6 +69,9 @@ pub fn log_records(bytes: &[u8]) {
         let (request_again, _) = Command::decode(&again).expect("it was encoded");
         assert_eq!(request_again, request);
         assert!(again.len() <= bytes.len(), "a command of {} bytes from {}", again.len(), bytes.len());
+    }
+    if let Ok(upkeep) = Upkeep::decode(bytes) {
+        assert_eq!(Upkeep::decode(&upkeep.encode()).expect("it was encoded"), upkeep, "upkeep of an index");
     }
     for discipline in [Discipline::EveryCommitSynced, Discipline::SyncedNowAndThen] {
         let (whole, damaged) = store::look_at_journal(bytes, discipline);
@@ -140,7 +146,7 @@ fn read(path: &Path) -> Option<(CheckpointHead, Vec<Bytes>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shard::{PointWrite, VectorBytes};
+    use crate::shard::{PointWrite, VectorBytes, Work};
     use crate::store::keys::point;
     use crate::types::{PointId, RequestId};
     use std::fs;
@@ -166,6 +172,8 @@ mod tests {
             vectors: vec![VectorBytes { name: "", components }],
             payload: br#"{"a":1}"#,
         };
+        let base = journal::Base { unfiled: vec![(id, 2)], filed: vec![("a".into(), 3)], astray: vec!["b".into()] };
+        let journal = |entry| journal::encode(&entry).unwrap();
         let point = point::encode(4, Some("05"), &[("", components)], br#"{"a":1}"#);
         let request = RequestId::from_bytes([7; 16]);
         vec![
@@ -174,7 +182,11 @@ mod tests {
             ("hard", HardState { term: 3, vote: 1, commit: 41 }.encode(GROUP)),
             ("members", members.encode(GROUP).unwrap()),
             ("point", point.unwrap()),
-            ("delta", delta::encode(&[id]).unwrap()),
+            ("touched", journal(journal::Entry::Touched(vec![(id, 7)]))),
+            ("base", journal(journal::Entry::Base(base))),
+            ("before", before::encode(3, b"record")),
+            ("begin", Upkeep::Begin { vector: "", work: Work::Arrange, list_rows: 300 }.encode().into()),
+            ("adopt", Upkeep::Adopt { begun: 300 }.encode().into()),
             ("request", RequestRecord { sequence: 3, log_index: 4, outcome: b"out" }.encode()),
             ("upsert", Command::Upsert(vec![write]).encode(Some(request)).unwrap()),
             ("delete", Command::Delete(vec![id]).encode(None).unwrap()),

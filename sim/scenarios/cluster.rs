@@ -22,6 +22,8 @@ pub const MARKS: &[&str] = &[
     "a replica that does not lead answered a linearizable read",
     "a write was forwarded to the leader",
     "replicas were compared at the same index while clients wrote",
+    "indexes were compared at the same log index",
+    "indexes were compared at the same log index while clients wrote",
     "an old request came once more",
     "a retry learnt what became of a lost write",
     "a node joined a cluster that was there",

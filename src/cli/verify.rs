@@ -27,6 +27,7 @@ struct Replica {
     node: String,
     applied_index: Option<u64>,
     content_hash: Option<String>,
+    index_hash: Option<String>,
     documents_count: Option<u64>,
     error: Option<String>,
 }
@@ -55,10 +56,12 @@ fn table(report: &Report) -> String {
                 number(replica.applied_index),
                 number(replica.documents_count),
                 replica.content_hash.clone().or_else(|| replica.error.clone()).unwrap_or_default(),
+                replica.index_hash.clone().unwrap_or_else(|| "-".to_owned()),
             ]);
         }
     }
-    let mut text = listing::left(&["TABLE", "SHARD", "VERDICT", "NODE", "APPLIED", "DOCUMENTS", "HASH"], &rows);
+    let mut text =
+        listing::left(&["TABLE", "SHARD", "VERDICT", "NODE", "APPLIED", "DOCUMENTS", "HASH", "INDEX"], &rows);
     for shard in &report.shards {
         if let Some(difference) = &shard.difference {
             text += &format!("shard {} of {}: {difference}\n", shard.id, shard.table_name);
@@ -77,6 +80,7 @@ mod tests {
             node: node.to_owned(),
             applied_index: Some(9),
             content_hash: Some(hash.to_owned()),
+            index_hash: None,
             documents_count: Some(3),
             error: None,
         };

@@ -18,7 +18,7 @@ const LAST_CHANGES_MAX: usize = 1_024;
 /// Times that changes are made up for aside; after that the rest is, whatever it costs.
 const ROUNDS_MAX: usize = 32;
 
-/// Ordinals whose row came, went or moved within the tail; each is kept once, so it is bounded by the points.
+/// Ordinals whose row came or went; each is kept once, so it is bounded by the points.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
     noted: Vec<u64>,
@@ -144,12 +144,14 @@ impl Adoption {
     /// The lists and places to install, in exchange for those there were.
     pub(crate) fn exchange(&mut self, old: (Option<Trained>, Vec<Chunk>), locations: &mut Locations) -> Sealed {
         let (trained, chunks) = old;
-        let Sealed { quantizer, lists, calibration, tried_on } = &mut self.sealed;
+        let Sealed { quantizer, lists, calibration, tried_on, reach, reach_outdated_by } = &mut self.sealed;
         let sealed = Sealed {
             quantizer: Arc::clone(quantizer),
             lists: std::mem::take(lists),
             calibration: std::mem::take(calibration),
             tried_on: *tried_on,
+            reach: std::mem::take(reach),
+            reach_outdated_by: *reach_outdated_by,
         };
         let before = std::mem::replace(locations, std::mem::take(&mut self.locations));
         self.old = Some((trained, before, chunks));

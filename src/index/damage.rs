@@ -14,7 +14,8 @@ impl Damage {
         self.0.get().copied()
     }
 
-    pub(crate) fn note(&self, part: &'static str) {
+    /// Something is damaged that the indexes were made of.
+    pub fn note(&self, part: &'static str) {
         let _first_stays = self.0.set(part);
     }
 }

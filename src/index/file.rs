@@ -3,13 +3,15 @@
 //!
 //! Layout, little-endian: metric, kind, re-rank, subspace width (0: no codebook), dimension, lists, lists at calibration, renewed since, whether
 //! rotated, whether lifted (u32 each); mean residual, unit of the factors, squared radius of the lift, deviations of the visit order
-//! (NaN: none) (f32 each); plans (count, then f32 each); mean, signs, centroids, the lists' radii, words (f32 each).
+//! (NaN: none) (f32 each); plans (count, then f32 each); lists renewed since the reach was measured (u32), its two rows of numbers
+//! (count, then f32 each); mean, signs, centroids, the lists' radii, words (f32 each).
 
 use super::kernels::{self, SUBSPACE_CODES};
 use super::lift::Lift;
 use super::plan::{Calibration, TriedOn};
 use super::product::Codebook;
 use super::quantizer::{FactorUnits, Quantizer, QuantizerParts};
+use super::reach::Reach;
 use super::rotation::Rotation;
 use super::sealed::Sealed;
 use super::spec::IndexKind;
@@ -18,7 +20,7 @@ use crate::types::{Metric, Rerank};
 use std::sync::Arc;
 
 /// Of the whole file.
-pub(crate) const FORMAT_VERSION: u32 = 5;
+pub(crate) const FORMAT_VERSION: u32 = 6;
 /// A file names one by its place.
 const RERANKS: [Rerank; 2] = [Rerank::F32, Rerank::Int8];
 
@@ -70,6 +72,11 @@ impl Sealed {
         let plans = self.calibration.to_numbers();
         w.u32(plans.len() as u32);
         w.f32s(&plans);
+        w.u32(u32::try_from(self.reach_outdated_by).unwrap_or(u32::MAX));
+        for numbers in self.reach.numbers() {
+            w.u32(numbers.len() as u32);
+            w.f32s(numbers);
+        }
         w.f32s(&q.mean);
         w.f32s(&q.rotation.signs);
         w.f32s(&q.centroids);
@@ -151,6 +158,8 @@ impl<'a> Reader<'a> {
         let square = self.f32s(1, "lift")?[0];
         let deviations = self.f32s(1, "visit order")?[0];
         let calibration = self.calibration()?;
+        let reach_outdated_by = self.u32("lists renewed since the reach was measured")? as usize;
+        let reach = Reach::from_numbers([self.counted("reach")?, self.counted("reach")?]).ok_or(field("reach"))?;
         let mean = self.f32s(dimension, "mean")?;
         let signs = self.f32s(2 * dimension * rotated as usize, "signs")?;
         let rotation = Rotation { signs };
@@ -178,12 +187,17 @@ impl<'a> Reader<'a> {
             order,
         };
         let quantizer = Arc::new(Quantizer::new(parts, kernels::active()));
-        Ok(Sealed { quantizer, lists: Vec::new(), calibration, tried_on })
+        Ok(Sealed { quantizer, lists: Vec::new(), calibration, tried_on, reach, reach_outdated_by })
     }
 
     fn calibration(&mut self) -> Result<Calibration, IndexFileError> {
-        let count = self.u32("plans")? as usize;
-        Calibration::from_numbers(&self.f32s(count, "plans")?).ok_or(field("plans"))
+        Calibration::from_numbers(&self.counted("plans")?).ok_or(field("plans"))
+    }
+
+    /// Numbers behind their count.
+    fn counted(&mut self, name: &'static str) -> Result<Vec<f32>, IndexFileError> {
+        let count = self.u32(name)? as usize;
+        self.f32s(count, name)
     }
 
     fn codebook(&mut self, dimension: usize, width: usize) -> Result<Option<Codebook>, IndexFileError> {

@@ -6,17 +6,17 @@ use super::batch::Batch;
 use super::kernels::Kernels;
 use super::list::LiveList;
 use super::locations::Location;
+use super::points::Points;
 use super::quantizer::Quantizer;
 use super::rearrange::{ChangedList, Rearranged, all_sound};
-use super::tail::{Chunk, TailSlot};
+use super::tail::{ChunkRows, Tail, TailSlot};
 use super::work::Work;
+use crate::types::PointId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Live rows, roughly, of the sparse lists that one job rewrites: bounds what installing it costs.
 const COMPACTED_ROWS_MAX: usize = 16_384;
-/// Chunks of the tail that one job files.
-pub(crate) const FILED_CHUNKS_MAX: usize = 32;
 
 /// A consistent copy of what filing needs. Pure and `Send`: run it on any thread.
 pub struct FilingJob {
@@ -24,13 +24,22 @@ pub struct FilingJob {
     pub(crate) kernels: &'static Kernels,
     pub(crate) quantizer: Arc<Quantizer>,
     pub(crate) lists: Vec<LiveList>,
-    pub(crate) chunks: Vec<(u32, Chunk)>,
+    pub(crate) tail: Tail,
+    pub(crate) points: Points,
+}
+
+/// A row to file.
+struct TailRow<'a> {
+    /// Decides the order: the same wherever the same points were written, however they came into the tail.
+    written: (u64, PointId),
+    rows: &'a ChunkRows,
+    at: TailSlot,
 }
 
 impl FilingJob {
     /// Rows of the tail that the job files.
     pub fn tail_rows(&self) -> usize {
-        self.chunks.iter().map(|(_, chunk)| chunk.live_slots().count()).sum()
+        self.tail.live_rows()
     }
 
     /// Encodes the tail's rows into copies of their lists and rewrites lists that are more than a quarter dead. `None` if a list
@@ -62,19 +71,32 @@ impl FilingJob {
         let assigner = Assigner::new(&self.quantizer.centroids, self.quantizer.space(), self.tail_rows(), work);
         let mut batch = Batch::default();
         let mut origins: Vec<Location> = Vec::new();
-        for (number, chunk) in &self.chunks {
-            for slot in chunk.live_slots() {
-                let d = self.quantizer.dimension;
-                let vector = &chunk.rows.vectors[slot * d..(slot + 1) * d];
-                batch.add(chunk.rows.ordinals[slot], vector);
-                origins.push(Location::Tail(TailSlot { chunk: *number, slot: slot as u32 }));
-                if batch.is_full() {
-                    self.flush(&assigner, &mut batch, &mut origins, &mut open);
-                }
+        let d = self.quantizer.dimension;
+        for TailRow { rows, at, .. } in self.rows() {
+            let slot = at.slot as usize;
+            batch.add(rows.ordinals[slot], &rows.vectors[slot * d..(slot + 1) * d]);
+            origins.push(Location::Tail(at));
+            if batch.is_full() {
+                self.flush(&assigner, &mut batch, &mut origins, &mut open);
             }
         }
         self.flush(&assigner, &mut batch, &mut origins, &mut open);
         open
+    }
+
+    /// The tail's rows in the order in which they are filed.
+    fn rows(&self) -> Vec<TailRow<'_>> {
+        let row = |number, rows: &'_ ChunkRows, slot: usize| {
+            let (id, version) = self.points.get(rows.ordinals[slot])?;
+            Some(((version, id), TailSlot { chunk: number, slot: slot as u32 }))
+        };
+        let mut found = Vec::with_capacity(self.tail.live_rows());
+        for (number, chunk) in self.tail.chunks() {
+            let rows = chunk.live_slots().filter_map(|slot| row(number, &chunk.rows, slot));
+            found.extend(rows.map(|(written, at)| TailRow { written, rows: &chunk.rows, at }));
+        }
+        found.sort_unstable_by_key(|row| row.written);
+        found
     }
 
     /// Lists that are rewritten whether a row comes or not.

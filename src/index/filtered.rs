@@ -139,7 +139,7 @@ impl VectorIndex {
             k: params.k,
             candidates: candidates.min(self.len().max(1)),
             nprobe: params.nprobe,
-            kappa: trained.reach(points, scratch.kernels).kappa(target),
+            kappa: trained.reach.kappa(target),
         };
         let tail = self.scan_tail(points, query, allowed, scratch, found);
         let stats = trained.view(points).search_allowed(query, allowed, plan, scratch, &mut found.hits);

@@ -3,13 +3,14 @@
 //!
 //! A [`VectorIndex`] is a flat tail of f32 rows and, once trained, immutable posting lists with live bits. An upsert lands in the
 //! tail and is found by the next search. Rows go by ordinal, which [`Points`] gives to ids. [`train`] builds lists from a consistent
-//! view, [`FilingJob::run`] moves the tail's rows into them, [`ReshapeJob::run`] keeps the lists in shape, [`RecalibrationJob::run`] the plans of searches; all run off the caller's
-//! lock and are then installed. A search ranks the lists, scans 4-bit codes with one look-up table, re-ranks candidates in int8, and leaves the f32 re-score to the caller, who has the vectors.
+//! view, [`FilingJob::run`] moves the tail's rows into them, [`ReshapeJob::run`] keeps the lists in shape, [`ArrangeJob::run`] does both as often as it takes, [`RecalibrationJob::run`] renews the
+//! plans of searches; all run off the caller's lock and are then installed. A search ranks the lists, scans 4-bit codes with one look-up table, re-ranks candidates in int8, and leaves the f32 re-score to the caller, who has the vectors.
 //!
 //! Called by `shard`. [`distance`] is the one exact distance of the system.
 
 mod adoption;
 mod allowed;
+mod arrange;
 mod assigner;
 mod batch;
 #[cfg(feature = "bench")]
@@ -23,6 +24,7 @@ mod encoder;
 mod file;
 mod filing;
 mod filtered;
+mod hash;
 mod image;
 pub mod kernels;
 mod kmeans;
@@ -65,10 +67,12 @@ mod tests;
 
 pub use adoption::Adoption;
 pub use allowed::Allowed;
+pub use arrange::{ArrangeJob, Arranged};
 pub use damage::Damage;
 pub use distance::{distance, normalize};
 pub use file::IndexFileError;
 pub use filing::FilingJob;
+pub use hash::HashJob;
 pub use image::{Image, SavedIndex, write_image};
 pub use placement::{Memory, Placed, Placement};
 pub use points::Points;

@@ -5,7 +5,7 @@
 //! `2 · |q−x| · |r| · g/√d`, g normal and d the dimensions in which the data varies. So a search whose k-th nearest is at τ visits
 //! the lists ranked up to `τ + R² + 2κ · √τ · R`, R the mean |r|; for inner products with a query of length 1 up to `τ + κ · R`. κ is
 //! measured on the lists themselves, with the ranks they have (which need not be the plain distance of the centroid): rows are
-//! queries, rows of a sample are what a filter allows. Called by `trained` (measuring) and `search`.
+//! queries, rows of a sample are what a filter allows. Called by `train` and `arrange` (measuring), `filtered` and `search`.
 
 use super::kernels::Kernels;
 use super::search::Lists;
@@ -33,7 +33,7 @@ pub(crate) fn scanned_distance(metric: Metric, dimension: usize, distance: f32) 
 }
 
 /// The κ that neighbours needed, ascending.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Reach {
     /// Of filters that have nothing to do with the vectors.
     even: Vec<f32>,
@@ -58,6 +58,17 @@ impl Reach {
         even.sort_unstable_by(f32::total_cmp);
         corners.sort_unstable_by(f32::total_cmp);
         Reach { even, corners }
+    }
+
+    /// All of it as numbers, for a file.
+    pub(crate) fn numbers(&self) -> [&[f32]; 2] {
+        [&self.even, &self.corners]
+    }
+
+    /// What [`Reach::numbers`] gave; `None` if they are no such numbers.
+    pub(crate) fn from_numbers([even, corners]: [Vec<f32>; 2]) -> Option<Reach> {
+        let is_valid = |numbers: &[f32]| numbers.iter().all(|x| x.is_finite()) && numbers.is_sorted();
+        (is_valid(&even) && is_valid(&corners)).then_some(Reach { even, corners })
     }
 
     /// The κ that reaches enough of the neighbours for this recall.

@@ -8,8 +8,9 @@ use super::quantizer::Quantizer;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// The outcome of a [`super::FilingJob`] or [`super::ReshapeJob`]. Valid for the index it was taken from until lists are changed
+/// The outcome of a [`super::FilingJob`] or [`super::ReshapeJob`]. A copy shares the rows. Valid for the index it was taken from until lists are changed
 /// otherwise. Drop it off the lock: once installed it holds what was replaced.
+#[derive(Clone)]
 pub struct Rearranged {
     pub(crate) epoch: u64,
     /// Lists there are from now on.
@@ -60,6 +61,7 @@ pub(crate) fn all_sound(lists: &[LiveList]) -> bool {
 
 /// A list's new rows (once installed: those of before): the first `kept` slots are as they were under the same number; the others
 /// came from `origins`.
+#[derive(Clone)]
 pub(crate) struct ChangedList {
     pub(crate) list: usize,
     pub(crate) rows: Arc<PostingList>,

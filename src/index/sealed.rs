@@ -4,6 +4,7 @@
 use super::list::LiveList;
 use super::plan::{Calibration, TriedOn};
 use super::quantizer::Quantizer;
+use super::reach::Reach;
 use std::sync::Arc;
 
 /// Posting lists with their quantizer and calibrated settings. Cloning shares the rows.
@@ -13,6 +14,9 @@ pub struct Sealed {
     pub(crate) lists: Vec<LiveList>,
     pub(crate) calibration: Calibration,
     pub(crate) tried_on: TriedOn,
+    pub(crate) reach: Reach,
+    /// Lists that were renewed or dissolved since that was measured.
+    pub(crate) reach_outdated_by: usize,
 }
 
 impl Sealed {

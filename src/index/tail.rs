@@ -23,7 +23,7 @@ pub(crate) struct TailSlot {
     pub(crate) slot: u32,
 }
 
-/// The rows of a chunk, in slot order. Shared with a filing job once full.
+/// The rows of a chunk, in slot order.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ChunkRows {
     pub(crate) ordinals: Vec<u32>,
@@ -117,7 +117,7 @@ impl Tail {
             }
         };
         let chunk = self.chunks.entry(chunk_number).or_insert_with(|| Chunk::new(self.dimension, self.chunk_rows));
-        // Only full chunks are ever shared, so this does not copy.
+        // Copies only if a job has taken the chunk before it was full.
         let rows = Arc::make_mut(&mut chunk.rows);
         let slot = rows.ordinals.len();
         rows.ordinals.push(ordinal);
@@ -185,6 +185,11 @@ impl Tail {
     /// The full chunks, oldest first.
     pub(crate) fn full_chunks(&self) -> impl Iterator<Item = (u32, &Chunk)> {
         self.chunks.iter().filter(|(_, chunk)| chunk.is_full()).map(|(&number, chunk)| (number, chunk))
+    }
+
+    /// All chunks, oldest first.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = (u32, &Chunk)> {
+        self.chunks.iter().map(|(&number, chunk)| (number, chunk))
     }
 
     /// The row of a slot.

@@ -11,6 +11,7 @@ use super::points::Points;
 use super::product::Codebook;
 use super::quantizer::{FactorUnits, Quantizer, QuantizerParts};
 use super::random::SplitMix64;
+use super::reach::Reach;
 use super::rotation::Rotation;
 use super::sealed::Sealed;
 use super::search::Lists;
@@ -136,8 +137,10 @@ pub(crate) fn train_with(
     let view = Lists { points: &points, quantizer: &quantizer, lists: &lists };
     let calibration = Calibration::choose(view, &truth, work);
     wanted()?;
+    let reach = Reach::measure(view, kernels);
     let tried_on = TriedOn::now(lists.len());
-    Ok(Built { sealed: Sealed { quantizer: Arc::new(quantizer), lists, calibration, tried_on }, points })
+    let quantizer = Arc::new(quantizer);
+    Ok(Built { sealed: Sealed { quantizer, lists, calibration, tried_on, reach, reach_outdated_by: 0 }, points })
 }
 
 fn visit_checked(spec: &IndexSpec, source: &mut dyn RowSource, visit: &mut RowVisitor<'_>) -> Result<(), TrainError> {

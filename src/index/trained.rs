@@ -1,6 +1,5 @@
 //! The trained part of an index: its lists, and when they no longer fit their rows. Called by `vector_index`.
 
-use super::kernels::Kernels;
 use super::kmeans::ListBounds;
 use super::list::LiveList;
 use super::plan::{CANDIDATES_MAX, Calibration, Plan, TriedOn};
@@ -13,7 +12,7 @@ use super::search::Lists;
 use super::spec::{IndexKind, IndexSpec, SearchParams, SearchPlan};
 use crate::types::Rerank;
 use std::collections::BTreeSet;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// Retrain when rows lie this many times farther (squared) from their centroids than the rows of training did.
 const DRIFT_MAX: f32 = 1.2;
@@ -25,6 +24,7 @@ const REACH_RENEWED_SHARE: usize = 8;
 const RECALIBRATED_SHARE: usize = 4;
 
 /// Posting lists and what has happened to them since training.
+#[derive(Clone)]
 pub(crate) struct Trained {
     pub(crate) quantizer: Arc<Quantizer>,
     pub(crate) lists: Vec<LiveList>,
@@ -33,16 +33,17 @@ pub(crate) struct Trained {
     /// Lists that want compaction.
     pub(crate) sparse_lists: usize,
     pub(crate) tried_on: TriedOn,
-    /// Measured when first asked for.
-    reach: OnceLock<Reach>,
+    /// How far a filtered search goes: measured by whoever makes lists, not when first asked for, so that it is the same wherever
+    /// the lists are.
+    pub(crate) reach: Reach,
     /// Lists that were renewed or dissolved since then.
-    reach_outdated_by: usize,
+    pub(crate) reach_outdated_by: usize,
 }
 
 impl Trained {
     pub(crate) fn new(sealed: Sealed) -> Trained {
         let rows_at_training = sealed.len();
-        let Sealed { quantizer, lists, calibration, tried_on } = sealed;
+        let Sealed { quantizer, lists, calibration, tried_on, reach, reach_outdated_by } = sealed;
         let mut trained = Trained {
             quantizer,
             lists,
@@ -50,8 +51,8 @@ impl Trained {
             tried_on,
             rows_at_training,
             sparse_lists: 0,
-            reach: OnceLock::new(),
-            reach_outdated_by: 0,
+            reach,
+            reach_outdated_by,
         };
         trained.count_sparse();
         trained
@@ -82,7 +83,7 @@ impl Trained {
         }
         let renewed = rearranged.renewed_lists + rearranged.dissolved_lists;
         self.tried_on.renewed = self.tried_on.renewed.saturating_add(renewed);
-        self.outdate_reach(renewed);
+        self.reach_outdated_by = self.reach_outdated_by.saturating_add(renewed);
         dissolved
     }
 
@@ -104,17 +105,14 @@ impl Trained {
         Lists { points, quantizer: &self.quantizer, lists: &self.lists }
     }
 
-    /// Forgets how far neighbours lie once too many lists are others. (Not at each: a search waits for the measurement.)
-    fn outdate_reach(&mut self, lists: usize) {
-        self.reach_outdated_by += lists;
-        if self.reach_outdated_by * REACH_RENEWED_SHARE > self.lists.len() {
-            (self.reach, self.reach_outdated_by) = (OnceLock::new(), 0);
-        }
+    /// Whether so many lists are others that the reach should be measured again.
+    pub(crate) fn reach_is_outdated(&self) -> bool {
+        self.reach_outdated_by.saturating_mul(REACH_RENEWED_SHARE) > self.lists.len()
     }
 
-    /// How far a filtered search goes. Cost: a measurement the first time.
-    pub(crate) fn reach(&self, points: &Points, kernels: &Kernels) -> &Reach {
-        self.reach.get_or_init(|| Reach::measure(self.view(points), kernels))
+    /// Takes a reach measured on the lists there are now.
+    pub(crate) fn renew_reach(&mut self, reach: Reach) {
+        (self.reach, self.reach_outdated_by) = (reach, 0);
     }
 
     /// How to answer a search: `None` means exactly.

@@ -2,18 +2,16 @@
 //! search. Rows are known by ordinal; the [`Points`] that give ordinals to ids belong to the shard. Heavy work (training, filing) happens on values taken from it, off the lock that the shard keeps it behind.
 //! Called by `shard`.
 
-use super::adoption::{Adoption, Journal};
-use super::filing::{FILED_CHUNKS_MAX, FilingJob};
+mod upkeep;
+
+use super::adoption::Journal;
 use super::image::SavedIndex;
 use super::kernels::{self, Kernels};
 use super::list::LiveList;
 use super::locations::{Location, Locations};
 use super::placement::{Memory, Placed, PlacedList, Placement};
-use super::plan::{Plan, TriedOn};
+use super::plan::Plan;
 use super::points::Points;
-use super::rearrange::Rearranged;
-use super::recalibrate::{Recalibrated, RecalibrationJob};
-use super::reshape::ReshapeJob;
 use super::sealed::Sealed;
 use super::search::Scratch;
 use super::spec::{Hit, IndexKind, IndexSpec, IndexState, SearchOutcome, SearchParams, SearchPlan, SearchStats};
@@ -25,9 +23,6 @@ use super::verification::Verification;
 use crate::types::Rerank;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
-/// Retrain when there are this many times as many rows as at training.
-const GROWTH_MAX: usize = 2;
 
 /// Lists a query up to which it pays to put queries in order: of fewer queries, hardly any lie near each other.
 const ORDERED_LISTS_MAX: usize = 4;
@@ -73,6 +68,9 @@ pub struct VectorIndex {
     epoch: u64,
     /// While one runs.
     training: Option<Training>,
+    /// Whether an [`super::ArrangeJob`] is under way. Then, and while a training runs, no row moves within the tail: what a job found there
+    /// is known by its place.
+    is_arranging: bool,
     /// Rows read from a file since its pages were given back, where few may stay: [`Memory::Low`].
     file_reads: Option<AtomicUsize>,
 }
@@ -93,7 +91,17 @@ impl VectorIndex {
     pub(crate) fn with_kernels(spec: IndexSpec, kernels: &'static Kernels) -> Self {
         let tail = Tail::new(spec.dimension, spec.tail_rows_max);
         let locations = Locations::default();
-        VectorIndex { spec, kernels, tail, trained: None, locations, epoch: 0, training: None, file_reads: None }
+        VectorIndex {
+            spec,
+            kernels,
+            tail,
+            trained: None,
+            locations,
+            epoch: 0,
+            training: None,
+            is_arranging: false,
+            file_reads: None,
+        }
     }
 
     /// An index as it was just built: its rows are the live rows of `built`, by the ordinals of `built.points`. Cost: a look at
@@ -162,6 +170,11 @@ impl VectorIndex {
     /// The specification it was made with.
     pub fn spec(&self) -> &IndexSpec {
         &self.spec
+    }
+
+    /// From the next job on lists should hold so many rows.
+    pub fn set_list_rows(&mut self, rows: usize) {
+        self.spec.list_rows = rows;
     }
 
     /// Live points.
@@ -287,7 +300,9 @@ impl VectorIndex {
     }
 
     fn retire_tail(&mut self, at: TailSlot) {
-        if let Some(evicted) = self.tail.remove(at) {
+        if self.training.is_some() || self.is_arranging {
+            self.tail.clear(at);
+        } else if let Some(evicted) = self.tail.remove(at) {
             self.append_again(evicted);
         }
     }
@@ -295,7 +310,6 @@ impl VectorIndex {
     fn append_again(&mut self, Evicted { rows, slots }: Evicted) {
         for slot in slots {
             let vector = &rows.vectors[slot * self.spec.dimension..(slot + 1) * self.spec.dimension];
-            self.note(rows.ordinals[slot]);
             let moved = self.tail.push(rows.ordinals[slot], vector);
             self.locations.set(rows.ordinals[slot], Location::Tail(moved));
         }
@@ -408,182 +422,6 @@ impl VectorIndex {
         (plan.map(|plan| Plan { candidates: plan.candidates.min(self.len().max(1)), ..plan }), chosen)
     }
 
-    /// Whether building posting lists would pay: too many rows for a flat index, twice the rows of the last training, or
-    /// rows that lie a fifth farther from their centroids though the lists are in shape. False while a training runs.
-    pub fn wants_training(&self) -> bool {
-        if self.spec.kind == IndexKind::Flat || self.training.is_some() {
-            return false;
-        }
-        match &self.trained {
-            None => self.len() > self.spec.flat_rows_max,
-            Some(trained) => {
-                self.len() > GROWTH_MAX * trained.rows_at_training.max(self.spec.flat_rows_max / 2)
-                    || trained.has_drifted(self.spec.list_bounds())
-            }
-        }
-    }
-
-    /// A training on a view of now or later begins. Until [`VectorIndex::install_adopted`] or [`VectorIndex::training_abandoned`] no
-    /// row leaves the tail, so that every row is in the tail or in the view, and what changes is noted.
-    pub fn training_started(&mut self) {
-        self.epoch += 1;
-        self.training = Some(Training { journal: Journal::default(), first_chunk: self.tail.close_chunk() });
-    }
-
-    /// The training ended without a result.
-    pub fn training_abandoned(&mut self) {
-        self.training = None;
-    }
-
-    /// Does a piece of what has to be done before new lists can be installed; whether there is more. Changes nothing that a search
-    /// could see, so that a shared lock is enough. Cost: a fraction of a millisecond.
-    pub fn adopt_some(&self, points: &Points, adoption: &mut Adoption) -> bool {
-        adoption.advance(points, &self.locations)
-    }
-
-    /// Puts new posting lists in place of the old; the rows they have leave the tail. `None`: so much has changed meanwhile that
-    /// more should be done by [`VectorIndex::adopt_some`] first. Rows replaced or removed since the training began are dead in the
-    /// lists. Cost: a look-up for each of the last changes (about a thousand at most).
-    ///
-    /// # Errors
-    /// The lists do not fit, or lack rows: the index is unchanged, the training goes on until it is abandoned.
-    pub fn install_adopted(&mut self, adoption: &mut Adoption) -> Option<Result<Installed, InstallError>> {
-        if !adoption.sealed().quantizer.fits(&self.spec) {
-            return Some(Err(InstallError::Specification));
-        }
-        let Some(training) = &mut self.training else { return Some(Err(InstallError::NoTraining)) };
-        let first_chunk = training.first_chunk;
-        if !adoption.catch_up(std::mem::take(&mut training.journal), &self.locations) {
-            return None;
-        }
-        if adoption.len() != self.len() {
-            return Some(Err(InstallError::NotCovered { rows: self.len().saturating_sub(adoption.len()) }));
-        }
-        let covered = self.tail.split_before(first_chunk);
-        let sealed = adoption.exchange((self.trained.take(), covered), &mut self.locations);
-        let (live_rows, built_rows) = (sealed.len(), sealed.lists.iter().map(|l| l.list.len()).sum::<usize>());
-        self.trained = Some(Trained::new(sealed));
-        self.training = None;
-        self.epoch += 1;
-        Some(Ok(Installed { live_rows, dead_rows: built_rows - live_rows }))
-    }
-
-    /// The same at once, for callers that nobody waits for.
-    pub fn install(&mut self, points: &Points, built: Built) -> Result<Installed, InstallError> {
-        let mut adoption = Adoption::new(built);
-        loop {
-            while self.adopt_some(points, &mut adoption) {}
-            if let Some(installed) = self.install_adopted(&mut adoption) {
-                return installed;
-            }
-        }
-    }
-
-    /// Packs the rows of mostly dead chunks together.
-    fn sweep_tail(&mut self) {
-        for evicted in self.tail.sweep() {
-            self.append_again(evicted);
-        }
-    }
-
-    /// Whether filing would pay: the tail is longer than its bound, or one list in sixteen is more than a quarter dead. False
-    /// until trained and while a training runs.
-    pub fn wants_filing(&self) -> bool {
-        let Some(trained) = &self.trained else { return false };
-        let tail_long = self.tail.live_rows() > self.spec.tail_rows_max && self.tail.full_chunks().next().is_some();
-        self.training.is_none() && (tail_long || trained.sparse_lists * 16 > trained.lists.len())
-    }
-
-    /// The work of moving the tail's full chunks into their lists; none if not trained, or while a training runs.
-    /// Cost: a copy of the lists' handles and live bits.
-    pub fn filing_job(&self) -> Option<FilingJob> {
-        let trained = self.trained.as_ref().filter(|_| self.training.is_none())?;
-        Some(FilingJob {
-            epoch: self.epoch,
-            kernels: self.kernels,
-            quantizer: Arc::clone(&trained.quantizer),
-            lists: trained.lists.clone(),
-            chunks: self.tail.full_chunks().take(FILED_CHUNKS_MAX).map(|(n, chunk)| (n, chunk.clone())).collect(),
-        })
-    }
-
-    /// Whether splitting and dissolving lists would pay: one of them is out of bounds. False until trained and while a training
-    /// runs. Cost: a look at every list.
-    pub fn wants_reshaping(&self) -> bool {
-        self.training.is_none() && self.trained.as_ref().is_some_and(|t| t.wants_reshaping(self.spec.list_bounds()))
-    }
-
-    /// The work of splitting lists that grew too large and dissolving those that shrank; none if not trained, or while a training
-    /// runs. Cost: a copy of the lists' handles and live bits.
-    pub fn reshape_job(&self) -> Option<ReshapeJob> {
-        let trained = self.trained.as_ref().filter(|_| self.training.is_none())?;
-        Some(ReshapeJob {
-            epoch: self.epoch,
-            kernels: self.kernels,
-            bounds: self.spec.list_bounds(),
-            quantizer: Arc::clone(&trained.quantizer),
-            lists: trained.lists.clone(),
-        })
-    }
-
-    /// Whether choosing the plans of searches anew would pay: many lists are others than those they were tried on. False until
-    /// trained and while a training runs.
-    pub fn wants_recalibration(&self) -> bool {
-        self.training.is_none() && self.trained.as_ref().is_some_and(Trained::wants_recalibration)
-    }
-
-    /// The work of choosing plans anew; none if not trained, or while a training runs. `points` are those whose ordinals the rows
-    /// have. Cost: a copy of the lists' handles and live bits, and of the points' pages' handles.
-    pub fn recalibration_job(&self, points: &Points) -> Option<RecalibrationJob> {
-        let trained = self.trained.as_ref().filter(|_| self.training.is_none())?;
-        Some(RecalibrationJob {
-            epoch: self.epoch,
-            kernels: self.kernels,
-            queries: self.spec.calibration_queries,
-            quantizer: Arc::clone(&trained.quantizer),
-            lists: trained.lists.clone(),
-            points: points.clone(),
-        })
-    }
-
-    /// Searches by a job's plans from now on. Whether it was done: not if lists were changed otherwise since the job was taken.
-    pub fn install_recalibrated(&mut self, recalibrated: Recalibrated) -> bool {
-        let Some(trained) = self.trained.as_mut().filter(|_| recalibrated.epoch == self.epoch) else { return false };
-        trained.calibration = recalibrated.calibration;
-        trained.tried_on = TriedOn::now(trained.lists.len());
-        true
-    }
-
-    /// Puts a job's lists in place: rows that were replaced or removed meanwhile are dead in them. Whether it was done: not if
-    /// lists were changed otherwise since the job was taken. Cost: a look-up a row moved.
-    pub fn install_rearranged(&mut self, rearranged: &mut Rearranged) -> bool {
-        let Some(trained) = self.trained.as_mut().filter(|_| rearranged.epoch == self.epoch) else { return false };
-        self.epoch += 1;
-        let dissolved = trained.adopt(rearranged);
-        for changed in &rearranged.changed {
-            let rows = Arc::clone(&trained.lists[changed.list].list);
-            for (slot, origin) in changed.moved() {
-                let ordinal = rows.ordinals[slot];
-                if self.locations.get(ordinal) != Some(origin) {
-                    continue;
-                }
-                self.locations.set(ordinal, Location::List { list: changed.list as u32, slot: slot as u32 });
-                trained.lists[changed.list].set(slot);
-                match origin {
-                    Location::Tail(at) => self.tail.clear(at),
-                    Location::List { list, slot } if !dissolved.contains(&list) => {
-                        trained.clear(list as usize, slot as usize);
-                    }
-                    Location::List { .. } => {}
-                }
-            }
-        }
-        rearranged.retired = trained.lists.split_off(rearranged.lists);
-        trained.count_sparse();
-        self.sweep_tail();
-        true
-    }
-
     /// Ordinals of the points whose rows only the tail has: what a file of [`VectorIndex::sealed`] lacks.
     pub fn tail_ordinals(&self) -> impl Iterator<Item = u32> + '_ {
         self.tail.ordinals()
@@ -597,6 +435,8 @@ impl VectorIndex {
             lists: trained.lists.clone(),
             calibration: trained.calibration.clone(),
             tried_on: trained.tried_on,
+            reach: trained.reach.clone(),
+            reach_outdated_by: trained.reach_outdated_by,
         })
     }
 }

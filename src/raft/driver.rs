@@ -185,7 +185,12 @@ impl Driver {
             }
             self.round.count_tick();
             for group in self.members.keys().copied().collect::<Vec<_>>() {
-                self.with(group, |member, round| member.tick(now, round));
+                // Most ticks of most groups change nothing that anybody would have to look at.
+                if self.act(group, |member, round| member.tick(now, round))
+                    && self.members.get(&group).is_some_and(Member::is_busy)
+                {
+                    self.round.dirty(group);
+                }
             }
         }
         while let Some(timer) = self.round.take_timer(now) {
@@ -318,11 +323,21 @@ impl Driver {
 
     /// Does something to a group that runs, and looks at it before the round ends.
     fn with(&mut self, group: GroupId, act: impl FnOnce(&mut Member, &mut Round)) {
-        let Some(member) = self.members.get_mut(&group).filter(|member| !member.has_failed()) else { return };
+        if self.act(group, act) {
+            self.round.dirty(group);
+        }
+    }
+
+    /// Does something to a group; whether it runs, and still does.
+    fn act(&mut self, group: GroupId, act: impl FnOnce(&mut Member, &mut Round)) -> bool {
+        let Some(member) = self.members.get_mut(&group).filter(|member| !member.has_failed()) else { return false };
         let round = &mut self.round;
         match catch_unwind(AssertUnwindSafe(|| act(member, round))) {
-            Ok(()) => self.round.dirty(group),
-            Err(payload) => self.fail(group, format!("an impossible state: {}", panic_text(&*payload))),
+            Ok(()) => true,
+            Err(payload) => {
+                self.fail(group, format!("an impossible state: {}", panic_text(&*payload)));
+                false
+            }
         }
     }
 

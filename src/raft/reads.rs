@@ -83,6 +83,11 @@ impl Reads {
         self.waiting.splice(0..0, readers);
     }
 
+    /// Whether nobody waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.asked.is_none()
+    }
+
     /// Refuses those whose time is up.
     pub(super) fn expire(&mut self, now: Instant) {
         let asked = self.asked.iter_mut().map(|asked| &mut asked.readers);

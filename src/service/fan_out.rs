@@ -117,14 +117,12 @@ impl Service {
     }
 
     /// The nodes to read a shard from, in the order in which they should be asked: this one if it has a replica that takes part in
-    /// its group; those that failed a moment ago last.
+    /// its group and keeps up with it; those that failed a moment ago last.
     fn readers_of(&self, shard: ShardId, now: Instant) -> Vec<NodeId> {
         let this = self.0.identity.node_id;
         let mut readers = self.0.reach.order(&self.elsewhere(shard), now);
         match self.0.host.find(shard) {
-            Some(replica) if replica.leader().is_some() && !self.0.reach.is_passed_over(this, now) => {
-                readers.insert(0, this);
-            }
+            Some(replica) if replica.keeps_up() && !self.0.reach.is_passed_over(this, now) => readers.insert(0, this),
             Some(_) => readers.push(this),
             None => {}
         }

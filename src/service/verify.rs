@@ -150,7 +150,13 @@ impl Service {
             return ("unknown", Some(message));
         }
         match found.iter().find(|(_, other)| other.found != usual.found) {
-            None => ("equal", None),
+            None => match other_index(&found) {
+                None => ("equal", None),
+                Some((reference, node)) => {
+                    let message = "the records are equal, the posting lists are not";
+                    ("different", Some(format!("node {node:016x} against node {reference:016x}: {message}")))
+                }
+            },
             Some((node, other)) => {
                 let bucket = usual.differing_buckets(other).first().copied();
                 let where_ = match bucket {
@@ -181,6 +187,13 @@ impl Service {
         }
         self.0.others.bucket(node, id, bucket).await
     }
+}
+
+/// Two nodes whose approximate answers differ, if there are such. One that has lost its lists answers exactly, and says nothing.
+fn other_index(found: &[(NodeId, &Recomputed)]) -> Option<(NodeId, NodeId)> {
+    let mut known = found.iter().filter_map(|(node, one)| Some((*node, one.index_hash?)));
+    let (reference, usual) = known.next()?;
+    known.find(|(_, hash)| *hash != usual).map(|(node, _)| (reference, node))
 }
 
 /// How many replicas hold what this one holds.

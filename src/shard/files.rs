@@ -1,15 +1,18 @@
 //! Index files: the trained part of a replica's indexes on disk, so that a restart need not train again.
 //!
 //! One file an epoch, written whole, synced and renamed into place, then mapped (layout: `index::image`); a file that cannot be
-//! trusted is as good as none, since everything in it can be made again from the records. Called by `indexer` (saving), `replica` (loading), `host`
-//! (removing).
+//! trusted is as good as none: the replica then answers exactly until its indexes are trained anew (`upkeep`). Called by `saving`,
+//! `open`, `install` and `host` (removing).
 
 use crate::{
     index::{Block, Damage, Image, IndexFileError, Points, Sealed, write_image},
     store::{StoreError, files},
     types::VectorName,
 };
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// The index files of one shard.
 #[derive(Clone, Debug)]
@@ -42,10 +45,23 @@ impl IndexFiles {
         files::write_synced_with(&self.path(epoch), |out| write_image(out, points, parts))
     }
 
-    /// Maps the file of `epoch`. What turns out damaged when it is used is noted in `damage`.
-    pub fn open(&self, epoch: u64, damage: &Damage) -> Result<Image, Unusable> {
-        let map = files::map_file(&self.path(epoch))?.ok_or(Unusable::Missing(epoch))?;
-        Ok(Image::open(&Block::mapped(map), damage)?)
+    /// Writes a file that another replica has given, piece by piece, as the file of `epoch`. Power-safe when it returns.
+    pub fn receive(
+        &self,
+        epoch: u64,
+        pieces: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()>,
+    ) -> Result<(), StoreError> {
+        files::write_synced_with(&self.path(epoch), pieces)
+    }
+
+    /// Maps the file of `epoch`.
+    pub fn map(&self, epoch: u64) -> Result<Arc<Block>, Unusable> {
+        Ok(Block::mapped(files::map_file(&self.path(epoch))?.ok_or(Unusable::Missing(epoch))?))
+    }
+
+    /// What is in a mapped file. What turns out damaged when it is used is noted in `damage`.
+    pub fn image(block: &Arc<Block>, damage: &Damage) -> Result<Image, Unusable> {
+        Ok(Image::open(block, damage)?)
     }
 
     /// Removes every file of the shard but that of `epoch`.

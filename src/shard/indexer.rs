@@ -1,60 +1,87 @@
-//! The background work of one replica: training its indexes once they are large enough, filing fresh rows into posting
-//! lists, saving the result. Searches and writes go on meanwhile; locks are held only to swap results in.
-//! Called by `replica`, one task each.
+//! The background work of one replica. On the leader: deciding which upkeep of the indexes is due, and proposing its beginning and,
+//! once it is done here, its adoption (`upkeep`). On every replica: doing the work that was begun, and what concerns this
+//! replica alone: saving the indexes, filling payload indexes, moving lists to the memory they are wanted in. Searches and writes go
+//! on meanwhile. Called by `live`, one task a state.
 
 use super::{
     files::IndexFiles,
-    filling, open,
-    records::{Records, View},
-    round::components,
-    state::{State, prepared},
+    filling,
+    saving::{self, IndexFile},
+    state::State,
+    upkeep::{Upkeep, Work, job::Job},
 };
 use crate::{
-    index::{
-        self, Adoption, Built, FilingJob, Installed, Points, Rearranged, ReshapeJob, Sealed, TrainError, VectorIndex,
-        Verification,
-    },
+    index::{VectorIndex, Verification},
     rt,
     rt::shutdown::Shutdown,
-    store::keys::{meta::MetaKey, point::PointRecord},
-    types::{Error, ErrorKind, PointId, Result, VectorName},
+    types::{Error, ErrorKind, Result, VectorName},
 };
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use std::{sync::Arc, time::Duration};
 
-/// How long the indexer rests after a failure.
+/// How long the indexer rests after a failure of its own.
 const REST_AFTER_FAILURE: Duration = Duration::from_secs(5);
+/// How long it rests after a proposal that came to nothing: there may be another leader by then.
+const REST_AFTER_REFUSAL: Duration = Duration::from_millis(200);
+
+/// The way of upkeep into the shard's log.
+pub trait Proposer: Send + Sync + 'static {
+    /// Whether this replica leads the shard, as far as it knows.
+    fn leads(&self) -> bool;
+
+    /// Commits an entry through the leader, wherever it is; returns when it is applied there.
+    fn propose(&self, entry: Bytes) -> BoxFuture<'static, Result<()>>;
+}
 
 /// See the module.
 pub struct Indexer {
     state: Arc<State>,
     files: IndexFiles,
+    proposer: Arc<dyn Proposer>,
     trainings: Arc<tokio::sync::Semaphore>,
 }
 
-/// One piece of work.
-#[derive(Clone, Debug)]
-enum Work {
-    Rebuild,
+/// One thing to do.
+enum Task {
+    /// The index file is damaged.
+    GoAstray,
     Fill,
-    Train(VectorName),
-    File(VectorName),
-    Reshape(VectorName),
-    Recalibrate(VectorName),
-    Save,
+    /// Do the work that is under way.
+    Run(Arc<Job>),
+    /// Propose the beginning of work.
+    Begin(Bytes),
+    /// Propose that what was done be put in.
+    Adopt(Bytes),
     Place(VectorName),
+    Save,
+}
+
+impl Task {
+    /// Whether it is the log that does it, and so may be given up at any time.
+    fn is_proposal(&self) -> bool {
+        matches!(self, Task::Begin(_) | Task::Adopt(_))
+    }
 }
 
 impl Indexer {
-    /// The indexer of `state`. `trainings` bounds how many replicas of the node do such work at once.
-    pub fn new(state: Arc<State>, files: IndexFiles, trainings: Arc<tokio::sync::Semaphore>) -> Indexer {
-        Indexer { state, files, trainings }
+    /// The indexer of `state`. `trainings` bounds how many replicas of the node do heavy work at once.
+    pub fn new(
+        state: Arc<State>,
+        files: IndexFiles,
+        proposer: Arc<dyn Proposer>,
+        trainings: Arc<tokio::sync::Semaphore>,
+    ) -> Indexer {
+        Indexer { state, files, proposer, trainings }
     }
 
     /// Works until `stop`.
     pub async fn run(self, stop: Shutdown) {
         self.verify().await;
+        let mut permit = None;
         while !stop.is_triggered() {
-            let Some(work) = self.next_work() else {
+            let Some(task) = self.next_task() else {
+                permit = None;
                 tokio::select! {
                     biased;
                     () = stop.wait() => {}
@@ -62,93 +89,136 @@ impl Indexer {
                 }
                 continue;
             };
-            let permit = tokio::select! {
-                biased;
-                () = stop.wait() => return,
-                permit = self.trainings.clone().acquire_owned() => permit.expect("the semaphore is never closed"),
-            };
-            let done = self.perform(&work, &stop).await;
-            drop(permit);
-            if let Err(error) = done
-                && !stop.is_triggered()
-            {
-                tracing::error!(shard = self.state.id, ?work, %error, "index upkeep failed; it will be tried again");
-                tokio::select! {
+            // Whoever begins work keeps the permit to do it: work that waits for its turn would hold a view of the store.
+            if permit.is_none() && !matches!(task, Task::Adopt(_)) {
+                permit = tokio::select! {
                     biased;
-                    () = stop.wait() => {}
-                    () = rt::time::sleep(REST_AFTER_FAILURE) => {}
-                }
+                    () = stop.wait() => return,
+                    permit = self.trainings.clone().acquire_owned() => Some(permit.expect("never closed")),
+                };
+            }
+            let done = tokio::select! {
+                biased;
+                () = stop.wait(), if task.is_proposal() => return,
+                done = self.perform(&task, &stop) => done,
+            };
+            permit = permit.filter(|_| done.is_ok() && matches!(task, Task::Begin(_)));
+            if let Err(error) = done {
+                self.rest(&task, &error, &stop).await;
             }
         }
     }
 
-    fn next_work(&self) -> Option<Work> {
+    /// After a failure.
+    async fn rest(&self, task: &Task, error: &Error, stop: &Shutdown) {
+        if !task.is_proposal() && !stop.is_triggered() {
+            tracing::error!(shard = self.state.id, %error, "index upkeep failed; it will be tried again");
+        }
+        tokio::select! {
+            biased;
+            () = stop.wait() => {}
+            () = rt::time::sleep(if task.is_proposal() { REST_AFTER_REFUSAL } else { REST_AFTER_FAILURE }) => {}
+        }
+    }
+
+    fn next_task(&self) -> Option<Task> {
+        if self.state.indexes().damage().found().is_some() {
+            return Some(Task::GoAstray);
+        }
+        if self.state.indexes().payload().wants_filling() {
+            return Some(Task::Fill);
+        }
+        let job = self.state.keeper().job.clone();
+        if self.wants_saving(job.is_some()) {
+            return Some(Task::Save);
+        }
+        if let Some(job) = job.clone().filter(|job| job.is_waiting()) {
+            return Some(Task::Run(job));
+        }
+        if let Some(entry) = self.due(job.as_deref()) {
+            return Some(entry);
+        }
         let indexes = self.state.indexes();
-        if indexes.damage().found().is_some() {
-            return Some(Work::Rebuild);
-        }
-        if indexes.payload().wants_filling() {
-            return Some(Work::Fill);
-        }
-        let find = |wants: fn(&VectorIndex) -> bool| {
-            indexes.iter().find(|(_, index)| wants(index)).map(|(name, _)| name.clone())
+        let misplaced = indexes.iter().find(|(_, index)| index.wants_placement());
+        misplaced.map(|(name, _)| Task::Place(name.clone()))
+    }
+
+    /// The entry of upkeep that is due, if it is for this replica to propose.
+    fn due(&self, job: Option<&Job>) -> Option<Task> {
+        let begin = |name: &VectorName, work| {
+            let list_rows = u32::try_from(self.state.settings.list_rows).unwrap_or(u32::MAX).max(1);
+            Some(Task::Begin(Upkeep::Begin { vector: name.as_str(), work, list_rows }.encode()))
         };
+        // Whoever has lost its lists asks for new ones, whether it leads or not. Not while others are trained: what two replicas
+        // ask for would end each other's work for ever.
+        let astray = self.state.keeper().astray().iter().next().cloned();
+        if let Some(name) = astray.filter(|_| job.is_none_or(|job| job.work != Work::Train))
+            && self.state.points() > 0
+        {
+            return begin(&name, Work::Train);
+        }
+        if !self.proposer.leads() {
+            return None;
+        }
+        if let Some(job) = job {
+            return job.is_done().then(|| Task::Adopt(Upkeep::Adopt { begun: job.begun }.encode()));
+        }
+        let indexes = self.state.indexes();
+        let find =
+            |wants: fn(&VectorIndex) -> bool| indexes.iter().find(|(_, index)| wants(index)).map(|(name, _)| name);
         if let Some(name) = find(VectorIndex::wants_training) {
-            return Some(Work::Train(name));
+            return begin(name, Work::Train);
         }
-        if let Some(name) = find(VectorIndex::wants_filing) {
-            return Some(Work::File(name));
+        if let Some(name) = find(|index| index.wants_filing() || index.wants_reshaping()) {
+            return begin(name, Work::Arrange);
         }
-        if let Some(name) = find(VectorIndex::wants_reshaping) {
-            return Some(Work::Reshape(name));
-        }
-        if let Some(name) = find(VectorIndex::wants_recalibration) {
-            return Some(Work::Recalibrate(name));
-        }
-        if let Some(name) = find(VectorIndex::wants_placement) {
-            return Some(Work::Place(name));
-        }
-        drop(indexes);
+        find(VectorIndex::wants_recalibration).and_then(|name| begin(name, Work::Recalibrate))
+    }
+
+    /// Whether the index file should be written anew. While a job is under way it cannot be taken; then the machine is asked to take
+    /// it when the job has ended.
+    fn wants_saving(&self, has_job: bool) -> bool {
         // A file is written whole, so a large one is written less often.
         let bound = (self.state.settings.unsaved_rows_max as u64).max(self.state.points() / 4);
-        (self.state.unsaved_rows() > bound).then_some(Work::Save)
+        let mut keeper = self.state.keeper();
+        if keeper.captured.is_some() {
+            return true;
+        }
+        let is_new = keeper.has_unsaved_training();
+        let is_due = keeper.has_journal() && (is_new || self.state.unsaved_rows() > bound);
+        keeper.wants_file = is_due && has_job;
+        is_due && !has_job
     }
 }
 
 /// The steps of the work. Whatever takes long runs off the executor and off every lock; writes go on between the steps.
 impl Indexer {
-    async fn perform(&self, work: &Work, stop: &Shutdown) -> Result<()> {
-        match work {
-            Work::Rebuild => self.rebuild().await,
-            Work::Fill => {
+    async fn perform(&self, task: &Task, stop: &Shutdown) -> Result<()> {
+        match task {
+            Task::GoAstray => self.go_astray().await,
+            Task::Fill => {
                 let (state, stop) = (self.state.clone(), stop.clone());
                 rt::compute::io(move || filling::fill(&state, &stop)).await
             }
-            Work::Train(name) => {
-                self.state.set_training(true);
-                let trained = self.train(name, stop).await;
-                self.state.set_training(false);
-                trained?;
-                self.save().await
-            }
-            Work::File(name) => {
-                self.rearrange(name, VectorIndex::filing_job, FilingJob::run).await;
+            Task::Run(job) => {
+                self.run_job(job.clone()).await;
                 Ok(())
             }
-            Work::Reshape(name) => {
-                self.rearrange(name, VectorIndex::reshape_job, ReshapeJob::run).await;
-                Ok(())
-            }
-            Work::Recalibrate(name) => {
-                self.recalibrate(name, stop).await;
-                Ok(())
-            }
-            Work::Save => self.save().await,
-            Work::Place(name) => self.place(name).await,
+            Task::Begin(entry) | Task::Adopt(entry) => self.proposer.propose(entry.clone()).await,
+            Task::Place(name) => self.place(name).await,
+            Task::Save => self.save().await,
         }
     }
 
-    /// Reads through the parts of the index file that no search has used yet. Damage shows in the next piece of work.
+    async fn run_job(&self, job: Arc<Job>) {
+        let started = rt::time::now();
+        let (state, its) = (self.state.clone(), job.clone());
+        rt::compute::io(move || its.run(&state)).await;
+        let seconds = started.elapsed().as_secs_f64();
+        tracing::debug!(shard = self.state.id, vector = %job.vector, work = ?job.work, seconds, "upkeep done, to be adopted");
+    }
+
+    /// Reads through the parts of the index file that no search has used yet. Damage shows in the next task.
     async fn verify(&self) {
         let (points, parts) = {
             let indexes = self.state.indexes();
@@ -162,8 +232,8 @@ impl Indexer {
         .await;
     }
 
-    /// Makes the indexes again from the records, the index file being damaged. Writes wait meanwhile; searches go by the records.
-    async fn rebuild(&self) -> Result<()> {
+    /// Gives up indexes whose file is damaged. Writes wait meanwhile; searches go by the records.
+    async fn go_astray(&self) -> Result<()> {
         let (state, files) = (self.state.clone(), self.files.clone());
         rt::compute::io(move || {
             let _standing_still = state.close_gate();
@@ -171,61 +241,11 @@ impl Indexer {
             tracing::error!(
                 shard = state.id,
                 part,
-                "the index file is damaged; the index is made again from the records"
+                "the index file is damaged; searches are exact until the index is trained anew"
             );
-            let indexes = open::from_records(&state.records.view(), &state.spec, &state.settings)?;
-            state.records.index_forgotten(state.applied())?;
-            state.keep_no_deltas();
-            files.keep_only(None).map_err(Records::failed)?;
-            state.replace_indexes(indexes);
-            Ok(())
+            saving::go_astray(&state, &files)
         })
         .await
-    }
-
-    /// Trains the index of one vector on all its points and swaps the result in. Points written meanwhile stay in the
-    /// tail.
-    async fn train(&self, name: &VectorName, stop: &Shutdown) -> Result<()> {
-        let started = rt::time::now();
-        let (state, vector, stop) = (self.state.clone(), name.clone(), stop.clone());
-        let training = rt::compute::io(move || Training::begin(&state, &vector, stop)).await;
-        let built = rt::compute::io(move || training.run()).await;
-        let (state, vector) = (self.state.clone(), name.clone());
-        let installed = rt::compute::io(move || install(&state, &vector, built)).await?;
-        let seconds = started.elapsed().as_secs_f64();
-        tracing::info!(shard = self.state.id, vector = %name, rows = installed.live_rows, seconds, "index trained");
-        Ok(())
-    }
-
-    /// Takes a job from an index, runs it off every lock, and swaps its lists in.
-    async fn rearrange<J: Send + 'static>(
-        &self,
-        name: &VectorName,
-        take: fn(&VectorIndex) -> Option<J>,
-        run: fn(J) -> Option<Rearranged>,
-    ) {
-        let Some(job) = self.state.indexes().get(name).and_then(take) else { return };
-        // Without an outcome the index file is damaged: that shows in the next piece of work.
-        let Some(mut rearranged) = rt::compute::io(move || run(job)).await else { return };
-        note(&rearranged);
-        self.state.indexes_mut().get_mut(name).expect("indexes do not go away").1.install_rearranged(&mut rearranged);
-        // What was replaced goes off the lock, and off the executor.
-        rt::compute::io(move || drop(rearranged)).await;
-    }
-
-    /// Chooses the plans of searches anew for the lists there are now.
-    async fn recalibrate(&self, name: &VectorName, stop: &Shutdown) {
-        let job = {
-            let indexes = self.state.indexes();
-            indexes.get(name).and_then(|index| index.recalibration_job(indexes.points()))
-        };
-        let Some(job) = job else { return };
-        let (threads, stop) = (self.state.settings.build_threads(), stop.clone());
-        let recalibrated = rt::compute::io(move || job.run(threads, &|| stop.is_triggered())).await;
-        // Without an outcome the node stops, or the index file is damaged: that shows in the next piece of work.
-        let Some(recalibrated) = recalibrated else { return };
-        rt::mark("plans were chosen anew");
-        self.state.indexes_mut().get_mut(name).expect("indexes do not go away").1.install_recalibrated(recalibrated);
     }
 
     /// Moves the lists of the index file to the memory the settings want them in.
@@ -241,159 +261,23 @@ impl Indexer {
         Ok(())
     }
 
-    /// Writes the sealed parts of all indexes to the next index file and forgets the deltas it covers.
+    /// Writes the sealed parts of all indexes to the next index file.
     async fn save(&self) -> Result<()> {
-        let state = self.state.clone();
-        let file = rt::compute::io(move || IndexFile::capture(&state)).await?;
         let (state, files) = (self.state.clone(), self.files.clone());
-        rt::compute::io(move || file.map_or(Ok(()), |file| file.write(&state, &files))).await
-    }
-}
-
-/// For the simulation's coverage.
-fn note(rearranged: &Rearranged) {
-    let (renewed, dissolved) = (rearranged.renewed_lists() > 0, rearranged.dissolved_lists() > 0);
-    if renewed {
-        rt::mark("lists got new centroids");
-    }
-    if dissolved {
-        rt::mark("small lists were dissolved");
-    }
-    if !renewed && !dissolved && rearranged.moved_rows() > 0 {
-        rt::mark("rows were filed");
-    }
-}
-
-/// A training under way.
-struct Training {
-    view: View,
-    name: VectorName,
-    spec: index::IndexSpec,
-    rows_hint: usize,
-    seed: u64,
-    threads: usize,
-    /// A node that stops does not wait for a training.
-    stop: Shutdown,
-}
-
-impl Training {
-    /// Takes the view to train on; from here on every row is in the view, in the tail, or in both.
-    fn begin(state: &State, name: &VectorName, stop: Shutdown) -> Training {
-        let _standing_still = state.close_gate();
-        state.keep_deltas();
-        let mut indexes = state.indexes_mut();
-        let (_, index) = indexes.get_mut(name).expect("the index was just seen");
-        if index.state().trained {
-            rt::mark("an index was trained again");
-        }
-        index.training_started();
-        let (view, spec) = (state.records.view(), index.spec().clone());
-        let (rows_hint, threads) = (state.points() as usize, state.settings.build_threads());
-        Training { view, name: name.clone(), spec, rows_hint, seed: state.id, threads, stop }
-    }
-
-    fn run(self) -> Result<Built, TrainError> {
-        let (spec, seed, threads, stop) = (self.spec.clone(), self.seed, self.threads, self.stop.clone());
-        let cancelled = || stop.is_triggered();
-        index::train(&spec, &mut { self }, &index::TrainOptions { seed, threads, cancelled: &cancelled })
-    }
-}
-
-impl index::RowSource for Training {
-    fn rows_hint(&self) -> usize {
-        self.rows_hint
-    }
-
-    fn visit(&mut self, visit: &mut index::RowVisitor<'_>) -> Result<(), index::SourceError> {
-        for point in self.view.points() {
-            if self.stop.is_triggered() {
-                return Err("the shard is closing".into());
-            }
-            let (id, bytes) = point?;
-            let record = PointRecord::decode(&bytes)?;
-            if let Some(vector) = record.vectors.get(self.name.as_str()) {
-                visit(id, record.version, &prepared(self.spec.metric, components(vector)));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Swaps trained lists in, or says that there are none. Blocking; locks are held for a fraction of a millisecond at a time.
-fn install(state: &State, name: &VectorName, built: Result<Built, TrainError>) -> Result<Installed> {
-    let installed = built.map_err(Records::corrupt).and_then(|built| {
-        let mut adoption = Adoption::new(built);
-        loop {
-            while adopt_some(state, name, &mut adoption) {}
-            let mut indexes = state.indexes_mut();
-            let (_, index) = indexes.get_mut(name).expect("indexes do not go away");
-            let installed = index.install_adopted(&mut adoption);
-            drop(indexes);
-            if let Some(installed) = installed {
-                break installed.map_err(|error| Error::internal(format!("a trained index does not fit: {error}")));
-            }
-        }
-    });
-    if installed.is_err() {
-        state.indexes_mut().get_mut(name).expect("indexes do not go away").1.training_abandoned();
-    }
-    installed
-}
-
-fn adopt_some(state: &State, name: &VectorName, adoption: &mut Adoption) -> bool {
-    let indexes = state.indexes();
-    indexes.get(name).is_some_and(|index| index.adopt_some(indexes.points(), adoption))
-}
-
-/// What the next index file will hold.
-struct IndexFile {
-    epoch: u64,
-    /// The log index at which it was taken.
-    at: u64,
-    points: Points,
-    parts: Vec<(VectorName, Sealed)>,
-    /// Points that were in a tail then, and so are not in the parts.
-    missing: Vec<PointId>,
-}
-
-impl IndexFile {
-    /// Takes the sealed parts of one moment. If no index is trained there is nothing to take, and deltas are no longer
-    /// kept.
-    fn capture(state: &State) -> Result<Option<IndexFile>> {
-        let _standing_still = state.close_gate();
-        let indexes = state.indexes();
-        let trained = || indexes.iter().filter_map(|(name, index)| Some((name, index, index.sealed()?)));
-        let parts: Vec<_> = trained().map(|(name, _, sealed)| (name.clone(), sealed)).collect();
-        if parts.is_empty() {
-            state.records.index_forgotten(state.applied())?;
-            state.keep_no_deltas();
-            return Ok(None);
-        }
-        let points = indexes.points().clone();
-        let tails = trained().flat_map(|(_, index, _)| index.tail_ordinals());
-        let missing: BTreeSet<PointId> = tails.filter_map(|ordinal| points.id(ordinal)).collect();
-        let epoch = state.records.view().number(MetaKey::IndexEpoch)? + 1;
-        Ok(Some(IndexFile { epoch, at: state.applied(), points, parts, missing: missing.into_iter().collect() }))
-    }
-
-    fn write(self, state: &State, files: &IndexFiles) -> Result<()> {
-        files.write(self.epoch, &self.points, &self.parts).map_err(Records::failed)?;
-        state.records.index_saved(self.epoch, self.at, &self.missing)?;
-        state.saved_but(self.missing.len() as u64);
-        files.keep_only(Some(self.epoch)).map_err(Records::failed)?;
-        self.use_saved(state, files)
-    }
-
-    /// Goes on with the lists as they are in the file, so that memory is free for others.
-    fn use_saved(self, state: &State, files: &IndexFiles) -> Result<()> {
-        let damage = state.indexes().damage().clone();
-        let image = files.open(self.epoch, &damage).map_err(|error| Error::internal(error.to_string()))?;
-        let mut indexes = state.indexes_mut();
-        for ((name, sealed), saved) in self.parts.iter().zip(image.parts) {
-            if let Some((_, index)) = indexes.get_mut(name) {
-                index.use_saved(sealed, saved);
-            }
-        }
-        Ok(())
+        rt::compute::io(move || {
+            let file = {
+                let _standing_still = state.close_gate();
+                let captured = state.keeper().captured.take();
+                if captured.is_none() && state.keeper().job.is_some() {
+                    return Ok(());
+                }
+                match captured.or_else(|| IndexFile::capture(&state)) {
+                    Some(file) => file,
+                    None => return saving::forget(&state, &files),
+                }
+            };
+            file.write(&state, &files)
+        })
+        .await
     }
 }

@@ -4,35 +4,53 @@
 //! Called by `machine`.
 
 use super::{
-    checkpoint::{Part, Parts, failed},
-    content, open,
+    checkpoint::{Head, Part, Parts, failed},
+    content,
+    files::IndexFiles,
     records::{Changes, Counters, Records},
-    settings::IndexSettings,
-    state::Found,
 };
 use crate::{
     mutants::mutant,
     raft::{ApplyError, CheckpointReader, LogIndex},
-    store::keys::{point::PointRecord, request::RequestRecord},
-    types::{CollectionSpec, PointId, RequestId},
+    store::{
+        StoreError,
+        keys::{point::PointRecord, request::RequestRecord},
+    },
+    types::{PointId, RequestId},
 };
 use bytes::Bytes;
 
 /// Bytes of one batch.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// Writes the stream to `records`, which [`Records::begin_install`] has just made, and the counters last. Power-safe when it
-/// returns. `Err` leaves the mark standing.
+/// Writes the stream to `records`, which [`Records::begin_install`] has just made, and to the index file of `epoch`; the counters
+/// last. Power-safe when it returns. `Err` leaves the mark standing.
 ///
 /// # Errors
 /// [`ApplyError::Checkpoint`] if the stream is not what one replica gave out whole; `Store`.
-pub fn fill(records: &Records, counters: &Counters, parts: &mut Parts<'_>) -> Result<(), ApplyError> {
+pub fn fill(
+    (records, files, epoch): (&Records, &IndexFiles, u64),
+    Head { counters, base }: &Head,
+    parts: &mut Parts<'_>,
+) -> Result<(), ApplyError> {
     let mut filling = Filling { records, changes: Changes::new(records), found: Counters::default(), last: None };
     let mut written = 0;
+    let mut has_file = false;
+    let mut next = parts.next()?;
     loop {
-        match parts.next()? {
+        match next {
             Part::Point(id, record) => filling.point(id, &record).map_err(|problem| parts.bad(problem))?,
             Part::Request(id, record) => filling.request(id, &record).map_err(|problem| parts.bad(problem))?,
+            Part::Journal(at, entry) => filling.changes.restore_journal(at, &entry),
+            Part::Before(id, version, value) => filling.changes.restore_before(id, version, &value),
+            Part::Image(_) if has_file => return Err(parts.bad("it has two index files".to_owned())),
+            Part::Image(first) => {
+                let (pieces, behind) = receive(files, epoch, &first, parts)
+                    .map_err(|error| failed(counters.applied, &Records::failed(error)))?;
+                (has_file, next) = (true, behind?);
+                written += pieces;
+                continue;
+            }
             Part::End(records) if records == written => break,
             Part::End(records) => return Err(parts.bad(format!("it has {written} records, expected {records}"))),
         }
@@ -40,6 +58,7 @@ pub fn fill(records: &Records, counters: &Counters, parts: &mut Parts<'_>) -> Re
         if filling.changes.bytes() >= BATCH_BYTES {
             filling.commit().map_err(|error| failed(counters.applied, &error))?;
         }
+        next = parts.next()?;
     }
     let Filling { mut changes, found, .. } = filling;
     // Mutant 9: the last batch is left out, and nobody compares.
@@ -52,7 +71,32 @@ pub fn fill(records: &Records, counters: &Counters, parts: &mut Parts<'_>) -> Re
         )));
     }
     changes.put_counters(counters);
+    if let Some(base) = base {
+        changes.put_base(*base, if has_file { epoch } else { 0 });
+    }
     changes.commit_installed().map_err(|error| failed(counters.applied, &error))
+}
+
+/// Writes the pieces of the index file; how many they were, and what comes behind them.
+fn receive(
+    files: &IndexFiles,
+    epoch: u64,
+    first: &[u8],
+    parts: &mut Parts<'_>,
+) -> Result<(u64, Result<Part, ApplyError>), StoreError> {
+    let (mut pieces, mut behind) = (1, None);
+    files.receive(epoch, |out| {
+        out.write_all(first)?;
+        behind = loop {
+            match parts.next() {
+                Ok(Part::Image(piece)) => out.write_all(&piece)?,
+                other => break Some(other),
+            }
+            pieces += 1;
+        };
+        Ok(())
+    })?;
+    Ok((pieces, behind.unwrap_or_else(|| Err(parts.bad("it ends early".to_owned())))))
 }
 
 /// What has been written so far.
@@ -91,21 +135,14 @@ impl Filling<'_> {
     }
 }
 
-/// What opening filled `records` finds: indexes made from the records, no index file.
-pub fn found(records: &Records, spec: &CollectionSpec, settings: &IndexSettings) -> crate::types::Result<Found> {
-    let view = records.view();
-    let indexes = open::from_records(&view, spec, settings)?;
-    Ok(Found { indexes, counters: view.counters()?, keeps_deltas: false, unsaved_rows: 0 })
-}
-
 /// Reads the head and checks that it is of the state promised.
 ///
 /// # Errors
 /// [`ApplyError::Checkpoint`].
-pub fn begin<'r>(at: LogIndex, chunks: &'r mut dyn CheckpointReader) -> Result<(Counters, Parts<'r>), ApplyError> {
-    let (counters, parts) = Parts::open(at, chunks)?;
-    if counters.applied != at {
-        return Err(parts.bad(format!("it is of log index {}", counters.applied)));
+pub fn begin<'r>(at: LogIndex, chunks: &'r mut dyn CheckpointReader) -> Result<(Head, Parts<'r>), ApplyError> {
+    let (head, parts) = Parts::open(at, chunks)?;
+    if head.counters.applied != at {
+        return Err(parts.bad(format!("it is of log index {}", head.counters.applied)));
     }
-    Ok((counters, parts))
+    Ok((head, parts))
 }

@@ -2,8 +2,12 @@
 //! of its own, in the place of the old one, at once and whole. Whoever has taken the old one may finish with it: it still
 //! reads what was there. Called by `replica` (operations), `machine` (replacing it).
 
-use super::{files::IndexFiles, indexer::Indexer, state::State};
-use crate::{rt, types::IndexedFields};
+use super::{
+    files::IndexFiles,
+    indexer::{Indexer, Proposer},
+    state::State,
+};
+use crate::{rt, store::StoreError, types::IndexedFields};
 use arc_swap::ArcSwap;
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -55,17 +59,22 @@ impl Live {
     }
 
     /// Keeps up the indexes of one state after another until [`Live::close`].
-    pub async fn keep_up(self: Arc<Live>, files: IndexFiles, trainings: Arc<tokio::sync::Semaphore>) {
+    pub async fn keep_up(
+        self: Arc<Live>,
+        files: IndexFiles,
+        proposer: Arc<dyn Proposer>,
+        trainings: Arc<tokio::sync::Semaphore>,
+    ) {
         loop {
             let state = self.state();
-            Indexer::new(state.clone(), files.clone(), trainings.clone()).run(state.retired.clone()).await;
+            let indexer = Indexer::new(state.clone(), files.clone(), proposer.clone(), trainings.clone());
+            indexer.run(state.retired.clone()).await;
             if self.is_closed.load(SeqCst) {
                 return;
             }
-            // Nothing writes files of the old state any more, and the new one has none yet.
-            let files = files.clone();
-            if let Err(error) = rt::compute::io(move || files.keep_only(None)).await {
-                tracing::warn!(shard = state.id, %error, "index files of a replaced state could not be removed");
+            let (state, files) = (self.state(), files.clone());
+            if let Err(error) = rt::compute::io(move || keep_own_files(&state, &files)).await {
+                tracing::warn!(%error, "index files of a replaced state could not be removed");
             }
         }
     }
@@ -74,4 +83,14 @@ impl Live {
         // It guards no data: what is swapped is whole at any time.
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Removes the index files that are not the state's own: nothing writes those of states before it any more.
+fn keep_own_files(state: &State, files: &IndexFiles) -> Result<(), StoreError> {
+    let _saving = state.saving();
+    if state.retired.is_triggered() {
+        return Ok(());
+    }
+    let epoch = state.keeper().files.keys().last().copied();
+    files.keep_only(epoch)
 }

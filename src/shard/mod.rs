@@ -10,6 +10,7 @@ mod files;
 mod filling;
 mod host;
 mod indexer;
+mod indexes;
 mod install;
 mod live;
 mod machine;
@@ -22,6 +23,7 @@ mod records;
 mod replica;
 mod requests;
 mod round;
+mod saving;
 mod search;
 mod selection;
 mod settings;
@@ -29,12 +31,17 @@ mod state;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod verify;
 
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) use command::Command;
 #[cfg(test)]
 pub(crate) use command::{PointWrite, VectorBytes};
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use upkeep::Upkeep;
+#[cfg(test)]
+pub(crate) use upkeep::Work;
 
 pub use crate::index::IndexState;
 pub use elsewhere::{Elsewhere, Missed};

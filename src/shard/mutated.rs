@@ -1,5 +1,5 @@
-//! Deliberate bugs in what is proposed, for the simulation to catch: `replica` asks for them where a mutant is chosen,
-//! which no release can do.
+//! Deliberate bugs in what is proposed and applied, for the simulation to catch: asked for where a mutant is chosen, which no
+//! release can do. Called by `replica`, `round`, `search` and `upkeep`.
 
 use super::{
     command::{Command, PointWrite},
@@ -13,6 +13,7 @@ use crate::{
     types::{Error, ErrorKind, Result},
 };
 use bytes::Bytes;
+use rand::RngCore;
 use std::{cell::RefCell, collections::BTreeMap};
 
 /// Mutant 15: a batch as two entries.
@@ -50,6 +51,11 @@ pub fn as_of_the_last_search(state: &State, hits: &mut Vec<Hit>) {
 /// Mutant 31: a version that is the node's wall clock, in milliseconds.
 pub fn time_of_day() -> u64 {
     rt::time::wall().0
+}
+
+/// Mutant 33: a number that no other replica has.
+pub fn own_seed() -> u64 {
+    rt::rng::stream("a seed of one's own").next_u64()
 }
 
 fn compare(state: &State, write: &mut PointWrite<'_>) -> Result<()> {

@@ -1,59 +1,61 @@
-//! Opening a replica: its indexes from the index file where there is one, brought up to date by the deltas; from the
-//! records where there is none or it cannot be trusted. Called by `replica`.
+//! Opening a replica: what is stored becomes a state. Its indexes are made again as they were, from the index file and the journal;
+//! from the records alone where none was ever trained, or, the replica then being astray, where they cannot be made again. Called by
+//! `replica` and, for what a checkpoint brought, `machine`.
 
 use super::{
     content,
-    files::{IndexFiles, Unusable},
+    files::IndexFiles,
+    indexes::Indexes,
     records::{Changes, Counters, Records, View},
     round::components,
+    saving,
     settings::IndexSettings,
-    state::{Found, Indexes},
+    state::State,
+    upkeep::{
+        keeper::Keeper,
+        replay::{self, Lost},
+    },
 };
 use crate::{
-    index::VectorIndex,
-    mutants::mutant,
-    store::keys::{meta::MetaKey, point::PointRecord},
-    types::{CollectionSpec, PointId, Result, VectorName},
+    store::keys::meta::MetaKey,
+    types::{CollectionSpec, Result},
 };
-use std::collections::BTreeSet;
 
-/// Reads what is stored. Cost: mapping the index file, and the points changed since; without a file, every point once.
+/// Reads what is stored. Cost: mapping the index file, and doing again what happened since; without a file, every point once.
 ///
 /// # Errors
-/// `Corrupt` if records cannot be read. A bad index file is not an error: it is made again.
-pub fn find(records: &Records, spec: &CollectionSpec, settings: &IndexSettings, files: &IndexFiles) -> Result<Found> {
+/// `Corrupt` if records cannot be read. A bad index file is not an error.
+pub fn state(
+    id: u64,
+    spec: CollectionSpec,
+    records: Records,
+    settings: IndexSettings,
+    files: &IndexFiles,
+) -> Result<State> {
     let view = records.view();
-    let counters = counters(records, &view)?;
-    let mut indexes = Indexes::new(spec, settings);
-    let mut filled = BTreeSet::new();
-    let mut unsaved_rows = 0;
-    let epoch = view.number(MetaKey::IndexEpoch)?;
-    if epoch > 0 {
-        match load(files, epoch, &mut indexes) {
-            Ok(names) => filled = names,
-            Err(error) => {
-                tracing::warn!(%error, "the index file cannot be used; the index is made again from the records");
-                indexes = Indexes::new(spec, settings);
-            }
+    let counters = counters(&records, &view)?;
+    let Some((at, base)) = replay::base(&view)? else {
+        // Also of versions whose index files were each replica's own.
+        if view.number(MetaKey::IndexEpoch)? > 0 {
+            records.index_forgotten(counters.applied)?;
         }
-        let through = view.number(MetaKey::IndexedThrough)?;
-        let touched: BTreeSet<PointId> = view.touched_after(through)?.into_iter().collect();
-        unsaved_rows = touched.len() as u64;
-        // Mutant 17: the sealed part is taken for the whole index, and the tail written since is dropped.
-        for id in touched.into_iter().filter(|_| !mutant!(17)) {
-            refresh(&view, id, &filled, &mut indexes)?;
+        let indexes = from_records(&view, &spec, &settings)?;
+        return Ok(State::new(id, spec, records, settings, (indexes, counters, Keeper::default())));
+    };
+    let indexes = Indexes::new(&spec, &settings);
+    let state = State::new(id, spec, records, settings, (indexes, counters, Keeper::of_base(at, &base)));
+    match replay::replay(&state, (at, &base), files) {
+        Ok(()) => {}
+        Err(Lost::Store(error)) => return Err(error),
+        Err(error) => {
+            tracing::error!(shard = id, %error, "the indexes cannot be made as they were; searches are exact until they are trained");
+            let _standing_still = state.close_gate();
+            let trained = replay::trainings(&view, at)?;
+            trained.into_iter().for_each(|name| state.keeper().is_astray(name));
+            saving::go_astray(&state, files)?;
         }
     }
-    let missing: BTreeSet<VectorName> = spec.vectors.keys().filter(|name| !filled.contains(*name)).cloned().collect();
-    if !missing.is_empty() && counters.points > 0 {
-        fill(&view, &missing, &mut indexes)?;
-    }
-    // Bringing the file up to date is a use, too.
-    if let Some(part) = indexes.damage().found() {
-        tracing::warn!(part, "the index file is damaged; the index is made again from the records");
-        indexes = from_records(&view, spec, settings)?;
-    }
-    Ok(Found { indexes, counters, keeps_deltas: epoch > 0, unsaved_rows })
+    Ok(state)
 }
 
 /// The counters. Data of versions that kept no content hash is given one.
@@ -71,55 +73,10 @@ fn counters(records: &Records, view: &View) -> Result<Counters> {
 /// Indexes made from the records alone.
 pub fn from_records(view: &View, spec: &CollectionSpec, settings: &IndexSettings) -> Result<Indexes> {
     let mut indexes = Indexes::new(spec, settings);
-    fill(view, &spec.vectors.keys().cloned().collect(), &mut indexes)?;
+    let applied = view.counters()?.applied;
+    view.visit_as_of(applied, &mut |id, record| {
+        indexes.put(id, record.version, |name| record.vectors.get(name).map(components), None);
+        Ok(true)
+    })?;
     Ok(indexes)
-}
-
-/// Enters every point in the named indexes.
-fn fill(view: &View, names: &BTreeSet<VectorName>, indexes: &mut Indexes) -> Result<()> {
-    for entry in view.points() {
-        let (id, bytes) = entry?;
-        show(id, &bytes, names, indexes)?;
-    }
-    Ok(())
-}
-
-/// Puts the file's parts in their indexes; returns their names.
-fn load(files: &IndexFiles, epoch: u64, indexes: &mut Indexes) -> Result<BTreeSet<VectorName>, Unusable> {
-    let mut names = BTreeSet::new();
-    let image = files.open(epoch, indexes.damage())?;
-    indexes.set_points(image.points);
-    for saved in image.parts {
-        let name = saved.name.clone();
-        let (_, index) = indexes.get_mut(&name).ok_or_else(|| Unusable::Foreign(format!("unknown vector {name}")))?;
-        let opened = VectorIndex::open(index.spec().clone(), saved);
-        *index = opened.map_err(|error| Unusable::Foreign(error.to_string()))?;
-        names.insert(name);
-    }
-    Ok(names)
-}
-
-/// Brings one point up to date in the named indexes.
-fn refresh(view: &View, id: PointId, names: &BTreeSet<VectorName>, indexes: &mut Indexes) -> Result<()> {
-    match view.point(id)? {
-        Some(bytes) => show(id, &bytes, names, indexes),
-        None => {
-            indexes.remove(id, None);
-            Ok(())
-        }
-    }
-}
-
-fn show(id: PointId, bytes: &[u8], names: &BTreeSet<VectorName>, indexes: &mut Indexes) -> Result<()> {
-    let record = PointRecord::decode(bytes).map_err(Records::corrupt)?;
-    let points = indexes.points();
-    let known = points.ordinal(id).filter(|&at| points.get(at).is_some_and(|point| point.1 == record.version));
-    for name in names {
-        if known.is_some_and(|ordinal| indexes.get(name).is_some_and(|index| index.contains(ordinal))) {
-            continue;
-        }
-        let vector = record.vectors.get(name.as_str()).map(components);
-        indexes.put_one(name, id, record.version, vector);
-    }
-    Ok(())
 }

@@ -1,19 +1,24 @@
-//! The records of one replica in the store: points, requests, deltas and meta, under their keys. The only file of the room that
-//! knows how they are laid out. Called by `round` (writing), `search`, `read` and `indexer` (reading), `replica`
-//! (opening).
+//! The records of one replica in the store: points, requests, the journal of the indexes and meta, under their keys. The only file of
+//! the room that knows how they are laid out. Called by `round` and `upkeep` (writing), `search` and `read` (reading), `open`.
+
+mod view;
 
 use super::content::ContentHash;
 use crate::{
     store::{
-        Batch, Direction, Durability, Scan, Space, Store, StoreError, Value,
+        Batch, Direction, Durability, Space, Store, StoreError,
         keys::{
-            delta,
+            before,
+            journal::{self, Base},
             meta::{self, MetaKey},
             point, request, shard_space,
         },
     },
     types::{Error, ErrorKind, PointId, RequestId, Result},
 };
+
+use view::replaced;
+pub use view::{Points, RequestScan, View};
 
 /// What is counted along with the records, in the same batches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,29 +98,40 @@ impl Records {
         self.space.disk_bytes()
     }
 
-    /// Records that the index file of `epoch` has everything up to log index `at` but the points in `missing`. One delta
-    /// that names those takes the place of all deltas up to `at`. Power-safe when it returns.
-    pub fn index_saved(&self, epoch: u64, at: u64, missing: &[PointId]) -> Result<()> {
+    /// Records that the index file of `epoch` (0: none) is of log index `at`, and what it lacks. The journal up to there and the
+    /// points kept for it are no longer wanted. Power-safe when it returns.
+    pub fn index_saved(&self, epoch: u64, at: u64, base: Base) -> Result<()> {
         let mut batch = self.store.batch();
+        self.delete_journal(&mut batch, at)?;
         batch.put(&self.space, &MetaKey::IndexEpoch.key(), &meta::encode(epoch));
-        batch.put(&self.space, &MetaKey::IndexedThrough.key(), &meta::encode(at.saturating_sub(1)));
-        self.delete_deltas(&mut batch, at)?;
-        batch.put(&self.space, &delta::key(at), &delta::encode(missing).map_err(Records::corrupt)?);
+        batch.put(&self.space, &MetaKey::IndexBase.key(), &meta::encode(at));
+        let base = journal::encode(&journal::Entry::Base(base)).map_err(Records::corrupt)?;
+        batch.put(&self.space, &journal::key(at), &base);
         batch.commit(Durability::Synced).map_err(Records::failed)
     }
 
-    /// Records that there is no index file and no delta up to `at` is wanted.
+    /// Records that there is nothing to know of the indexes but the records up to `at`. Power-safe when it returns: the file goes next.
     pub fn index_forgotten(&self, at: u64) -> Result<()> {
         let mut batch = self.store.batch();
+        self.delete_journal(&mut batch, at)?;
+        batch.delete(&self.space, &journal::key(at));
         batch.put(&self.space, &MetaKey::IndexEpoch.key(), &meta::encode(0));
-        self.delete_deltas(&mut batch, at.saturating_add(1))?;
-        batch.commit(Durability::Buffered).map_err(Records::failed)
+        batch.delete(&self.space, &MetaKey::IndexBase.key());
+        batch.commit(Durability::Synced).map_err(Records::failed)
     }
 
-    fn delete_deltas(&self, batch: &mut Batch, before: u64) -> Result<()> {
-        let view = self.store.view();
-        for entry in view.range(&self.space, &delta::key(0)..&delta::key(before), Direction::Forward) {
+    /// Removes the journal below `through` (what is there is the caller's to write) and the points kept for what is now in the base.
+    fn delete_journal(&self, batch: &mut Batch, through: u64) -> Result<()> {
+        let view = self.view();
+        let end = journal::key(through);
+        for entry in view.view.range(&self.space, &journal::key(0)..&end, Direction::Forward) {
             batch.delete(&self.space, &entry.map_err(Records::failed)?.0);
+        }
+        for before in view.befores() {
+            let (id, version, value) = before?;
+            if replaced(&value)?.0 <= through {
+                batch.delete(&self.space, &before::key(id, version));
+            }
         }
         Ok(())
     }
@@ -132,113 +148,6 @@ impl Records {
     /// Stored bytes that mean nothing.
     pub fn corrupt(why: impl std::fmt::Display) -> Error {
         Error::new(ErrorKind::Corrupt, "shard_corrupt", why.to_string())
-    }
-}
-
-/// The records of one moment.
-pub struct View {
-    view: crate::store::View,
-    space: Space,
-}
-
-impl View {
-    /// The record of a point.
-    pub fn point(&self, id: PointId) -> Result<Option<Value>> {
-        self.view.get(&self.space, &point::key(id)).map_err(Records::failed)
-    }
-
-    /// All points, in id order.
-    pub fn points(&self) -> Points {
-        Points(self.view.range(&self.space, &point::keys().start..&point::keys().end, Direction::Forward))
-    }
-
-    /// The points behind `id`, in id order.
-    pub fn points_after(&self, id: PointId) -> Points {
-        let keys = point::keys_after(id);
-        Points(self.view.range(&self.space, &keys.start..&keys.end, Direction::Forward))
-    }
-
-    /// The ids touched by commands after log index `through`. An id may come more than once.
-    pub fn touched_after(&self, through: u64) -> Result<Vec<PointId>> {
-        let keys = delta::keys_from(through.saturating_add(1));
-        let mut ids = Vec::new();
-        for entry in self.view.range(&self.space, &keys.start..&keys.end, Direction::Forward) {
-            ids.extend(delta::decode(&entry.map_err(Records::failed)?.1).map_err(Records::corrupt)?);
-        }
-        Ok(ids)
-    }
-
-    /// A number of the meta record; 0 if it was never written.
-    pub fn number(&self, key: MetaKey) -> Result<u64> {
-        match self.view.get(&self.space, &key.key()).map_err(Records::failed)? {
-            None => Ok(0),
-            Some(value) => meta::decode(&value).map_err(Records::corrupt),
-        }
-    }
-}
-
-/// The counters, and what else a view knows of requests.
-impl View {
-    /// What was counted up to this moment.
-    pub fn counters(&self) -> Result<Counters> {
-        Ok(Counters {
-            applied: self.number(MetaKey::AppliedIndex)?,
-            points: self.number(MetaKey::PointCount)?,
-            requests: self.number(MetaKey::Requests)?,
-            hash: ContentHash(self.number(MetaKey::ContentHash)?),
-        })
-    }
-
-    /// Whether a number was ever written.
-    pub fn has(&self, key: MetaKey) -> Result<bool> {
-        self.view.contains(&self.space, &key.key()).map_err(Records::failed)
-    }
-
-    /// The record of a request.
-    pub fn request(&self, id: RequestId) -> Result<Option<Value>> {
-        self.view.get(&self.space, &request::key(id)).map_err(Records::failed)
-    }
-
-    /// The request with a sequence number.
-    pub fn request_at(&self, sequence: u64) -> Result<Option<RequestId>> {
-        let value = self.view.get(&self.space, &request::order_key(sequence)).map_err(Records::failed)?;
-        value.map(|value| request::decode_order(&value).map_err(Records::corrupt)).transpose()
-    }
-
-    /// All requests, in id order.
-    pub fn requests(&self) -> RequestScan {
-        let keys = request::keys();
-        RequestScan(self.view.range(&self.space, &keys.start..&keys.end, Direction::Forward))
-    }
-}
-
-/// Iterator over requests.
-pub struct RequestScan(Scan);
-
-impl Iterator for RequestScan {
-    type Item = Result<(RequestId, Value)>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let entry = self.0.next()?;
-        Some(entry.map_err(Records::failed).and_then(|(key, value)| match request::id_of_key(&key) {
-            Some(id) => Ok((id, value)),
-            None => Err(Records::corrupt("a request's key is no id")),
-        }))
-    }
-}
-
-/// Iterator over points.
-pub struct Points(Scan);
-
-impl Iterator for Points {
-    type Item = Result<(PointId, Value)>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let entry = self.0.next()?;
-        Some(entry.map_err(Records::failed).and_then(|(key, value)| match point::id_of_key(&key) {
-            Some(id) => Ok((id, value)),
-            None => Err(Records::corrupt("a point's key is no id")),
-        }))
     }
 }
 
@@ -264,14 +173,32 @@ impl<'r> Changes<'r> {
         self.batch.delete(&self.records.space, &point::key(id));
     }
 
-    /// Notes which points the commands up to `applied` touched.
-    pub fn put_delta(&mut self, applied: u64, ids: impl Iterator<Item = PointId>) -> Result<()> {
-        let ids: Vec<PointId> = ids.collect();
-        if !ids.is_empty() {
-            let value = delta::encode(&ids).map_err(Records::corrupt)?;
-            self.batch.put(&self.records.space, &delta::key(applied), &value);
-        }
+    /// Adds to the journal of the indexes.
+    pub fn put_journal(&mut self, at: u64, entry: &journal::Entry<'_>) -> Result<()> {
+        let value = journal::encode(entry).map_err(Records::corrupt)?;
+        self.batch.put(&self.records.space, &journal::key(at), &value);
         Ok(())
+    }
+
+    /// Puts an encoded record of the journal where another replica had it.
+    pub fn restore_journal(&mut self, at: u64, value: &[u8]) {
+        self.batch.put(&self.records.space, &journal::key(at), value);
+    }
+
+    /// Begins the journal, behind log index `at`, on an index file of `epoch` (0: on none).
+    pub fn put_base(&mut self, at: u64, epoch: u64) {
+        self.batch.put(&self.records.space, &MetaKey::IndexEpoch.key(), &meta::encode(epoch));
+        self.batch.put(&self.records.space, &MetaKey::IndexBase.key(), &meta::encode(at));
+    }
+
+    /// Keeps a point as it is before the command at `replaced_at`.
+    pub fn put_before(&mut self, id: PointId, version: u64, replaced_at: u64, record: &[u8]) {
+        self.restore_before(id, version, &before::encode(replaced_at, record));
+    }
+
+    /// Puts an encoded kept point where another replica had it.
+    pub fn restore_before(&mut self, id: PointId, version: u64, value: &[u8]) {
+        self.batch.put(&self.records.space, &before::key(id, version), value);
     }
 
     /// Writes a request's record.

@@ -4,6 +4,7 @@
 use super::{
     command::Command,
     files::IndexFiles,
+    indexer::Proposer,
     live::Live,
     machine::Machine,
     mutated, open,
@@ -14,6 +15,7 @@ use super::{
     settings::IndexSettings,
     state::State,
     stats::ReplicaStats,
+    upkeep::Upkeep,
     verify::{self, Bucket, Recomputed},
 };
 use crate::{
@@ -27,6 +29,7 @@ use crate::{
     },
 };
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use std::{path::Path, sync::Arc, time::Duration};
 
 /// What a replica is made of; the same for all replicas of a node.
@@ -83,15 +86,15 @@ impl Replica {
         let (store, settings, found_files) = (parts.store.clone(), parts.settings, files.clone());
         let live = rt::compute::io(move || {
             let records = Records::open(store, id)?;
-            let found = open::find(&records, &spec, &settings, &found_files)?;
-            Ok::<_, Error>(Arc::new(Live::new(State::new(id, spec, records, settings, found))))
+            Ok::<_, Error>(Arc::new(Live::new(open::state(id, spec, records, settings, &found_files)?)))
         })
         .await?;
-        let machine = Machine::new(live.clone());
+        let machine = Machine::new(live.clone(), files.clone());
         let group = parts.raft.open(id, voters, machine).await.map_err(not_opened)?;
         let decode = |bytes: &[u8]| Outcome::decode(bytes).map_err(|error| error.to_string());
         let route = Route::new(group, parts.forward.clone(), decode);
-        let task = rt::spawn("indexer", live.clone().keep_up(files, parts.trainings.clone()));
+        let proposer = Arc::new(route.clone());
+        let task = rt::spawn("indexer", live.clone().keep_up(files, proposer, parts.trainings.clone()));
         Ok(Replica { live, route, indexer: std::sync::Mutex::new(Some(task)) })
     }
 
@@ -130,7 +133,11 @@ impl Replica {
     /// `bad_command` if it is none: nothing was proposed, since an entry that cannot be applied would stop every replica.
     /// Otherwise those of [`Route::here`].
     pub async fn propose_forwarded(&self, command: Bytes, ack: Ack) -> Result<Result<(u64, Bytes), ProposeError>> {
-        Command::decode(&command)?;
+        if Upkeep::is_one(&command) {
+            Upkeep::decode(&command)?;
+        } else {
+            Command::decode(&command)?;
+        }
         rt::mark("a write was forwarded to the leader");
         let proposed = self.route.here(command, ack).await;
         Ok(proposed.map(|(index, outcome)| (index, outcome.map_or_else(Bytes::new, |outcome| outcome.encode().into()))))
@@ -224,6 +231,11 @@ impl Replica {
         self.route.group().is_leader()
     }
 
+    /// Whether a read here need not wait for long: the shard is led, and nothing is in the way of what it has committed.
+    pub fn keeps_up(&self) -> bool {
+        self.leader().is_some() && !self.state().waits_for_job()
+    }
+
     /// The term in which this replica leads the shard, as far as it knows, if it does.
     pub fn leads_in(&self) -> Option<u64> {
         self.route.group().leads_in()
@@ -284,7 +296,14 @@ impl Replica {
         Ok((counters.applied, counters.hash.0))
     }
 
-    /// The same after each of the latest rounds of applying, oldest first.
+    /// Log index and hash of all that approximate answers depend on: replicas at the same index give the same answers if the hashes
+    /// are equal. `None` while this one has lost its lists and answers exactly. Cost: a pass over all lists.
+    pub async fn index_hash(&self) -> (u64, Option<u64>) {
+        let state = self.state();
+        rt::compute::io(move || state.index_hash()).await
+    }
+
+    /// The content hash after each of the latest rounds of applying, oldest first.
     pub fn recent_hashes(&self) -> Vec<(u64, u64)> {
         self.state().recent_hashes()
     }
@@ -292,7 +311,7 @@ impl Replica {
     /// Computes the content hash again from all records. Cost: a pass over the shard's data.
     pub async fn recompute_hash(&self) -> Result<Recomputed> {
         let state = self.state();
-        rt::compute::io(move || verify::recompute(&state.records.view())).await
+        rt::compute::io(move || verify::recompute_all(&state)).await
     }
 
     /// The records of one bucket of [`Recomputed::buckets`], to find the one in which two replicas differ. Cost: as
@@ -321,6 +340,17 @@ fn not_opened(error: StartError) -> Error {
         StartError::Refused { .. } => (ErrorKind::Unavailable, "shard_stopped"),
     };
     Error::new(kind, code, error.to_string())
+}
+
+impl Proposer for Route<Outcome> {
+    fn leads(&self) -> bool {
+        self.group().is_leader()
+    }
+
+    fn propose(&self, entry: Bytes) -> BoxFuture<'static, Result<()>> {
+        let route = self.clone();
+        Box::pin(async move { route.propose(entry, Ack::Quorum).await.map(drop).map_err(not_proposed) })
+    }
 }
 
 /// What a proposal's failure means to the client.

@@ -5,16 +5,21 @@
 
 use super::{
     command::{Command, PointWrite},
-    content, mutated,
+    content,
+    indexes::PayloadChange,
+    mutated,
     outcome::{Applied, Outcome},
     records::{Changes, Counters, Records, View},
     requests::Requests,
     selection,
-    state::{PayloadChange, State},
+    state::State,
 };
 use crate::{
     mutants::mutant,
-    store::keys::point::{self, PointRecord},
+    store::keys::{
+        journal::Entry,
+        point::{self, PointRecord},
+    },
     types::{DocumentId, Error, ErrorKind, Filter, Payload, PointId, Result},
 };
 use std::{borrow::Cow, collections::BTreeMap};
@@ -94,14 +99,34 @@ impl<'s> Round<'s> {
         }
         self.requests.put(&mut changes);
         self.counters.requests = self.requests.recorded();
-        if self.state.keeps_deltas() {
-            changes.put_delta(self.counters.applied, self.overlay.keys().copied())?;
-        }
+        self.keep_for_upkeep(&mut changes)?;
         changes.put_counters(&self.counters);
         changes.commit()?;
         self.show()?;
         self.state.publish(&self.counters, self.overlay.len() as u64);
         Ok(())
+    }
+
+    /// Writes to the journal of the indexes what was touched, and keeps the points that upkeep may have to be done again with.
+    fn keep_for_upkeep(&self, changes: &mut Changes<'_>) -> Result<()> {
+        let indexes = self.state.indexes();
+        let keeper = self.state.keeper();
+        if !keeper.has_journal() || self.overlay.is_empty() {
+            return Ok(());
+        }
+        let mut touched = Vec::with_capacity(self.overlay.len());
+        for (id, Touched { before, after }) in &self.overlay {
+            let version = |record: &[u8]| PointRecord::decode(record).map(|record| record.version);
+            touched.push((*id, after.as_deref().map(version).transpose().map_err(Records::corrupt)?.unwrap_or(0)));
+            let points = indexes.points();
+            let replaced = before.and_then(|_| points.ordinal(*id)).and_then(|at| points.get(at)).map(|row| row.1);
+            if let Some(version) = replaced.filter(|version| keeper.keeps(*version))
+                && let Some(record) = self.view.point(*id)?
+            {
+                changes.put_before(*id, version, self.counters.applied, &record);
+            }
+        }
+        changes.put_journal(self.counters.applied, &Entry::Touched(touched))
     }
 
     fn show(&self) -> Result<()> {

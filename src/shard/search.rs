@@ -7,11 +7,12 @@
 mod filtered;
 
 use super::{
+    indexes::prepared,
     mutated,
     read::stored_point,
     records::{Records, View},
     round::components,
-    state::{State, prepared},
+    state::State,
 };
 use crate::{
     index::{self, Hit, Scratch, SearchOutcome, SearchParams},

@@ -2,8 +2,8 @@
 //! Called by `search`, `read` and `round`.
 
 use super::{
+    indexes::Indexes,
     payload::{Evaluated, Set, evaluate, members},
-    state::Indexes,
 };
 use crate::{
     index::Points,

@@ -1,6 +1,6 @@
 //! Sizes and states of one replica, for people and metrics. Called by `replica`; shown by `service`.
 
-use super::{payload::FieldState, state::State};
+use super::{payload::FieldState, state::State, upkeep::Work};
 use crate::{index::IndexState, types::VectorName};
 
 /// See the module.
@@ -14,6 +14,7 @@ pub struct ReplicaStats {
     /// What all vectors share: ids and versions by ordinal.
     pub points_memory_bytes: u64,
     pub payload_indexes: Vec<FieldState>,
+    /// Whether lists are being built.
     pub training: bool,
     pub indexes: Vec<(VectorName, IndexState)>,
 }
@@ -32,7 +33,7 @@ impl ReplicaStats {
                 .collect(),
             points_memory_bytes: indexes.points().memory_bytes() as u64,
             payload_indexes: indexes.payload().states(),
-            training: state.is_training(),
+            training: state.keeper().job.as_ref().is_some_and(|job| job.work == Work::Train),
             indexes: indexes.iter().map(|(name, index)| (name.clone(), index.state())).collect(),
         }
     }

@@ -6,6 +6,7 @@
 use super::{
     content::{self, ContentHash},
     records::{Records, View},
+    state::State,
 };
 use crate::{
     store::{
@@ -58,7 +59,7 @@ pub struct Damaged {
 }
 
 /// First byte of reports between nodes.
-const REPORT_FORMAT: u8 = 1;
+const REPORT_FORMAT: u8 = 2;
 
 /// The bytes in which a [`Recomputed`] or a [`Bucket`] goes to another node.
 pub fn encode_report(report: &impl Serialize) -> Bytes {
@@ -96,6 +97,8 @@ pub struct Recomputed {
     pub damaged: Vec<Damaged>,
     /// Why the store could not be read to its end, and behind which record.
     pub unreadable: Option<String>,
+    /// Hash of all that approximate answers depend on; nothing if the replica is astray, or writes went on meanwhile.
+    pub index_hash: Option<u64>,
 }
 
 impl Recomputed {
@@ -151,6 +154,16 @@ impl Bucket {
     }
 }
 
+/// Reads everything a replica holds. Cost: a pass over all records, and one over all posting lists.
+///
+/// # Errors
+/// `Corrupt` if not even the counters can be read.
+pub fn recompute_all(state: &State) -> Result<Recomputed> {
+    let found = recompute(&state.records.view())?;
+    let (applied, index_hash) = state.index_hash();
+    Ok(Recomputed { index_hash: index_hash.filter(|_| applied == found.applied), ..found })
+}
+
 /// Reads everything in a view. Cost: a pass over all records.
 ///
 /// # Errors
@@ -167,6 +180,7 @@ pub fn recompute(view: &View) -> Result<Recomputed> {
         buckets: Vec::new(),
         damaged: Vec::new(),
         unreadable: None,
+        index_hash: None,
     };
     let mut last = None;
     for entry in records(view) {

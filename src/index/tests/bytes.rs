@@ -287,7 +287,7 @@ fn worn(kind: IndexKind) -> Whole {
     for n in 0..1200 {
         whole.upsert(PointId::Num(n + 500), 2, &generator.vector());
     }
-    let filed = &mut whole.index.filing_job().expect("trained").run().expect("sound lists");
+    let filed = &mut whole.index.filing_job(&whole.points).expect("trained").run().expect("sound lists");
     assert!(whole.index.install_rearranged(filed) && whole.index.wants_reshaping());
     let reshaped = &mut whole.index.reshape_job().expect("trained").run().expect("sound lists");
     assert!(whole.index.install_rearranged(reshaped) && reshaped.renewed_lists() > 0);
@@ -325,8 +325,9 @@ fn no_job_copies_a_damaged_list() {
         let whole = worn(kind);
         let spec = whole.index.spec();
         let mut bytes = whole.bytes();
-        let job =
-            |whole: &Whole| (whole.index.filing_job().expect("trained"), whole.index.reshape_job().expect("trained"));
+        let job = |whole: &Whole| {
+            (whole.index.filing_job(&whole.points).expect("trained"), whole.index.reshape_job().expect("trained"))
+        };
         let open = |bytes: &[u8]| {
             let (mut opened, damage) = Whole::of_bytes(spec, bytes).expect("the directory is sound");
             for n in 0..600 {

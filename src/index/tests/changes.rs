@@ -64,7 +64,11 @@ impl Pair {
     pub(super) fn train(&mut self, changes_meanwhile: usize, ids: usize) {
         let view = self.model.clone();
         self.whole.index.training_started();
-        assert!(!self.index().wants_training() && !self.index().wants_filing() && self.index().filing_job().is_none());
+        assert!(
+            !self.index().wants_training()
+                && !self.index().wants_filing()
+                && self.index().filing_job(&self.whole.points).is_none()
+        );
         let spec = self.index().spec().clone();
         let sealed = train(&spec, &mut ModelSource(&view), &TrainOptions::new(5)).expect("rows to train on");
         self.change(changes_meanwhile, ids, 4);
@@ -89,7 +93,7 @@ fn changes_before_during_and_after_training_and_filing() {
             assert!(!pair.index().wants_training());
             for round in 0..4 {
                 pair.change(700, 1500, [1, 5, 8, 0][round]);
-                let Some(job) = pair.index().filing_job() else { panic!("a trained index can file") };
+                let Some(job) = pair.index().filing_job(&pair.whole.points) else { panic!("a trained index can file") };
                 // Filing while the index changes under it.
                 let tail_before = pair.index().state().tail_rows;
                 let moved = job.tail_rows();
@@ -141,7 +145,7 @@ fn dead_rows_are_compacted() {
     }
     assert!(pair.index().wants_filing());
     assert!(pair.index().state().dead_rows > 400);
-    let job = pair.index().filing_job().expect("trained");
+    let job = pair.index().filing_job(&pair.whole.points).expect("trained");
     assert!(pair.whole.index.install_rearranged(&mut job.run().expect("sound lists")));
     assert!(!pair.index().wants_filing());
     assert!(pair.index().state().dead_rows < 100, "{:?}", pair.index().state());
@@ -154,7 +158,10 @@ fn a_job_of_another_epoch_is_not_installed() {
     pair.change(1000, 2000, 0);
     pair.train(0, 2000);
     pair.change(600, 2000, 0);
-    let (first, second) = (pair.index().filing_job().expect("trained"), pair.index().filing_job().expect("trained"));
+    let (first, second) = (
+        pair.index().filing_job(&pair.whole.points).expect("trained"),
+        pair.index().filing_job(&pair.whole.points).expect("trained"),
+    );
     assert!(pair.whole.index.install_rearranged(&mut first.run().expect("sound lists")));
     assert!(!pair.whole.index.install_rearranged(&mut second.run().expect("sound lists")));
     pair.check();
@@ -168,7 +175,7 @@ fn lists_that_lack_filed_rows_are_refused() {
         train(pair.index().spec(), &mut ModelSource(&pair.model), &TrainOptions::new(5)).expect("rows to train on");
     pair.train(0, 2000);
     pair.change(900, 50_000, 0);
-    let job = pair.index().filing_job().expect("trained");
+    let job = pair.index().filing_job(&pair.whole.points).expect("trained");
     let filed = job.tail_rows();
     assert!(pair.whole.index.install_rearranged(&mut job.run().expect("sound lists")) && filed > 0);
     assert_eq!(pair.whole.install(stale.clone()), Err(InstallError::NoTraining));
@@ -190,7 +197,7 @@ fn a_restored_index_is_the_saved_one_and_what_came_after() {
     pair.change(1000, 2000, 0);
     pair.train(0, 2000);
     pair.change(500, 2000, 3);
-    let job = pair.index().filing_job().expect("trained");
+    let job = pair.index().filing_job(&pair.whole.points).expect("trained");
     assert!(pair.whole.index.install_rearranged(&mut job.run().expect("sound lists")));
     let bytes = pair.whole.bytes();
     pair.change(300, 2000, 3);

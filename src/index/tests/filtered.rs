@@ -121,15 +121,12 @@ fn filtered_answers_hold_after_upkeep() {
 fn keep_up(whole: &mut Whole) -> usize {
     let mut renewed = 0;
     for _ in 0..50 {
-        let mut rearranged = if whole.index.wants_filing() {
-            whole.index.filing_job().expect("trained").run().expect("sound lists")
-        } else if whole.index.wants_reshaping() {
-            whole.index.reshape_job().expect("trained").run().expect("sound lists")
-        } else {
+        if !whole.index.wants_filing() && !whole.index.wants_reshaping() {
             return renewed;
-        };
-        renewed += rearranged.renewed_lists();
-        assert!(whole.index.install_rearranged(&mut rearranged));
+        }
+        let mut arranged = whole.index.arrange_job(&whole.points).expect("trained").run().expect("sound lists");
+        renewed += arranged.renewed_lists();
+        assert!(whole.index.install_arranged(&mut arranged));
     }
     panic!("upkeep comes to rest: {:?}", whole.index.state());
 }

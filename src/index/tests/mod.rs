@@ -1,6 +1,7 @@
 //! The index as a whole against oracles: brute force for answers, a `BTreeMap` for what is in it, bytes for determinism.
 
 mod answers;
+mod arrange;
 mod bytes;
 mod changes;
 mod codes;

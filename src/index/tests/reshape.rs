@@ -11,7 +11,7 @@ impl Pair {
         loop {
             let mut rearranged = if self.index().wants_filing() {
                 filed += 1;
-                self.index().filing_job().expect("trained").run().expect("sound lists")
+                self.index().filing_job(&self.whole.points).expect("trained").run().expect("sound lists")
             } else if self.index().wants_reshaping() {
                 reshaped += 1;
                 self.index().reshape_job().expect("trained").run().expect("sound lists")
@@ -137,7 +137,7 @@ fn a_reshaping_of_another_epoch_is_not_installed() {
     pair.change(1000, 2000, 0);
     pair.train(0, 2000);
     pair.change(1500, 20_000, 0);
-    let filing = pair.index().filing_job().expect("trained");
+    let filing = pair.index().filing_job(&pair.whole.points).expect("trained");
     let (first, second) = (pair.index().reshape_job().expect("trained"), pair.index().reshape_job().expect("trained"));
     assert!(pair.whole.index.install_rearranged(&mut first.run().expect("sound lists")));
     assert!(!pair.whole.index.install_rearranged(&mut second.run().expect("sound lists")));
@@ -167,7 +167,7 @@ fn every_cpu_reshapes_to_the_same_bytes() {
                 generator.centres.iter_mut().flatten().for_each(|x| *x += 0.001);
                 whole.upsert(PointId::Num(i * 7919 % 1500), i, &generator.vector());
                 if whole.index.wants_filing() {
-                    let mut filed = whole.index.filing_job().expect("trained").run().expect("sound lists");
+                    let mut filed = whole.index.filing_job(&whole.points).expect("trained").run().expect("sound lists");
                     assert!(whole.index.install_rearranged(&mut filed));
                 }
                 if whole.index.wants_reshaping() {
@@ -200,7 +200,7 @@ fn after_replacing_every_vector_answers_are_as_good_as_a_fresh_builds() {
             whole.upsert(id, 2, &vector);
             model.insert(id, (2, vector));
             if whole.index.wants_filing() {
-                let mut filed = whole.index.filing_job().expect("trained").run().expect("sound lists");
+                let mut filed = whole.index.filing_job(&whole.points).expect("trained").run().expect("sound lists");
                 assert!(whole.index.install_rearranged(&mut filed));
             }
             if whole.index.wants_reshaping() {

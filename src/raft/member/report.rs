@@ -49,6 +49,16 @@ impl Member {
         self.worker_ended = true;
     }
 
+    /// Whether a round has to look at it though nothing came for it but a tick.
+    pub(in crate::raft) fn is_busy(&self) -> bool {
+        self.replica.has_ready()
+            || !self.reads.is_empty()
+            || !self.queued.is_empty()
+            || !self.matched.is_empty()
+            || !self.incoming.is_none()
+            || self.closing.is_some()
+    }
+
     /// Whether a closing member is through, now that nothing else happened at `now`; those who wait for it.
     pub(in crate::raft) fn try_end(&mut self, now: Instant) -> Option<Vec<oneshot::Sender<()>>> {
         let failed = self.shared.failure().is_some();

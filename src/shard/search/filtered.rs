@@ -9,11 +9,11 @@ use crate::{
     index::{Allowed, FilterPlan, SearchOutcome, VectorIndex},
     rt::{self, time::Instant},
     shard::{
+        indexes::Indexes,
         payload::{Evaluated, allowed, members},
         read,
         records::{Records, View},
         selection,
-        state::Indexes,
     },
     store::{
         Value,

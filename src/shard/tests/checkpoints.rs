@@ -4,6 +4,7 @@ use super::rig::{Chunks, Rig, any_command, indexed_field, request, upsert};
 use crate::{
     raft::{ApplyError, CHUNK_BYTES, CHUNK_BYTES_MAX, StateMachine},
     shard::commands,
+    store::keys::journal::Base,
     types::{DocumentId, Payload, Point, Vector, VectorName},
 };
 use bytes::Bytes;
@@ -96,10 +97,11 @@ fn golden_bytes() {
     let contents = rig.contents();
     let (point, request_record) =
         (contents.points.values().next().unwrap(), contents.requests.values().next().unwrap());
-    let mut expected = b"VSHARD\x01".to_vec();
-    for number in [1, 1, 1, contents.hash.0] {
+    let mut expected = b"VSHARD\x02".to_vec();
+    for number in [1, 1, 1, contents.hash.0, u64::MAX] {
         expected.extend_from_slice(&number.to_le_bytes());
     }
+    let of_head = xxhash_rust::xxh3::xxh3_64(&expected);
     expected.push(1);
     expected.extend_from_slice(&(point.len() as u32).to_le_bytes());
     expected.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
@@ -110,6 +112,7 @@ fn golden_bytes() {
     expected.extend_from_slice(request_record);
     expected.push(0);
     expected.extend_from_slice(&2u64.to_le_bytes());
+    expected.extend_from_slice(&of_head.to_le_bytes());
     assert_eq!(chunks, [expected]);
 }
 
@@ -161,7 +164,7 @@ fn a_checkpoint_of_another_index_or_format_changes_nothing() {
     let before = target.contents();
     let good = source.checkpoint();
     let mut stream = good.chunks.concat();
-    stream[6] = 2;
+    stream[6] = 3;
     for bad in [Chunks { at: 5, ..good.clone() }, Chunks::new(1, vec![stream.into()]), Chunks::new(1, vec![])] {
         assert!(matches!(target.install(bad), Err(ApplyError::Checkpoint { .. })));
         assert_eq!(target.contents(), before);
@@ -180,7 +183,7 @@ fn readers_of_the_old_state_finish_with_it() {
     assert_eq!(still.collect::<std::collections::BTreeMap<_, _>>(), before);
     assert!(old.retired.is_triggered() && !target.live.state().retired.is_triggered());
     // What upkeep of the old state writes late is lost.
-    old.records.index_saved(9, 2, &[]).unwrap();
+    old.records.index_saved(9, 2, Base::default()).unwrap();
     drop((old, target));
     assert_eq!(Rig::open(to.path()).contents(), source.contents());
 }

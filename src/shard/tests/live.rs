@@ -2,28 +2,80 @@
 
 use super::rig::{Rig, upserts};
 use crate::{
+    raft::{Entry, StateMachine},
     rt,
-    shard::{files::IndexFiles, settings::IndexSettings},
-    types::IndexType,
+    shard::{indexer::Proposer, live::Live, machine::Machine, settings::IndexSettings},
+    types::{IndexType, Result},
 };
-use std::{path::Path, sync::Arc, time::Duration};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-/// Enough points for the index to be trained.
-fn fill(rig: &mut Rig) {
-    rig.apply(&[upserts(200)]);
+/// A group of one: what is proposed is applied, until the machine is taken away.
+struct Alone(Arc<Mutex<Option<Machine>>>);
+
+impl Proposer for Alone {
+    fn leads(&self) -> bool {
+        true
+    }
+
+    fn propose(&self, data: Bytes) -> BoxFuture<'static, Result<()>> {
+        let machine = self.0.clone();
+        Box::pin(rt::compute::io(move || {
+            if let Some(machine) = machine.lock().unwrap().as_mut() {
+                let index = machine.applied() + 1;
+                machine.apply(&[Entry { index, term: 1, data }]).unwrap();
+            }
+            Ok(())
+        }))
+    }
+}
+
+/// A replica with upkeep, so far as the tests here need one.
+struct Kept {
+    live: Arc<Live>,
+    machine: Arc<Mutex<Option<Machine>>>,
+    upkeep: rt::Task<()>,
+}
+
+impl Kept {
+    fn open(path: &Path) -> Kept {
+        let Rig { live, machine, files } = open(path);
+        let machine = Arc::new(Mutex::new(Some(machine)));
+        let trainings = Arc::new(tokio::sync::Semaphore::new(1));
+        let proposer = Arc::new(Alone(machine.clone()));
+        let upkeep = rt::spawn("indexer", live.clone().keep_up(files, proposer, trainings));
+        Kept { live, machine, upkeep }
+    }
+
+    /// Enough points for the index to be trained.
+    fn fill(&self) {
+        self.with_machine(|machine| {
+            let index = machine.applied() + 1;
+            machine.apply(&[Entry { index, term: 1, data: upserts(200) }]).unwrap();
+        });
+    }
+
+    fn with_machine(&self, act: impl FnOnce(&mut Machine)) {
+        act(self.machine.lock().unwrap().as_mut().expect("it was not taken away"));
+    }
+
+    /// Waits until the index is trained and saved.
+    async fn trained(&self, path: &Path) {
+        let has_lists = || self.live.state().indexes().iter().all(|(_, index)| index.lists() > 0);
+        while !has_lists() || files_in(path) != 1 {
+            rt::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
 }
 
 fn open(path: &Path) -> Rig {
     let settings = IndexSettings { flat_points_max: 100, ..IndexSettings::default() };
     Rig::open_with(path, IndexType::IvfFlat, settings)
-}
-
-/// Waits until the index is trained and saved.
-async fn trained(rig: &Rig, path: &Path) {
-    let has_lists = || rig.live.state().indexes().iter().all(|(_, index)| index.lists() > 0);
-    while !has_lists() || files_in(path) != 1 {
-        rt::time::sleep(Duration::from_millis(5)).await;
-    }
 }
 
 fn files_in(path: &Path) -> usize {
@@ -34,25 +86,27 @@ fn files_in(path: &Path) -> usize {
 #[tokio::test]
 async fn the_new_state_is_kept_up_and_the_old_files_go() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (mut source, mut target) = (open(from.path()), open(to.path()));
-    let trainings = Arc::new(tokio::sync::Semaphore::new(1));
-    let upkeep = rt::spawn("indexer", target.live.clone().keep_up(IndexFiles::new(to.path(), 7), trainings));
-    fill(&mut target);
-    target.live.state().changed.notify_one();
-    trained(&target, to.path()).await;
+    let (mut source, target) = (open(from.path()), Kept::open(to.path()));
+    target.fill();
+    target.trained(to.path()).await;
 
     source.apply(&[upserts(3)]);
-    target.install(source.checkpoint()).unwrap();
+    let mut checkpoint = source.checkpoint();
+    target.with_machine(|machine| machine.install(checkpoint.at, &mut checkpoint).unwrap());
     while files_in(to.path()) > 0 {
         rt::time::sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(target.contents(), source.contents());
+    assert_eq!(target.live.state().counters(), source.live.state().counters());
 
-    fill(&mut target);
-    trained(&target, to.path()).await;
+    target.fill();
+    target.trained(to.path()).await;
+    // Nothing is applied any more, whatever was proposed a moment ago.
+    drop(target.machine.lock().unwrap().take());
     target.live.close();
-    let _ended = upkeep.await;
-    let contents = target.contents();
-    drop(target);
-    assert_eq!(open(to.path()).contents(), contents);
+    let _ended = target.upkeep.await;
+    let (counters, hash) = (target.live.state().counters(), target.live.state().index_hash());
+    drop((target.live, target.machine));
+    let again = open(to.path());
+    assert_eq!((again.live.state().counters(), again.live.state().index_hash()), (counters, hash));
+    assert!(hash.1.is_some());
 }

@@ -11,7 +11,6 @@ use super::super::{
     records::Records,
     search,
     settings::IndexSettings,
-    state::State,
 };
 use crate::{
     raft::{ApplyError, CheckpointReader, Entry, StateMachine},
@@ -34,6 +33,7 @@ pub const REQUEST_IDS_MAX: u64 = 6;
 pub struct Rig {
     pub live: Arc<Live>,
     pub machine: Machine,
+    pub files: IndexFiles,
 }
 
 impl Rig {
@@ -44,15 +44,19 @@ impl Rig {
 
     /// The same with another index.
     pub fn open_with(path: &Path, index: IndexType, settings: IndexSettings) -> Rig {
+        Rig::open_spec(path, CollectionSpec::single(VectorSpec::new(2, Metric::Euclidean, index).unwrap()), settings)
+    }
+
+    /// The same with another collection.
+    pub fn open_spec(path: &Path, spec: CollectionSpec, settings: IndexSettings) -> Rig {
         let options = StoreOptions { cache_bytes: 1 << 20, ..StoreOptions::default() };
         let store = Store::open(path.join("data"), options).unwrap();
         let records = Records::open(store, SHARD).unwrap();
-        let spec = CollectionSpec::single(VectorSpec::new(2, Metric::Euclidean, index).unwrap());
-        let found = open::find(&records, &spec, &settings, &IndexFiles::new(path, SHARD)).unwrap();
-        let mut state = State::new(SHARD, spec, records, settings, found);
+        let files = IndexFiles::new(path, SHARD);
+        let mut state = open::state(SHARD, spec, records, settings, &files).unwrap();
         state.request_ids_max = REQUEST_IDS_MAX;
         let live = Arc::new(Live::new(state));
-        Rig { machine: Machine::new(live.clone()), live }
+        Rig { machine: Machine::new(live.clone(), files.clone()), live, files }
     }
 
     /// Applies each command as the next entry of the log; all in one call.

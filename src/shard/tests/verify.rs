@@ -112,3 +112,25 @@ fn data_without_a_hash_is_given_one() {
     drop(rig);
     assert_eq!(Rig::open(directory.path()).contents().hash, hash);
 }
+
+/// On files: the byte is flipped in what is stored, the node starts again, and the record is named.
+#[test]
+fn a_byte_flipped_in_one_replicas_store_is_found_after_a_restart() {
+    let log: Vec<_> = (0..40).map(|n| upsert(n, n, Some(request(n)))).collect();
+    let directories = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let open = || directories.each_ref().map(|directory| Rig::open(directory.path()));
+    let [mut good, mut bad] = open();
+    good.apply(&log);
+    bad.apply(&log);
+    let id = PointId::Num(12);
+    let mut record = good.contents().points[&id].clone();
+    let at = record.windows(4).position(|four| four == 12f32.to_le_bytes()).expect("its first component");
+    record[at] ^= 0x10;
+    tamper(&bad, |changes| changes.put_point(id, &record));
+    drop((good, bad));
+    let [good, bad] = open();
+    let (sound, flipped) = (recompute(&good), recompute(&bad));
+    assert!(sound.is_sound() && !flipped.is_sound());
+    assert_eq!((flipped.kept, flipped.points_found), (sound.kept, sound.points_found), "only the bytes tell");
+    assert_eq!(difference(&good, &bad), Some(Difference::Changed(RecordName::Point(id))));
+}

@@ -17,10 +17,9 @@ pub enum MetaKey {
     AppliedIndex = 1,
     /// Live points.
     PointCount = 2,
-    /// Epoch of the index files that belong to this state; 0 before the first.
+    /// Epoch of the index file that belongs to this state; 0 if there is none.
     IndexEpoch = 3,
-    /// Log index up to which the index files have taken in the deltas.
-    IndexedThrough = 4,
+    // 4 was: the log index up to which index files had taken in what commands touched. Replaced by 9.
     /// Bytes of live point records.
     PointBytes = 5,
     /// Hash of what the space holds at the applied index.
@@ -29,6 +28,9 @@ pub enum MetaKey {
     Requests = 7,
     /// 1 while a checkpoint is being written to the space: whatever else it holds means nothing.
     Installing = 8,
+    /// Log index at which the journal of the indexes begins: that of the index file, or that before the first training. Absent while
+    /// no index was ever trained.
+    IndexBase = 9,
 }
 
 impl MetaKey {
@@ -62,11 +64,11 @@ mod tests {
         assert_eq!(MetaKey::AppliedIndex.key(), [1, 1]);
         assert_eq!(MetaKey::PointCount.key(), [1, 2]);
         assert_eq!(MetaKey::IndexEpoch.key(), [1, 3]);
-        assert_eq!(MetaKey::IndexedThrough.key(), [1, 4]);
         assert_eq!(MetaKey::PointBytes.key(), [1, 5]);
         assert_eq!(MetaKey::ContentHash.key(), [1, 6]);
         assert_eq!(MetaKey::Requests.key(), [1, 7]);
         assert_eq!(MetaKey::Installing.key(), [1, 8]);
+        assert_eq!(MetaKey::IndexBase.key(), [1, 9]);
         assert_eq!(encode(0x0102), [1, 2, 1, 0, 0, 0, 0, 0, 0]);
     }
 

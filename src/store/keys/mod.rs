@@ -1,22 +1,24 @@
 //! How records are laid out in the spaces: one file a record kind, each with a tag that never changes and a test that holds
 //! its bytes. Decoding borrows, checks every bound and never panics, whatever the bytes are. What a record means is the
-//! business of the room that asks: `shard` (`meta`, `point`, `delta`, `request`), `coordination` (`control`), `raft` (`log`).
+//! business of the room that asks: `shard` (`meta`, `point`, `journal`, `request`, `before`), `coordination` (`control`), `raft` (`log`).
 //!
 //! | space | tag | record |
 //! |---|---|---|
 //! | any | 0 | the store's own mark of a sync |
 //! | `shard-{id:016x}` | 1 | `meta`: applied index, counts, content hash, epoch of the index files |
 //! | | 2 | `point`: version, original id, vectors, payload |
-//! | | 3 | `delta`: the ids a command touched |
+//! | | 3 | `journal`: what happened to the indexes since their file was written |
 //! | | 4 | `request`: what a client's request id led to |
 //! | | 5 | `request`: request ids in the order they came |
+//! | | 6 | `before`: points as they were before later commands |
 //! | `control` | 1 | `control`: a key of the coordinator with its revisions |
 //! | | 2 | `control`: the coordinator's own counters |
 //! | | 3 | `control`: a lease of the coordinator |
 //! | `log` | – | `log`: group, kind, index → entry or state of the group |
 
+pub mod before;
 pub mod control;
-pub mod delta;
+pub mod journal;
 pub mod log;
 pub mod meta;
 pub mod point;

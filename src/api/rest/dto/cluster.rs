@@ -125,6 +125,8 @@ pub struct ReplicaVerdictAnswer {
     pub applied_index: Option<u64>,
     /// Hash of what it holds, in hexadecimal.
     pub content_hash: Option<String>,
+    /// Of all that approximate answers depend on; absent while the replica has lost its index and answers exactly, or writes go on.
+    pub index_hash: Option<String>,
     pub documents_count: Option<u64>,
     /// Why it could not be asked.
     pub error: Option<String>,
@@ -138,6 +140,7 @@ impl From<&VerifyReport> for VerifyAnswer {
                 node: format!("{:016x}", replica.node),
                 applied_index: found.map(|found| found.applied),
                 content_hash: found.map(|found| format!("{:016x}", found.found)),
+                index_hash: found.and_then(|found| found.index_hash).map(|hash| format!("{hash:016x}")),
                 documents_count: found.map(|found| found.points_found),
                 error: replica.found.as_ref().err().cloned(),
             }

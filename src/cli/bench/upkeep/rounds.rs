@@ -199,7 +199,7 @@ impl<'a> Experiment<'a> {
         let reshaping = held.index.wants_reshaping();
         let recalibrating = held.index.wants_recalibration() && !reshaping && !filing;
         let recalibration_job = held.index.recalibration_job(&held.points).filter(|_| recalibrating);
-        let filing_job = held.index.filing_job().filter(|_| filing);
+        let filing_job = held.index.filing_job(&held.points).filter(|_| filing);
         let reshape_job = held.index.reshape_job().filter(|_| reshaping && !filing);
         drop(held);
         if training {
