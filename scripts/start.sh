@@ -10,7 +10,7 @@
 #   FLAG…     passed on to `vectorsphere serve` as they are
 #
 # Nodes find each other in etcd and wait for it where it is not there yet; README.md has how they form a cluster by themselves.
-# The gateway does not speak to etcd: it is told some nodes, and asks those for the others:
+# The gateway finds the nodes there, too, under the same SERVICE; while etcd does not tell it asks nodes that it is told:
 # --set gateway.nodes=localhost:8080,localhost:8081.
 #
 # A node on another port than 8080 takes free ports for its other interfaces and a data directory of its own

@@ -1,13 +1,17 @@
 //! Real nodes whose coordinator is a real etcd: they find each other there, go on without it, obey only their own, and a node that was
 //! alone brings its tables.
+//!
+//! - `gateway`: they register there, and a gateway finds them.
 
 #![allow(clippy::disallowed_methods)] // real processes under a real clock, from outside
 
+#[path = "etcd/gateway.rs"]
+mod gateway;
 #[path = "coordination/members.rs"]
 #[allow(dead_code)]
 mod members;
 
-use members::{Members, has_etcd};
+use members::{Members, has, has_etcd};
 use std::{path::Path, time::Duration};
 use vectorsphere::{
     config::{Authority, Config, Mode},
@@ -350,5 +354,37 @@ async fn an_etcd_restored_from_a_backup_and_another_clusters_are_not_obeyed() {
     })
     .await;
     all_read(&nodes, "new", 20).await;
+    stop(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_and_etcd_know_each_other_by_certificates() {
+    if !has(&["etcd", "openssl"], "nodes_and_etcd_know_each_other_by_certificates") {
+        return;
+    }
+    let (etcd, directories) = (Members::start_encrypted(), directories::<3>());
+    let files = etcd.directory.path();
+    let with = |i: usize, known: bool| {
+        let mut config = config(directories[i].path(), Mode::Auto, &etcd.clients);
+        config.etcd.tls.ca_file = Some(files.join("ca.pem"));
+        if known {
+            config.etcd.tls.cert_file = Some(files.join("client.pem"));
+            config.etcd.tls.key_file = Some(files.join("client.key"));
+        }
+        config
+    };
+    let mut nodes = Vec::new();
+    for i in 0..2 {
+        nodes.push(Node::start(&with(i, true)).await.expect("it starts"));
+    }
+    ready(&nodes).await;
+    nodes[0].service().create_collection(name("t"), spec(Some(2))).await.expect("a table");
+    write(&nodes[1], "t", 0..10).await;
+    all_read(&nodes, "t", 10).await;
+    // Who has no certificate gets nowhere, and says so.
+    let stranger = Node::start(&with(2, false)).await.expect("it waits");
+    until("it is told", async || coordinator(stranger.service()).1.contains("has not answered for")).await;
+    assert!(!stranger.service().health().ready);
+    stranger.stop().await;
     stop(nodes).await;
 }

@@ -17,9 +17,13 @@ use http_body_util::{BodyExt, Full};
 use nodes::{Fake, Gate, Manner};
 use serde_json::Value;
 use std::time::{Duration, Instant};
+use tower::Service;
 use vectorsphere::{
     config::Sticky,
-    rt::http::{Upstream, UpstreamOptions, client::Client},
+    rt::{
+        http::{Upstream, UpstreamOptions, client::Client},
+        rpc::{self, RpcOptions},
+    },
 };
 
 fn request(method: Method, path: &str, body: &str) -> Request<Full<Bytes>> {
@@ -235,5 +239,33 @@ async fn a_cookie_keeps_a_client_on_its_node() {
         assert_eq!(again.body(), first.body());
         assert!(!again.headers().contains_key("set-cookie"), "set once");
     }
+    gate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_a_node_declines_goes_to_another() {
+    let nodes = Fake::cluster(2).await;
+    let gate = Gate::over(&nodes, Sticky::None).await;
+    let channel = rpc::connect(&gate.address(), &RpcOptions::default()).expect("an address");
+    const PATH: &str = "/vectorsphere.v1.VectorService/Upsert";
+    let call = async || {
+        // Its length is not announced, as no client of gRPC does.
+        let body =
+            Body::from_stream(futures_util::stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"call"))]));
+        let request = Request::post(PATH).header("content-type", "application/grpc").header("grpc-timeout", "5S");
+        let request = request.body(tonic::body::Body::new(body)).expect("a request");
+        let answer = Service::call(&mut channel.clone(), request).await.expect("an answer");
+        let code = answer.headers().get("vs-code").map(|code| code.to_str().expect("text").to_owned());
+        let body = answer.into_body().collect().await.expect("whole").to_bytes();
+        (code, String::from_utf8_lossy(&body).into_owned())
+    };
+    nodes[0].behave(Manner::Decline);
+    for _ in 0..20 {
+        assert_eq!(call().await, (None, format!("node 1: POST {PATH} call")));
+    }
+    assert_eq!(nodes[1].hits(PATH), 20, "done once each");
+    assert!(nodes[0].hits(PATH) > 0, "the other was asked, too");
+    nodes[1].behave(Manner::Decline);
+    assert_eq!(call().await, (Some("no_leader".to_owned()), String::new()), "the last word of one of them");
     gate.stop().await;
 }

@@ -268,6 +268,8 @@ fn config(data_dir: PathBuf, number: usize, plan: &Plan) -> Config {
     }
     config.storage.cache = ByteSize::mib(4);
     config.limits.shutdown_grace = Duration::from_secs(2);
+    // No gateway looks.
+    config.limits.shutdown_notice = Duration::ZERO;
     if plan.nodes > 1 {
         config.mode = Mode::Auto;
         let others = (0..plan.nodes).filter(|other| *other != number);

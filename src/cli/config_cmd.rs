@@ -35,10 +35,11 @@ pub fn load_config(args: &ConfigArgs) -> Result<Loaded, CliError> {
 /// # Errors
 /// Exit code 2 for a mode that is no node's.
 pub fn require_startable(loaded: &Loaded) -> Result<(), CliError> {
-    let mode = loaded.config.mode;
-    if mode == Mode::Gateway && loaded.config.gateway.nodes.is_empty() {
+    let (mode, config) = (loaded.config.mode, &loaded.config);
+    if mode == Mode::Gateway && config.gateway.nodes.is_empty() && config.etcd.endpoints.is_empty() {
         return Err(CliError::usage(format!(
-            "{}: mode gateway needs gateway.nodes, the HTTP addresses of some nodes of the cluster",
+            "{}: mode gateway needs etcd.endpoints (--etcd), where the nodes are registered, or gateway.nodes, the HTTP addresses of \
+             some of them",
             loaded.origin("mode"),
         )));
     }

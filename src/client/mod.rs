@@ -29,7 +29,9 @@ use crate::{
         rpc::{self, Channel, InvalidAddress, RpcOptions},
         time::{self, Instant},
     },
-    traffic::{Ask, Balancer, BalancerOptions, Outcome, PowerOfTwo, RetryBudget, RetryOptions, Token, Verdict, Wanted},
+    traffic::{
+        Ask, Balancer, BalancerOptions, Outcome, Policy, PowerOfTwo, RetryBudget, RetryOptions, Token, Verdict, Wanted,
+    },
 };
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -47,6 +49,8 @@ const ANSWER_BYTES_MAX: usize = 256 << 20;
 pub struct Options {
     /// For one call with all its retries.
     pub timeout: Duration,
+    /// Makes the rule by which a node is chosen: the better of two ([`PowerOfTwo`]), or another of [`traffic`](crate::traffic).
+    pub policy: fn() -> Box<dyn Policy>,
     /// How often and when one call is tried again.
     pub retry: RetryOptions,
     /// Gives every write that has none a random request id, so that it may be sent again.
@@ -68,6 +72,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             timeout: Duration::from_secs(30),
+            policy: || Box::new(PowerOfTwo),
             retry: RetryOptions::default(),
             name_writes: true,
             compression: None,
@@ -118,10 +123,10 @@ impl Client {
     pub fn new<A: AsRef<str>>(endpoints: &[A], options: Options) -> Result<Client, InvalidAddress> {
         let wanted = |endpoint: &A| {
             let (name, weight) = (endpoint.as_ref().to_owned(), 1.0);
-            Ok(Wanted { weight, value: rpc::connect(&name, &options.rpc)?, name })
+            Ok(Wanted { weight, accepts: true, value: rpc::connect(&name, &options.rpc)?, name })
         };
         let wanted = endpoints.iter().map(wanted).collect::<Result<Vec<_>, InvalidAddress>>()?;
-        let nodes = Balancer::new(balancing(), Box::new(PowerOfTwo), Box::new(rng::stream("client/nodes")));
+        let nodes = Balancer::new(balancing(), (options.policy)(), Box::new(rng::stream("client/nodes")));
         nodes.set(wanted, time::now());
         let retries = Retries { budget: RetryBudget::new(RETRIES_SAVED_MAX), dice: rng::stream("client/retries") };
         Ok(Client(Arc::new(Inner { nodes, options, retries: Mutex::new(retries) })))

@@ -99,7 +99,7 @@ async fn a_node_that_is_gone_costs_a_retry_and_then_nothing() {
 #[test]
 fn a_node_that_fails_every_call_is_left_alone_however_seldom_they_come() {
     let nodes = Balancer::new(balancing(), Box::new(PowerOfTwo), Box::new(rng::stream("test")));
-    nodes.set(vec![Wanted { name: "gone".to_owned(), weight: 1.0, value: () }], time::now());
+    nodes.set(vec![Wanted { name: "gone".to_owned(), weight: 1.0, accepts: true, value: () }], time::now());
     let mut now = time::now();
     for call in 0..3 {
         assert_eq!(nodes.statistics(now)[0].ejections, 0, "call {call}");

@@ -1,4 +1,4 @@
-//! What administrators ask of the cluster: drain a node, remove it, pause evening out, look at what is planned and what was done. Each
+//! What administrators ask of the cluster: drain a node, remove it, move a replica, pause evening out, look at what is planned and what was done. Each
 //! change is one transaction; any node may make it, the master acts on it. Called by `service`.
 
 use super::{
@@ -9,10 +9,11 @@ use super::{
     members::{MemberRecord, MemberState},
     plan::{Forecast, Limits, View, forecast, plan},
     report::{ReplicaReport, Reports},
-    table::{NodeId, ShardId},
+    table::{NodeId, ShardEntry, ShardId},
 };
 use crate::{
     coordination::Coordinator,
+    rt::compute,
     types::{Error, ErrorKind, Result},
 };
 use std::{sync::Arc, time::Duration};
@@ -56,14 +57,51 @@ impl Admin {
         Ok(Outlook { seen: Arc::new(Seen { view, plan: planned }), rebalance })
     }
 
-    /// What would be done until everything is in its place, if nothing else happened.
+    /// What would be done until everything is in its place, if nothing else happened. Cost: up to a thousand plans, on the compute
+    /// pool.
     ///
     /// # Errors
     /// `Corrupt`.
     pub async fn forecast(&self) -> Result<Forecast> {
         let Outlook { seen, rebalance } = self.outlook().await?;
-        let rate = self.controller.settings().bytes_per_second;
-        Ok(forecast(&seen.view, &self.limits(rebalance), rate))
+        let (rate, limits) = (self.controller.settings().bytes_per_second, self.limits(rebalance));
+        Ok(compute::cpu(move || forecast(&seen.view, &limits, rate)).await)
+    }
+
+    /// How the cluster is now, by asking every node, also where the master knows it as of its last round.
+    ///
+    /// # Errors
+    /// `Corrupt`.
+    pub async fn look_now(&self) -> Result<View> {
+        Ok(self.look(&self.stored()?).await)
+    }
+
+    /// Gives a shard a replica on `to` in place of the one on `from`. When this returns the change is agreed on; it comes about like
+    /// the master's own: where `from` leads, the group lets another lead first.
+    ///
+    /// # Errors
+    /// `shard_not_found`, `node_not_found`; `replica_not_there` and `replica_there` if the shard is not on `from` or is on `to`;
+    /// `node_takes_nothing` if `to` may hold no replicas, or does not answer; `shard_busy` if its replicas are being changed;
+    /// `shard_without_leader`; those of the coordinator.
+    pub async fn transfer(&self, shard: ShardId, from: NodeId, to: NodeId, wall_ms: u64) -> Result<()> {
+        check_transfer(&self.look_now().await?, shard, from, to)?;
+        self.change(wall_ms, |stored, draft| {
+            let entry = stored.table.shards.get(&shard).ok_or_else(|| no_shard(shard))?;
+            held(entry, from, to)?;
+            let record = find(stored, to)?;
+            if record.state != MemberState::Active || !record.holds_shards() {
+                return Err(takes_nothing(to));
+            }
+            // So that it is still so when this is written.
+            draft.only_if(stored.unchanged(&MemberRecord::key(to)));
+            let mut table = stored.table.clone();
+            let replicas = entry.replicas.iter().copied().filter(|node| *node != from).chain([to]).collect();
+            table.change_replicas(shard, replicas);
+            draft.table(&table);
+            draft.tell(format!("shard {shard}: a replica goes from {from:016x} to {to:016x}"), "asked for", 0);
+            Ok(())
+        })
+        .await
     }
 
     /// The last changes, newest first.
@@ -191,11 +229,56 @@ impl Admin {
     }
 }
 
+/// Whether a replica may be moved, by how everything is.
+fn check_transfer(view: &View, shard: ShardId, from: NodeId, to: NodeId) -> Result<()> {
+    let entry = view.table.shards.get(&shard).ok_or_else(|| no_shard(shard))?;
+    held(entry, from, to)?;
+    let node = view.nodes.get(&to).ok_or_else(|| no_node(to))?;
+    if node.gives_away() || !node.answers() {
+        return Err(takes_nothing(to));
+    }
+    let state = view.shard(shard);
+    if state.leader.is_none() {
+        return Err(shard_refused("shard_without_leader", "it has no leader that answers", shard));
+    }
+    if state.in_flight {
+        return Err(shard_refused("shard_busy", "its replicas are being changed already", shard));
+    }
+    Ok(())
+}
+
+/// Whether a shard is where a replica is to be taken from, and not where it is to go.
+fn held(entry: &ShardEntry, from: NodeId, to: NodeId) -> Result<()> {
+    if !entry.replicas.contains(&from) {
+        return Err(conflict_at("from_node", "replica_not_there", "the node holds no replica of the shard", from));
+    }
+    if entry.replicas.contains(&to) {
+        return Err(conflict_at("to_node", "replica_there", "the node holds a replica of the shard already", to));
+    }
+    Ok(())
+}
+
+fn no_shard(shard: ShardId) -> Error {
+    Error::new(ErrorKind::NotFound, "shard_not_found", "there is no such shard").at("shard").got(shard.to_string())
+}
+
+fn shard_refused(code: &'static str, message: &'static str, shard: ShardId) -> Error {
+    Error::new(ErrorKind::Conflict, code, message).at("shard").got(shard.to_string())
+}
+
+fn takes_nothing(node: NodeId) -> Error {
+    let message =
+        "the node takes no replicas: it is being drained, was removed, runs in mode master, or does not answer";
+    conflict_at("to_node", "node_takes_nothing", message, node)
+}
+
 fn find(stored: &Stored, node: NodeId) -> Result<&MemberRecord> {
-    stored.members.get(&node).ok_or_else(|| {
-        let message = "there is no such node in the cluster";
-        Error::new(ErrorKind::NotFound, "node_not_found", message).at("node").got(format!("{node:016x}"))
-    })
+    stored.members.get(&node).ok_or_else(|| no_node(node))
+}
+
+fn no_node(node: NodeId) -> Error {
+    let message = "there is no such node in the cluster";
+    Error::new(ErrorKind::NotFound, "node_not_found", message).at("node").got(format!("{node:016x}"))
 }
 
 /// Whether every shard's group, and the coordinator's own, keeps a majority of nodes that answer when `node` is taken from it:
@@ -223,5 +306,9 @@ fn majorities_without(view: &View, stored: &Stored, node: NodeId) -> Result<()> 
 }
 
 fn conflict(code: &'static str, message: &'static str, node: NodeId) -> Error {
-    Error::new(ErrorKind::Conflict, code, message).at("node").got(format!("{node:016x}"))
+    conflict_at("node", code, message, node)
+}
+
+fn conflict_at(field: &'static str, code: &'static str, message: &'static str, node: NodeId) -> Error {
+    Error::new(ErrorKind::Conflict, code, message).at(field).got(format!("{node:016x}"))
 }

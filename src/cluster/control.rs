@@ -18,6 +18,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// Where the master's own settings are kept.
 const REBALANCE: &str = "settings/rebalance";
+/// Where the version is kept that the cluster speaks, in decimal.
+pub const VERSION: &str = "settings/version";
+/// What a cluster speaks that has kept no version.
+pub const VERSION_FIRST: u32 = 1;
 
 /// What an administrator has said about evening out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +37,8 @@ pub struct Stored {
     pub table: ShardTable,
     pub members: BTreeMap<NodeId, MemberRecord>,
     pub rebalance: Rebalance,
+    /// What every member has been able to speak at some moment: it is only ever raised.
+    pub version: u32,
     pub history: History,
     /// How many shards each collection was made with.
     pub shards_asked: BTreeMap<CollectionName, u32>,
@@ -47,13 +53,15 @@ impl Stored {
     /// `Corrupt`.
     pub fn remembered(coordinator: &dyn Coordinator) -> Result<Stored> {
         let entries = coordinator.remembered("").map_err(catalog::coordination)?;
-        let mut stored = Stored::default();
+        let mut stored = Stored { version: VERSION_FIRST, ..Stored::default() };
         for kv in &entries {
             stored.written.insert(kv.key.clone(), kv.revision);
             if kv.key == TABLE {
                 stored.table = decode(&kv.key, &kv.value)?;
             } else if kv.key == REBALANCE {
                 stored.rebalance = decode(&kv.key, &kv.value)?;
+            } else if kv.key == VERSION {
+                stored.version = decode(&kv.key, &kv.value)?;
             } else if let Some(node) = MemberRecord::node_of(&kv.key) {
                 stored.members.insert(node, MemberRecord::decode(&kv.key, &kv.value)?);
             } else if let Some(name) = kv.key.strip_prefix(COLLECTIONS) {
@@ -83,8 +91,17 @@ impl Stored {
             (*id, NodeView { record: record.clone(), away, report })
         };
         let nodes = self.members.iter().map(node).collect();
-        View { table: self.table.clone(), nodes, shards_asked: self.shards_asked.clone() }
+        View { table: self.table.clone(), nodes, shards_asked: self.shards_asked.clone(), version: self.version }
     }
+}
+
+/// The version that a cluster speaks, as this node remembers it. What this program must know is another question.
+///
+/// # Errors
+/// `Corrupt`.
+pub fn spoken_version(coordinator: &dyn Coordinator) -> Result<u32> {
+    let stored = coordinator.remembered(VERSION).map_err(catalog::coordination)?;
+    stored.iter().find(|kv| kv.key == VERSION).map_or(Ok(VERSION_FIRST), |kv| decode(&kv.key, &kv.value))
 }
 
 /// The part of a collection's record that matters here.
@@ -132,6 +149,12 @@ impl<'a> Draft<'a> {
     pub fn rebalance(&mut self, rebalance: Rebalance) {
         self.only_if(self.stored.unchanged(REBALANCE));
         self.transaction.changes.push(Change::Put(REBALANCE.to_owned(), encode(&rebalance)));
+    }
+
+    /// The cluster speaks this from now on.
+    pub fn version(&mut self, version: u32) {
+        self.only_if(self.stored.unchanged(VERSION));
+        self.transaction.changes.push(Change::Put(VERSION.to_owned(), encode(&version)));
     }
 
     /// The history tells of this.

@@ -192,7 +192,7 @@ impl Reign {
         }
         let mut planned = plan(&view, &self.limits(&stored, now));
         planned.actions.truncate(ACTIONS_MAX);
-        let begun = self.begin(&stored, &planned.actions, wall_ms).await?;
+        let begun = self.begin(&stored, &planned.actions, view.newer_version(), wall_ms).await?;
         if begun {
             self.charge(&view, &planned.actions, now);
         }
@@ -222,7 +222,13 @@ impl Reign {
     }
 
     /// Writes what is to be written, and asks leaders to hand over. Whether it was written: if something had changed, it was not.
-    async fn begin(&self, stored: &Stored, actions: &[Planned], wall_ms: u64) -> Result<bool> {
+    async fn begin(
+        &self,
+        stored: &Stored,
+        actions: &[Planned],
+        newer_version: Option<u32>,
+        wall_ms: u64,
+    ) -> Result<bool> {
         let inner = &self.controller.0;
         let mut draft = Draft::new(stored);
         let mut table = stored.table.clone();
@@ -231,6 +237,10 @@ impl Reign {
         }
         if table != stored.table {
             draft.table(&table);
+        }
+        if let Some(version) = newer_version {
+            draft.version(version);
+            draft.tell(format!("the cluster speaks version {version}"), "every node does", 0);
         }
         let written = if draft.is_empty() {
             true

@@ -49,14 +49,36 @@ pub struct MemberRecord {
     pub zone: String,
     #[serde(default)]
     pub mode: String,
+    /// Its share of a gateway's requests, relative to others.
+    #[serde(default = "ordinary", skip_serializing_if = "is_ordinary")]
+    pub weight: u32,
+}
+
+/// The weight of a member that has told none.
+pub const WEIGHT_ORDINARY: u32 = 100;
+
+fn ordinary() -> u32 {
+    WEIGHT_ORDINARY
+}
+
+fn is_ordinary(weight: &u32) -> bool {
+    *weight == WEIGHT_ORDINARY
 }
 
 /// What a member says of itself in its record.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SelfTold {
     pub peer: String,
     pub zone: String,
     pub mode: String,
+    pub weight: u32,
+}
+
+impl Default for SelfTold {
+    fn default() -> SelfTold {
+        let (peer, zone, mode) = Default::default();
+        SelfTold { peer, zone, mode, weight: WEIGHT_ORDINARY }
+    }
 }
 
 /// The mode of nodes that hold no shards.
@@ -65,14 +87,14 @@ const HOLDS_NO_SHARDS: &str = "master";
 impl MemberRecord {
     /// The record of a member that has just been taken in.
     pub fn joined(told: SelfTold, joined_ms: u64, votes: bool) -> MemberRecord {
-        let SelfTold { peer, zone, mode } = told;
-        MemberRecord { state: MemberState::Active, votes, joined_ms, peer, zone, mode }
+        let SelfTold { peer, zone, mode, weight } = told;
+        MemberRecord { state: MemberState::Active, votes, joined_ms, peer, zone, mode, weight }
     }
 
     /// The same record, with what the member says of itself now.
     pub fn telling(self, told: SelfTold) -> MemberRecord {
-        let SelfTold { peer, zone, mode } = told;
-        MemberRecord { peer, zone, mode, ..self }
+        let SelfTold { peer, zone, mode, weight } = told;
+        MemberRecord { peer, zone, mode, weight, ..self }
     }
 
     /// Whether replicas may be placed on it, as far as its mode says.
@@ -151,6 +173,34 @@ struct Known {
     records: BTreeMap<NodeId, MemberRecord>,
     /// Where each was last met.
     met_at: BTreeMap<NodeId, String>,
+    /// Addresses of nodes that are wanted in, and how often each was invited.
+    invited: BTreeMap<String, u32>,
+}
+
+/// Nodes that are no members whose address is kept.
+const MET_MAX: usize = 1_024;
+/// Addresses that may be invited at once.
+const INVITED_MAX: usize = 16;
+/// Longest of them, in bytes.
+const ADDRESS_BYTES_MAX: usize = 255;
+
+/// Keeps an address invited until it is dropped.
+#[derive(Debug)]
+pub struct Invitation {
+    members: Members,
+    address: String,
+}
+
+impl Drop for Invitation {
+    fn drop(&mut self) {
+        let mut known = self.members.write();
+        if let Some(count) = known.invited.get_mut(&self.address) {
+            *count -= 1;
+        }
+        known.invited.retain(|_, count| *count > 0);
+        drop(known);
+        self.members.0.changed.notify_one();
+    }
 }
 
 impl Members {
@@ -217,11 +267,41 @@ impl Members {
     /// A node was met at an address, whatever its record says: nodes move.
     pub fn met(&self, node: NodeId, peer: &str) {
         let mut known = self.write();
+        // Of nodes that do not belong here no end may be kept.
+        if known.met_at.len() >= MET_MAX && !known.met_at.contains_key(&node) && !known.node_ids().contains(&node) {
+            return;
+        }
         if known.met_at.get(&node).is_none_or(|before| before != peer) {
             known.met_at.insert(node, peer.to_owned());
             drop(known);
             self.0.changed.notify_one();
         }
+    }
+
+    /// Dials a node at this address, of which nothing is known yet, until the invitation is dropped.
+    ///
+    /// # Errors
+    /// `bad_address`; `invitations_full` if too many are waited for.
+    pub fn invite(&self, peer: &str) -> Result<Invitation> {
+        let is_address = peer.len() <= ADDRESS_BYTES_MAX
+            && peer.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+        if !is_address {
+            return Err(Error::invalid("bad_address", "this is no address of a node").expected("host:port"));
+        }
+        let mut known = self.write();
+        if known.invited.len() >= INVITED_MAX && !known.invited.contains_key(peer) {
+            let message = "too many nodes are waited for; try again when they have come";
+            return Err(Error::new(ErrorKind::Exhausted, "invitations_full", message));
+        }
+        *known.invited.entry(peer.to_owned()).or_default() += 1;
+        drop(known);
+        self.0.changed.notify_one();
+        Ok(Invitation { members: self.clone(), address: peer.to_owned() })
+    }
+
+    /// The addresses that are invited now.
+    pub fn invited(&self) -> BTreeSet<String> {
+        self.read().invited.keys().cloned().collect()
     }
 
     /// Whether a node was removed from the cluster.
@@ -344,14 +424,31 @@ mod tests {
     }
 
     #[test]
+    fn invitations_end_and_are_bounded() {
+        let members = Members::of(vec![1]);
+        let (one, again) = (members.invite("a:1").unwrap(), members.invite("a:1").unwrap());
+        drop(one);
+        assert_eq!(members.invited(), ["a:1".to_owned()].into());
+        let others: Vec<_> = (2..=16).map(|port| members.invite(&format!("a:{port}")).unwrap()).collect();
+        assert_eq!(members.invite("a:17").unwrap_err().code(), "invitations_full");
+        drop((again, others));
+        assert!(members.invited().is_empty());
+        for bad in ["", "a", ":1", "a:b", "a:70000"] {
+            assert_eq!(members.invite(bad).unwrap_err().code(), "bad_address", "{bad}");
+        }
+    }
+
+    #[test]
     fn records_are_json_under_the_id() {
-        let told = SelfTold { peer: "h:1".to_owned(), zone: "z".to_owned(), mode: "auto".to_owned() };
+        let told = SelfTold { peer: "h:1".to_owned(), zone: "z".to_owned(), mode: "auto".to_owned(), weight: 100 };
         let record = MemberRecord { state: MemberState::Draining, ..MemberRecord::joined(told, 7, true) };
         let json = r#"{"state":"draining","votes":true,"joined_ms":7,"peer":"h:1","zone":"z","mode":"auto"}"#;
         assert_eq!(String::from_utf8(record.encode()).unwrap(), json);
         let key = MemberRecord::key(0x2a);
         assert_eq!((key.as_str(), MemberRecord::node_of(&key)), ("members/000000000000002a", Some(0x2a)));
         assert_eq!(MemberRecord::decode(&key, &record.encode()).unwrap(), record);
+        let heavy = MemberRecord { weight: 300, ..record.clone() };
+        assert_eq!(MemberRecord::decode(&key, &heavy.encode()).unwrap(), heavy);
         assert_eq!(MemberRecord::decode(&key, b"7").unwrap_err().kind(), ErrorKind::Corrupt);
         assert!(MemberRecord::node_of("members/2a").is_none() && MemberRecord::node_of("table").is_none());
     }

@@ -15,7 +15,8 @@ pub mod slots;
 pub mod table;
 
 pub use catalog::{Catalog, Collection, Collections};
-pub use members::{Founded, MemberRecord, MemberState, Members, SelfTold};
+pub use control::spoken_version;
+pub use members::{Founded, MemberRecord, MemberState, Members, SelfTold, WEIGHT_ORDINARY};
 pub use placement::Candidate;
 pub use slots::SlotRange;
 pub use table::{NodeId, ShardEntry, ShardId, ShardTable};

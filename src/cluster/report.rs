@@ -34,6 +34,8 @@ pub struct NodeReport {
     /// Its share of the data, relative to other nodes; 0 counts as 1.
     pub weight: u32,
     pub version: String,
+    /// The newest version of the cluster's protocols that it speaks; 0: not told.
+    pub speaks: u32,
     pub replicas: BTreeMap<ShardId, ReplicaReport>,
     /// Its part in the coordinator's own group, if it has one.
     pub control: Option<ReplicaReport>,

@@ -152,7 +152,7 @@ pub static KEYS: &[Key] = &[
     key!(
         mode,
         NOW,
-        "What this process is: standalone (everything in one process, alone), auto (a node of a cluster: it holds shards and may be the master), master (as auto, but without shards), worker (as auto, but never the master), or gateway (holds nothing, routes requests to the nodes of gateway.nodes and those they know)."
+        "What this process is: standalone (everything in one process, alone), auto (a node of a cluster: it holds shards and may be the master), master (as auto, but without shards), worker (as auto, but never the master), or gateway (holds nothing, routes requests to the nodes it finds in etcd, or to those of gateway.nodes and those they know)."
     ),
     key!(
         environment,
@@ -176,13 +176,14 @@ pub static KEYS: &[Key] = &[
         NOW,
         "Peer addresses of other nodes of the cluster, for the modes auto, master and worker without etcd. Nodes that all name each other found a cluster when they have all met once; a node that comes later names some that are there and is taken in by them. An odd number of founders survives the loss of a minority."
     ),
+    key!(cluster.weight, NOW, 1u64 => 10_000u64, "This node's share of what a gateway with gateway.balance weighted or two_choices sends, relative to the other nodes of the cluster."),
     key!(cluster.replace_after, NOW, Duration::from_secs(1) => Duration::from_secs(86_400), "How long a node may be away before its replicas are made anew on others. Its leaders are replaced at once in any case."),
     key!(cluster.rebalance.bytes_per_second, NOW, ByteSize::kib(64) => ByteSize::gib(16), "What a node may receive or send, in the long run, to even the cluster out or to drain a node. Replacing what is lost is not held back."),
     key!(cluster.rebalance.moves_max, NOW, 1u64 => 64u64, "Replicas that one node may be receiving or sending at once."),
     key!(
         etcd.endpoints,
         NOW,
-        "Addresses of the members of an etcd (3.4 is the version that is tested), as host:port or https://host:port. The nodes of the cluster then find each other there and keep there what they agree on, below /vectorsphere/<cluster.name>/; while it cannot be reached documents are read and written, and tables and nodes stay as they are. Chosen once: the data directory remembers whose etcd it belongs to. Not used by a standalone node."
+        "Addresses of the members of an etcd (3.4 is the version that is tested), as host:port or https://host:port. The nodes of the cluster then find each other there and keep there what they agree on, below /vectorsphere/<cluster.name>/; while it cannot be reached documents are read and written, and tables and nodes stay as they are. Chosen once: the data directory remembers whose etcd it belongs to. A gateway finds the nodes there. Not used by a standalone node."
     ),
     key!(etcd.username, NOW, "User name towards etcd."),
     key!(etcd.password, NOW, "Password towards etcd. Never shown."),
@@ -192,7 +193,7 @@ pub static KEYS: &[Key] = &[
     key!(
         gateway.nodes,
         NOW,
-        "HTTP addresses of some nodes of the cluster, for mode gateway; the others are found by asking them."
+        "HTTP addresses of some nodes of the cluster, for mode gateway; the others are found by asking them. With etcd.endpoints the gateway finds the nodes in the registry that they keep there, and asks these only while etcd does not tell."
     ),
     key!(
         gateway.balance,
@@ -222,6 +223,7 @@ pub static KEYS: &[Key] = &[
     key!(limits.request_timeout, NOW, Duration::from_millis(10) => Duration::from_secs(3600), "Longest time for one request, from its first byte to its answer."),
     key!(limits.head_timeout, NOW, Duration::from_millis(10) => Duration::from_secs(3600), "Longest time a client may take to send the head of a request."),
     key!(limits.idle_timeout, NOW, Duration::from_millis(10) => Duration::from_secs(86_400), "Longest time a connection stays open without a request."),
+    key!(limits.shutdown_notice, NOW, Duration::ZERO => Duration::from_secs(60), "How long a node of a cluster that is told to stop says that it is not ready before it closes its listeners, so that gateways and load balancers send it nothing more. Meanwhile it serves."),
     key!(limits.shutdown_grace, NOW, Duration::ZERO => Duration::from_secs(3600), "Longest time a stopping node waits for requests under way."),
     key!(
         security.insecure,

@@ -84,6 +84,8 @@ pub struct Cluster {
     pub zone: Option<Name>,
     /// Peers known beforehand.
     pub peers: Vec<Authority>,
+    /// Its share of the requests of a gateway, relative to other nodes.
+    pub weight: u64,
     /// How long a node is waited for before its replicas are made anew elsewhere.
     pub replace_after: Duration,
     /// How the cluster evens itself out.
@@ -187,6 +189,8 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// Longest time a connection stays open without a request.
     pub idle_timeout: Duration,
+    /// How long a stopping node of a cluster says so before it closes its listeners.
+    pub shutdown_notice: Duration,
     /// Longest time a stopping node waits for requests under way.
     pub shutdown_grace: Duration,
 }
@@ -220,6 +224,7 @@ impl Default for Config {
                 node_id: None,
                 zone: None,
                 peers: Vec::new(),
+                weight: 100,
                 replace_after: Duration::from_secs(300),
                 rebalance: Rebalance { bytes_per_second: ByteSize::mib(50), moves_max: 2 },
             },
@@ -263,6 +268,7 @@ impl Default for Limits {
             request_timeout: Duration::from_secs(30),
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
+            shutdown_notice: Duration::from_secs(1),
             shutdown_grace: Duration::from_secs(10),
         }
     }

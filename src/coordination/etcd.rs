@@ -1,7 +1,6 @@
 //! The coordinator in an etcd of its own (3.4 and later): the same promises as [`Embedded`](super::Embedded), kept by etcd. Everything
 //! lies below `/vectorsphere/{cluster}/`. A member that fails is left for the next endpoint; what the cluster's keys were is kept in a
-//! file, so that a node can start and go on while etcd is away. To be plugged in by `node`, which does not form clusters with etcd in this
-//! version; used by the tests and the simulation until then.
+//! file, so that a node can start and go on while etcd is away. Plugged in by `node`, and by `gateway` to look who is there.
 //!
 //! The wire is etcd's own (`proto/etcd/v3.proto`), generated like the rest of our protocols, over [`rpc`](crate::rt::rpc): no `protoc`,
 //! no second transport, and the very same client in the simulation.
@@ -84,7 +83,7 @@ impl Etcd {
     /// # Errors
     /// [`EtcdError`].
     pub fn open(options: &EtcdOptions, file: PathBuf) -> Result<Etcd, EtcdError> {
-        Etcd::begin(options, file, Arc::new(|_, _| Ok(())), false)
+        Etcd::begin(options, Some(file), Arc::new(|_, _| Ok(())), false)
     }
 
     /// The same; what etcd holds is taken only if `vet` finds that it may follow what is known here. Until then nothing is asked of
@@ -93,7 +92,15 @@ impl Etcd {
     /// # Errors
     /// [`EtcdError`].
     pub fn open_vetted(options: &EtcdOptions, file: PathBuf, vet: Vet) -> Result<Etcd, EtcdError> {
-        Etcd::begin(options, file, vet, true)
+        Etcd::begin(options, Some(file), vet, true)
+    }
+
+    /// The same for a process without data, which knows nothing when it starts.
+    ///
+    /// # Errors
+    /// The options are wrong.
+    pub fn open_unkept(options: &EtcdOptions, vet: Vet) -> Result<Etcd, EtcdError> {
+        Etcd::begin(options, None, vet, true)
     }
 
     /// What `file` keeps of an etcd, before one is begun with; nothing if there is no such file. Blocking.
@@ -104,7 +111,7 @@ impl Etcd {
         memory::read(file)
     }
 
-    fn begin(options: &EtcdOptions, file: PathBuf, vet: Vet, is_vetted: bool) -> Result<Etcd, EtcdError> {
+    fn begin(options: &EtcdOptions, file: Option<PathBuf>, vet: Vet, is_vetted: bool) -> Result<Etcd, EtcdError> {
         let prefix = Prefix::of(&options.cluster);
         let client = Arc::new(Client::new(options)?);
         let memory = Arc::new(Memory::open(file, vet)?);

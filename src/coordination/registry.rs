@@ -1,6 +1,6 @@
 //! Who is there: nodes say so under a lease and everybody keeps a copy. A node that dies is gone within twice its time to live; without
 //! the coordinator the copy goes on being served for ten minutes, marked as old. For clusters that are held together by etcd, where
-//! `node` will say who is there, and `service` and `gateway` look; in this version only the tests and the simulation do.
+//! every `node` says that it is there and the `gateway` looks.
 
 mod beat;
 mod filter;
@@ -9,7 +9,7 @@ mod registration;
 
 pub use beat::{TTL_MAX, TTL_MIN};
 pub use filter::Filter;
-pub use record::{Health, Load, NodeAddresses, NodeRecord};
+pub use record::{Health, Load, NodeAddresses, NodeRecord, NodeState};
 pub use registration::Registration;
 
 use super::{Change, CoordinationError, Coordinator, Mirror, OPERATIONS_MAX, Transaction, mirror::Entries};

@@ -12,7 +12,7 @@ use crate::{
 };
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use serde::Deserialize;
 use std::{
@@ -34,6 +34,9 @@ struct BrokenOff;
 /// Whether by this answer a node declines for now without having done anything: it is cut off from the leader, or it is
 /// starting. Another node may do better. The body of such an answer is short, and here; every other answer is passed on unread.
 pub async fn looked_at(answer: Response) -> (Response, bool) {
+    if is_declined_call(answer.headers()) {
+        return (answer, true);
+    }
     let is_problem =
         answer.headers().get(header::CONTENT_TYPE).is_some_and(|value| value == "application/problem+json");
     let is_short = answer.body().size_hint().upper().is_some_and(|bytes| bytes <= PROBLEM_BYTES_MAX);
@@ -51,6 +54,23 @@ pub async fn looked_at(answer: Response) -> (Response, bool) {
     (Response::from_parts(head, Body::from(body)), is_declined)
 }
 
+/// Whether these are the headers of a call that a node has declined, in which nothing came before its status. A status without a
+/// code is not the node's own: then nothing is known.
+fn is_declined_call(headers: &HeaderMap) -> bool {
+    const UNAVAILABLE: &str = "14";
+    let is_unavailable = headers.get("grpc-status").is_some_and(|status| status == UNAVAILABLE);
+    is_unavailable && headers.get("vs-code").is_some_and(|code| code != "outcome_unknown")
+}
+
+/// What came of a request that was answered so: the time of one that failed says nothing of how fast the node works.
+pub fn outcome(head: &http::response::Parts, took: Duration) -> Outcome {
+    let failed_call = || head.headers.get("grpc-status").is_some_and(|status| status != "0");
+    match head.status.is_server_error() || failed_call() {
+        true => Outcome::Refused(took),
+        false => Outcome::Answered(took),
+    }
+}
+
 /// What matters of a problem.
 #[derive(Default, Deserialize)]
 struct Problem {
@@ -62,7 +82,8 @@ struct Problem {
 pub struct Passing {
     body: Body,
     pick: Option<Pick<Arc<Link>>>,
-    took: Duration,
+    /// When the body has gone through.
+    answered: Outcome,
     /// Until the next look at the node, while nothing comes.
     look: Option<Pin<Box<Sleep>>>,
     /// Looks in a row that found the node given up.
@@ -70,9 +91,9 @@ pub struct Passing {
 }
 
 impl Passing {
-    /// The body of an answer that the picked node began after `took`.
-    pub fn new(body: Body, pick: Pick<Arc<Link>>, took: Duration) -> Passing {
-        Passing { body, pick: Some(pick), took, look: None, looks_out: 0 }
+    /// The body of an answer by which the picked node has `answered`.
+    pub fn new(body: Body, pick: Pick<Arc<Link>>, answered: Outcome) -> Passing {
+        Passing { body, pick: Some(pick), answered, look: None, looks_out: 0 }
     }
 
     fn finish(&mut self, outcome: Outcome) {
@@ -107,11 +128,11 @@ impl HttpBody for Passing {
             return Poll::Ready(Some(Err(axum::Error::new(BrokenOff))));
         };
         (self.look, self.looks_out) = (None, 0);
-        let took = self.took;
+        let answered = self.answered;
         match &frame {
-            None => self.finish(Outcome::Answered(took)),
+            None => self.finish(answered),
             Some(Err(_)) => self.finish(Outcome::Failed),
-            Some(Ok(_)) if self.body.is_end_stream() => self.finish(Outcome::Answered(took)),
+            Some(Ok(_)) if self.body.is_end_stream() => self.finish(answered),
             Some(Ok(_)) => {}
         }
         Poll::Ready(frame)

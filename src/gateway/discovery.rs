@@ -1,8 +1,10 @@
-//! Which nodes there are. A [`Directory`] tells; the gateway asks it again and again and makes the answer the balancer's
+//! Which nodes there are. A [`Directory`] tells: nodes that are asked ([`Seeds`]), or the registry in etcd
+//! ([`Registered`](super::registered::Registered)); the gateway asks it again and again and makes the answer the balancer's
 //! backends. Until it can be asked again, what it said last holds. Run by the gateway until it stops.
 
 use super::link::Link;
 use crate::{
+    cluster::WEIGHT_ORDINARY,
     rt::{
         http::client::{Client, ClientOptions},
         shutdown::Shutdown,
@@ -48,6 +50,8 @@ pub struct KnownNode {
     pub grpc: Option<String>,
     /// Its share of the requests.
     pub weight: f64,
+    /// Whether it wants new ones.
+    pub accepts: bool,
 }
 
 /// Who knows the nodes.
@@ -57,6 +61,11 @@ pub trait Directory: Send + 'static {
     /// # Errors
     /// Why they cannot be told, for the log.
     fn nodes(&self, reachable: Vec<String>) -> BoxFuture<'static, Result<Vec<KnownNode>, String>>;
+
+    /// Resolves when there may be other nodes than were told last, for a directory that hears of it.
+    fn changed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
 }
 
 /// Asks nodes: those known so far, and those of the configuration. What most of them say is believed, so that one that is cut off
@@ -122,6 +131,10 @@ struct NodeAnswer {
     http: Vec<String>,
     #[serde(default)]
     grpc: String,
+    #[serde(default)]
+    weight: u32,
+    #[serde(default)]
+    draining: bool,
 }
 
 /// Asks the node at `address` for all nodes.
@@ -144,7 +157,12 @@ async fn ask(address: String) -> Result<Vec<KnownNode>, String> {
 fn known(node: NodeAnswer, asked: &str) -> Option<KnownNode> {
     let http = reachable(node.http.first()?, asked);
     let grpc = (!node.grpc.is_empty()).then(|| reachable(&node.grpc, asked));
-    Some(KnownNode { id: node.id, http, grpc, weight: 1.0 })
+    Some(KnownNode { id: node.id, http, grpc, weight: share(node.weight), accepts: !node.draining })
+}
+
+/// The share of a node that tells this weight; nodes of earlier versions tell none.
+pub(super) fn share(weight: u32) -> f64 {
+    f64::from(if weight == 0 { WEIGHT_ORDINARY } else { weight })
 }
 
 /// An address that a node gave. One that listens everywhere gives no host (`0.0.0.0:8080`): then the host that was asked
@@ -174,6 +192,7 @@ pub async fn run(directory: impl Directory, balancer: Balancer<Arc<Link>>, stop:
         tokio::select! {
             biased;
             () = stop.wait() => return,
+            () = directory.changed() => {}
             () = time::sleep(wait) => {}
         }
     }
@@ -183,14 +202,14 @@ pub async fn run(directory: impl Directory, balancer: Balancer<Arc<Link>>, stop:
 fn make(links: &mut BTreeMap<String, Arc<Link>>, nodes: Vec<KnownNode>, balancer: &Balancer<Arc<Link>>) {
     let mut before = std::mem::take(links);
     let mut wanted = Vec::new();
-    for KnownNode { id, http, grpc, weight } in nodes {
+    for KnownNode { id, http, grpc, weight, accepts } in nodes {
         let same = before.remove(&id).filter(|link| link.leads_to(&http, grpc.as_deref()));
         let link = same.unwrap_or_else(|| {
             tracing::info!(node = id, http, "a node to send requests to");
             Arc::new(Link::new(&http, grpc.as_deref()))
         });
         links.insert(id.clone(), link.clone());
-        wanted.push(Wanted { name: id, weight, value: link });
+        wanted.push(Wanted { name: id, weight, accepts, value: link });
     }
     for id in before.keys() {
         tracing::info!(node = id, "a node is gone from the cluster");
@@ -213,7 +232,8 @@ mod tests {
     #[test]
     fn what_most_say_is_believed() {
         let list = |ids: &[&str]| -> Vec<KnownNode> {
-            let node = |id: &&str| KnownNode { id: (*id).into(), http: "h:1".into(), grpc: None, weight: 1.0 };
+            let node =
+                |id: &&str| KnownNode { id: (*id).into(), http: "h:1".into(), grpc: None, weight: 1.0, accepts: true };
             ids.iter().map(node).collect()
         };
         let (all, alone) = (list(&["a", "b", "c"]), list(&["c"]));
@@ -229,9 +249,15 @@ mod tests {
             id: "a".into(),
             http: http.iter().map(|one| (*one).to_owned()).collect(),
             grpc: String::new(),
+            weight: 0,
+            draining: false,
         };
         assert_eq!(known(node(&[]), "h:1"), None);
         let found = known(node(&["h:2", "h:3"]), "h:1").expect("it has one");
         assert_eq!((found.http.as_str(), found.grpc), ("h:2", None));
+        assert_eq!((found.weight, found.accepts), (100.0, true), "as a node of an earlier version");
+        let leaving = NodeAnswer { weight: 30, draining: true, ..node(&["h:2"]) };
+        let found = known(leaving, "h:1").expect("it has one");
+        assert_eq!((found.weight, found.accepts), (30.0, false));
     }
 }

@@ -1,7 +1,7 @@
 //! The gateway: a process without data that takes every request of a cluster on one port and passes it on to one of the nodes.
 //! HTTP/1.1 and HTTP/2 (gRPC) on the same listener; bodies stream both ways; the answer is the node's own, byte for byte.
 //!
-//! What it adds: it finds the nodes (`discovery`), balances over those that are well (`crate::traffic`), keeps away from those
+//! What it adds: it finds the nodes (`discovery`, `registered`), balances over those that are well (`crate::traffic`), keeps away from those
 //! that fail and comes back to them (`checks`), and repeats a request on another node where that can do no harm (`proxy`,
 //! `replay`, `answer`). `/data/*` is passed on without that prefix; `/health`, `/healthz`, `/livez` and `/readyz` are its own; metrics
 //! and the state of every node are on the operators' port (`monitoring`).
@@ -15,11 +15,13 @@ mod headers;
 mod link;
 mod monitoring;
 mod proxy;
+mod registered;
 mod replay;
 mod route;
 
 use crate::{
     config::{Balance, Config},
+    node,
     rt::{
         self, Task,
         http::{self, HttpOptions},
@@ -34,7 +36,9 @@ use crate::{
         Weighted,
     },
 };
+use discovery::Seeds;
 use link::Link;
+use registered::Registered;
 use serde::Serialize;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -58,6 +62,9 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// How etcd is to be reached.
+    #[error(transparent)]
+    Etcd(#[from] node::StartError),
 }
 
 /// Where a gateway listens.
@@ -91,14 +98,13 @@ impl Gateway {
         }
         let balancer = Balancer::new(balancer_options(), policy(config), Box::new(rng::stream("gateway.balancer")));
         let stop = Shutdown::new();
-        let seeds = config.gateway.nodes.iter().map(|seed| authority(seed.as_str()).to_owned()).collect();
-        let finding = discovery::run(discovery::Seeds::new(seeds), balancer.clone(), stop.clone());
+        let finding = finding(config, balancer.clone(), stop.clone())?;
         let checking = checks::run(balancer.clone(), stop.clone());
         let proxy = proxy::Proxy::new(balancer.clone(), config.gateway.affinity, metrics.clone());
         let (http, rpc) = (http_options(config), rpc_options(config));
         let shown = monitoring::router(balancer.clone(), metrics);
         let tasks = vec![
-            rt::spawn("gateway-discovery", finding),
+            finding,
             rt::spawn("gateway-checks", checking),
             rt::spawn("gateway", http::serve_both(public, proxy::router(proxy), http.clone(), rpc, stop.clone())),
             rt::spawn("monitoring", http::serve(operators, shown, http, stop.clone())),
@@ -123,6 +129,16 @@ impl Gateway {
             let _ended = task.await;
         }
     }
+}
+
+/// Begins to look for the nodes, in etcd where it is used.
+fn finding(config: &Config, balancer: Balancer<Arc<Link>>, stop: Shutdown) -> Result<Task<()>, StartError> {
+    let seeds = config.gateway.nodes.iter().map(|seed| authority(seed.as_str()).to_owned()).collect();
+    let seeds = Seeds::new(seeds);
+    Ok(match node::looked_at(config)? {
+        Some(etcd) => rt::spawn("gateway-discovery", discovery::run(Registered::follow(etcd, seeds), balancer, stop)),
+        None => rt::spawn("gateway-discovery", discovery::run(seeds, balancer, stop)),
+    })
 }
 
 /// `host:port` without a scheme.

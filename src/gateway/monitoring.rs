@@ -82,6 +82,7 @@ fn shown(one: &BackendStatistics) -> Value {
 fn word(state: State) -> &'static str {
     match state {
         State::In => "in",
+        State::Draining => "draining",
         State::NotReady => "not_ready",
         State::Ejected => "ejected",
     }

@@ -302,6 +302,7 @@ impl Proxy {
     ) -> Response {
         let took = picked.elapsed();
         let (mut head, body) = answer.into_parts();
+        let came_of_it = answer::outcome(&head, took);
         headers::strip(&mut head.headers);
         if self.0.affinity == Sticky::Cookie && outgoing.affinity != Some(Affinity::Backend(pick.token())) {
             let cookie = format!("{COOKIE}={:016x}; Path=/; HttpOnly; SameSite=Lax", pick.token());
@@ -311,17 +312,17 @@ impl Proxy {
             head.headers.insert(REQUEST_ID, outgoing.id.clone());
         }
         if body.is_end_stream() {
-            pick.finish(Outcome::Answered(took), time::now());
+            pick.finish(came_of_it, time::now());
             // A length the node did not state is not to be made up on the way, as it would be for a body known to be empty.
             let is_unstated = head.version == Version::HTTP_2 && !head.headers.contains_key(header::CONTENT_LENGTH);
             let body = if is_unstated { Body::new(Ended) } else { body };
             return Response::from_parts(head, body);
         }
         if is_here {
-            pick.finish(Outcome::Answered(took), time::now());
+            pick.finish(came_of_it, time::now());
             return Response::from_parts(head, body);
         }
-        Response::from_parts(head, Body::new(Passing::new(body, pick, took)))
+        Response::from_parts(head, Body::new(Passing::new(body, pick, came_of_it)))
     }
 }
 

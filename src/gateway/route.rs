@@ -54,6 +54,9 @@ const READING_POSTS: &[&str] = &[
 const READING_METHODS: &[&str] =
     &["Search", "Query", "Get", "List", "Scroll", "Count", "Recommend", "Discover", "Facet", "Check", "Health"];
 
+/// gRPC methods by which one call writes documents.
+const UNARY_WRITES: &[&str] = &["/vectorsphere.v1.VectorService/Upsert", "/vectorsphere.v1.VectorService/Delete"];
+
 /// Whether a request changes nothing, so that it may be sent again although it may have been carried out.
 pub fn only_reads(method: &Method, path: &str, is_grpc: bool) -> bool {
     if is_grpc {
@@ -72,7 +75,9 @@ pub fn only_reads(method: &Method, path: &str, is_grpc: bool) -> bool {
 pub fn is_named(headers: &HeaderMap, path: &str, is_grpc: bool) -> bool {
     let in_table = || path.strip_prefix("/api/v1/tables/").and_then(|rest| rest.split_once('/'));
     let is_on_documents = || in_table().is_some_and(|(_, rest)| rest == "documents" || rest.starts_with("documents/"));
-    headers.contains_key("idempotency-key") && (is_grpc || is_on_documents())
+    // Over a stream of calls the key names none of them.
+    let is_one_call = || UNARY_WRITES.contains(&path);
+    headers.contains_key("idempotency-key") && if is_grpc { is_one_call() } else { is_on_documents() }
 }
 
 /// The name under which it is counted.
@@ -114,6 +119,8 @@ mod tests {
         assert!(is_named(&named, "/api/v1/tables/t/documents", false));
         assert!(!is_named(&named, "/api/v1/tables/documents", false), "a table of this name");
         assert!(!is_named(&named, "/api/v1/tables", false) && !is_named(&HeaderMap::new(), "/t/documents", false));
+        let call = |method: &str| is_named(&named, &format!("/vectorsphere.v1.VectorService/{method}"), true);
+        assert!(call("Upsert") && call("Delete") && !call("UpsertStream") && !call("LeaveCluster"));
         assert!(only_reads(&Method::POST, "/vectorsphere.v1.VectorService/Search", true));
         assert!(!only_reads(&Method::POST, "/vectorsphere.v1.VectorService/Upsert", true));
         assert!(!only_reads(&Method::POST, "/vectorsphere.v1.VectorService/Delete", true));

@@ -8,6 +8,8 @@ use super::{
     membership::{self, Keeper},
     network::InCluster,
     observer::NodeObserver,
+    registration::{Registered, Registering},
+    version,
 };
 use crate::{
     cluster::{Catalog, Members, SelfTold},
@@ -50,6 +52,8 @@ pub struct Engine {
     coordination: Coordination,
     /// None on a node that is alone.
     mastership: Option<Arc<Mastership>>,
+    /// None where etcd is not the coordinator.
+    registered: Option<Registered>,
     store: Store,
     log: LogStore,
     stop: Shutdown,
@@ -127,6 +131,7 @@ impl Engine {
         identity.alarm = Arc::new(move || alarmed.alarm());
         let coordinator = coordination.shared();
         membership::follow(&*coordinator, &members)?;
+        version::check(&*coordinator)?;
         let catalog = Catalog::load(coordinator.clone())?;
         // What was this node's alone comes into the cluster only once that is known.
         let before = own.as_ref().map(|own| Catalog::load(Arc::new(own.clone()))).transpose()?;
@@ -159,11 +164,11 @@ impl Engine {
         remove_strays(before.as_ref().unwrap_or(&catalog), &host).await?;
         let (stop, failed) = (Shutdown::new(), Shutdown::new());
         let (told, mastership) = match cluster {
-            Some(InCluster { told, peers }) => {
+            Some(InCluster { told, monitoring, peers }) => {
                 let control = coordination.embedded().cloned();
                 let observer =
                     NodeObserver { node: node_id, control, host: host.clone(), members: members.clone(), peers };
-                (Some(told), Some(Arc::new(Mastership::begin(config, coordinator, observer, metrics))))
+                (Some((told, monitoring)), Some(Arc::new(Mastership::begin(config, coordinator, observer, metrics))))
             }
             None => (None, None),
         };
@@ -182,12 +187,13 @@ impl Engine {
         }
         service.follow_catalog().await?;
         tracing::debug!(ms = started.elapsed().as_secs_f64() * 1e3, "data opened");
-        let engine = Engine {
+        let mut engine = Engine {
             service,
             members: members.clone(),
             raft,
             coordination,
             mastership,
+            registered: None,
             store,
             log,
             stop,
@@ -199,7 +205,8 @@ impl Engine {
         engine.maintain();
         engine.follow();
         engine.keep_replicas();
-        if let Some(told) = told {
+        if let Some((told, monitoring)) = told {
+            engine.register(told.clone(), monitoring);
             engine.keep_members(told, members);
         }
         match is_formed {
@@ -272,8 +279,11 @@ impl Engine {
     }
 
     /// Finishes what is under way, syncs, and closes.
-    pub async fn close(self) {
+    pub async fn close(mut self) {
         self.service.identity().enter(Phase::Stopping);
+        if let Some(registered) = self.registered.take() {
+            registered.leave().await;
+        }
         if let Some(mastership) = &self.mastership {
             mastership.stop();
         }
@@ -330,7 +340,7 @@ impl Engine {
     /// Makes on this node what others have changed in the catalog.
     fn follow(&self) {
         let (coordination, service, stop) = (self.coordination.clone(), self.service.clone(), self.stop.clone());
-        let members = self.members.clone();
+        let (members, failed, refused) = (self.members.clone(), self.failed.clone(), self.refused.clone());
         rt::spawn("catalog-follow", async move {
             let mut behind = false;
             while !stop.is_triggered() {
@@ -340,6 +350,13 @@ impl Engine {
                     () = coordination.changed() => {}
                     () = rt::time::sleep(FOLLOW_RETRY_INTERVAL), if behind => {}
                 }
+                if let Err(error) = version::check(&*coordination.shared()) {
+                    tracing::error!(%error, "this node cannot take part in the cluster any more; it stops");
+                    // The first reason counts.
+                    let _ = refused.set(error.in_cluster());
+                    failed.trigger();
+                    return;
+                }
                 let known = membership::follow(&*coordination.shared(), &members);
                 let followed = service.follow_catalog().await.and(known);
                 behind = followed.is_err();
@@ -348,6 +365,16 @@ impl Engine {
                 }
             }
         });
+    }
+
+    /// Says in etcd that this node is there.
+    fn register(&mut self, told: SelfTold, monitoring: String) {
+        if self.coordination.embedded().is_some() {
+            return;
+        }
+        let (coordinator, members) = (self.coordination.shared(), self.members.clone());
+        let registering = Registering { coordinator, members, service: self.service.clone(), told, monitoring };
+        self.registered = Some(registering.start());
     }
 
     /// Keeps the records of the members and the coordinator's group as they should be.

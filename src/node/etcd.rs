@@ -81,10 +81,25 @@ pub fn open(config: &Config, file: PathBuf, brings: Option<NodeId>) -> Result<Et
     let options = etcd_options(config)?.ok_or_else(|| StartError::Etcd("etcd.endpoints names none".to_owned()))?;
     let brought = brings.map(identity);
     let vet = move |known: &Entries, found: &Entries| vet(known, found, brought.as_deref());
-    Etcd::open_vetted(&options, file, Arc::new(vet)).map_err(|error| match error {
+    Etcd::open_vetted(&options, file, Arc::new(vet)).map_err(not_begun)
+}
+
+fn not_begun(error: EtcdError) -> StartError {
+    match error {
         EtcdError::Options(error) => StartError::Etcd(format!("etcd.endpoints: {error}")),
         EtcdError::Store(error) => StartError::Store(error),
-    })
+    }
+}
+
+/// The etcd of `config` for a process that only looks who is there; none if it names no endpoint. The first cluster that it tells of is
+/// believed until the process ends.
+///
+/// # Errors
+/// The options cannot be used.
+pub fn looked_at(config: &Config) -> Result<Option<Etcd>, StartError> {
+    let Some(options) = etcd_options(config)? else { return Ok(None) };
+    let vet = |known: &Entries, found: &Entries| vet(known, found, None);
+    Etcd::open_unkept(&options, Arc::new(vet)).map(Some).map_err(not_begun)
 }
 
 /// Whether a node whose data directory keeps this belongs to a cluster in etcd.

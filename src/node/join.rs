@@ -10,12 +10,15 @@ use crate::{
     rt::{self, time},
 };
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::sync::Notify;
 
+/// Nodes of a cluster, and all that ever were: a removed one keeps its record, so that it stays out.
+const MEMBERS_MAX: usize = 1_000;
+const RECORDS_MAX: usize = 10_000;
 /// How long a node that is asked to take this one in has for it.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
 /// Between two rounds of asking.
@@ -33,8 +36,9 @@ pub struct Met {
 
 #[derive(Default)]
 struct Nodes {
-    /// Without a cluster, as this one.
-    forming: BTreeSet<NodeId>,
+    /// Without a cluster, as this one, by where they are reached: a node whose disk was wiped meanwhile comes back as another one, in
+    /// place of the one it was.
+    forming: BTreeMap<String, NodeId>,
     /// Of a cluster, and connected.
     formed: BTreeSet<NodeId>,
 }
@@ -56,10 +60,10 @@ impl Met {
             self.formed.notify_one();
             return;
         }
-        nodes.forming.insert(peer.node);
+        nodes.forming.insert(peer.addresses.peer.clone(), peer.node);
         // Whoever has met one of a cluster joins that.
         if nodes.formed.is_empty() && nodes.forming.len() + 1 == self.founders {
-            members.found(Founded::by(nodes.forming.iter().copied().chain([self.own]).collect()));
+            members.found(Founded::by(nodes.forming.values().copied().chain([self.own]).collect()));
         }
     }
 
@@ -82,7 +86,7 @@ impl Met {
 pub async fn ask(met: &Met, peers: &Peers, members: &Members, told: &SelfTold) {
     while members.cluster_id().is_none() {
         for node in met.formed() {
-            let SelfTold { peer, zone, mode } = told.clone();
+            let SelfTold { peer, zone, mode, .. } = told.clone();
             match peers.join(node, Joining { address: peer, zone, mode }, ASK_LIMIT).await {
                 Ok(Joined { cluster_id, founders }) => {
                     tracing::info!(by = format!("{node:016x}"), "the node was taken into the cluster");
@@ -115,9 +119,10 @@ pub async fn take_in(inside: &Inside, members: &Members, node: NodeId, joining: 
     if joined.founders.contains(&node) || members.records().contains_key(&node) {
         return Ok(joined);
     }
+    bounded(&members.records())?;
     let key = MemberRecord::key(node);
     let Joining { address: peer, zone, mode } = joining;
-    let record = MemberRecord::joined(SelfTold { peer, zone, mode }, time::wall().0, false);
+    let record = MemberRecord::joined(SelfTold { peer, zone, mode, ..SelfTold::default() }, time::wall().0, false);
     let transaction = Transaction {
         compares: vec![Compare::Absent(key.clone())],
         changes: vec![Change::Put(key.clone(), record.encode())],
@@ -131,5 +136,63 @@ pub async fn take_in(inside: &Inside, members: &Members, node: NodeId, joining: 
         Ok(Committed::Refused) => Ok(joined),
         Err(error @ CoordinationError::Indeterminate(_)) => Err(CallError::Indeterminate(error.to_string())),
         Err(error) => Err(CallError::Unavailable(error.to_string())),
+    }
+}
+
+/// Whether there is room for one more record.
+fn bounded(records: &BTreeMap<NodeId, MemberRecord>) -> Result<(), CallError> {
+    let members = records.values().filter(|record| record.is_member()).count();
+    if members >= MEMBERS_MAX || records.len() >= RECORDS_MAX {
+        let why = format!("the cluster has {members} nodes, and had {} in all: it takes no more", records.len());
+        return Err(CallError::Refused(why));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::MemberState;
+    use crate::peer::Addresses;
+
+    fn met(node: NodeId, at: &str) -> PeerInfo {
+        let addresses = Addresses { peer: at.to_owned(), ..Addresses::default() };
+        PeerInfo {
+            cluster_name: "c".to_owned(),
+            peer_set_hash: 0,
+            cluster_id: None,
+            node,
+            boot: 1,
+            instance: 1,
+            versions: 1..=1,
+            program_version: "1".to_owned(),
+            addresses,
+        }
+    }
+
+    #[test]
+    fn a_disk_that_is_wiped_while_the_cluster_forms_makes_no_second_founder() {
+        let (met_by_one, members) = (Met::new(1, 3), Members::forming());
+        met_by_one.found(&met(2, "b:1"), &members);
+        met_by_one.lost(2);
+        met_by_one.found(&met(20, "b:1"), &members);
+        assert_eq!(members.founded(), None, "the third is still to come");
+        met_by_one.found(&met(3, "c:1"), &members);
+        assert_eq!(members.founded().map(|founded| founded.founders), Some(vec![1, 3, 20]));
+    }
+
+    #[test]
+    fn a_cluster_has_no_end_of_members() {
+        let record = |state| MemberRecord { state, ..MemberRecord::joined(SelfTold::default(), 0, false) };
+        let records = |active: usize, removed: usize| {
+            let all = (0..active + removed).map(|i| {
+                let state = if i < active { MemberState::Active } else { MemberState::Removed };
+                (i as NodeId, record(state))
+            });
+            all.collect::<BTreeMap<_, _>>()
+        };
+        assert!(bounded(&records(MEMBERS_MAX - 1, 5)).is_ok());
+        assert!(bounded(&records(MEMBERS_MAX, 0)).is_err());
+        assert!(bounded(&records(3, RECORDS_MAX - 3)).is_err());
     }
 }

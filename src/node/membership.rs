@@ -41,7 +41,7 @@ pub async fn dial(node: NodeId, members: Members, peers: Peers, stop: Shutdown) 
     let mut cut = BTreeSet::new();
     loop {
         let others = members.addresses().into_iter().filter(|(other, _)| *other != node);
-        peers.set_addresses(&others.flat_map(|(_, addresses)| addresses).collect());
+        peers.set_addresses(&others.flat_map(|(_, addresses)| addresses).chain(members.invited()).collect());
         for (removed, _) in members.records().iter().filter(|(other, record)| **other != node && !record.is_member()) {
             if cut.insert(*removed) {
                 peers.cut(*removed);

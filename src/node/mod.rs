@@ -12,14 +12,16 @@ mod membership;
 mod network;
 mod observer;
 mod peers;
+mod registration;
 mod reports;
 mod servers;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod version;
 
 pub use engine::Engine;
-pub use etcd::etcd_options;
+pub use etcd::{etcd_options, looked_at};
 pub use network::Network;
 pub use servers::Addresses;
 
@@ -35,6 +37,7 @@ use crate::{
 use engine::Stores;
 use peers::Wire;
 use servers::{Bound, Servers};
+use std::time::Duration;
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +54,9 @@ pub enum StartError {
     /// How etcd is to be reached.
     #[error("{0}")]
     Etcd(String),
+    /// The program is too old or too new for the cluster.
+    #[error("{0}")]
+    Version(String),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -86,7 +92,8 @@ impl StartError {
     /// The exit code that says so (API.md, "Exit codes").
     pub fn exit_code(&self) -> u8 {
         match self {
-            StartError::Mode { .. } | StartError::Listen { .. } | StartError::Peer(_) | StartError::Etcd(_) => 2,
+            StartError::Mode { .. } | StartError::Listen { .. } | StartError::Peer(_) => 2,
+            StartError::Etcd(_) | StartError::Version(_) => 2,
             StartError::Store(StoreError::InUse { .. }) => 3,
             StartError::Store(_) | StartError::Log(_) | StartError::Group(_) | StartError::Data(_) => DATA_UNUSABLE,
             StartError::Unusable(_) => DATA_UNUSABLE,
@@ -98,6 +105,8 @@ impl StartError {
 pub struct Node {
     engine: Engine,
     servers: Servers,
+    /// How long it says that it stops before it does. Nobody could take over from one that is alone.
+    notice: Duration,
 }
 
 impl Node {
@@ -134,14 +143,16 @@ impl Node {
         };
         let network = wire.as_ref().map_or_else(|| Network::alone(stores.node_id()), Wire::network);
         let engine = Engine::start(config, &metrics, stores, network, |mut identity| {
-            identity.http = addresses.http.iter().map(ToString::to_string).collect();
-            identity.grpc = addresses.grpc.to_string();
+            let told = peers::advertised(config, &addresses);
+            (identity.http, identity.grpc) = (told.http, told.grpc);
             identity
         })
         .await?;
         wire.iter().for_each(|wire| wire.start(&engine));
         let servers = bound.serve(config, &engine, wire, cuts, metrics);
-        Ok(Node { engine, servers })
+        let is_alone = config.mode == Mode::Standalone;
+        let notice = if is_alone { Duration::ZERO } else { config.limits.shutdown_notice };
+        Ok(Node { engine, servers, notice })
     }
 
     /// The addresses it listens on.
@@ -164,12 +175,18 @@ impl Node {
         self.engine.refused()
     }
 
-    /// Not ready → others lead, unless its disk has failed → no new connections → requests under way end → shards close → sync.
+    /// Not ready, for a while that lets gateways notice → others lead, unless its disk has failed → no new connections → requests
+    /// under way end → shards close → sync.
     pub async fn stop(self) {
         self.engine.service().identity().enter(Phase::Stopping);
         // Who cannot write can hand nothing over, and must be gone soon.
         if !self.failed().is_triggered() {
-            self.engine.hand_over().await;
+            let noticed = async {
+                if !self.notice.is_zero() {
+                    rt::time::sleep(self.notice).await;
+                }
+            };
+            futures_util::future::join(self.engine.hand_over(), noticed).await;
         }
         self.servers.stop().await;
         self.engine.close().await;

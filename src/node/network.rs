@@ -31,6 +31,8 @@ pub struct Network {
 pub struct InCluster {
     /// What it tells the others of itself.
     pub told: SelfTold,
+    /// Where its operators' port is.
+    pub monitoring: String,
     pub peers: Peers,
 }
 

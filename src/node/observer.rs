@@ -8,7 +8,7 @@ use crate::{
         report::{NodeReport, Observer, ReplicaReport, Reports},
     },
     coordination::{Embedded, embedded},
-    peer::{CallError, GroupReport, Peers},
+    peer::{CallError, GroupReport, PROTOCOL_VERSIONS, Peers},
     raft::{GroupId, NodeId, ProposeError},
     rt::time,
     shard::Host,
@@ -35,14 +35,14 @@ pub struct NodeObserver {
 impl NodeObserver {
     async fn own(&self) -> Option<NodeReport> {
         let groups = time::timeout(REPORT_LIMIT, reports::of(self.control.as_ref(), &self.host, None)).await.ok()?;
-        Some(of_node(env!("CARGO_PKG_VERSION").to_owned(), groups))
+        Some(of_node(env!("CARGO_PKG_VERSION").to_owned(), *PROTOCOL_VERSIONS.end(), groups))
     }
 
     /// Nothing if it does not answer: what is to be concluded from that, the controller knows.
     async fn ask(&self, node: NodeId) -> Option<NodeReport> {
         let told = time::timeout(REPORT_LIMIT, self.peers.report(node, None, REPORT_LIMIT)).await.ok()?;
         let told = told.inspect_err(|error| tracing::debug!(node, %error, "a member did not say how it is")).ok()?;
-        Some(of_node(told.node.program_version, told.groups))
+        Some(of_node(told.node.program_version, *told.node.versions.end(), told.groups))
     }
 }
 
@@ -94,8 +94,8 @@ pub fn not_here(error: &Error) -> CallError {
 }
 
 /// A node's groups as the master sees them: the coordinator's own apart from the shards'.
-fn of_node(version: String, groups: Vec<GroupReport>) -> NodeReport {
-    let mut report = NodeReport { version, ..NodeReport::default() };
+fn of_node(version: String, speaks: u32, groups: Vec<GroupReport>) -> NodeReport {
+    let mut report = NodeReport { version, speaks, ..NodeReport::default() };
     for group in groups {
         let (id, replica) = (group.group, of_replica(group));
         match id {
@@ -145,8 +145,8 @@ mod tests {
             ..GroupReport::default()
         };
         let failed = GroupReport { group: 6, failure: Some("damaged".to_owned()), ..GroupReport::default() };
-        let report = of_node("1.2.3".to_owned(), vec![group(embedded::GROUP, true), group(5, false), failed]);
-        assert_eq!((report.version.as_str(), report.weight), ("1.2.3", 0));
+        let report = of_node("1.2.3".to_owned(), 4, vec![group(embedded::GROUP, true), group(5, false), failed]);
+        assert_eq!((report.version.as_str(), report.speaks, report.weight), ("1.2.3", 4, 0));
         let expected = ReplicaReport {
             term: 3,
             leader: Some(1),

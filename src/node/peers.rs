@@ -35,6 +35,8 @@ pub struct Wire {
     node: NodeId,
     /// What it says of itself.
     told: SelfTold,
+    /// Where its operators' port is.
+    monitoring: String,
     peers: Peers,
     gate: Arc<Gate>,
     /// Whether a node of a cluster is asked to take this one in; with etcd it comes by itself.
@@ -84,8 +86,14 @@ impl Wire {
         let peers =
             Peers::new(identity, &others, options, metrics).map_err(|error| StartError::Peer(error.to_string()))?;
         let gate = Arc::new(Gate { members, met, engine: RwLock::new(None) });
-        let told = SelfTold { peer: address, zone: super::engine::zone(config), mode: config.mode.name().to_owned() };
-        Ok(Wire { node, told, peers, gate, asks: !is_in_etcd, stop: Shutdown::new() })
+        let told = SelfTold {
+            peer: address,
+            zone: super::engine::zone(config),
+            mode: config.mode.name().to_owned(),
+            weight: u32::try_from(config.cluster.weight).unwrap_or(u32::MAX),
+        };
+        let monitoring = bound.monitoring.to_string();
+        Ok(Wire { node, told, monitoring, peers, gate, asks: !is_in_etcd, stop: Shutdown::new() })
     }
 
     /// What the engine is started over.
@@ -96,7 +104,11 @@ impl Wire {
             forward: all(),
             others: all(),
             members: self.gate.members.clone(),
-            cluster: Some(InCluster { told: self.told.clone(), peers: self.peers.clone() }),
+            cluster: Some(InCluster {
+                told: self.told.clone(),
+                monitoring: self.monitoring.clone(),
+                peers: self.peers.clone(),
+            }),
         }
     }
 
@@ -163,8 +175,8 @@ impl Forward for Peers {
     }
 }
 
-/// The addresses this node gives to its peers.
-fn advertised(config: &Config, bound: &super::Addresses) -> Addresses {
+/// The addresses this node gives to others.
+pub(super) fn advertised(config: &Config, bound: &super::Addresses) -> Addresses {
     let advertised = &config.advertise;
     let peer = bound.peer.unwrap_or(config.listen.peer);
     let http = match &advertised.http {

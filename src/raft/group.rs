@@ -200,7 +200,9 @@ impl<O: Send + 'static> Group<O> {
             return Ok(());
         }
         let voting = status.peers.iter().filter(|peer| peer.active && status.members.voters.contains(&peer.node));
-        match voting.max_by_key(|peer| peer.match_index) {
+        // Of those that are as far, another one for each group: a node that stops leaves what it led to all.
+        let spread = |node: NodeId| (self.id() ^ node).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        match voting.max_by_key(|peer| (peer.match_index, spread(peer.node))) {
             Some(peer) => self.transfer_leader(peer.node).await,
             None => Err(ProposeError::Unavailable),
         }

@@ -260,7 +260,7 @@ impl Member {
     }
 
     pub(super) fn has_failed(&self) -> bool {
-        self.shared.failure().is_some()
+        self.shared.has_failed()
     }
 
     /// Proposes what is queued, asks what is to be read, and takes everything the library wants done.

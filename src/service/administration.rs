@@ -34,6 +34,8 @@ pub struct ClusterPlacement {
     pub shards: Vec<ShardPlacement>,
     /// Why restarting one node now would make something unusable; nothing: it would not.
     pub restart_risks: Vec<String>,
+    /// The version of its protocols that the cluster speaks.
+    pub protocol_version: u32,
 }
 
 /// One member.
@@ -42,6 +44,8 @@ pub struct NodePlacement {
     pub id: String,
     pub zone: String,
     pub version: String,
+    /// The newest version of the cluster's protocols that it speaks; 0 if it has not told.
+    pub speaks: u32,
     /// `active`, `draining` or `removed`.
     pub state: &'static str,
     /// Whether it answers.
@@ -116,7 +120,7 @@ impl Service {
         assert!(!known_already, "a node is administered by one cluster");
     }
 
-    fn admin(&self) -> Result<&Admin> {
+    pub(super) fn admin(&self) -> Result<&Admin> {
         self.0.admin.get().ok_or_else(|| {
             Error::new(ErrorKind::Conflict, "not_in_cluster", "this node is alone: there is no cluster to administer")
         })
@@ -204,6 +208,7 @@ fn placement(outlook: &Outlook) -> ClusterPlacement {
         unusable_shards: shards.iter().filter(|(_, _, state)| state.leader.is_none()).count() as u64,
         nodes: view.nodes.iter().map(|(id, node)| node_placement(*id, node, &shards)).collect(),
         restart_risks: restart_risks(view, &shards),
+        protocol_version: view.version,
         shards: shards.iter().map(|(id, entry, state)| shard_placement(view, *id, entry, state)).collect(),
     }
 }
@@ -223,6 +228,7 @@ fn node_placement(id: NodeId, node: &NodeView, shards: &[(ShardId, &ShardEntry, 
         id: node_name(id),
         zone: node.record.zone.clone(),
         version: node.report.version.clone(),
+        speaks: node.report.speaks,
         state: match node.record.state {
             MemberState::Active => "active",
             MemberState::Draining => "draining",

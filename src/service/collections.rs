@@ -9,10 +9,10 @@ use super::{
     status::node_name,
 };
 use crate::{
-    cluster::{Collection, ShardId, SlotRange},
+    cluster::{Candidate, Collection, NodeId, ShardId, SlotRange, placement::Standing},
     rt,
     types::{
-        CollectionName, CollectionSpec, Error, IndexType, Result, VectorName, VectorSpec,
+        CollectionName, CollectionSpec, Error, ErrorKind, IndexType, Result, VectorName, VectorSpec,
         operation::{Consistency, OnUnavailable, ReadOptions},
     },
 };
@@ -53,13 +53,35 @@ impl Service {
     }
 
     async fn create(&self, name: CollectionName, spec: CollectionSpec) -> Result<CollectionInfo> {
-        let nodes = self.0.members.candidates()?;
+        self.can_agree()?;
+        let nodes = self.candidates()?;
         self.0.catalog.create(&name, spec, rt::time::wall().0, &nodes).await?;
         self.follow_catalog().await?;
         let collection = self.0.catalog.collection(&name)?;
         let figures = self.first_figures(&collection).await?;
         tracing::info!(table = %name, shards = collection.shards.len(), "table created");
         Ok(self.info(&collection, &figures))
+    }
+
+    /// Refuses at once what the cluster cannot agree on now, rather than after the coordinator's time is over.
+    ///
+    /// # Errors
+    /// `coordinator`, `Unavailable`: why it is not obeyed, or for how long it has not answered.
+    pub(super) fn can_agree(&self) -> Result<()> {
+        match (self.0.identity.alarm)() {
+            None => Ok(()),
+            Some(why) => Err(Error::new(ErrorKind::Unavailable, "coordinator", why)),
+        }
+    }
+
+    /// The members that replicas may be placed on; those that this node is not connected to only where there are too few others.
+    fn candidates(&self) -> Result<Vec<Candidate>> {
+        let (others, this) = (self.0.others.nodes(), self.0.identity.node_id);
+        let is_met = |id: NodeId| id == this || others.get(&id).is_some_and(|node| node.connected);
+        let mut candidates = self.0.members.candidates()?;
+        let away = candidates.iter_mut().filter(|node| node.standing == Standing::Active && !is_met(node.id));
+        away.for_each(|node| node.standing = Standing::Away);
+        Ok(candidates)
     }
 
     /// The figures of a new collection once every shard answers, or of those that do after a while: then its first requests wait.
@@ -105,6 +127,7 @@ impl Service {
     }
 
     async fn drop_collection(&self, name: &CollectionName) -> Result<()> {
+        self.can_agree()?;
         self.0.catalog.delete(name).await?;
         self.follow_catalog().await?;
         tracing::info!(table = %name, "table deleted");

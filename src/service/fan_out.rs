@@ -55,6 +55,11 @@ enum Part {
     End(Error),
 }
 
+/// Whether a shard that fails so with every holder is left out of a partial answer: what is wrong with it alone, not with the request.
+fn may_be_left_out(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Unavailable | ErrorKind::Exhausted | ErrorKind::Corrupt)
+}
+
 impl Service {
     /// Reads `shards`, and hands what they answer to `take` in the order in which it comes.
     ///
@@ -80,7 +85,7 @@ impl Service {
                 parts.push(self.ask(ask, &operation, options, deadline));
             }
             for (shard, error) in gather.take_failures() {
-                if !partial || !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Exhausted) {
+                if !partial || !may_be_left_out(error.kind()) {
                     return Err(error);
                 }
                 gathered.failed.push((shard, error));

@@ -96,7 +96,7 @@ pub struct ClusterStatus {
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeInfo {
     pub id: String,
-    /// Of other nodes only what they have told is known.
+    /// Of other nodes only what their record says is known.
     pub zone: Option<String>,
     pub version: String,
     pub http: Vec<String>,
@@ -104,6 +104,10 @@ pub struct NodeInfo {
     /// `up`, `starting` or `stopping`; another node is `up` or `unreachable` from here.
     pub status: &'static str,
     pub roles: Vec<&'static str>,
+    /// Its share of a gateway's requests, relative to others.
+    pub weight: u32,
+    /// Whether its leaders and replicas are being moved to others.
+    pub draining: bool,
     pub uptime_seconds: Option<u64>,
     pub memory_bytes: Option<u64>,
     pub shards: Option<u64>,

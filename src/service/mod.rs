@@ -9,6 +9,7 @@ mod find;
 mod follow;
 mod gather;
 mod info;
+mod moves;
 mod pages;
 mod payload_indexes;
 mod points;
@@ -28,6 +29,7 @@ pub use info::{
     Check, ClusterStatus, CollectionInfo, CollectionStats, HealthReport, NodeInfo, PayloadIndexInfo, ShardStats,
     VectorIndexInfo,
 };
+pub use moves::{Leaving, Newcomer, RebalanceProgress, TransferInfo, TransferPhase};
 pub use status::{Identity, Phase};
 pub use verify::{Answering, OtherNode, Others, ReplicaVerdict, ShardVerdict, VerifyReport};
 

@@ -2,7 +2,7 @@
 
 use super::{Check, ClusterStatus, HealthReport, NodeInfo, OtherNode, Service};
 use crate::{
-    cluster::{NodeId, ShardId},
+    cluster::{MemberRecord, MemberState, NodeId, ShardId, WEIGHT_ORDINARY},
     rt::{self, time::Instant},
     types::operation::Consistency,
 };
@@ -125,11 +125,15 @@ impl Service {
         let members = self.0.members.node_ids().unwrap_or_default();
         let mut ids: BTreeSet<NodeId> = members.into_iter().chain(others.keys().copied()).collect();
         ids.insert(this);
-        let node = |id| if id == this { self.this_node() } else { other_node(id, others.get(&id)) };
+        let records = self.0.members.records();
+        let node = |id| match id == this {
+            true => self.this_node(records.get(&id)),
+            false => other_node(id, records.get(&id), others.get(&id)),
+        };
         ids.into_iter().map(node).collect()
     }
 
-    fn this_node(&self) -> NodeInfo {
+    fn this_node(&self, record: Option<&MemberRecord>) -> NodeInfo {
         let identity = &self.0.identity;
         let replicas = self.0.host.replicas();
         NodeInfo {
@@ -143,7 +147,9 @@ impl Service {
                 Phase::Up => "up",
                 Phase::Stopping => "stopping",
             },
-            roles: vec!["master", "worker"],
+            roles: roles(identity.mode),
+            weight: weight(record),
+            draining: is_draining(record),
             uptime_seconds: Some(identity.started.elapsed().as_secs()),
             memory_bytes: Some(replicas.iter().map(|(_, replica)| replica.stats().memory_bytes()).sum()),
             shards: Some(replicas.len() as u64),
@@ -213,15 +219,34 @@ impl Service {
     }
 }
 
-fn other_node(id: NodeId, told: Option<&OtherNode>) -> NodeInfo {
+fn weight(record: Option<&MemberRecord>) -> u32 {
+    record.map_or(WEIGHT_ORDINARY, |record| record.weight)
+}
+
+fn is_draining(record: Option<&MemberRecord>) -> bool {
+    record.is_some_and(|record| record.state == MemberState::Draining)
+}
+
+/// What a node of this mode may be; of one that is not known, either.
+fn roles(mode: &str) -> Vec<&'static str> {
+    match mode {
+        "master" => vec!["master"],
+        "worker" => vec!["worker"],
+        _ => vec!["master", "worker"],
+    }
+}
+
+fn other_node(id: NodeId, record: Option<&MemberRecord>, told: Option<&OtherNode>) -> NodeInfo {
     NodeInfo {
         id: node_name(id),
-        zone: None,
+        zone: record.map(|record| record.zone.clone()).filter(|zone| !zone.is_empty()),
         version: told.map(|node| node.version.clone()).unwrap_or_default(),
         http: told.map(|node| node.http.clone()).unwrap_or_default(),
         grpc: told.map(|node| node.grpc.clone()).unwrap_or_default(),
         status: if told.is_some_and(|node| node.connected) { "up" } else { "unreachable" },
-        roles: vec!["master", "worker"],
+        roles: roles(record.map_or("", |record| record.mode.as_str())),
+        weight: weight(record),
+        draining: is_draining(record),
         uptime_seconds: None,
         memory_bytes: None,
         shards: None,

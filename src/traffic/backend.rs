@@ -13,6 +13,8 @@ const RAMP_MIN: f64 = 0.05;
 pub enum State {
     /// It does.
     In,
+    /// It works, and wants no new ones: it is being drained.
+    Draining,
     /// It says that it is not ready: it starts, or it is about to stop.
     NotReady,
     /// It failed.
@@ -51,6 +53,8 @@ pub(super) struct Backend<T> {
     pub weight: f64,
     pub in_flight: u32,
     pub is_ready: bool,
+    /// Whether it may be sent new requests.
+    accepts: bool,
     /// Whether it has ever answered or been found ready.
     pub is_known: bool,
     pub ejection: Ejection,
@@ -75,6 +79,7 @@ impl<T> Backend<T> {
             weight,
             in_flight: 0,
             is_ready: true,
+            accepts: true,
             is_known: false,
             ejection: Ejection::new(now),
             latency: Latency::default(),
@@ -92,6 +97,14 @@ impl<T> Backend<T> {
         Backend { weight, value, ..self }
     }
 
+    /// Whether it may be sent new requests from `now` on; one that may again starts slowly.
+    pub fn accept(&mut self, accepts: bool, now: Instant) {
+        if accepts && !self.accepts {
+            self.start(now);
+        }
+        self.accepts = accepts;
+    }
+
     /// Begins slow start.
     pub fn start(&mut self, now: Instant) {
         self.started = now;
@@ -101,6 +114,7 @@ impl<T> Backend<T> {
         match self.ejection.out_until() {
             Some(_) => State::Ejected,
             None if !self.is_ready => State::NotReady,
+            None if !self.accepts => State::Draining,
             None => State::In,
         }
     }

@@ -43,6 +43,8 @@ pub struct Wanted<T> {
     pub name: String,
     /// Its share relative to others; what is not above zero counts as 1.
     pub weight: f64,
+    /// Whether it may be sent new requests; those under way go on either way.
+    pub accepts: bool,
     /// What the caller needs to reach it.
     pub value: T,
 }
@@ -72,6 +74,8 @@ pub struct Ask<'a> {
 pub enum Outcome {
     /// The backend answered, this long after it was picked.
     Answered(Duration),
+    /// It answered, this long after it was picked, that it could not do it. It is there, and no faster for it.
+    Refused(Duration),
     /// It could not be reached, or broke off.
     Failed,
     /// The client left; that says nothing about the backend.
@@ -136,15 +140,16 @@ impl<T: Clone> Balancer<T> {
     pub fn set(&self, wanted: Vec<Wanted<T>>, now: Instant) {
         let mut inner = self.inner();
         let mut before = std::mem::take(&mut inner.backends);
-        for Wanted { name, weight, value } in wanted {
+        for Wanted { name, weight, accepts, value } in wanted {
             let weight = if weight.is_finite() && weight > 0.0 { weight } else { 1.0 };
-            let backend = match before.remove(name.as_str()) {
+            let mut backend = match before.remove(name.as_str()) {
                 Some(known) => known.changed(weight, value),
                 None => {
                     inner.made += 1;
                     Backend::new(Arc::from(name), inner.made, value, weight, now)
                 }
             };
+            backend.accept(accepts, now);
             inner.backends.insert(backend.name.clone(), backend);
         }
     }
@@ -223,8 +228,11 @@ impl<T: Clone> Balancer<T> {
         let Some(backend) = inner.backends.get_mut(name).filter(same) else { return };
         backend.in_flight = backend.in_flight.saturating_sub(1);
         match (outcome, now) {
-            (Outcome::Answered(took), Some(now)) => {
-                backend.latency.observe(took, now);
+            (outcome @ (Outcome::Answered(took) | Outcome::Refused(took)), Some(now)) => {
+                match outcome {
+                    Outcome::Answered(_) => backend.latency.observe(took, now),
+                    _ => backend.latency.refused(took, now),
+                }
                 backend.is_known = true;
                 if backend.ejection.succeeded(&options, now) {
                     backend.start(now);
@@ -247,8 +255,12 @@ impl<T> Inner<T> {
         let mut among: Vec<&Backend<T>> = self.backends.values().filter(allowed).filter(is_in).collect();
         let was_out = among.is_empty();
         if was_out {
-            // One that says it is not ready at least answers.
-            among = self.backends.values().filter(allowed).filter(|one| one.state() == State::NotReady).collect();
+            // One that wants no more does its work; one that says it is not ready at least answers.
+            for next in [State::Draining, State::NotReady] {
+                if among.is_empty() {
+                    among = self.backends.values().filter(allowed).filter(|one| one.state() == next).collect();
+                }
+            }
         }
         if among.is_empty() {
             among = self.backends.values().filter(allowed).collect();

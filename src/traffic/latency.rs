@@ -27,6 +27,14 @@ impl Latency {
         self.0 = Some(Known { mean_s, observed: now });
     }
 
+    /// It refused after `took`: the mean neither falls by that nor fades.
+    pub fn refused(&mut self, took: Duration, now: Instant) {
+        if let Some(known) = &mut self.0 {
+            known.mean_s = known.mean_s.max(took.as_secs_f64());
+            known.observed = now;
+        }
+    }
+
     /// The mean in seconds; `None` before the first answer.
     pub fn mean_s(&self, now: Instant) -> Option<f64> {
         self.0.map(|known| {

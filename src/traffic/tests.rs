@@ -17,7 +17,7 @@ fn names(n: usize) -> Vec<String> {
 }
 
 fn wanted(names: &[String]) -> Vec<Wanted<()>> {
-    names.iter().map(|name| Wanted { name: name.clone(), weight: 1.0, value: () }).collect()
+    names.iter().map(|name| Wanted { name: name.clone(), weight: 1.0, accepts: true, value: () }).collect()
 }
 
 /// A balancer over `n` equal backends whose slow start is over at 1 s.
@@ -308,4 +308,47 @@ fn two_choices_spare_a_slow_backend_where_turns_drown_it() {
     let (turns, _) = queueing(RoundRobin::default(), &service_us, 800_000, 20_000);
     assert!(shares[2] < 0.2, "{shares:?}");
     assert!(two < Duration::from_millis(20) && turns > two * 20, "{two:?} against {turns:?}");
+}
+
+#[test]
+fn a_backend_that_is_drained_gets_nothing_while_others_do() {
+    let balancer = balancer(PowerOfTwo, 2, 1);
+    let drained = |accepts| {
+        let mut wanted = wanted(&names(2));
+        wanted[0].accepts = accepts;
+        wanted
+    };
+    balancer.set(drained(false), at(5_000));
+    let stuck = |_| Ask { affinity: Some(Affinity::Backend(token(b"node-0"))), ..Ask::default() };
+    assert_eq!(shares(&balancer, 50, at(5_000), stuck), [("node-1".to_owned(), 50)].into());
+    assert_eq!(balancer.statistics(at(5_000))[0].state, State::Draining);
+    // Better than none, and than one that says no.
+    let avoid = [token(b"node-1")];
+    let picked = balancer.pick(&Ask { avoid: &avoid, ..Ask::default() }, at(5_000)).expect("there is one");
+    assert!(picked.name() == "node-0" && picked.was_out() && !picked.is_given_up());
+    balancer.checked("node-1", Verdict::NotReady, at(5_100));
+    assert_eq!(balancer.pick(&Ask::default(), at(5_100)).expect("there is one").name(), "node-0");
+    // It starts slowly when it is back.
+    balancer.checked("node-1", Verdict::Ready, at(5_200));
+    balancer.set(drained(true), at(20_000));
+    let back = balancer.statistics(at(20_000));
+    assert!(back[0].state == State::In && back[0].weight < 0.1 && back[1].weight == 1.0, "{back:?}");
+}
+
+#[test]
+fn a_backend_that_fails_fast_does_not_look_fast() {
+    let balancer = balancer(PowerOfTwo, 2, 1);
+    let mut got = BTreeMap::<String, usize>::new();
+    for i in 0..400 {
+        let now = at(5_000 + 100 * i);
+        let pick = balancer.pick(&Ask::default(), now).expect("there are backends");
+        *got.entry(pick.name().to_owned()).or_default() += 1;
+        let outcome = match (pick.name(), i > 100) {
+            ("node-0", true) => Outcome::Refused(Duration::from_micros(50)),
+            _ => Outcome::Answered(Duration::from_millis(10)),
+        };
+        pick.finish(outcome, now);
+    }
+    assert!(got["node-0"] < 280, "what refuses does not draw the requests to itself: {got:?}");
+    assert!(balancer.statistics(at(45_000)).iter().all(|one| one.state == State::In && one.failures == 0));
 }

@@ -83,13 +83,13 @@ async fn measure(what: &str, away: Duration, strike: Act, mend: Act) {
 
 /// `cargo test --release --test cluster figures -- --ignored --nocapture --test-threads=1`
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-#[ignore = "a measurement: cargo test --release --test cluster figures -- --ignored --nocapture --test-threads 1"]
+#[ignore = "a measurement: cargo test --release --test cluster figures -- --ignored --nocapture --test-threads=1"]
 async fn a_leader_is_killed() {
     measure("leader killed", Duration::from_millis(800), Cluster::kill, Cluster::restart).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-#[ignore = "a measurement: cargo test --release --test cluster figures -- --ignored --nocapture --test-threads 1"]
+#[ignore = "a measurement: cargo test --release --test cluster figures -- --ignored --nocapture --test-threads=1"]
 async fn a_leader_falls_silent() {
     let (stop, go) =
         (|cluster: &mut Cluster, i| cluster.signal(i, "STOP"), |cluster: &mut Cluster, i| cluster.signal(i, "CONT"));

@@ -209,40 +209,12 @@ async fn elections_over_a_real_etcd() {
     crate::election::hands_over_and_inherits(coordinators, Duration::from_secs(5)).await;
 }
 
-/// Makes an authority, a certificate for 127.0.0.1 and one for a client, as PEM files in `dir`.
-fn make_certificates(dir: &Path) {
-    let openssl = |arguments: &[&str]| {
-        let run = Command::new("openssl").current_dir(dir).args(arguments).output().unwrap();
-        assert!(run.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&run.stderr));
-    };
-    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
-    let authority = ["req", "-x509", "-subj", "/CN=authority", "-days", "2", "-keyout", "ca.key", "-out", "ca.pem"];
-    openssl(&[&authority[..], &key].concat());
-    for (name, usage) in [("server", "serverAuth,clientAuth"), ("client", "clientAuth")] {
-        let (key_file, request, certificate) = (format!("{name}.key"), format!("{name}.csr"), format!("{name}.pem"));
-        let subject = format!("/CN={name}");
-        openssl(&[&["req", "-subj", &subject, "-keyout", &key_file, "-out", &request][..], &key].concat());
-        let extensions = format!("{name}.ext");
-        std::fs::write(dir.join(&extensions), format!("subjectAltName=IP:127.0.0.1\nextendedKeyUsage={usage}\n"))
-            .unwrap();
-        let sign =
-            ["x509", "-req", "-in", &request, "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2"];
-        openssl(&[&sign[..], &["-extfile", &extensions, "-out", &certificate]].concat());
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_are_encrypted_and_both_sides_known() {
     if !has(&["etcd", "openssl"], "connections_are_encrypted_and_both_sides_known") {
         return;
     }
-    let members = Members::start_with(1, "https", |dir| {
-        make_certificates(dir);
-        let file = |name: &str| dir.join(name).to_string_lossy().into_owned();
-        let files = [("--cert-file", "server.pem"), ("--key-file", "server.key"), ("--trusted-ca-file", "ca.pem")];
-        let files = files.into_iter().flat_map(|(flag, name)| [flag.to_owned(), file(name)]);
-        files.chain(["--client-cert-auth".to_owned()]).collect()
-    });
+    let members = Members::start_encrypted();
     let dir = members.directory.path();
     let read = |name: &str| std::fs::read(dir.join(name)).unwrap();
     let with = |tls| {

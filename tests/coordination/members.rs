@@ -99,6 +99,18 @@ impl Members {
         members
     }
 
+    /// One member that talks over TLS only, and to those alone whose certificate it knows: `ca.pem`, `client.pem` and `client.key` of its
+    /// directory are for them.
+    pub fn start_encrypted() -> Members {
+        Members::start_with(1, "https", |dir| {
+            make_certificates(dir);
+            let file = |name: &str| dir.join(name).to_string_lossy().into_owned();
+            let files = [("--cert-file", "server.pem"), ("--key-file", "server.key"), ("--trusted-ca-file", "ca.pem")];
+            let files = files.into_iter().flat_map(|(flag, name)| [flag.to_owned(), file(name)]);
+            files.chain(["--client-cert-auth".to_owned()]).collect()
+        })
+    }
+
     pub fn run(&mut self, i: usize) {
         let log = std::fs::File::create(self.directory.path().join(format!("m{i}.log"))).unwrap();
         let child = Command::new("etcd")
@@ -114,5 +126,27 @@ impl Members {
         let mut child = self.running[i].take().expect("it runs");
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+}
+
+/// Makes an authority, a certificate for 127.0.0.1 and one for a client, as PEM files in `dir`.
+fn make_certificates(dir: &Path) {
+    let openssl = |arguments: &[&str]| {
+        let run = Command::new("openssl").current_dir(dir).args(arguments).output().unwrap();
+        assert!(run.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&run.stderr));
+    };
+    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+    let authority = ["req", "-x509", "-subj", "/CN=authority", "-days", "2", "-keyout", "ca.key", "-out", "ca.pem"];
+    openssl(&[&authority[..], &key].concat());
+    for (name, usage) in [("server", "serverAuth,clientAuth"), ("client", "clientAuth")] {
+        let (key_file, request, certificate) = (format!("{name}.key"), format!("{name}.csr"), format!("{name}.pem"));
+        let subject = format!("/CN={name}");
+        openssl(&[&["req", "-subj", &subject, "-keyout", &key_file, "-out", &request][..], &key].concat());
+        let extensions = format!("{name}.ext");
+        std::fs::write(dir.join(&extensions), format!("subjectAltName=IP:127.0.0.1\nextendedKeyUsage={usage}\n"))
+            .unwrap();
+        let sign =
+            ["x509", "-req", "-in", &request, "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2"];
+        openssl(&[&sign[..], &["-extfile", &extensions, "-out", &certificate]].concat());
     }
 }

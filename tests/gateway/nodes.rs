@@ -21,8 +21,9 @@ use vectorsphere::{
     gateway::Gateway,
     rt::{
         Shutdown, Task,
-        http::{HttpOptions, client::Client, serve},
+        http::{HttpOptions, client::Client, serve_both},
         net::Listener,
+        rpc::RpcOptions,
         spawn,
     },
 };
@@ -77,7 +78,8 @@ impl Fake {
         let stop = Shutdown::new();
         let router = Router::new().fallback(answer).with_state(self.shared.clone());
         let options = HttpOptions { drain_timeout: Duration::from_millis(10), ..HttpOptions::default() };
-        self.running = Some((stop.clone(), spawn("fake", serve(listener, router, options, stop))));
+        self.running =
+            Some((stop.clone(), spawn("fake", serve_both(listener, router, options, RpcOptions::default(), stop))));
     }
 
     pub fn address(&self) -> &str {
@@ -116,9 +118,16 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         "/readyz" if manner == Manner::NotReady => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
         "/readyz" => return StatusCode::OK.into_response(),
         "/api/v1/cluster/nodes" => {
-            let node = |(i, address): (usize, &String)| json!({"id": format!("node-{i}"), "http": [address]});
+            let node =
+                |(i, address): (usize, &String)| json!({"id": format!("node-{i}"), "http": [address], "grpc": address});
             return Json(json!({"nodes": shared.addresses.iter().enumerate().map(node).collect::<Vec<_>>()}))
                 .into_response();
+        }
+        // As tonic answers a call that fails.
+        _ if manner == Manner::Decline && request.headers().contains_key("grpc-timeout") => {
+            let mut refused = tonic::Status::unavailable("no leader").into_http();
+            refused.headers_mut().insert("vs-code", "no_leader".parse().expect("a value"));
+            return refused;
         }
         _ if manner == Manner::Decline => {
             let problem = json!({"status": 503, "code": "no_leader", "detail": format!("node {}", shared.number)});

@@ -289,6 +289,8 @@ pub(super) fn cluster_info(status: ClusterStatus) -> proto::ClusterInfo {
         http: node.http,
         grpc: node.grpc,
         roles: node.roles.into_iter().map(str::to_owned).collect(),
+        weight: node.weight,
+        draining: node.draining,
     };
     proto::ClusterInfo {
         cluster_name: status.cluster_name,

@@ -8,6 +8,7 @@
 //! `x-request-id`, the caller's or a new one.
 
 mod calls;
+mod cluster;
 mod convert;
 mod health;
 mod status;
@@ -196,6 +197,40 @@ impl VectorService for Face {
     ) -> Result<Response<proto::ClusterInfo>, Status> {
         self.call("vectorsphere.v1.VectorService/GetClusterInfo", request, async |_| {
             Ok(convert::cluster_info(self.service.cluster_status().await))
+        })
+        .await
+    }
+
+    async fn join_cluster(
+        &self,
+        request: Request<proto::JoinClusterRequest>,
+    ) -> Result<Response<proto::JoinClusterResponse>, Status> {
+        self.call("vectorsphere.v1.VectorService/JoinCluster", request, async |request| self.joined(request).await)
+            .await
+    }
+
+    async fn leave_cluster(
+        &self,
+        request: Request<proto::LeaveClusterRequest>,
+    ) -> Result<Response<proto::LeaveClusterResponse>, Status> {
+        self.call("vectorsphere.v1.VectorService/LeaveCluster", request, async |request| self.left(request).await).await
+    }
+
+    type TransferShardStream = Answers<proto::TransferShardProgress>;
+
+    async fn transfer_shard(
+        &self,
+        request: Request<proto::TransferShardRequest>,
+    ) -> Result<Response<Self::TransferShardStream>, Status> {
+        self.transferred(request).await
+    }
+
+    async fn rebalance_shards(
+        &self,
+        request: Request<proto::RebalanceShardsRequest>,
+    ) -> Result<Response<proto::RebalanceShardsResponse>, Status> {
+        self.call("vectorsphere.v1.VectorService/RebalanceShards", request, async |request| {
+            self.rebalanced(request).await
         })
         .await
     }

@@ -64,7 +64,7 @@ impl FromRequestParts<App> for Node {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Node, ApiError> {
         let text = parameter(parts, app, "node").await?;
-        Ok(Node(dto::node_id(&text)?))
+        Ok(Node(dto::node_id(&text).map_err(|error| error.at("node"))?))
     }
 }
 

@@ -122,13 +122,39 @@ pub async fn upgrade_check(context: &Context) -> Result<ExitCode, CliError> {
         None => vec!["a standalone node cannot be used while it restarts".to_owned()],
     };
     let safe = risks.is_empty();
-    context.print(&json!({"safe": safe, "risks": risks}), || match safe {
-        true => "one node can be restarted now; check again before the next\n".to_owned(),
-        false => {
-            format!("restart no node now:\n{}", risks.iter().map(|risk| format!("  {risk}\n")).collect::<String>())
-        }
+    let placement = &status["placement"];
+    let spoken = &placement["protocol_version"];
+    let nodes: Vec<Value> = placement["nodes"].as_array().into_iter().flatten().map(spoken_by).collect();
+    let answer = json!({"safe": safe, "risks": risks, "protocol_version": spoken, "nodes": nodes});
+    context.print(&answer, || {
+        let verdict = match safe {
+            true => "one node can be restarted now; check again before the next\n".to_owned(),
+            false => {
+                format!("restart no node now:\n{}", risks.iter().map(|risk| format!("  {risk}\n")).collect::<String>())
+            }
+        };
+        verdict + &versions(spoken, &nodes)
     })?;
     Ok(if safe { ExitCode::Ok } else { ExitCode::Failed })
+}
+
+/// What a node runs.
+fn spoken_by(node: &Value) -> Value {
+    json!({"id": node["id"], "version": node["version"], "speaks": node["speaks"]})
+}
+
+/// Which program every node runs, and what the cluster speaks.
+fn versions(spoken: &Value, nodes: &[Value]) -> String {
+    let Some(spoken) = spoken.as_u64() else { return String::new() };
+    let least = nodes.iter().map(|node| node["speaks"].as_u64().unwrap_or(0)).min().unwrap_or(0);
+    let most = nodes.iter().map(|node| node["speaks"].as_u64().unwrap_or(0)).max().unwrap_or(0);
+    let rows = nodes.iter().map(|node| ["id", "version", "speaks"].map(|field| plain(&node[field])).to_vec());
+    let mut text = listing::left(&["NODE", "VERSION", "SPEAKS"], &rows.collect::<Vec<_>>());
+    text += &format!("the cluster speaks version {spoken}");
+    if most > spoken.max(least) {
+        text += &format!("; {most} when every node does");
+    }
+    text + "\n"
 }
 
 /// Bytes in the unit that suits them.
@@ -178,6 +204,15 @@ mod tests {
         assert!(text.ends_with("1 changes, 5.0 MiB, about 5 min\nshard 2 is sad\n"), "{text}");
         let done = forecast(&json!({"paused": false, "steps": [], "findings": []}));
         assert_eq!(done, "everything is in its place\n");
+    }
+
+    #[test]
+    fn versions_are_told_with_what_is_to_come() {
+        let node = |id: &str, speaks: u64| json!({"id": id, "version": "1.0", "speaks": speaks});
+        let text = versions(&json!(1), &[node("a", 2), node("b", 1)]);
+        assert!(text.ends_with("the cluster speaks version 1; 2 when every node does\n"), "{text}");
+        assert!(versions(&json!(2), &[node("a", 2)]).ends_with("the cluster speaks version 2\n"));
+        assert_eq!(versions(&Value::Null, &[]), "", "a standalone node");
     }
 
     #[test]

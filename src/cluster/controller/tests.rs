@@ -5,6 +5,7 @@ use crate::{
     cluster::{
         admin::Admin,
         catalog::{COLLECTIONS, TABLE},
+        control::{VERSION, spoken_version},
         members::{MemberRecord, MemberState},
         memory::{Fault, Memory},
         plan::tests::world::{SHARD_BYTES, World},
@@ -324,4 +325,33 @@ async fn a_dead_node_is_removed_unless_it_is_needed() {
     let needed = Bench::new(five());
     needed.world(|world| [2, 3, 4].map(|node| world.dead.insert(node)));
     assert_eq!(needed.admin().remove(2, 1).await.unwrap_err().code(), "node_needed");
+}
+
+#[tokio::test]
+async fn the_clusters_version_is_raised_when_every_member_speaks_it() {
+    let mut bench = Bench::new(World::new(3, 1));
+    let mut reign = bench.crown();
+    let spoken = |bench: &Bench| Stored::remembered(&*bench.coordinator).unwrap().version;
+    let speak = |bench: &Bench, versions: [u32; 3]| {
+        bench.world(|world| world.speaks = (1..).zip(versions).collect());
+    };
+    speak(&bench, [1, 1, 1]);
+    bench.rounds(&mut reign, 3).await;
+    assert!(spoken(&bench) == 1 && bench.coordinator.value(VERSION).is_none(), "nothing is kept of the first");
+    // Two are new, the third is old; then it is away, and may come back as it was.
+    speak(&bench, [2, 2, 1]);
+    bench.rounds(&mut reign, 3).await;
+    bench.world(|world| world.dead.insert(3));
+    bench.rounds(&mut reign, 3).await;
+    assert_eq!(spoken(&bench), 1);
+    bench.world(|world| world.dead.remove(&3));
+    speak(&bench, [2, 3, 2]);
+    bench.rounds(&mut reign, 3).await;
+    assert_eq!((spoken(&bench), spoken_version(&*bench.coordinator)), (2, Ok(2)));
+    let told = bench.admin().history().unwrap();
+    assert_eq!(told.iter().filter(|entry| entry.what == "the cluster speaks version 2").count(), 1);
+    // It is never lowered.
+    speak(&bench, [1, 1, 1]);
+    bench.rounds(&mut reign, 3).await;
+    assert_eq!(spoken(&bench), 2);
 }

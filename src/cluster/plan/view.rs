@@ -21,6 +21,8 @@ pub struct View {
     pub nodes: BTreeMap<NodeId, NodeView>,
     /// How many shards each collection was made with.
     pub shards_asked: BTreeMap<CollectionName, u32>,
+    /// The version that the cluster speaks; 0: not known.
+    pub version: u32,
 }
 
 /// A member.
@@ -75,6 +77,16 @@ impl View {
     /// Whether every node that shall hold a replica has a record. Before, nothing can be planned: founders come without one.
     pub fn is_whole(&self) -> bool {
         self.table.shards.values().flat_map(|entry| &entry.replicas).all(|node| self.nodes.contains_key(node))
+    }
+
+    /// The version that the cluster may speak from now on, if it is a newer one: every member answers, and every one speaks it. A member
+    /// that is away, for however long, may come back as it was.
+    pub fn newer_version(&self) -> Option<u32> {
+        let mut members = self.nodes.values().filter(|node| node.record.is_member());
+        let speaks = |node: &NodeView| if node.answers() { node.report.speaks } else { 0 };
+        let first = speaks(members.next()?);
+        let all = members.fold(first, |least, node| least.min(speaks(node)));
+        (all > self.version).then_some(all)
     }
 
     /// The nodes as placement sees them.

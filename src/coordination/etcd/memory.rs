@@ -1,5 +1,5 @@
 //! What this node last knew of etcd's keys, in a file of the data directory and in memory: what it lives on while etcd cannot be
-//! reached, from its start on. The file is written first, so that nobody acts by what a crash could make this node forget. Keys of leases
+//! reached, from its start on. A process without data has no file. The file is written first, so that nobody acts by what a crash could make this node forget. Keys of leases
 //! are not kept. Called by `etcd`.
 
 use crate::{
@@ -33,7 +33,7 @@ pub type Vet = Arc<dyn Fn(&Entries, &Entries) -> Result<(), String> + Send + Syn
 
 /// See the module.
 pub(super) struct Memory {
-    file: PathBuf,
+    file: Option<PathBuf>,
     known: ArcSwap<Entries>,
     vet: Vet,
     /// Whether something of etcd's was taken since the start.
@@ -55,12 +55,12 @@ struct Stored {
 }
 
 impl Memory {
-    /// What the file says; nothing if there is none.
+    /// What the file says; nothing if there is none. Without `file` nothing outlives the process.
     ///
     /// # Errors
     /// The file cannot be read, or is damaged.
-    pub(super) fn open(file: PathBuf, vet: Vet) -> Result<Memory, StoreError> {
-        let known = read(&file)?;
+    pub(super) fn open(file: Option<PathBuf>, vet: Vet) -> Result<Memory, StoreError> {
+        let known = file.as_deref().map(read).transpose()?.unwrap_or_default();
         Ok(Memory {
             file,
             known: ArcSwap::from_pointee(known),
@@ -153,9 +153,10 @@ impl Memory {
 
     /// Writes the file. Blocking.
     fn write(&self, lasting: &Entries) -> Result<(), StoreError> {
+        let Some(file) = &self.file else { return Ok(()) };
         let stored: Vec<Stored> = lasting.values().map(Stored::of).collect();
         let content = postcard::to_stdvec(&stored).expect("keys and values always encode");
-        write_file_synced(&self.file, KNOWN, &content)
+        write_file_synced(file, KNOWN, &content)
     }
 
     /// Takes what etcd holds, if it may be taken.
@@ -222,14 +223,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("etcd");
         let vet: Vet = Arc::new(|_, found| if found.contains_key("bad") { Err("bad".to_owned()) } else { Ok(()) });
-        let memory = Arc::new(Memory::open(file.clone(), vet.clone()).unwrap());
+        let memory = Arc::new(Memory::open(Some(file.clone()), vet.clone()).unwrap());
         assert!(memory.list("").is_empty() && !memory.has_heard());
         let kv = |key: &str, lease| KeyValue { key: key.into(), value: vec![1], revision: 9, created: 3, lease };
         let entries: Entries =
             [kv("a/1", None), kv("a/2", Some(5)), kv("b", None)].into_iter().map(|kv| (kv.key.clone(), kv)).collect();
         memory.take(&entries).await.unwrap();
         assert!(memory.has_heard() && memory.changed(0).await == 1);
-        let again = Memory::open(file.clone(), vet.clone()).unwrap();
+        let again = Memory::open(Some(file.clone()), vet.clone()).unwrap();
         assert_eq!((again.list("a/"), again.list("").len()), (vec![kv("a/1", None)], 2), "it was kept first");
         let bad: Entries = [("bad".to_owned(), kv("bad", None))].into();
         memory.take(&bad).await.unwrap();
@@ -240,13 +241,12 @@ mod tests {
         std::fs::create_dir(dir.path().join("etcd.tmp")).unwrap();
         assert!(memory.take(&Entries::new()).await.is_err() && memory.list("").len() == 2);
         write_file_synced(&dir.path().join("other"), KNOWN, b"\xff\xff").unwrap();
-        assert!(matches!(Memory::open(dir.path().join("other"), vet), Err(StoreError::Corrupt { .. })));
+        assert!(matches!(Memory::open(Some(dir.path().join("other")), vet), Err(StoreError::Corrupt { .. })));
     }
 
     #[tokio::test]
     async fn what_was_changed_is_waited_for() {
-        let dir = tempfile::tempdir().unwrap();
-        let memory = Arc::new(Memory::open(dir.path().join("etcd"), Arc::new(|_, _| Ok(()))).unwrap());
+        let memory = Arc::new(Memory::open(None, Arc::new(|_, _| Ok(()))).unwrap());
         let kv = |revision| KeyValue { key: "k".into(), value: vec![1], revision, created: 3, lease: None };
         let put = Transaction { compares: Vec::new(), changes: vec![Change::Put("k".into(), vec![1])] };
         let deleted = Transaction { compares: Vec::new(), changes: vec![Change::Delete("k".into())] };

@@ -26,6 +26,12 @@ pub struct NodeRecord {
     /// What the process is: `auto`, `worker`, `gateway`, …
     #[serde(default)]
     pub mode: String,
+    /// Where it is in its life.
+    #[serde(default)]
+    pub state: NodeState,
+    /// Its share of requests relative to others; 0: not told.
+    #[serde(default)]
+    pub weight: u32,
     /// How busy it is.
     #[serde(default)]
     pub load: Load,
@@ -35,6 +41,24 @@ pub struct NodeRecord {
     /// When its process started, in milliseconds since 1970 by its own clock.
     #[serde(default)]
     pub started_ms: u64,
+}
+
+/// Where a node is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeState {
+    /// It takes no requests yet.
+    Starting,
+    /// It takes requests.
+    #[default]
+    Serving,
+    /// It takes requests, and is to be rid of what it has: who can choose sends them elsewhere.
+    Draining,
+    /// It is about to be gone.
+    Stopping,
+    /// Something that only newer programs know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Where a node is reached, as `host:port`.

@@ -54,7 +54,11 @@ impl Drop for Registration {
 }
 
 impl Registration {
-    pub(super) async fn begin(
+    /// Registers nodes, all under one lease, and keeps them so until this is dropped or left.
+    ///
+    /// # Errors
+    /// Those of the coordinator. `Indeterminate` ones are gone after a time to live.
+    pub async fn begin(
         coordinator: Arc<dyn Coordinator>,
         records: Vec<NodeRecord>,
     ) -> Result<Registration, CoordinationError> {

@@ -67,7 +67,7 @@ fn nothing_acknowledged_is_lost_in_a_storm() {
 
 /// For a long look: `cargo test --release storms -- --ignored`.
 #[test]
-#[ignore = "minutes: cargo test --release --lib raft::tests::chaos -- --ignored"]
+#[ignore = "minutes: cargo test --release --lib storms -- --ignored"]
 fn storms() {
     for seed in 200..240 {
         run(storm(seed, if seed.is_multiple_of(3) { 5 } else { 3 }, 30));

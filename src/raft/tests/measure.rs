@@ -38,7 +38,7 @@ async fn load(groups: &[Group<LogIndex>], clients: usize, bytes: usize) -> f64 {
 }
 
 #[test]
-#[ignore = "a measurement: cargo test --release --lib raft::tests::measure -- --ignored --nocapture --test-threads 1"]
+#[ignore = "a measurement: cargo test --release --lib raft::tests::measure -- --ignored --nocapture --test-threads=1"]
 fn one_group_alone() {
     for clients in [1, 16, 256] {
         run(async move {
@@ -55,7 +55,7 @@ fn one_group_alone() {
 }
 
 #[test]
-#[ignore = "a measurement: cargo test --release --lib raft::tests::measure -- --ignored --nocapture --test-threads 1"]
+#[ignore = "a measurement: cargo test --release --lib raft::tests::measure -- --ignored --nocapture --test-threads=1"]
 fn one_group_of_three() {
     for clients in [1, 256] {
         run(async move {
@@ -81,7 +81,7 @@ fn one_group_of_three() {
 }
 
 #[test]
-#[ignore = "a measurement: cargo test --release --lib raft::tests::measure -- --ignored --nocapture --test-threads 1"]
+#[ignore = "a measurement: cargo test --release --lib raft::tests::measure -- --ignored --nocapture --test-threads=1"]
 fn a_thousand_groups_of_three() {
     run(async {
         let network = Network::new(1, Faults::default());
@@ -131,7 +131,7 @@ fn spread(what: &str, mut ms: Vec<f64>) {
 }
 
 #[test]
-#[ignore = "a measurement: cargo test --release --lib raft::tests::measure -- --ignored --nocapture --test-threads 1"]
+#[ignore = "a measurement: cargo test --release --lib raft::tests::measure -- --ignored --nocapture --test-threads=1"]
 fn transfers_of_a_leader_under_load() {
     run(async {
         let cluster = super::network::Cluster::start(3, 1, RaftOptions::default(), Faults::default()).await;
@@ -164,7 +164,7 @@ fn transfers_of_a_leader_under_load() {
 }
 
 #[test]
-#[ignore = "a measurement: cargo test --release --lib raft::tests::measure -- --ignored --nocapture --test-threads 1"]
+#[ignore = "a measurement: cargo test --release --lib raft::tests::measure -- --ignored --nocapture --test-threads=1"]
 fn how_far_followers_lag_under_load() {
     run(async {
         let cluster = super::network::Cluster::start(3, 1, RaftOptions::default(), Faults::default()).await;
@@ -201,7 +201,7 @@ async fn latencies(group: &Group<LogIndex>, busy: impl Fn() -> bool) -> Vec<f64>
 }
 
 #[test]
-#[ignore = "a measurement: cargo test --release --lib raft::tests::measure -- --ignored --nocapture --test-threads 1"]
+#[ignore = "a measurement: cargo test --release --lib raft::tests::measure -- --ignored --nocapture --test-threads=1"]
 fn a_follower_far_behind_catches_up() {
     const MIB: usize = 1024;
     for (what, keep_bytes_max) in [("by its log", 4 << 30), ("by a checkpoint", 1 << 20)] {

@@ -56,7 +56,7 @@ pub fn body_failure(error: &(dyn Error + 'static)) -> BodyFailure {
 
 /// Puts the limits around a body. No cost for a request without one. A body whose announced length is too large fails at
 /// once, not at its last byte.
-pub(super) fn limited(incoming: Incoming, bytes_max: usize, read_timeout: Duration) -> Body {
+pub(in crate::rt) fn limited(incoming: Incoming, bytes_max: usize, read_timeout: Duration) -> Body {
     if incoming.is_end_stream() {
         return Body::empty();
     }

@@ -53,7 +53,9 @@ async fn one(stream: Stream, peer: SocketAddr, stop: Stop, router: Router, http:
     let stats = http.stats.clone();
     if is_http2 {
         let io = TokioIo::new(Watched::http2(stream, activity.clone()));
-        let connection = rpc::server::builder(&rpc).serve_connection(io, rpc::server::handler(router, peer));
+        let limits = (http.body_bytes_max, http.body_read_timeout);
+        let handler = rpc::server::handler(router, peer, Some(limits));
+        let connection = rpc::server::builder(&rpc).serve_connection(io, handler);
         drive(connection, activity, rpc::server::patience(&rpc), stop, stats).await;
     } else {
         let handler = server::Handler::new(router, activity.clone(), peer, &http);

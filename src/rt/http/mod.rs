@@ -13,6 +13,7 @@ pub mod server;
 mod upstream;
 
 pub use accept::ConnectionStats;
+pub(in crate::rt) use body::limited;
 pub use body::{BodyFailure, BodyTimedOut, body_failure};
 pub use both::serve_both;
 pub use server::{HttpOptions, PeerAddr, serve};

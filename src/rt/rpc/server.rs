@@ -11,12 +11,13 @@ use crate::rt::{
         accept::{AcceptLimits, accept_loop},
         connection::{Activity, PatienceLimits, Watched, drive},
         hyper_rt::{RtExecutor, RtTimer},
+        limited,
     },
     net::Listener,
     shutdown::Shutdown,
 };
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, header::CONTENT_TYPE};
 use http_body::Body as HttpBody;
 use hyper::{
     body::Incoming,
@@ -24,9 +25,12 @@ use hyper::{
     service::{HttpService, service_fn},
 };
 use hyper_util::rt::TokioIo;
-use std::{convert::Infallible, net::SocketAddr};
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
 use tonic::{Status, body::Body};
 use tower::{Service, ServiceExt};
+
+/// How the content type of every gRPC request begins.
+const GRPC: &[u8] = b"application/grpc";
 
 /// Serves `service` (tonic routes, with or without layers) on `listener` until `shutdown`, then drains: clients are told
 /// to go elsewhere, calls in flight may finish within the drain timeout, and streams that never end are cut after it.
@@ -46,7 +50,7 @@ where
     let stats = options.stats.clone();
     accept_loop(listener, limits, options.stats, shutdown, |stream, peer, stop| {
         let activity = Activity::new();
-        let handler = handler(service.clone(), peer);
+        let handler = handler(service.clone(), peer, None);
         let io = TokioIo::new(Watched::http2(stream, activity.clone()));
         drive(builder.serve_connection(io, handler), activity, patience, stop, stats.clone())
     })
@@ -73,10 +77,12 @@ pub(in crate::rt) fn patience(options: &RpcOptions) -> PatienceLimits {
     PatienceLimits { head: options.handshake_timeout, idle: options.handshake_timeout, write: options.write_timeout }
 }
 
-/// One connection's way to the service.
+/// One connection's way to the service. What is not gRPC, if that may be, has `plain_limits`: the most bytes of a body, and how long
+/// it may be waited for. A gRPC body may be a stream that rests for long; its calls have deadlines, its connection pings.
 pub(in crate::rt) fn handler<S, B>(
     service: S,
     peer: SocketAddr,
+    plain_limits: Option<(usize, Duration)>,
 ) -> impl HttpService<Incoming, ResBody = Body, Error = Infallible, Future: Send> + Send
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
@@ -87,7 +93,12 @@ where
 {
     service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(crate::rt::http::PeerAddr(peer));
-        answer(service.clone(), request.map(Body::new))
+        let is_grpc = || request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(GRPC));
+        let request = match plain_limits.filter(|_| !is_grpc()) {
+            Some((bytes_max, wait_max)) => request.map(|body| Body::new(limited(body, bytes_max, wait_max))),
+            None => request.map(Body::new),
+        };
+        answer(service.clone(), request)
     })
 }
 

@@ -28,6 +28,8 @@ pub struct PlacementAnswer {
     pub shards: Vec<ShardPlacementAnswer>,
     /// Why restarting one node now would make something unusable. Empty: it would not.
     pub restart_risks: Vec<String>,
+    /// The version of its protocols that the cluster speaks: raised once every node speaks a newer one.
+    pub protocol_version: u32,
 }
 
 impl From<&ClusterPlacement> for PlacementAnswer {
@@ -42,6 +44,7 @@ impl From<&ClusterPlacement> for PlacementAnswer {
             nodes: placement.nodes.iter().map(NodePlacementAnswer::from).collect(),
             shards: placement.shards.iter().map(ShardPlacementAnswer::from).collect(),
             restart_risks: placement.restart_risks.clone(),
+            protocol_version: placement.protocol_version,
         }
     }
 }
@@ -52,6 +55,8 @@ pub struct NodePlacementAnswer {
     pub id: String,
     pub zone: String,
     pub version: String,
+    /// The newest version of the cluster's protocols that it speaks; 0 if it has not told.
+    pub speaks: u32,
     /// `active`, `draining` or `removed`.
     pub state: &'static str,
     /// Whether it answers.
@@ -69,6 +74,7 @@ impl From<&NodePlacement> for NodePlacementAnswer {
             id: node.id.clone(),
             zone: node.zone.clone(),
             version: node.version.clone(),
+            speaks: node.speaks,
             state: node.state,
             up: node.up,
             votes: node.votes,
@@ -242,7 +248,7 @@ pub fn node_id(text: &str) -> Result<u64, Error> {
     let id = hex.then(|| u64::from_str_radix(text, 16).ok()).flatten();
     id.ok_or_else(|| {
         let shown: String = text.chars().take(64).collect();
-        let error = Error::invalid("bad_node_id", "this is not the id of a node").at("node");
+        let error = Error::invalid("bad_node_id", "this is not the id of a node");
         error.expected("16 hexadecimal digits, as in /api/v1/cluster/nodes").got(shown)
     })
 }

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 #[derive(Debug, Serialize, ToSchema)]
 pub struct NodeAnswer {
     pub id: String,
-    /// Null for another node than the one that answers, like the other figures.
+    /// Null where it has not told.
     pub zone: Option<String>,
     pub version: String,
     /// Addresses of its HTTP listeners.
@@ -22,6 +22,11 @@ pub struct NodeAnswer {
     /// `up`, `starting`, `stopping`, or `unreachable` from the node that answers.
     pub status: &'static str,
     pub roles: Vec<&'static str>,
+    /// Its share of what a gateway sends, relative to other nodes.
+    pub weight: u32,
+    /// Whether its replicas are being moved to other nodes: a gateway sends it no new requests.
+    pub draining: bool,
+    /// Null for another node than the one that answers, like the next two.
     pub uptime_seconds: Option<u64>,
     pub memory_bytes: Option<u64>,
     /// Shards it holds.
@@ -38,6 +43,8 @@ impl From<&NodeInfo> for NodeAnswer {
             grpc: node.grpc.clone(),
             status: node.status,
             roles: node.roles.clone(),
+            weight: node.weight,
+            draining: node.draining,
             uptime_seconds: node.uptime_seconds,
             memory_bytes: node.memory_bytes,
             shards: node.shards,

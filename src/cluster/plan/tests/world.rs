@@ -33,6 +33,8 @@ pub struct World {
     pub failed: BTreeSet<(ShardId, NodeId)>,
     pub bytes: BTreeMap<ShardId, u64>,
     pub shards_asked: u32,
+    /// The version each node speaks; those not named have not told.
+    pub speaks: BTreeMap<NodeId, u32>,
     zones: u64,
     /// Changes of replicas that were accepted.
     pub changes: usize,
@@ -51,6 +53,7 @@ impl World {
             failed: BTreeSet::new(),
             bytes: BTreeMap::new(),
             shards_asked: u32::MAX,
+            speaks: BTreeMap::new(),
             zones,
             changes: 0,
         };
@@ -112,7 +115,7 @@ impl World {
             (*id, NodeView { record: record.clone(), away, report: Arc::new(self.report(*id)) })
         });
         let asked = self.table.shards.values().map(|entry| (entry.collection.clone(), self.shards_asked));
-        View { table: self.table.clone(), nodes: nodes.collect(), shards_asked: asked.collect() }
+        View { table: self.table.clone(), nodes: nodes.collect(), shards_asked: asked.collect(), version: 0 }
     }
 
     /// The reports of the nodes that are alive.
@@ -138,7 +141,13 @@ impl World {
             (*shard, of(group, bytes, self.failed.contains(&(*shard, node))))
         });
         let control = Some(of(&self.control, 0, false));
-        NodeReport { weight: 1, version: String::new(), replicas: replicas.collect(), control }
+        NodeReport {
+            weight: 1,
+            version: String::new(),
+            speaks: self.speaks.get(&node).copied().unwrap_or(0),
+            replicas: replicas.collect(),
+            control,
+        }
     }
 
     pub fn works(&self, shard: ShardId, node: NodeId) -> bool {
