@@ -11,7 +11,7 @@ make_index_room() {
         printf '[package]\nname = "vectorsphere"\nversion = "0.0.0"\nedition = "2024"\npublish = false\n\n'
         printf '[[bench]]\nname = "instructions"\npath = "%s/benches/instructions.rs"\nharness = false\n\n' "$root"
         printf '[features]\ndefault = ["bench"]\nbench = []\nmutants = []\n\n[workspace]\n\n[dependencies]\n'
-        grep -E '^(bytemuck|crc32c|libc|memmap2|serde|serde_json|thiserror|uuid) = ' Cargo.toml
+        grep -E '^(bytemuck|crc32c|libc|memmap2|serde|serde_json|thiserror|uuid|xxhash-rust) = ' Cargo.toml
         printf '\n[dev-dependencies]\n'
         grep -E '^(proptest|tempfile) = ' Cargo.toml
         printf '\n[lints.rust]\nunexpected_cfgs = { level = "allow" }\n'

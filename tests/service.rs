@@ -1,6 +1,7 @@
 //! The service over a real engine: callers that go away in the middle, batches over several shards, renamed clusters.
 //! Each case was a defect found by reading; it must not come back.
 
+use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 use std::{future::poll_fn, path::Path, pin::pin, task::Poll, time::Duration};
 use vectorsphere::{
     config::{Assignment, Config, Sources, load},
@@ -9,8 +10,9 @@ use vectorsphere::{
     service::Phase,
     telemetry::metrics::Metrics,
     types::{
-        CollectionName, CollectionSpec, DocumentId, ErrorKind, IndexType, Metric, Payload, Point, Vector, VectorName,
-        VectorSpec, WriteOptions, operation::ReadOptions,
+        CollectionName, CollectionSpec, DocumentId, ErrorKind, Filter, IndexType, Metric, Payload, Point, Vector,
+        VectorName, VectorSpec, WriteOptions,
+        operation::{Explain, ReadOptions, Search, SearchAnswer},
     },
 };
 
@@ -152,6 +154,72 @@ fn a_guarded_batch_names_each_document_once() {
             .upsert(&name("t"), vec![point(1, None), point(1, None)], &WriteOptions::default())
             .await
             .expect("without guards the last one stays");
+        engine.close().await;
+    });
+}
+
+/// Any search of vectors of four numbers, of all kinds that the indexes answer in their own ways.
+fn any_search() -> impl Strategy<Value = Search> {
+    let vector = prop::array::uniform4(0.0_f32..1.0);
+    let effort = (prop::option::of(1_usize..6), prop::option::of(0.5_f32..1.0), prop::bool::weighted(0.1));
+    let tag = prop::option::weighted(0.2, 0_u8..4);
+    let shown = (any::<bool>(), any::<bool>(), prop::option::weighted(0.2, 0.0_f32..0.2));
+    (vector, 1_usize..30, effort, tag, shown).prop_map(|(vector, top_k, effort, tag, shown)| {
+        let matches = |tag| Filter::from_json(&serde_json::json!({"must": [{"key": "tag", "match": {"value": tag}}]}));
+        let (nprobe, recall_target, exact) = effort;
+        let (with_payload, with_vector, threshold) = shown;
+        let filter = tag.map(|tag| matches(tag).unwrap());
+        let nearest = Search::nearest(Vector::new(vector.to_vec()).unwrap(), top_k);
+        let explain = true;
+        Search { nprobe, recall_target, exact, filter, with_payload, with_vector, threshold, explain, ..nearest }
+    })
+}
+
+/// An answer without what a clock measured.
+fn timeless(answer: SearchAnswer) -> SearchAnswer {
+    let timeless = |explain| Explain { scan_us: 0, rerank_us: 0, ..explain };
+    SearchAnswer { explain: answer.explain.map(timeless), ..answer }
+}
+
+#[test]
+fn a_batch_answers_each_search_as_if_it_were_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config(&directory);
+    config.index.flat_points_max = 300;
+    on_runtime(async {
+        let engine = open(&config).await;
+        let (service, table) = (engine.service(), name("t"));
+        let vectors = VectorSpec::new(4, Metric::Euclidean, IndexType::IvfPq).unwrap();
+        let spec = CollectionSpec { shards: 2, ..CollectionSpec::single(vectors) };
+        service.create_collection(table.clone(), spec).await.unwrap();
+        let points = (0..6_000_u64).map(|id| {
+            let vector = (1..5).map(|t| ((id * t) as f64 * 0.754_877_666).fract() as f32).collect();
+            let payload = Payload::from_json(format!(r#"{{"tag":{}}}"#, id % 4).as_bytes()).unwrap();
+            let vectors = vec![(VectorName::default(), Vector::new(vector).unwrap())];
+            Point { id: DocumentId::Num(id), vectors, payload, if_version: None }
+        });
+        service.upsert(&table, points.collect(), &WriteOptions::default()).await.unwrap();
+        let ask = async |searches: Vec<Search>| {
+            let answers = service.search(&table, searches, &ReadOptions::default()).await.unwrap().answers;
+            answers.into_iter().map(timeless).collect::<Vec<_>>()
+        };
+        until("both shards are trained", async || {
+            let probe = Search { explain: true, ..Search::nearest(Vector::new(vec![0.5; 4]).unwrap(), 1) };
+            ask(vec![probe]).await[0].explain.as_ref().is_some_and(|explain| explain.plan == "ivf")
+        })
+        .await;
+        let mut runner = TestRunner::deterministic();
+        let mut plans = std::collections::BTreeSet::new();
+        for length in [1, 2, 3, 20, 64, 65, 130, 300] {
+            let searches = prop::collection::vec(any_search(), length).new_tree(&mut runner).unwrap().current();
+            let together = ask(searches.clone()).await;
+            assert_eq!(together.len(), length);
+            for (search, answer) in searches.into_iter().zip(together) {
+                plans.extend(answer.explain.as_ref().map(|explain| explain.plan));
+                assert_eq!(ask(vec![search.clone()]).await, [answer], "{search:?}");
+            }
+        }
+        assert!(plans.contains("ivf") && plans.contains("exact") && plans.len() > 2, "{plans:?}");
         engine.close().await;
     });
 }

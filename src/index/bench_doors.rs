@@ -2,9 +2,7 @@
 //! seed. Exists with the feature `bench` only, and is no part of the interface.
 
 use super::kernels::bytes::{BytePanels, ByteRows, Nearest};
-use super::kernels::{
-    self, CandidateSlots, Kernels, PAIR_BYTES, SCAN_QUERIES, SUBSPACE_CODES, ScanInput, ScanQuery, block_bytes,
-};
+use super::kernels::{self, CandidateSlots, Kernels, PAIR_BYTES, SUBSPACE_CODES, ScanInput, ScanQuery, block_bytes};
 use super::random::SplitMix64;
 use std::hint::black_box;
 
@@ -43,9 +41,7 @@ pub fn cases(name: &str) -> Vec<Case> {
     }
     for code_bytes in [8, 16, 25, 32, 48] {
         // 512 KiB of codes: in the second-level cache, not in the first.
-        for queries in [1, SCAN_QUERIES] {
-            cases.push(scan(table, code_bytes, (512 << 10) / (32 * code_bytes), queries));
-        }
+        cases.push(scan(table, code_bytes, (512 << 10) / (32 * code_bytes)));
     }
     cases
 }
@@ -127,8 +123,8 @@ fn subspaces(table: &'static Kernels, width: usize, cases: &mut Vec<Case>) {
     }));
 }
 
-/// The scan of `blocks` blocks of `code_bytes` a row for some queries, of which one row in 40 is kept: as a search has it.
-fn scan(table: &'static Kernels, code_bytes: usize, blocks: usize, queries: usize) -> Case {
+/// The scan of `blocks` blocks of `code_bytes` a row, of which one row in 40 is kept: as a search has it.
+fn scan(table: &'static Kernels, code_bytes: usize, blocks: usize) -> Case {
     const LIMIT: f32 = -1.95;
     let pairs = code_bytes;
     let mut rng = SplitMix64::new(code_bytes as u64);
@@ -140,28 +136,25 @@ fn scan(table: &'static Kernels, code_bytes: usize, blocks: usize, queries: usiz
         }
     }
     // Four entries sum to at most 252.
-    let mut entries = || (0..pairs * PAIR_BYTES).map(|_| rng.below(64) as u8).collect::<Vec<u8>>();
-    let tables: Vec<Vec<u8>> = (0..queries).map(|_| entries()).collect();
+    let entries: Vec<u8> = (0..pairs * PAIR_BYTES).map(|_| rng.below(64) as u8).collect();
     let live = vec![u32::MAX; blocks];
     // Sums of 2 · pairs look-ups have mean 31.5 each and deviation 18.5: brought to mean 0 and deviation 1.
     let look_ups = 2.0 * pairs as f32;
     let step = 1.0 / (18.5 * look_ups.sqrt());
     let room = blocks * 32 + 32;
-    let mut slots = vec![(vec![0u32; room], vec![0u32; room]); queries];
-    let items = blocks * 32 * queries;
-    let size = if queries == 1 { format!("{code_bytes} B") } else { format!("{code_bytes} B, {queries} queries") };
-    Case::new("scan", size, items, bytes.len(), move || {
+    let (mut keys, mut positions) = (vec![0u32; room], vec![0u32; room]);
+    Case::new("scan", format!("{code_bytes} B"), blocks * 32, bytes.len(), move || {
         let input = ScanInput { blocks: &bytes, ahead: &[], live: &live };
-        let queries = tables.iter().zip(&mut slots).map(|(entries, (keys, positions))| ScanQuery {
-            table: entries,
+        let mut query = ScanQuery {
+            table: &entries,
             table_step: step,
             table_bias: -31.5 * look_ups * step,
             base: -1.0,
             position: 0,
             threshold: LIMIT,
-            out: CandidateSlots { keys, positions },
+            out: CandidateSlots { keys: &mut keys, positions: &mut positions },
             written: 0,
-        });
-        black_box((table.scan)(black_box(&input), &mut queries.collect::<Vec<_>>(), 0));
+        };
+        black_box((table.scan)(black_box(&input), &mut query, 0));
     })
 }

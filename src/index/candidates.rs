@@ -1,8 +1,8 @@
 //! The rows of least estimate seen so far: a scan appends what is not above a threshold, and when the room is used up the threshold
 //! is lowered and the rest cut away in one pass. What is left in the end is exact: the `wanted` least by (estimate, position),
-//! whatever order the rows came in. Called by `search` and `many`.
+//! whatever order the rows came in. Called by `search`.
 
-use super::kernels::{BLOCK_ROWS, CandidateSlots, Kernels, key_estimate, order_bits, prefetch};
+use super::kernels::{BLOCK_ROWS, CandidateSlots, Kernels, key_estimate, order_bits};
 use super::select;
 
 /// Room beyond twice what is wanted, so that few cuts are needed even for few candidates.
@@ -38,19 +38,6 @@ impl Candidates {
     /// Where to append; room for at least one block.
     pub(crate) fn slots(&mut self) -> CandidateSlots<'_> {
         CandidateSlots { keys: &mut self.keys[self.held..], positions: &mut self.positions[self.held..] }
-    }
-
-    /// Asks for the place where to append.
-    pub(crate) fn prefetch(&self) {
-        const FEW: usize = 16;
-        prefetch(&self.keys[self.held..][..FEW]);
-        prefetch(&self.positions[self.held..][..FEW]);
-    }
-
-    /// Asks for all that is held.
-    pub(crate) fn prefetch_held(&self) {
-        prefetch(&self.keys[..self.held]);
-        prefetch(&self.positions[..self.held]);
     }
 
     /// Notes what was appended; makes room when there is none for a block.

@@ -31,7 +31,6 @@ mod kmeans;
 mod lift;
 mod list;
 mod locations;
-mod many;
 mod pages;
 mod placement;
 mod plan;

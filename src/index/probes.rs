@@ -1,5 +1,5 @@
 //! Which lists a search visits, and in which order: all centroids are ranked in int8, the best few more than asked for again in f32,
-//! which is also what the estimates start from. A search may choose its lists some at a time. Called by `search` and `many`.
+//! which is also what the estimates start from. A search may choose its lists some at a time. Called by `search` and `vector_index`.
 
 use super::kernels::{BLOCK_ROWS, ByteRows, Kernels, key_estimate, order_bits, prefetch};
 use super::list::LiveList;
@@ -18,6 +18,9 @@ pub(crate) struct Probe {
 
 /// Centroids asked for ahead of the one that is measured.
 const PREFETCH_LISTS: usize = 8;
+
+/// Queries scored together for [`Ranking::nearest`]: their scores stay in the second cache.
+const SCORED_TOGETHER: usize = 24;
 
 /// The buffers of a ranking.
 #[derive(Debug, Default)]
@@ -74,8 +77,8 @@ impl Chosen {
 
 impl Ranking {
     /// Scores all centroids for each of the queries given (in the lists' space, one after the other), one pass over the centroids for
-    /// some of them together: [`Ranking::choose`] reads the scores of one.
-    pub(crate) fn score(&mut self, quantizer: &Quantizer, projected: &[f32], kernels: &Kernels) {
+    /// all of them together.
+    fn score(&mut self, quantizer: &Quantizer, projected: &[f32], kernels: &Kernels) {
         self.queries.refill(projected, quantizer.dimension, kernels);
         for (row, query) in projected.chunks_exact(quantizer.dimension).enumerate() {
             self.queries.lengthen(row, quantizer.query_scale(query, kernels));
@@ -84,23 +87,40 @@ impl Ranking {
         (kernels.scores_i8)(&quantizer.ranking, self.queries.all(), quantizer.product_factor(), &mut self.scores);
     }
 
-    /// Appends to `chosen` the lists that come next (in both spaces) and have live rows, nearest first, until there are `wanted` or no
-    /// more. `row` is the query's place among those scored, `query` what it is in both spaces. The same lists follow only the same
-    /// steps.
+    /// The list of least int8 score for each query. Cost: that of scoring alone, a tenth or so of a search's choice of lists.
+    pub(crate) fn nearest(&mut self, quantizer: &Quantizer, queries: &[&[f32]], kernels: &Kernels) -> Vec<u32> {
+        let (d, columns) = (quantizer.dimension, quantizer.ranking.columns_padded());
+        let mut nearest = Vec::with_capacity(queries.len());
+        for together in queries.chunks(SCORED_TOGETHER) {
+            let mut projected = vec![0.0; together.len() * d];
+            for (query, projected) in together.iter().zip(projected.chunks_exact_mut(d)) {
+                quantizer.project_query(query, projected, kernels);
+            }
+            self.score(quantizer, &projected, kernels);
+            // The padding of the last panel is no list.
+            let scores = self.scores.chunks_exact(columns).map(|scores| (0..).zip(&scores[..quantizer.lists()]));
+            nearest.extend(scores.map(|scores| scores.min_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(list, _)| list)));
+        }
+        nearest
+    }
+
+    /// Appends to `chosen` the lists that come next and have live rows, nearest first, until there are `wanted` or no more.
+    /// `projected` is the query in the lists' space. The same lists follow only the same steps.
     pub(crate) fn choose(
         &mut self,
         quantizer: &Quantizer,
         lists: &[LiveList],
-        (row, query, projected): (usize, &[f32], &[f32]),
+        (query, projected): (&[f32], &[f32]),
         wanted: usize,
         chosen: &mut Chosen,
         kernels: &Kernels,
     ) {
+        self.score(quantizer, projected, kernels);
         let more = wanted.saturating_sub(chosen.probes.len());
         self.before.clear();
         self.before.extend(chosen.probes.iter().map(|probe| probe.list as u32));
         self.before.sort_unstable();
-        self.rank_next(quantizer, lists, (row, projected), (wanted, more), kernels);
+        self.rank_next(quantizer, lists, projected, (wanted, more), kernels);
         chosen.is_all = self.ranked.len() < more;
         self.prefetch_headers(lists);
         let end = |probe: &Probe| probe.position + (lists[probe.list].live.len() * BLOCK_ROWS) as u32;
@@ -123,13 +143,13 @@ impl Ranking {
         &mut self,
         quantizer: &Quantizer,
         lists: &[LiveList],
-        (row, projected): (usize, &[f32]),
+        projected: &[f32],
         (wanted, more): (usize, usize),
         kernels: &Kernels,
     ) {
         let mut by_score = recheck_lists(wanted.clamp(1, lists.len().max(1)));
         loop {
-            self.take_best(row, by_score, kernels);
+            self.take_best(by_score, kernels);
             let seen = self.lists.len();
             let Ranking { lists: best, before, .. } = self;
             // The padding of the last panel is no list.
@@ -145,14 +165,12 @@ impl Ranking {
         self.ranked.truncate(more);
     }
 
-    /// The best `wanted` lists and somewhat more by the int8 scores of a query, ascending by number.
-    fn take_best(&mut self, row: usize, wanted: usize, kernels: &Kernels) {
-        let columns = self.scores.len() / self.queries.all().len();
-        let scores = &self.scores[row * columns..][..columns];
+    /// The best `wanted` lists and somewhat more by the int8 scores, ascending by number.
+    fn take_best(&mut self, wanted: usize, kernels: &Kernels) {
         self.keys.clear();
-        self.keys.extend(scores.iter().map(|&score| order_bits(score)));
+        self.keys.extend(self.scores.iter().map(|&score| order_bits(score)));
         self.lists.clear();
-        self.lists.extend(0..columns as u32);
+        self.lists.extend(0..self.scores.len() as u32);
         let limit = select::limit(&self.keys, wanted, wanted.saturating_add(wanted / 8), kernels);
         let kept = (kernels.keep_at_most)(&mut self.keys, &mut self.lists, limit);
         self.lists.truncate(kept);

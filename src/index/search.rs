@@ -1,5 +1,5 @@
 //! A search over posting lists: rank the lists, one look-up table, scan the codes of the nearest, re-rank candidates in int8.
-//! Called by `vector_index`, `many`, `trace` and `visits`.
+//! Called by `vector_index`, `trace` and `visits`.
 
 mod filtered;
 
@@ -9,7 +9,6 @@ use super::candidates::Candidates;
 use super::distance;
 use super::kernels::{self, BLOCK_ROWS, CandidateSlots, Kernels, ScanInput, ScanQuery, prefetch};
 use super::list::{LiveList, Rows};
-use super::many::Many;
 use super::plan::{Plan, StopRule, later_half};
 use super::points::Points;
 use super::probes::{Chosen, Probe, Ranking};
@@ -25,34 +24,31 @@ use crate::types::Rerank;
 pub struct Scratch {
     pub(crate) kernels: &'static Kernels,
     pub(super) ranking: Ranking,
-    pub(super) query: QueryScratch,
+    query: QueryScratch,
     reranking: Reranking,
-    /// Of searches for many queries at once.
-    pub(super) many: Many,
 }
 
 /// Lists that a search which may stop early chooses at first: to choose is dear, and many stop before they need more. Those that go on
 /// choose as many again, and so on.
 const FIRST_LISTS: usize = 32;
 
-/// How many lists a search over codes has chosen after the next step, having chosen so many: a search of its own and one of a batch
-/// take the same steps.
-pub(super) fn next_choice(chosen: usize, plan: Plan) -> usize {
+/// How many lists a search over codes has chosen after the next step, having chosen so many.
+fn next_choice(chosen: usize, plan: Plan) -> usize {
     let first = if plan.stop.is_never() { plan.nprobe } else { FIRST_LISTS };
     (2 * chosen).max(first).min(plan.nprobe)
 }
 
 /// What belongs to one query while lists are scanned for it.
 #[derive(Debug, Default)]
-pub(super) struct QueryScratch {
-    pub(super) projected: Vec<f32>,
-    pub(super) chosen: Chosen,
+struct QueryScratch {
+    projected: Vec<f32>,
+    chosen: Chosen,
     /// How many of the lists have been visited.
-    pub(super) visited: usize,
+    visited: usize,
     /// After how many the stop rule is asked next.
-    pub(super) next_check: usize,
-    pub(super) table: LookupTable,
-    pub(super) candidates: Candidates,
+    next_check: usize,
+    table: LookupTable,
+    candidates: Candidates,
 }
 
 /// The lists and what they are encoded against.
@@ -81,7 +77,6 @@ impl Scratch {
             ranking: Ranking::default(),
             query: QueryScratch::default(),
             reranking: Reranking::default(),
-            many: Many::default(),
         }
     }
 
@@ -93,7 +88,7 @@ impl Scratch {
 
 impl LookupTable {
     /// The query of this table, to be scanned for in the list probed.
-    pub(super) fn scan_query<'b>(&'b self, probe: &Probe, threshold: f32, out: CandidateSlots<'b>) -> ScanQuery<'b> {
+    fn scan_query<'b>(&'b self, probe: &Probe, threshold: f32, out: CandidateSlots<'b>) -> ScanQuery<'b> {
         ScanQuery {
             table: self.entries(),
             table_step: self.step,
@@ -109,7 +104,7 @@ impl LookupTable {
 
 impl QueryScratch {
     /// Whether the rule ends the search after the lists visited.
-    pub(super) fn ends(&mut self, stop: StopRule, kernels: &Kernels) -> bool {
+    fn ends(&mut self, stop: StopRule, kernels: &Kernels) -> bool {
         let later = self.chosen.probes[self.visited - later_half(self.visited)].position;
         stop.ends(self.visited, self.candidates.count_from(later, kernels), self.candidates.wanted())
     }
@@ -150,7 +145,7 @@ impl<'a> Lists<'a> {
     }
 
     /// The table of a query whose lists are chosen, and room for its candidates: never fewer than the hits returned.
-    pub(super) fn begin_codes(self, plan: Plan, query: &mut QueryScratch, kernels: &Kernels) {
+    fn begin_codes(self, plan: Plan, query: &mut QueryScratch, kernels: &Kernels) {
         self.quantizer.look_up(&query.projected, &mut query.table, kernels);
         query.candidates.reset(plan.candidates.max(self.returned(plan.k)));
         (query.visited, query.next_check) = (0, plan.stop.first_check());
@@ -222,7 +217,7 @@ impl<'a> Lists<'a> {
         keys.resize(room, 0);
         positions.resize(room, 0);
         let mut query = table.scan_query(&probes[at], threshold, CandidateSlots { keys, positions });
-        (scratch.kernels.scan)(&input, std::slice::from_mut(&mut query), 0);
+        (scratch.kernels.scan)(&input, &mut query, 0);
         let written = query.written;
         keys.truncate(written);
         positions.truncate(written);
@@ -245,13 +240,12 @@ impl<'a> Lists<'a> {
         state: &mut QueryScratch,
         kernels: &Kernels,
     ) {
-        ranking.score(self.quantizer, &state.projected, kernels);
-        let of_query = (0, query, &state.projected[..]);
+        let of_query = (query, &state.projected[..]);
         ranking.choose(self.quantizer, self.lists, of_query, wanted, &mut state.chosen, kernels);
     }
 
     /// Makes sure that so many lists of the plan are chosen, if there are so many.
-    pub(super) fn choose_until(
+    fn choose_until(
         self,
         visits: usize,
         (query, plan): (&[f32], Plan),
@@ -265,7 +259,7 @@ impl<'a> Lists<'a> {
         }
     }
 
-    pub(super) fn project(self, query: &[f32], state: &mut QueryScratch, kernels: &Kernels) {
+    fn project(self, query: &[f32], state: &mut QueryScratch, kernels: &Kernels) {
         state.projected.resize(self.quantizer.dimension, 0.0);
         self.quantizer.project_query(query, &mut state.projected, kernels);
     }
@@ -293,7 +287,7 @@ impl<'a> Lists<'a> {
 
     /// Visits lists one after the other until there are `end`, or no more of them, or the stop rule ends the search: whether it goes
     /// on. Leaves the wanted candidates of least (estimate, position) in the query's `candidates`.
-    pub(super) fn scan_until(
+    fn scan_until(
         self,
         end: usize,
         (query, plan): (&[f32], Plan),
@@ -319,7 +313,7 @@ impl<'a> Lists<'a> {
     }
 
     /// The lists that a query has visited, and their rows.
-    pub(super) fn visited(self, state: &QueryScratch) -> (usize, usize) {
+    fn visited(self, state: &QueryScratch) -> (usize, usize) {
         let rows = state.chosen.probes[..state.visited].iter().map(|probe| self.lists[probe.list].live_rows);
         (state.visited, rows.sum())
     }
@@ -358,14 +352,14 @@ impl<'a> Lists<'a> {
         let mut block = 0;
         while block < input.live.len() {
             let mut query = table.scan_query(probe, candidates.threshold(), candidates.slots());
-            block = (kernels.scan)(&input, std::slice::from_mut(&mut query), block);
+            block = (kernels.scan)(&input, &mut query, block);
             let written = query.written;
             candidates.appended(written, kernels);
         }
     }
 
     /// The codes of a list and the bits of the rows looked at, with the codes of the next list to be in cache in time.
-    pub(super) fn scan_input<'b>(self, list: usize, live: &'b [u32], ahead: Option<usize>) -> Option<ScanInput<'b>>
+    fn scan_input<'b>(self, list: usize, live: &'b [u32], ahead: Option<usize>) -> Option<ScanInput<'b>>
     where
         'a: 'b,
     {
@@ -378,7 +372,7 @@ impl<'a> Lists<'a> {
 
     /// What a search does once a query's lists are scanned: re-ranks its candidates and appends the nearest; how many were
     /// re-ranked.
-    pub(super) fn finish_query(self, k: usize, scratch: &mut Scratch, hits: &mut Vec<Hit>) -> usize {
+    fn finish_query(self, k: usize, scratch: &mut Scratch, hits: &mut Vec<Hit>) -> usize {
         let Scratch {
             kernels,
             query: QueryScratch { projected, chosen: Chosen { probes, .. }, candidates, .. },

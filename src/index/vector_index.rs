@@ -24,6 +24,9 @@ use crate::types::Rerank;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+/// Lists a query up to which it pays to put queries in order: of fewer queries, hardly any lie near each other.
+const ORDERED_LISTS_MAX: usize = 4;
+
 /// Rows read from a mapped file before its pages are given back, where memory is low. A row brings in up to 64 KiB of its
 /// neighbours (Linux maps what is cached around a fault), so this keeps some MiB.
 const FILE_READS_MAX: usize = 256;
@@ -335,8 +338,22 @@ impl VectorIndex {
         self.finish(points, query, params, scratch.kernels, SearchOutcome { hits, settled: false, plan, stats })
     }
 
-    /// The answers of [`VectorIndex::search`] for each query, to the bit. Where queries are many enough for lists to be visited by
-    /// several, lists are read once for those, so that they cost less than as many searches.
+    /// The places of the queries in an order in which those that lie near each other follow each other, so that a search finds in
+    /// the caches what the one before it read. By the number of the nearest list: training numbers lists that lie near each other one
+    /// after the other. Cost: about 2 µs a query over a thousand lists.
+    ///
+    /// # Panics
+    /// If a query's dimension is not the spec's: the caller validates.
+    pub fn batch_order(&self, queries: &[&[f32]], scratch: &mut Scratch) -> Vec<u32> {
+        let mut places: Vec<u32> = (0..queries.len() as u32).collect();
+        if let Some(trained) = self.trained.as_ref().filter(|t| t.lists.len() <= ORDERED_LISTS_MAX * queries.len()) {
+            let nearest = scratch.ranking.nearest(&trained.quantizer, queries, scratch.kernels);
+            places.sort_by_key(|&place| nearest[place as usize]);
+        }
+        places
+    }
+
+    /// The answers of [`VectorIndex::search`] for each query, found in [`VectorIndex::batch_order`].
     ///
     /// # Panics
     /// If a query's dimension is not the spec's: the caller validates.
@@ -347,25 +364,11 @@ impl VectorIndex {
         params: &SearchParams,
         scratch: &mut Scratch,
     ) -> Vec<SearchOutcome> {
-        let one_by_one = |scratch: &mut Scratch| {
-            queries.iter().map(|query| self.search(points, query, params, scratch)).collect::<Vec<_>>()
-        };
-        let coded = self.trained.as_ref().filter(|trained| trained.quantizer.codebook.is_some());
-        let Some(trained) = coded.filter(|_| params.k > 0 && queries.len() > 1) else { return one_by_one(scratch) };
-        let (Some(plan), chosen) = self.plan_lists(trained, params) else { return one_by_one(scratch) };
-        if !trained.view(points).are_shared(queries.len(), plan) {
-            return one_by_one(scratch);
+        let mut outcomes: Vec<Option<SearchOutcome>> = queries.iter().map(|_| None).collect();
+        for place in self.batch_order(queries, scratch) {
+            outcomes[place as usize] = Some(self.search(points, queries[place as usize], params, scratch));
         }
-        for query in queries {
-            assert_eq!(query.len(), self.spec.dimension, "invariant: queries are validated before they are searched");
-        }
-        let room = Plan::hits_returned(params.k).min(self.len());
-        let mut found: Vec<_> = queries.iter().map(|_| (Vec::with_capacity(room), SearchStats::default())).collect();
-        trained.view(points).search_many(queries, plan, scratch, &mut found);
-        let outcomes =
-            found.into_iter().map(|(hits, stats)| SearchOutcome { hits, settled: false, plan: chosen, stats });
-        let answers = queries.iter().zip(outcomes);
-        answers.map(|(query, outcome)| self.finish(points, query, params, scratch.kernels, outcome)).collect()
+        outcomes.into_iter().flatten().collect()
     }
 
     /// Adds the tail's hits to those of the lists, in order.

@@ -14,7 +14,14 @@ use crate::{
         operation::{Explain, ReadOptions, Search, SearchAnswer, SearchHit, SearchesAnswer},
     },
 };
-use std::{cmp::Ordering, sync::Arc, time::Duration};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use std::{cmp::Ordering, ops::RangeInclusive, sync::Arc, time::Duration};
+
+/// Searches that a thread does without letting others have their turn: fewer are not worth a hand-over, and more are some
+/// milliseconds of what indexes answer.
+const PART_SEARCHES: RangeInclusive<usize> = 8..=64;
+/// Searches from which on it pays to ask for their order, which is a hand-over more.
+const ORDERED_SEARCHES_MIN: usize = 16;
 
 impl Service {
     /// Runs the searches of one request over all shards.
@@ -45,7 +52,8 @@ impl Service {
         Ok(SearchesAnswer { answers, shards: gathered.shards(), session: gathered.session })
     }
 
-    /// The searches over a replica of this node.
+    /// The searches over a replica of this node, on as many compute threads as there are. Nothing more is begun when the caller goes
+    /// away, as it does at the deadline.
     pub(super) async fn search_replica(
         &self,
         replica: Arc<Replica>,
@@ -56,10 +64,29 @@ impl Service {
         {
             return Ok(vec![rt::compute::short(|| search_counted(&replica, search, &self.0.metrics.search))?]);
         }
-        let (searches, metrics) = (searches.clone(), self.0.metrics.search.clone());
-        let all = move || searches.iter().map(|search| search_counted(&replica, search, &metrics)).collect();
-        rt::compute::cpu(all).await
+        let (asked, all) = (replica.clone(), searches.clone());
+        let places = match searches.len() {
+            few @ ..ORDERED_SEARCHES_MIN => (0..few).collect(),
+            _ => rt::compute::cpu(move || asked.order(&all)).await?,
+        };
+        let part = |places: Vec<usize>| {
+            let (replica, searches, metrics) = (replica.clone(), searches.clone(), self.0.metrics.search.clone());
+            let found = move |place| Ok((place, search_counted(&replica, &searches[place], &metrics)?));
+            rt::compute::cpu(move || places.into_iter().map(found).collect::<Result<Vec<_>>>())
+        };
+        let cores = rt::compute::cores();
+        let parts = stream::iter(parts(places, cores)).map(part).buffered(cores);
+        let mut answers: Vec<_> = parts.try_collect::<Vec<_>>().await?.into_iter().flatten().collect();
+        answers.sort_unstable_by_key(|&(place, _)| place);
+        Ok(answers.into_iter().map(|(_, answer)| answer).collect())
     }
+}
+
+/// Cuts searches into parts that several cores can do at once, neighbours together. A part is short: a request that nobody waits for
+/// any more ends with the parts under way, and others get their turn between two parts.
+fn parts(places: Vec<usize>, cores: usize) -> Vec<Vec<usize>> {
+    let part = places.len().div_ceil(cores).clamp(*PART_SEARCHES.start(), *PART_SEARCHES.end());
+    places.chunks(part).map(<[usize]>::to_vec).collect()
 }
 
 /// Runs one search and counts what it did; the explanation stays in the answer only if it was asked for.

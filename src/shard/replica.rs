@@ -257,6 +257,14 @@ impl Replica {
         search::search(&self.state(), request)
     }
 
+    /// The places of the searches in the order in which they cost least. Blocks the calling thread for some microseconds a search.
+    ///
+    /// # Errors
+    /// `unknown_vector`.
+    pub fn order(&self, requests: &[Search]) -> Result<Vec<usize>> {
+        search::order(&self.state(), requests)
+    }
+
     /// Whether a search is over so soon that handing it to another thread would cost more.
     pub fn is_short(&self, request: &Search) -> bool {
         search::is_short(&self.state(), request)

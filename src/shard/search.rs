@@ -20,11 +20,11 @@ use crate::{
     rt::{self, time::Instant},
     store::{Value, keys::point::PointRecord},
     types::{
-        Error, Filter, Metric, PointId, Result,
+        Error, Filter, Metric, PointId, Result, VectorName,
         operation::{Explain, Search, SearchAnswer, SearchHit},
     },
 };
-use std::{borrow::Cow, cell::RefCell};
+use std::{borrow::Cow, cell::RefCell, collections::BTreeMap};
 
 /// Searches that may run while writes go on, before one runs with them kept out.
 const FREE_TRIES: usize = 3;
@@ -50,6 +50,31 @@ pub fn is_short(state: &State, search: &Search) -> bool {
     let plan = index.plan(&params(search));
     let exactly = if plan.exact { index.len() } else { index.tail_rows() };
     exactly * search.vector.dimension() <= SHORT_SEARCH_COMPONENTS && plan.nprobe <= SHORT_SEARCH_LISTS
+}
+
+/// The places of the searches in the order in which they are best done: those of one vector that lie near each other one after the
+/// other, so that each finds in the caches what the one before it read. Answers do not depend on the order. Cost: about 2 µs a search.
+///
+/// # Errors
+/// `unknown_vector`.
+pub fn order(state: &State, searches: &[Search]) -> Result<Vec<usize>> {
+    let mut places: BTreeMap<&VectorName, Vec<usize>> = BTreeMap::new();
+    for (place, search) in searches.iter().enumerate() {
+        state.spec.vector(&search.vector_name)?;
+        places.entry(&search.vector_name).or_default().push(place);
+    }
+    let mut ordered = Vec::with_capacity(searches.len());
+    for (name, places) in places {
+        let metric = state.spec.vector(name)?.metric;
+        let query = |&place: &usize| prepared(metric, Cow::Borrowed(searches[place].vector.as_slice()));
+        let queries: Vec<_> = places.iter().map(query).collect();
+        let queries: Vec<&[f32]> = queries.iter().map(|query| &query[..]).collect();
+        let indexes = state.indexes();
+        let index = indexes.get(name).expect("the spec has this vector");
+        let order = SCRATCH.with_borrow_mut(|scratch| index.batch_order(&queries, scratch));
+        ordered.extend(order.into_iter().map(|at| places[at as usize]));
+    }
+    Ok(ordered)
 }
 
 /// What the index is asked for.

@@ -165,10 +165,10 @@ unsafe fn products(query: *const i16, row: *const u8) -> __m256i {
     _mm256_madd_epi16(query, _mm256_cvtepi8_epi16(row))
 }
 
-fn scan(input: &ScanInput<'_>, queries: &mut [ScanQuery<'_>], first_block: usize) -> usize {
+fn scan(input: &ScanInput<'_>, query: &mut ScanQuery<'_>, first_block: usize) -> usize {
     #[target_feature(enable = "avx2,f16c")]
-    fn wide(input: &ScanInput<'_>, queries: &mut [ScanQuery<'_>], first_block: usize) -> usize {
-        body::scan(input, queries, first_block, |query, block, estimates| {
+    fn wide(input: &ScanInput<'_>, query: &mut ScanQuery<'_>, first_block: usize) -> usize {
+        body::scan(input, query, first_block, |query, block, estimates| {
             let pairs = query.pairs();
             assert_eq!(block.len(), block_bytes(pairs));
             // SAFETY: the block has `pairs * 32` bytes of codes, then 128 of factors, by the assert. The table has `pairs * 32`.
@@ -179,7 +179,7 @@ fn scan(input: &ScanInput<'_>, queries: &mut [ScanQuery<'_>], first_block: usize
         })
     }
     // SAFETY: the machine has AVX2 and F16C (see the head of this file).
-    unsafe { wide(input, queries, first_block) }
+    unsafe { wide(input, query, first_block) }
 }
 
 /// The sums of look-ups of 32 rows, as u16: rows 0..16 and 16..32. Every second pair of eight is summed in u8 (the table is

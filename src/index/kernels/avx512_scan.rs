@@ -1,5 +1,4 @@
-//! The block scan with AVX-512, two pairs of subspaces a step. Codes are taken apart once for up to four queries, each with a table
-//! and sums of its own. The same bits as `scalar`.
+//! The block scan with AVX-512, two pairs of subspaces a step. The same bits as `scalar`.
 //!
 //! What is kept is closed up some blocks at a time: a branch on whether a block has candidates is guessed wrong for every fourth
 //! block or so, and a wrong guess throws away the look-ups of the blocks after it.
@@ -15,49 +14,33 @@ use std::mem::MaybeUninit;
 /// Blocks with candidates whose estimates wait to be closed up.
 const WAITING_BLOCKS: usize = 8;
 
-pub(super) fn scan(input: &ScanInput<'_>, queries: &mut [ScanQuery<'_>], first_block: usize) -> usize {
-    const _: () = assert!(SCAN_QUERIES == 4, "an arm for each number of queries");
+pub(super) fn scan(input: &ScanInput<'_>, query: &mut ScanQuery<'_>, first_block: usize) -> usize {
     // SAFETY: the machine has these features (see the head of this file).
-    unsafe {
-        match queries {
-            [_] => scan_wide::<1>(input, queries, first_block),
-            [_, _] => scan_wide::<2>(input, queries, first_block),
-            [_, _, _] => scan_wide::<3>(input, queries, first_block),
-            _ => scan_wide::<4>(input, queries, first_block),
-        }
-    }
+    unsafe { scan_wide(input, query, first_block) }
 }
 
-/// Of Q queries.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn scan_wide<const Q: usize>(input: &ScanInput<'_>, queries: &mut [ScanQuery<'_>], first_block: usize) -> usize {
-    let bytes = input.check(queries);
-    let queries: &mut [ScanQuery<'_>; Q] = queries.try_into().expect("invariant: Q queries");
-    let pairs = queries[0].pairs();
-    let tables: [*const u8; Q] = std::array::from_fn(|q| queries[q].table.as_ptr());
-    let mut room: [usize; Q] = std::array::from_fn(|q| queries[q].room());
-    let mut waiting: [Waiting; Q] = std::array::from_fn(|_| Waiting::new());
+fn scan_wide(input: &ScanInput<'_>, query: &mut ScanQuery<'_>, first_block: usize) -> usize {
+    let bytes = input.check(query);
+    let (pairs, mut room) = (query.pairs(), query.room());
+    let mut waiting = Waiting::new();
     let mut block = first_block;
-    while block < input.live.len() && room.iter().all(|&room| room >= BLOCK_ROWS) {
+    while block < input.live.len() && room >= BLOCK_ROWS {
         input.prefetch_after(block, bytes);
         let live = input.live[block];
         if live != 0 {
-            // SAFETY: `check` has seen that `blocks` holds every block: `pairs * 32` bytes of codes, then 128 of factors. Each table
+            // SAFETY: `check` has seen that `blocks` holds every block: `pairs * 32` bytes of codes, then 128 of factors. The table
             // has `pairs * 32`.
             let (sums, factors) = unsafe {
                 let codes = input.blocks.as_ptr().add(block * bytes);
-                (block_sums::<Q>(codes, tables, pairs), Factors::load(codes.add(pairs * PAIR_BYTES)))
+                (block_sums(codes, query.table.as_ptr(), pairs), Factors::load(codes.add(pairs * PAIR_BYTES)))
             };
-            for q in 0..Q {
-                let estimates = factors.estimates(&queries[q], sums[q]);
-                room[q] -= waiting[q].push(&mut queries[q], estimates, live, block);
-            }
+            let estimates = factors.estimates(query, sums);
+            room -= waiting.push(query, estimates, live, block);
         }
         block += 1;
     }
-    for q in 0..Q {
-        waiting[q].close_up(&mut queries[q]);
-    }
+    waiting.close_up(query);
     block
 }
 
@@ -178,15 +161,15 @@ impl WideSums {
     }
 }
 
-/// The sums of look-ups of 32 rows for each query, as u16.
+/// The sums of look-ups of 32 rows, as u16.
 ///
 /// # Safety
-/// `pairs * 32` readable bytes at each pointer.
+/// `pairs * 32` readable bytes at both pointers.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 #[inline]
-unsafe fn block_sums<const Q: usize>(codes: *const u8, tables: [*const u8; Q], pairs: usize) -> [__m512i; Q] {
+unsafe fn block_sums(codes: *const u8, table: *const u8, pairs: usize) -> __m512i {
     const STEP: usize = 2 * PAIR_BYTES;
-    let mut sums: [WideSums; Q] = std::array::from_fn(|_| WideSums::new());
+    let mut sums = WideSums::new();
     let (groups, twos) = (pairs / GROUP_PAIRS, pairs % GROUP_PAIRS / 2);
     let mut at = 0;
     // SAFETY: the steps are `pairs / 2` of 64 bytes, then one of 32 if `pairs` is odd.
@@ -194,34 +177,23 @@ unsafe fn block_sums<const Q: usize>(codes: *const u8, tables: [*const u8; Q], p
         let whole = |from: *const u8, at: usize| _mm512_loadu_si512(from.add(at).cast());
         for _ in 0..groups {
             for step in 0..GROUP_PAIRS / 2 {
-                let nibbles = nibbles(whole(codes, at + step * STEP));
-                for q in 0..Q {
-                    sums[q].add(nibbles, whole(tables[q], at + step * STEP));
-                }
+                sums.add(nibbles(whole(codes, at + step * STEP)), whole(table, at + step * STEP));
             }
-            sums.iter_mut().for_each(|sums| sums.widen());
+            sums.widen();
             at += GROUP_PAIRS * PAIR_BYTES;
         }
         for _ in 0..twos {
-            let nibbles = nibbles(whole(codes, at));
-            for q in 0..Q {
-                sums[q].add(nibbles, whole(tables[q], at));
-            }
+            sums.add(nibbles(whole(codes, at)), whole(table, at));
             at += STEP;
         }
         if pairs % 2 == 1 {
             // Nothing is looked up in the half that is zero.
             let half = |from: *const u8| _mm512_zextsi256_si512(_mm256_loadu_si256(from.add(at).cast()));
-            let nibbles = nibbles(half(codes));
-            for q in 0..Q {
-                sums[q].add(nibbles, half(tables[q]));
-            }
+            sums.add(nibbles(half(codes)), half(table));
         }
     }
-    sums.map(|mut sums| {
-        sums.widen();
-        sums.rows()
-    })
+    sums.widen();
+    sums.rows()
 }
 
 /// The low and the high nibbles.

@@ -164,22 +164,22 @@ pub(super) fn code_dots(book: &[f32], x: &[f32], out: &mut [f32; SUBSPACE_CODES]
     }
 }
 
-/// The block scan of tables that score a block for one query after the other and collect row by row: `estimate` writes the
+/// The block scan of tables that collect row by row: `estimate` writes the
 /// estimates of a block's rows, whose bytes it is given, and gives the bits of those not above the threshold.
 #[inline(always)]
 pub(super) fn scan(
     input: &ScanInput<'_>,
-    queries: &mut [ScanQuery<'_>],
+    query: &mut ScanQuery<'_>,
     first_block: usize,
     estimate: impl Fn(&ScanQuery<'_>, &[u8], &mut [f32; BLOCK_ROWS]) -> u32,
 ) -> usize {
-    let bytes = input.check(queries);
+    let bytes = input.check(query);
     let mut estimates = [0f32; BLOCK_ROWS];
     let mut block = first_block;
-    while block < input.live.len() && queries.iter().all(|query| query.room() >= BLOCK_ROWS) {
+    while block < input.live.len() && query.room() >= BLOCK_ROWS {
         input.prefetch_after(block, bytes);
         let (codes, live) = (&input.blocks[block * bytes..(block + 1) * bytes], input.live[block]);
-        for query in queries.iter_mut().filter(|_| live != 0) {
+        if live != 0 {
             let mut kept = estimate(query, codes, &mut estimates) & live;
             let first = query.position + (block * BLOCK_ROWS) as u32;
             while kept != 0 {

@@ -51,8 +51,6 @@ pub(crate) const SUBSPACE_CODES: usize = 16;
 pub(crate) const PAIR_BYTES: usize = 32;
 /// Pairs of subspaces after which look-ups summed in u8 are widened: every second pair's are summed together, four in all.
 pub(crate) const GROUP_PAIRS: usize = 8;
-/// The most queries that blocks are scanned for at once: as many as the sums of 32 registers allow.
-pub(crate) const SCAN_QUERIES: usize = 4;
 /// Bytes of a block's factors: 32 scales, then 32 addends, in half precision.
 pub(crate) const FACTOR_BYTES: usize = 4 * BLOCK_ROWS;
 
@@ -91,9 +89,9 @@ pub(crate) struct Kernels {
     pub(crate) nearest_i8: fn(&BytePanels, Range<usize>, ByteSlice<'_>, &[u32], &mut [Nearest]),
     /// All rows against all columns in int8: `base + factor · dot`.
     pub(crate) scores_i8: fn(&BytePanels, ByteSlice<'_>, f32, &mut [f32]),
-    /// Scores code blocks from one on for at most [`SCAN_QUERIES`] queries, and collects the candidates of each: until there is no
-    /// block left, or a query has no room for another block's. The first block not scanned.
-    pub(crate) scan: fn(&ScanInput<'_>, &mut [ScanQuery<'_>], usize) -> usize,
+    /// Scores code blocks from one on, and collects candidates: until there is no block left, or no room for another block's. The
+    /// first block not scanned.
+    pub(crate) scan: fn(&ScanInput<'_>, &mut ScanQuery<'_>, usize) -> usize,
     /// How many keys are not above the limit.
     pub(crate) count_at_most: fn(&[u32], u32) -> usize,
     /// Moves the keys not above the limit, and what is at their places in the second slice, to the front in their order; how many.
@@ -144,11 +142,12 @@ impl ScanQuery<'_> {
 
 impl ScanInput<'_> {
     /// The lengths agree; every kernel relies on it. Returns the bytes of a block.
-    fn check(&self, queries: &[ScanQuery<'_>]) -> usize {
-        let pairs = queries.first().map_or(0, ScanQuery::pairs);
-        let fits = |query: &ScanQuery<'_>| query.table.len() == pairs * PAIR_BYTES && query.written <= query.out.len();
-        assert!((1..=SCAN_QUERIES).contains(&queries.len()), "{} queries at once", queries.len());
-        assert!(queries.iter().all(fits), "whole pairs in the tables, as many in each");
+    fn check(&self, query: &ScanQuery<'_>) -> usize {
+        let pairs = query.pairs();
+        assert!(
+            query.table.len() == pairs * PAIR_BYTES && query.written <= query.out.len(),
+            "whole pairs in the table"
+        );
         let bytes = block_bytes(pairs);
         assert_eq!(self.blocks.len(), self.live.len() * bytes, "bytes of {} blocks", self.live.len());
         bytes

@@ -5,11 +5,11 @@ use super::neon::with_neon;
 use super::*;
 use std::arch::aarch64::*;
 
-with_neon!(scan, scan_wide, (input: &ScanInput<'_>, queries: &mut [ScanQuery<'_>], first_block: usize) -> usize);
+with_neon!(scan, scan_wide, (input: &ScanInput<'_>, query: &mut ScanQuery<'_>, first_block: usize) -> usize);
 
 #[target_feature(enable = "neon")]
-fn scan_wide(input: &ScanInput<'_>, queries: &mut [ScanQuery<'_>], first_block: usize) -> usize {
-    body::scan(input, queries, first_block, |query, block, estimates| {
+fn scan_wide(input: &ScanInput<'_>, query: &mut ScanQuery<'_>, first_block: usize) -> usize {
+    body::scan(input, query, first_block, |query, block, estimates| {
         let pairs = query.pairs();
         assert_eq!(block.len(), block_bytes(pairs));
         // SAFETY: the block has `pairs * 32` bytes of codes, then 128 of factors, by the assert. The table has `pairs * 32`.

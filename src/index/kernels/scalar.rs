@@ -62,8 +62,8 @@ fn code_dots(book: &[f32], x: &[f32], out: &mut [f32; SUBSPACE_CODES]) {
     body::code_dots(book, x, out);
 }
 
-fn scan(input: &ScanInput<'_>, queries: &mut [ScanQuery<'_>], first_block: usize) -> usize {
-    body::scan(input, queries, first_block, |query, block, estimates| {
+fn scan(input: &ScanInput<'_>, query: &mut ScanQuery<'_>, first_block: usize) -> usize {
+    body::scan(input, query, first_block, |query, block, estimates| {
         let (codes, factors) = block.split_at(query.table.len());
         let sums = block_sums(codes, query.table);
         let half = |at: usize| half::to_f32(u16::from_le_bytes([factors[2 * at], factors[2 * at + 1]]));

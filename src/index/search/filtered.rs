@@ -136,7 +136,7 @@ impl Lists<'_> {
             let mut block = 0;
             while block < bits.len() {
                 let mut query = table.scan_query(&probe, candidates.threshold(), candidates.slots());
-                block = (kernels.scan)(&input, std::slice::from_mut(&mut query), block);
+                block = (kernels.scan)(&input, &mut query, block);
                 let written = query.written;
                 candidates.appended_if(written, is_allowed, kernels);
             }
