@@ -44,7 +44,10 @@ struct Kept {
 
 impl Kept {
     fn open(path: &Path) -> Kept {
-        let Rig { live, machine, files } = open(path);
+        Kept::of(open(path))
+    }
+
+    fn of(Rig { live, machine, files }: Rig) -> Kept {
         let machine = Arc::new(Mutex::new(Some(machine)));
         let trainings = Arc::new(tokio::sync::Semaphore::new(1));
         let proposer = Arc::new(Alone(machine.clone()));
@@ -109,4 +112,31 @@ async fn the_new_state_is_kept_up_and_the_old_files_go() {
     let again = open(to.path());
     assert_eq!((again.live.state().counters(), again.live.state().index_hash()), (counters, hash));
     assert!(hash.1.is_some());
+}
+
+#[tokio::test]
+async fn a_long_tail_is_filed_and_does_not_have_the_file_written_again_and_again() {
+    const TAIL_ROWS_MAX: usize = 50;
+    let directory = tempfile::tempdir().unwrap();
+    // More rows wait to be filed than the file may lack.
+    let settings = IndexSettings {
+        flat_points_max: 100,
+        tail_rows_max: TAIL_ROWS_MAX,
+        unsaved_rows_max: 60,
+        ..IndexSettings::default()
+    };
+    let kept = Kept::of(Rig::open_with(directory.path(), IndexType::IvfFlat, settings));
+    kept.fill();
+    kept.trained(directory.path()).await;
+    kept.fill();
+    let is_long = || kept.live.state().indexes().iter().any(|(_, index)| index.tail_rows() > TAIL_ROWS_MAX);
+    let filed = async {
+        while is_long() {
+            rt::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    rt::time::timeout(Duration::from_secs(20), filed).await.expect("the rows come into lists");
+    drop(kept.machine.lock().unwrap().take());
+    kept.live.close();
+    let _ended = kept.upkeep.await;
 }
