@@ -43,15 +43,21 @@ declare -A BUG=(
     [31]="versions by the time of day"
     [32]="the first slot of a shard is looked for in the one before"
     [33]="each replica trains its index with a seed of its own"
+    [34]="a heartbeat of a group at rest commits what the member does not have"
+    [36]="the cluster speaks a newer version before members that are away can"
+    [37]="who gets slots is not told which requests are done"
+    [38]="a shard goes on to own slots that are on their way to another"
+    [39]="a list or search takes answers of shards that do not fit each other"
 )
 
 # Where each is looked for: names of scenarios contain one of these.
 declare -A WHERE=(
-    [1]="cluster_register cluster_set" [3]="group_" [4]="group_ cluster_register cluster_append" [5]="group_ cluster_register"
-    [6]="group_" [7]="group_" [8]="cluster_register cluster_set" [9]="cluster_set cluster_register" [11]="node_search" [12]="node_register node_set"
+    [1]="cluster_register cluster_set" [3]="group_" [4]="group_" [5]="group_"
+    [6]="group_" [7]="group_" [8]="cluster_register cluster_set" [9]="cluster_set cluster_register" [11]="node_register node_set node_search" [12]="node_register node_set"
     [14]="cluster_retried" [15]="cluster_bank" [18]="node_search" [19]="node_set cluster_set" [20]="cluster_moves" [21]="cluster_moves" [22]="group_" [23]="group_" [24]="coordinat an_etcd" [25]="coordinat"
     [26]="cluster_append cluster_bank cluster_register" [27]="cluster_register group_" [30]="cluster_session"
-    [29]="cluster_recreated" [31]="cluster_register" [32]="cluster_register" [33]="cluster_search"
+    [29]="cluster_recreated" [31]="cluster_register" [32]="cluster_register" [33]="cluster_search" [34]="group_ cluster_register" [36]="cluster_upgrades"
+    [37]="cluster_splits" [38]="cluster_splits" [39]="cluster_splits_keep"
 )
 # Those whose site is in the code.
 mapfile -t PRESENT < <(grep -rhoE 'mutant!\([0-9]+\)' src --include='*.rs' --exclude=mutants.rs | grep -oE '[0-9]+' | sort -nu)

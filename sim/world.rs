@@ -24,6 +24,9 @@ struct World {
 pub struct Report {
     /// Simulated time.
     pub simulated_ms: u64,
+    /// What the run took of a core, in the program and in the kernel.
+    #[serde(default)]
+    pub cpu_ms: u64,
     /// Events by name: `ops.ok`, `fault.kill`, …
     pub counts: BTreeMap<String, u64>,
     /// Marks that were hit, with how often.
@@ -77,6 +80,17 @@ pub fn line(line: Arguments) {
     });
 }
 
+/// Adds a figure to the log, where the runner finds it, and whoever waits; use `figure!`.
+pub fn measured(figure: Arguments) {
+    line(format_args!("{FIGURE}{figure}"));
+    with(|world| {
+        let _ = world.log.flush();
+    });
+}
+
+/// What the lines of figures begin with.
+pub const FIGURE: &str = "FIGURE ";
+
 /// Counts an event for the totals.
 pub fn count(name: &str, by: u64) {
     with(|world| *world.report.counts.entry(name.to_string()).or_default() += by);
@@ -97,15 +111,33 @@ pub fn end() -> Report {
     let now_ns = now_ns();
     with(|world| {
         world.report.simulated_ms = world.report.simulated_ms.max(now_ns / 1_000_000);
+        world.report.cpu_ms = cpu_ms();
         let _ = world.log.flush();
         world.report.clone()
     })
     .unwrap_or_default()
 }
 
+/// What this process took of a core so far.
+fn cpu_ms() -> u64 {
+    // SAFETY: a rusage is plain data, zero is a valid value, and getrusage fills it.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &mut usage);
+        usage
+    };
+    let ms = |time: libc::timeval| time.tv_sec as u64 * 1_000 + time.tv_usec as u64 / 1_000;
+    ms(usage.ru_utime) + ms(usage.ru_stime)
+}
+
 /// A line for the event log.
 macro_rules! log {
     ($($part:tt)*) => { $crate::world::line(format_args!($($part)*)) };
+}
+
+/// A figure that a run measured.
+macro_rules! figure {
+    ($($part:tt)*) => { $crate::world::measured(format_args!($($part)*)) };
 }
 
 /// Something rare that a good batch of seeds must see at least once. The scenario's list of marks must name it, so that
@@ -118,4 +150,4 @@ macro_rules! sometimes {
     };
 }
 
-pub(crate) use {log, sometimes};
+pub(crate) use {figure, log, sometimes};

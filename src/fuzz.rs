@@ -174,7 +174,7 @@ mod tests {
         };
         let base = journal::Base { unfiled: vec![(id, 2)], filed: vec![("a".into(), 3)], astray: vec!["b".into()] };
         let journal = |entry| journal::encode(&entry).unwrap();
-        let point = point::encode(4, Some("05"), &[("", components)], br#"{"a":1}"#);
+        let point = point::encode(4, None, Some("05"), &[("", components)], br#"{"a":1}"#);
         let request = RequestId::from_bytes([7; 16]);
         vec![
             ("entry", log::encode_entry(GROUP, INDEX, 3, log::EntryKind::Command, b"data")),
@@ -187,7 +187,7 @@ mod tests {
             ("before", before::encode(3, b"record")),
             ("begin", Upkeep::Begin { vector: "", work: Work::Arrange, list_rows: 300 }.encode().into()),
             ("adopt", Upkeep::Adopt { begun: 300 }.encode().into()),
-            ("request", RequestRecord { sequence: 3, log_index: 4, outcome: b"out" }.encode()),
+            ("request", RequestRecord { sequence: 3, log_index: 4, covers: Vec::new(), outcome: b"out" }.encode()),
             ("upsert", Command::Upsert(vec![write]).encode(Some(request)).unwrap()),
             ("delete", Command::Delete(vec![id]).encode(None).unwrap()),
             ("delete_where", Command::DeleteWhere("{}").encode(None).unwrap()),

@@ -1,6 +1,7 @@
 //! Three real nodes on loopback, as a user would start them: they form a cluster, answer on every node, lose no acknowledged
 //! write and stay linearizable while their leaders are killed with SIGKILL in a loop. The history is judged by the checker the
-//! simulation uses, and kept as EDN. `life.rs` has the whole course of a cluster in etcd.
+//! simulation uses, and kept as EDN. `life.rs` has the whole course of a cluster in etcd, `rot.rs` bytes that decay on
+//! one node's disk.
 
 #![allow(clippy::disallowed_methods)] // real processes under a real clock, from outside
 
@@ -23,6 +24,8 @@ mod load;
 mod members;
 #[path = "cluster/processes.rs"]
 mod processes;
+#[path = "cluster/rot.rs"]
+mod rot;
 
 use client::{Failure, Reply, Rest};
 use http::Method;

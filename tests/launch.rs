@@ -193,7 +193,9 @@ fn the_guides_roles_find_each_other_in_etcd() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/start.sh");
     let (ports, program) = ([free_port(), free_port(), free_port(), free_port()], PathBuf::from(PROGRAM));
     let http = format!("127.0.0.1:{}", ports[3]);
-    let by_file = [&["--http", &http, "--etcd", endpoint][..], &FREE].concat();
+    // The files have free ports for what is not HTTP: all roles run on one machine.
+    let told = format!("advertise.http={http}");
+    let by_file = ["--http", &http, "--set", &told, "--etcd", endpoint];
     let lines = [
         (&script, format!("master {} {endpoint} VectorSphere", ports[0]), &[][..]),
         (&script, format!("slave {} {endpoint} VectorSphere", ports[1]), &[]),
@@ -218,7 +220,18 @@ fn the_guides_roles_find_each_other_in_etcd() {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
-    for started in &mut all {
+    // The gateway of that cluster finds its node.
+    let public = free_port();
+    let port = public.to_string();
+    let mut gateway = Started::start(&program, "-config conf/gateway.ini", &["--port", &port, "--etcd", endpoint]);
+    gateway.ready();
+    let since = Instant::now();
+    let status = || get(&format!("127.0.0.1:{public}"), "/data/api/v1/cluster/status");
+    while !(status().0 == 200 && status().1.contains(r#""cluster_name":"kamaitachi""#)) {
+        assert!(since.elapsed() < PATIENCE, "{:?}\n{}", status(), gateway.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    for started in all.iter_mut().chain([&mut gateway]) {
         assert_eq!(started.stop(), Some(0), "{}", started.log());
     }
 }

@@ -9,8 +9,8 @@ mod plan;
 use plan::{ACTIVE_MIN, Fault, Plan, Shape, Turn, Workload, action::REGISTERS, cluster, moves, node};
 use std::collections::{BTreeMap, BTreeSet};
 use vectorsphere::{
-    cluster::slots::{SlotRange, slot_of},
     types::PointId,
+    types::{SlotRange, slot_of},
 };
 
 const SEEDS: u64 = 3_000;
@@ -153,6 +153,49 @@ fn the_registers_are_at_the_edges_of_shards() {
 }
 
 #[test]
+fn every_node_is_upgraded_and_none_goes_back_once_all_may_have_been() {
+    let mut went_back = 0;
+    for seed in 0..SEEDS {
+        let plan = moves::generate_upgrade(Workload::Append, seed);
+        let moves = plan.moves.expect("that is what they are");
+        assert_eq!(moves.founders, plan.nodes, "seed {seed}");
+        let (mut upgraded, mut ever) = (BTreeSet::new(), BTreeSet::new());
+        for step in &moves.steps {
+            let Turn::Upgrade { node, back } = step.turn else { panic!("seed {seed}: {step:?}") };
+            assert!(if back { upgraded.remove(&node) } else { upgraded.insert(node) }, "seed {seed}: {step:?}");
+            assert!(!back || ever.len() < plan.nodes, "seed {seed}: {step:?}");
+            ever.insert(node);
+            went_back += u32::from(back);
+        }
+        assert_eq!(upgraded, (0..plan.nodes).collect(), "seed {seed}");
+    }
+    assert!(went_back > 0);
+}
+
+#[test]
+fn plans_of_splits_have_some_of_each_and_survive_their_json() {
+    let (mut splits, mut merges, mut by_the_master) = (0, 0, 0);
+    for seed in 0..SEEDS {
+        let plan = moves::generate_splits(WORKLOADS[seed as usize % WORKLOADS.len()], seed);
+        let moves = plan.moves.as_ref().expect("that is what they are");
+        let of = |wanted: fn(&Turn) -> bool| moves.steps.iter().filter(|step| wanted(&step.turn)).count();
+        let (split, merge) =
+            (of(|turn| matches!(turn, Turn::Split { .. })), of(|turn| matches!(turn, Turn::Merge { .. })));
+        assert!((3..=8).contains(&(split + merge)) && moves.steps.len() <= split + merge + 2, "seed {seed}: {moves:?}");
+        assert!((1..=3).contains(&plan.shards) && !moves.etcd && !moves.has_upgrades(), "seed {seed}");
+        (splits, merges) = (splits + split, merges + merge);
+        by_the_master += u64::from(moves.split_above.is_some());
+        let text = serde_json::to_string(&plan).expect("plain data");
+        let read: Plan = serde_json::from_str(&text).expect("its own JSON");
+        assert_eq!(text, serde_json::to_string(&read).expect("plain data"), "seed {seed}");
+    }
+    assert!(
+        splits > merges && merges > SEEDS as usize && by_the_master > SEEDS / 4,
+        "{splits} {merges} {by_the_master}"
+    );
+}
+
+#[test]
 fn nodes_join_before_they_leave_and_enough_stay() {
     let (mut kinds, mut blows, mut fault_kinds) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for seed in 0..SEEDS {
@@ -171,6 +214,7 @@ fn nodes_join_before_they_leave_and_enough_stay() {
                 Turn::Keep { node } => draining.remove(&node) && active.insert(node),
                 Turn::Remove { node, .. } => draining.remove(&node),
                 Turn::Pause { .. } => true,
+                Turn::Upgrade { .. } | Turn::Split { .. } | Turn::Merge { .. } => false,
             };
             assert!(is_possible && active.len() >= ACTIVE_MIN, "seed {seed}: {step:?} of {moves:?}");
             kinds.insert(format!("{:?}", step.turn).split(' ').next().map(str::to_string));
@@ -228,4 +272,48 @@ fn plans_of_a_group_name_only_machines_that_exist_and_survive_their_json() {
         assert_eq!(text, serde_json::to_string(&read).expect("plain data"), "seed {seed}");
     }
     assert_eq!(kinds.len(), 17, "{kinds:?}");
+}
+
+/// A failure that needs the 3rd and the 17th fault, and two steps of different clients.
+fn needs_four_things(plan: &serde_json::Value) -> bool {
+    let chance = |wanted: u64| move |fault: &serde_json::Value| fault["chance"] == wanted;
+    let faults = plan["faults"].as_array().expect("faults");
+    let steps = |client: usize| plan["clients"][client]["steps"].as_array().into_iter().flatten();
+    faults.iter().any(chance(3))
+        && faults.iter().any(chance(17))
+        && steps(1).any(|step| step["action"] == "eleventh")
+        && steps(2).any(|step| step["action"] == "last")
+}
+
+#[test]
+fn a_plan_shrinks_to_what_its_failure_needs_and_nothing_changes_its_time_or_chance() {
+    let step = |action: &str| serde_json::json!({"after_ms": 10, "action": action});
+    let client = |nth: usize, special: &str| {
+        let steps: Vec<_> = (0..40).map(|i| step(if i == nth { special } else { "usual" })).collect();
+        serde_json::json!({"face": "rest", "steps": steps})
+    };
+    let faults: Vec<_> = (0..25).map(|i| serde_json::json!({"at_ms": i * 100, "fault": "x"})).collect();
+    let clients = [client(0, "usual"), client(10, "eleventh"), client(39, "last")];
+    let plan = serde_json::json!({"faults": faults, "clients": clients, "finale": {"core": [0]}});
+    let mut asked = 0;
+    let smallest = plan::shrink::shrink(plan, &mut |plan| {
+        asked += 1;
+        needs_four_things(plan)
+    });
+    let sizes: Vec<usize> = plan::shrink::sizes(&smallest).into_iter().map(|(_, items)| items).collect();
+    assert_eq!(sizes, [2, 0, 1, 1], "{smallest}");
+    assert_eq!((&smallest["faults"][0]["at_ms"], &smallest["faults"][0]["chance"]), (&200.into(), &3.into()));
+    assert_eq!(smallest["clients"][1]["steps"][0]["after_ms"], 110, "as late as it was");
+    assert_eq!(smallest["clients"][2]["steps"][0]["after_ms"], 400, "as late as it was");
+    assert!(smallest.get("finale").is_none() && asked < 200, "{asked} runs: {smallest}");
+}
+
+#[test]
+fn the_plan_of_a_group_shrinks_too() {
+    let plan = serde_json::to_value(group::generate(5)).expect("plain data");
+    let needs = |plan: &serde_json::Value| plan["clients"][1].as_array().is_some_and(|steps| steps.len() >= 7);
+    let smallest = plan::shrink::shrink(plan, &mut |plan| needs(plan));
+    let sizes = plan::shrink::sizes(&smallest);
+    assert_eq!(sizes.iter().map(|(_, items)| items).sum::<usize>(), 7, "{sizes:?}");
+    let _: group::GroupPlan = serde_json::from_value(smallest).expect("it is a plan still");
 }

@@ -9,10 +9,13 @@
 //! - `paths`: the paths a file names, with `use a::{b, c}` groups opened.
 //! - `rooms`: the import table, and the doors of the world outside.
 //! - `rules`: everything else.
+//! - `locks`: the lock file of the fuzz targets.
 //! - `exceptions`: the written exceptions, each with its reason.
 
 #[path = "tidy/exceptions.rs"]
 mod exceptions;
+#[path = "tidy/locks.rs"]
+mod locks;
 #[path = "tidy/paths.rs"]
 mod paths;
 #[path = "tidy/rooms.rs"]

@@ -49,7 +49,7 @@ pub enum Durability {
 }
 
 /// One change of a file's bytes that is not durable: at `offset`, `old` became `new`, and the length changed.
-/// A truncation has the bytes it cut off as `old` and nothing as `new`.
+/// A truncation has the bytes it cut off as `old`, without the hole they end in, and nothing as `new`.
 pub struct Write {
     pub offset: u64,
     pub old: Vec<u8>,
@@ -314,7 +314,8 @@ impl State {
         let length_before = file.length();
         let length_after = length_after.unwrap_or(length_before.max(offset + new.len() as u64));
         let replaced = match new.is_empty() {
-            true => length_before.saturating_sub(length_after),
+            // The engine sets its journals' length far ahead, and cuts it at each start: 64 MiB that were never written.
+            true => end_of_data(file.descriptor, length_after, length_before).saturating_sub(length_after),
             false => length_before.saturating_sub(offset).min(new.len() as u64),
         };
         let old = read_exactly(file.descriptor, offset, replaced as usize);
@@ -379,6 +380,28 @@ fn own_descriptor(fd: c_int, is_directory: bool) -> Option<c_int> {
     (own >= 0).then_some(own)
 }
 
+/// Where the last data between `from` and the file's end begin to be a hole; `from` if there is nothing but a hole, `length` where
+/// the file system cannot tell.
+fn end_of_data(fd: c_int, from: u64, length: u64) -> u64 {
+    let mut end = from;
+    while end < length {
+        // SAFETY: no pointers; the position of the disk's own descriptor means nothing.
+        let data = unsafe { libc::lseek64(fd, end as off64_t, libc::SEEK_DATA) };
+        if data < 0 {
+            // The only other answer to a good question: there is nothing but a hole behind `end`.
+            let is_hole = std::io::Error::last_os_error().raw_os_error() == Some(libc::ENXIO);
+            return if is_hole { end } else { length };
+        }
+        // SAFETY: as above.
+        let hole = unsafe { libc::lseek64(fd, data, libc::SEEK_HOLE) };
+        if hole <= data {
+            return length;
+        }
+        end = hole as u64;
+    }
+    length
+}
+
 fn read_exactly(fd: c_int, offset: u64, bytes: usize) -> Vec<u8> {
     let mut buffer = vec![0u8; bytes];
     let mut done = 0;
@@ -404,10 +427,11 @@ pub enum Decay {
     BeforeTheLastMark,
 }
 
-/// A file as it was before it decayed.
+/// A file as it was before it decayed, and as it was then.
 pub struct Decayed {
     path: PathBuf,
-    bytes: Vec<u8>,
+    before: Vec<u8>,
+    after: Vec<u8>,
 }
 
 impl Decayed {
@@ -415,9 +439,15 @@ impl Decayed {
         self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
+    /// Whether the file is damaged, and nobody has written it anew since.
+    pub fn is_damaged_still(&self) -> bool {
+        self.before != self.after
+            && with(|_| std::fs::read(&self.path).is_ok_and(|now| now == self.after)) == Some(true)
+    }
+
     /// The medium is mended.
     pub fn undo(&self) {
-        behind_the_model(&self.path, &self.bytes);
+        behind_the_model(&self.path, &self.before);
     }
 }
 
@@ -446,7 +476,7 @@ pub fn decay(path: &Path, flips: u32, decay: Decay, rng: &mut dyn RngCore) -> Op
         let bit = rng.random_range(begin * 8..(end * 8).max(begin * 8 + 1));
         *bytes.get_mut(bit / 8)? ^= 1 << (bit % 8);
     }
-    behind_the_model(path, &bytes).then(|| Decayed { path: path.to_path_buf(), bytes: before })
+    behind_the_model(path, &bytes).then(|| Decayed { path: path.to_path_buf(), before, after: bytes })
 }
 
 /// While the state is borrowed, the overrides let calls through to libc.

@@ -1,6 +1,7 @@
 //! etcd's services over the engine: requests become calls of the coordinator's trait, its answers etcd's, errors in etcd's own words.
 //! It takes what our client sends, and refuses the rest.
 use super::knobs::Shared;
+use crate::world;
 use futures_util::{Stream, StreamExt, stream};
 use std::{pin::Pin, sync::Arc, time::Duration};
 use tonic::{Request, Response, Status, Streaming, async_trait};
@@ -26,6 +27,7 @@ pub struct Service(pub Arc<Shared>);
 impl Service {
     /// The engine, after what the knobs do to every call.
     async fn engine(&self) -> Result<Embedded, Status> {
+        world::count("etcd.calls", 1);
         let knobs = self.0.knobs();
         if !knobs.slow.is_zero() {
             time::sleep(knobs.slow).await;
@@ -68,12 +70,16 @@ impl Kv for Service {
         };
         let kvs: Vec<_> = entries.into_iter().filter(asked).map(key_value).collect();
         let count = kvs.len() as i64;
-        Ok(Response::new(proto::RangeResponse { header: header(revision), kvs, more: false, count }))
+        let answer = proto::RangeResponse { header: header(revision), kvs, more: false, count };
+        weigh(&answer);
+        Ok(Response::new(answer))
     }
 
     async fn txn(&self, request: Request<proto::TxnRequest>) -> Answering<proto::TxnResponse> {
         let engine = self.engine().await?;
         let request = request.into_inner();
+        world::count("etcd.changes", 1);
+        weigh(&request);
         let compares = request.compare.into_iter().map(condition).collect::<Result<_, _>>()?;
         let changes = request.success.into_iter().map(operation).collect::<Result<_, _>>()?;
         let committed = engine.commit(Transaction { compares, changes }).await.map_err(status)?;
@@ -199,9 +205,17 @@ impl Answered {
             }
         };
         let revision = events.last().map_or(0, Event::revision);
+        world::count("etcd.events", events.len() as u64);
         let events = events.into_iter().map(event).collect();
-        Some(proto::WatchResponse { header: header(revision), events, ..Default::default() })
+        let told = proto::WatchResponse { header: header(revision), events, ..Default::default() };
+        weigh(&told);
+        Some(told)
     }
+}
+
+/// Counts the bytes of a message that may be large.
+fn weigh(message: &impl prost::Message) {
+    world::count("etcd.bytes", message.encoded_len() as u64);
 }
 
 fn header(revision: u64) -> Option<proto::ResponseHeader> {

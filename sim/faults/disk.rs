@@ -60,7 +60,7 @@ pub async fn crash(victim: &Victim, operations: u64, model: LossModel, at_start:
 }
 
 /// Index files can be made again from the points, so damage to them must cost nothing but time. Damage to anything else must be
-/// found when the node starts; the medium is then mended.
+/// found when the node starts; the medium is then mended. No node runs on a small file that says who it is and is damaged.
 pub async fn rot(victim: &Victim, flips: u32, part: Part, rng: &mut StdRng) {
     victim.kill().await;
     let (below, until) = match part {
@@ -80,6 +80,8 @@ pub async fn rot(victim: &Victim, flips: u32, part: Part, rng: &mut StdRng) {
     victim.wait_until(START_LIMIT, |phase| *phase != Phase::Starting).await;
     let phase = victim.phase();
     log!("{}: {phase:?} over damage to {}", victim.name(), decayed.name());
+    let believed = part == Part::Identity && phase == Phase::Up && decayed.is_damaged_still();
+    assert!(!believed, "{} is up and believes a damaged {}", victim.name(), decayed.name());
     sometimes!(matches!(phase, Phase::Refused(_)) && part != Part::Identity, "a node refused a damaged journal");
     sometimes!(matches!(phase, Phase::Refused(_)) && part == Part::Identity, "a node refused a damaged identity");
     if phase != Phase::Up {

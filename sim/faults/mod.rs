@@ -1,6 +1,6 @@
 //! What happens to the nodes: [`victim`] is one node with its life cycle, [`fleet`] all of them and the clients' machine;
 //! [`nemesis`] carries out the plan's faults with [`disk`] and [`network`]; [`control`] strikes at who runs the cluster, and [`operator`] is whoever does;
-//! [`finale`] is the end of a run of several.
+//! [`upgrade`] gives nodes other programs; [`finale`] is the end of a run of several.
 mod control;
 mod disk;
 pub mod finale;
@@ -8,4 +8,5 @@ pub mod fleet;
 pub mod nemesis;
 mod network;
 pub mod operator;
+pub mod upgrade;
 pub mod victim;

@@ -28,13 +28,13 @@ pub async fn run(fleet: &Fleet, faults: &[PlannedFault], seed: u64) {
         let due = begun + Duration::from_millis(planned.at_ms);
         fleet.pass(due.saturating_duration_since(Instant::now()).as_millis() as u64).await;
         if !fleet.is_over() {
-            strike(fleet, planned, chance(seed, place)).await;
+            strike(fleet, planned, chance(seed, planned.chance.unwrap_or(place))).await;
         }
     }))
     .await;
 }
 
-/// The chance of one fault: leaving another out of a plan does not change it.
+/// The chance of one fault; another one's does not change it.
 fn chance(seed: u64, place: u64) -> StdRng {
     StdRng::seed_from_u64(seed.wrapping_mul(1_000_003) ^ place ^ 0x00c0_ffee)
 }

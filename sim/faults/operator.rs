@@ -1,16 +1,19 @@
-//! Whoever runs the cluster: starts further nodes, drains and removes some, pauses evening out, one step after the other, over the REST
+//! Whoever runs the cluster: starts further nodes, drains and removes some, splits and merges shards, pauses evening out, one step after the other, over the REST
 //! face of whichever node answers. Keeps what was acknowledged, to be compared with what the cluster says in the end.
-use super::fleet::Fleet;
+use super::{fleet::Fleet, upgrade};
 use crate::{
     plan::{ACTIVE_MIN, Turn, moves::Move},
-    workload::answer,
+    workload::{TABLE, answer},
     world::{self, log, sometimes},
 };
 use http::{Method, StatusCode};
 use madsim::time::{self, Duration, Instant};
 use serde_json::{Value, json};
 use std::{cell::RefCell, collections::BTreeSet};
-use vectorsphere::rt::http::client::{Client, ClientOptions};
+use vectorsphere::{
+    rt::http::client::{Client, ClientOptions},
+    types::SlotRange,
+};
 
 /// How long one request may take.
 const ASK_LIMIT: Duration = Duration::from_secs(3);
@@ -18,6 +21,9 @@ const ASK_LIMIT: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(200);
 /// A step that has not come about by then is given up: a drain may have to wait for nodes that are away.
 const STEP_LIMIT: Duration = Duration::from_secs(25);
+
+const SPLIT: &str = "/api/v1/cluster/split";
+const MERGE: &str = "/api/v1/cluster/merge";
 
 /// What the cluster was told.
 #[derive(Default)]
@@ -48,6 +54,10 @@ async fn carry_out(fleet: &Fleet, turn: Turn, books: &Books) -> bool {
             fleet.join(node);
             true
         }
+        Turn::Upgrade { node, back } => {
+            upgrade::step(fleet, node, back).await;
+            true
+        }
         Turn::Drain { node } => {
             let stays = |other: &usize| *other != node && !books.draining.borrow().contains(other);
             if fleet.present_numbers().iter().filter(|other| stays(other)).count() < ACTIVE_MIN {
@@ -75,6 +85,16 @@ async fn carry_out(fleet: &Fleet, turn: Turn, books: &Books) -> bool {
             }
             done
         }
+        Turn::Split { pick, off } => {
+            let done = insist_on_slots(fleet, |shards| split_of(shards, pick, off)).await;
+            sometimes!(done, "a shard was to be split");
+            done
+        }
+        Turn::Merge { pick, before } => {
+            let done = insist_on_slots(fleet, |shards| merge_of(shards, pick, before)).await;
+            sometimes!(done, "shards were to be merged");
+            done
+        }
         Turn::Pause { paused } => {
             let body = json!({ "action": if paused { "pause" } else { "resume" } });
             attempts(fleet, Method::POST, "/api/v1/cluster/rebalance", Some(body)).await
@@ -95,6 +115,50 @@ pub async fn retire(fleet: &Fleet, node: usize, runs_on_ms: u64) {
 pub async fn status(fleet: &Fleet, node: usize) -> Option<Value> {
     let (status, answer) = ask(fleet, node, Method::GET, "/api/v1/cluster/status", None).await?;
     status.is_success().then_some(answer)
+}
+
+/// Asks one node to split a shard.
+pub async fn split(fleet: &Fleet, node: usize, shard: u64, at: Option<u16>) -> Option<(StatusCode, Value)> {
+    let body = json!({ "table_name": TABLE, "shard": shard, "at": at });
+    ask(fleet, node, Method::POST, SPLIT, Some(body)).await
+}
+
+/// A shard's id and its slots, in slot order.
+type Slots = (u64, SlotRange);
+
+fn split_of(shards: &[Slots], pick: usize, off: Option<u16>) -> Option<(&'static str, Value)> {
+    let (shard, slots) = *shards.get(pick % shards.len().max(1))?;
+    let at = off.map(|off| slots.first + off % (slots.end - slots.first).max(1));
+    Some((SPLIT, json!({ "table_name": TABLE, "shard": shard, "at": at })))
+}
+
+fn merge_of(shards: &[Slots], pick: usize, before: bool) -> Option<(&'static str, Value)> {
+    let place = pick % shards.len().max(1);
+    let other = if before { place.checked_sub(1)? } else { place + 1 };
+    let ((shard, _), (into, _)) = (shards.get(place)?, shards.get(other)?);
+    Some((MERGE, json!({ "table_name": TABLE, "shard": shard, "into": into })))
+}
+
+/// Asks for what `make` makes of the table's shards as a node knows them, until one says that it has begun.
+async fn insist_on_slots(fleet: &Fleet, make: impl Fn(&[Slots]) -> Option<(&'static str, Value)>) -> bool {
+    let deadline = Instant::now() + STEP_LIMIT;
+    while Instant::now() < deadline && !fleet.is_over() {
+        for node in fleet.present_numbers() {
+            let Some(inside) = fleet.victims[node].inside() else { continue };
+            let table = inside.shard_table();
+            let mut shards: Vec<Slots> = table.shards.iter().map(|(shard, entry)| (*shard, entry.slots)).collect();
+            shards.sort_by_key(|(_, slots)| slots.first);
+            let Some((path, body)) = make(&shards) else { continue };
+            if let Some((status, answer)) = ask(fleet, node, Method::POST, path, Some(body.clone())).await {
+                log!("operator: {path} {body} at node-{}: {status} {}", node + 1, answer["code"]);
+                if status.is_success() {
+                    return true;
+                }
+            }
+        }
+        time::sleep(PAUSE).await;
+    }
+    false
 }
 
 /// Evening out goes on, whatever was said before.

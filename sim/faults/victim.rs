@@ -3,7 +3,8 @@
 use crate::{
     disk::{self, Disk, LossModel},
     etcd::SimEtcd,
-    plan::Plan,
+    faults::upgrade,
+    plan::{Moves, Plan},
     world::{log, sometimes},
 };
 use madsim::{
@@ -86,6 +87,8 @@ pub struct Victim {
     node: NodeHandle,
     shared: Arc<Shared>,
     power: Cell<bool>,
+    /// It has run as this program, where nodes begin as the one before.
+    pub was_upgraded: Cell<bool>,
     is_late: bool,
 }
 
@@ -113,8 +116,12 @@ impl Victim {
             .init(move || be(process.clone(), config.clone()))
             .build();
         rt::sim::register(node.id(), &name, address(number));
+        if plan.moves.as_ref().is_some_and(Moves::has_upgrades) {
+            rt::sim::set_versions(node.id(), upgrade::BEFORE);
+        }
         let busy = tokio::sync::Mutex::new(());
-        Victim { number, disk, dir, busy, node, shared, power: Cell::new(true), is_late: number >= plan.founders() }
+        let (power, was_upgraded) = (Cell::new(true), Cell::new(false));
+        Victim { number, disk, dir, busy, node, shared, power, was_upgraded, is_late: number >= plan.founders() }
     }
 
     pub fn name(&self) -> &str {
@@ -305,6 +312,12 @@ fn config(data_dir: PathBuf, number: usize, plan: &Plan) -> Config {
     }
     if let Some(moves) = &plan.moves {
         config.cluster.replace_after = Duration::from_millis(moves.replace_after_ms);
+        if let Some(rate) = moves.bytes_per_second {
+            config.cluster.rebalance.bytes_per_second = ByteSize(rate);
+        }
+        if let Some(most) = moves.split_above {
+            (config.cluster.shards.split_above, config.cluster.shards.merge_below) = (most, most / 2);
+        }
         if moves.etcd {
             config.etcd.endpoints = vec![Authority::from(SimEtcd::ADDRESS)];
             config.cluster.peers.clear();

@@ -69,6 +69,9 @@ pub struct Planned {
     pub machine: usize,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub leader: bool,
+    /// Which chance decides what it leaves open; if none, that of its place in the plan, counted from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chance: Option<u64>,
     pub trouble: Trouble,
 }
 
@@ -277,6 +280,7 @@ fn troubles(machines: usize, rng: &mut StdRng) -> Vec<Planned> {
             at_ms,
             machine: rng.random_range(0..machines),
             leader: rng.random_bool(0.4),
+            chance: None,
             trouble: trouble(kinds[rng.random_range(0..kinds.len())], machines, rng),
         })
         .collect()

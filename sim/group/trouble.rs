@@ -33,8 +33,8 @@ pub async fn run(cluster: &Cluster, notes: &Notes, seed: u64) {
         let due = begun + Duration::from_millis(planned.at_ms);
         cluster.pass(due.saturating_duration_since(Instant::now()).as_millis() as u64).await;
         if !cluster.over.is_triggered() {
-            // The chance of one trouble: leaving another out of a plan does not change it.
-            let rng = StdRng::seed_from_u64(seed.wrapping_mul(1_000_003) ^ place);
+            let chance = planned.chance.unwrap_or(place);
+            let rng = StdRng::seed_from_u64(seed.wrapping_mul(1_000_003) ^ chance);
             strike(cluster, notes, planned, rng).await;
             log!("OVER {:?}", planned.trouble);
         }

@@ -172,7 +172,7 @@ fn planned(kind: u32, at_ms: u64, size: Size, rng: &mut StdRng) -> PlannedFault 
         Some(7) => (some(size, rng), Fault::ClockDrift { ppm: rng.random_range(-50_000..=50_000) }),
         Some(_) => ((0..size.nodes).collect(), everything(rng)),
     };
-    PlannedFault { at_ms, nodes: hit, leader, fault }
+    PlannedFault { at_ms, nodes: hit, leader, chance: None, fault }
 }
 
 /// In a cluster a node may stay away for long.

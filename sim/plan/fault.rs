@@ -263,6 +263,10 @@ pub struct PlannedFault {
     /// Whether the first of the nodes gives its place to the one that leads when the fault strikes, if any is known to.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub leader: bool,
+    /// Which chance decides what it leaves open; if none, that of its place in the plan, counted from 1. A plan that was made smaller
+    /// names it, or what is left would not be the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chance: Option<u64>,
     pub fault: Fault,
 }
 

@@ -3,12 +3,13 @@
 //! makes smaller. Pure: `tests/plan.rs` looks at thousands of plans without running them.
 //!
 //! [`fault`] is what may go wrong, [`action`] what clients ask; [`node`] draws the plans of one node, [`cluster`] those of
-//! several, [`moves`] those of several that come and go.
+//! several, [`moves`] those of several that come and go; [`shrink`] makes any of them smaller.
 pub mod action;
 pub mod cluster;
 pub mod fault;
 pub mod moves;
 pub mod node;
+pub mod shrink;
 
 pub use action::{Action, Workload};
 pub use fault::{Blow, Broken, Collapse, EtcdTrouble, Fault, Finale, LossModel, Part, PlannedFault, Shape, Way};

@@ -18,11 +18,24 @@ pub struct Moves {
     pub founders: usize,
     /// `cluster.replace_after`.
     pub replace_after_ms: u64,
+    /// `cluster.rebalance.bytes_per_second`, if not the usual.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
+    /// `cluster.shards.split_above`, if the master is to split and merge shards by itself; below half of it it merges.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split_above: Option<u64>,
     /// etcd is the coordinator, instead of the nodes themselves.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub etcd: bool,
     /// One after the other; each is insisted on for a while.
     pub steps: Vec<Move>,
+}
+
+impl Moves {
+    /// Whether nodes begin as the program before.
+    pub fn has_upgrades(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step.turn, Turn::Upgrade { .. }))
+    }
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -45,6 +58,12 @@ pub enum Turn {
     Remove { node: usize, runs_on_ms: u64 },
     /// Evening out is paused, or goes on.
     Pause { paused: bool },
+    /// It is stopped in order and started again as this program, or as the one before.
+    Upgrade { node: usize, back: bool },
+    /// One of the table's shards is to be split, in the middle of its slots or, `off` so many of them, elsewhere.
+    Split { pick: usize, off: Option<u16> },
+    /// One is to be merged into the neighbour before it, or after.
+    Merge { pick: usize, before: bool },
 }
 
 /// How long clients go on: the master does little more than one thing a second, and nodes have to be missed for long.
@@ -90,8 +109,66 @@ fn draw(workload: Workload, seed: u64, etcd: bool) -> Plan {
         clients,
         faults: faults(size, etcd, duration_ms, &mut rng),
         finale: None,
-        moves: Some(Moves { founders, replace_after_ms: rng.random_range(3_000..12_000), etcd, steps }),
+        moves: Some(Moves {
+            founders,
+            replace_after_ms: rng.random_range(3_000..12_000),
+            bytes_per_second: None,
+            split_above: None,
+            etcd,
+            steps,
+        }),
     }
+}
+
+/// The plan of a seed in which shards are split and merged while clients and faults go on, and some nodes come and go.
+pub fn generate_splits(workload: Workload, seed: u64) -> Plan {
+    let mut plan = draw(workload, seed ^ 0x591, false);
+    let mut rng = StdRng::seed_from_u64(seed ^ 0x591u64.rotate_left(56));
+    plan.shards = rng.random_range(1..=3);
+    let duration_ms = Plan::duration_ms(&plan.clients);
+    let moves = plan.moves.as_mut().expect("a plan of moves");
+    moves.steps.truncate(rng.random_range(0..=2));
+    // A few splits of the documents that the workload has.
+    let most = match workload {
+        Workload::Set | Workload::Search | Workload::Recreate => 60..=300,
+        _ => 2..=4,
+    };
+    moves.split_above = rng.random_bool(0.4).then(|| rng.random_range(most));
+    let count = rng.random_range(3..=8);
+    for _ in 0..count {
+        let pick = rng.random_range(0..8);
+        let turn = match rng.random_bool(0.6) {
+            true => Turn::Split { pick, off: rng.random_bool(0.3).then(|| rng.random_range(0..16_384)) },
+            false => Turn::Merge { pick, before: rng.random_bool(0.5) },
+        };
+        let step = Move { after_ms: rng.random_range(0..=duration_ms / count), turn };
+        moves.steps.insert(rng.random_range(0..=moves.steps.len()), step);
+    }
+    plan
+}
+
+/// The plan of a seed in which every node, begun as the program before, gets this one, one after the other, while clients and faults go on; some go back
+/// to the one before in between.
+pub fn generate_upgrade(workload: Workload, seed: u64) -> Plan {
+    let mut plan = draw(workload, seed ^ 0x0e5, false);
+    let mut rng = StdRng::seed_from_u64(seed ^ 0x09eu64.rotate_left(56));
+    let mut order: Vec<usize> = (0..plan.nodes).collect();
+    order.shuffle(&mut rng);
+    let last = order.pop().expect("nodes");
+    let mut turns = Vec::new();
+    for node in order {
+        turns.push(Turn::Upgrade { node, back: false });
+        if rng.random_bool(0.3) {
+            turns.push(Turn::Upgrade { node, back: true });
+            turns.push(Turn::Upgrade { node, back: false });
+        }
+    }
+    turns.push(Turn::Upgrade { node: last, back: false });
+    let each_ms = Plan::duration_ms(&plan.clients) / turns.len() as u64;
+    let moves = plan.moves.as_mut().expect("a plan of moves");
+    moves.founders = plan.nodes;
+    moves.steps = turns.into_iter().map(|turn| Move { after_ms: rng.random_range(0..=each_ms), turn }).collect();
+    plan
 }
 
 /// What a node is while the plan is made.
@@ -167,7 +244,7 @@ fn faults(size: Size, etcd: bool, duration_ms: u64, rng: &mut StdRng) -> Vec<Pla
 }
 
 fn at(within_ms: u64, fault: Fault, rng: &mut StdRng) -> PlannedFault {
-    PlannedFault { at_ms: rng.random_range(0..=within_ms), nodes: Vec::new(), leader: false, fault }
+    PlannedFault { at_ms: rng.random_range(0..=within_ms), nodes: Vec::new(), leader: false, chance: None, fault }
 }
 
 fn trouble(rng: &mut StdRng) -> EtcdTrouble {

@@ -59,6 +59,7 @@ fn faults(duration_ms: u64, rng: &mut StdRng) -> Vec<PlannedFault> {
             at_ms,
             nodes: Vec::new(),
             leader: false,
+            chance: None,
             fault: fault(*kinds.choose(rng).expect("not empty"), rng),
         })
         .collect()

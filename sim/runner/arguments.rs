@@ -7,7 +7,7 @@ pub struct Arguments {
     pub list: bool,
     terse: bool,
     exact: bool,
-    /// `--ignored`: only ignored tests, of which there are none.
+    /// `--ignored`: only the scenarios that are run by hand.
     ignored: bool,
     filters: Vec<String>,
     skip: Vec<String>,
@@ -37,9 +37,12 @@ impl Arguments {
         arguments
     }
 
-    pub fn selects(&self, name: &str) -> bool {
+    pub fn selects(&self, scenario: &Scenario) -> bool {
+        let name = scenario.name;
         let matches = |pattern: &String| if self.exact { name == pattern } else { name.contains(pattern.as_str()) };
-        !self.ignored && (self.filters.is_empty() || self.filters.iter().any(matches)) && !self.skip.iter().any(matches)
+        self.ignored == scenario.by_hand
+            && (self.filters.is_empty() || self.filters.iter().any(matches))
+            && !self.skip.iter().any(matches)
     }
 
     pub fn print_list(&self, scenarios: &[Scenario]) {

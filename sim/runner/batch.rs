@@ -4,7 +4,7 @@ use super::{
     settings::Settings,
     totals::Totals,
 };
-use crate::scenarios::Scenario;
+use crate::{scenarios::Scenario, world::FIGURE};
 use std::{
     collections::BTreeSet,
     io::Write,
@@ -117,6 +117,7 @@ fn run_one(work: &Work, settings: &Settings) -> (Option<Finished>, Option<String
     if let Some(failure) = first.failure.clone() {
         return (Some(first), Some(failure));
     }
+    print_figures(&first);
     if !settings.check {
         return (Some(first), None);
     }
@@ -147,20 +148,20 @@ fn first_difference(one: &[u8], other: &[u8]) -> String {
     unreachable!("a log has an end")
 }
 
+/// What a run measured.
+fn print_figures(finished: &Finished) {
+    let log = String::from_utf8_lossy(&finished.log);
+    log.lines().filter_map(|line| Some(line.split_once(FIGURE)?.1)).for_each(|figure| println!("{figure}"));
+}
+
 fn print_failure(work: &Work, failure: &str, finished: Option<&Finished>, settings: &Settings) {
     let (scenario, seed) = (work.scenario.name, work.seed);
     let kept = finished.and_then(|finished| finished.keep(&settings.log_dir, &format!("{scenario}-{seed}")).ok());
-    let mutant = settings.mutant.map_or(String::new(), |mutant| format!("SIM_MUTANT={mutant} "));
-    let plan = work.plan.as_ref().map_or(String::new(), |plan| format!("SIM_PLAN={} ", plan.display()));
-    let features = if settings.mutant.is_some() { "sim,mutants" } else { "sim" };
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "FAIL {scenario} seed {seed}: {}", failure.replace('\n', "\n    "));
     if let Some(log) = kept {
         let _ = writeln!(out, "  log:    {}", log.display());
     }
-    let _ = writeln!(
-        out,
-        "  replay: SIM_SEED={seed} {plan}{mutant}cargo test --features {features} --test sim -- --exact {scenario}"
-    );
+    let _ = writeln!(out, "  replay: {}", settings.replay(work.scenario, seed, work.plan.as_deref()));
     let _ = out.flush();
 }

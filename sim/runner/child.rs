@@ -150,6 +150,20 @@ fn run_in(scratch: &Path, scenario: &str, seed: u64, plan: Option<&Path>, settin
     collect(scratch, status, settings.wall_limit)
 }
 
+/// On a machine that has other things to do a run may take so many times its limit.
+const PATIENCE: u32 = 10;
+
+/// Whether a process that has run for longer than `limit` got little of a core in that time, a quarter of it at most.
+fn starves(child: &Child, limit: Duration) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
+    // Behind the name, which may hold anything, the 12th and 13th field: clock ticks in the program and in the kernel.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
+    let ticks: Option<u64> = fields.skip(11).take(2).map(|field| field.parse::<u64>().ok()).sum();
+    // SAFETY: sysconf takes no pointers.
+    let ticks_a_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1) as u64;
+    ticks.is_some_and(|ticks| ticks / ticks_a_second < limit.as_secs() / 4)
+}
+
 /// `None`: it took too long and was killed.
 fn wait(mut child: Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
     let begun = Instant::now();
@@ -157,7 +171,7 @@ fn wait(mut child: Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
         }
-        if begun.elapsed() > limit {
+        if begun.elapsed() > limit && !(starves(&child, limit) && begun.elapsed() < limit * PATIENCE) {
             child.kill()?;
             child.wait()?;
             return Ok(None);

@@ -23,7 +23,7 @@ pub fn main() {
         return;
     }
     let arguments = Arguments::parse(&raw);
-    let selected: Vec<_> = scenarios::all().into_iter().filter(|scenario| arguments.selects(scenario.name)).collect();
+    let selected: Vec<_> = scenarios::all().into_iter().filter(|scenario| arguments.selects(scenario)).collect();
     if arguments.list {
         arguments.print_list(&selected);
         return;

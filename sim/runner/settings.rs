@@ -1,5 +1,11 @@
 //! The environment variables of the simulation; sim/README.md explains them to users.
-use std::{env, path::PathBuf, process::Command, time::Duration};
+use crate::scenarios::Scenario;
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 /// Seeds a scenario when nothing is said.
 const SEEDS_DEFAULT: u64 = 32;
@@ -56,6 +62,16 @@ impl Settings {
             trace: env::var("SIM_TRACE").ok().filter(|level| !level.is_empty()),
             wall_limit: Duration::from_secs(number("SIM_WALL_LIMIT_S")?.unwrap_or(120)),
         })
+    }
+
+    /// The line that runs one seed again, with the same mutant and plan.
+    pub fn replay(&self, scenario: &Scenario, seed: u64, plan: Option<&Path>) -> String {
+        let mutant = self.mutant.map_or(String::new(), |mutant| format!("SIM_MUTANT={mutant} "));
+        let plan = plan.map_or(String::new(), |plan| format!("SIM_PLAN={} ", plan.display()));
+        let features = if self.mutant.is_some() { "sim,mutants" } else { "sim" };
+        let by_hand = if scenario.by_hand { " --ignored" } else { "" };
+        let name = scenario.name;
+        format!("SIM_SEED={seed} {plan}{mutant}cargo test --features {features} --test sim -- --exact {name}{by_hand}")
     }
 }
 

@@ -1,12 +1,41 @@
-//! What a batch saw: simulated time, operations, faults by kind, marks hit and missed.
+//! What a batch saw: simulated time and what it cost, operations, faults by kind, marks hit and missed.
 use crate::{scenarios::Scenario, world::Report};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// How many scenarios' costs are told.
+const DEAREST: usize = 5;
+
+/// What runs took, and how much time passed in them.
+#[derive(Clone, Copy, Default)]
+struct Cost {
+    runs: u64,
+    simulated_ms: u64,
+    cpu_ms: u64,
+}
+
+impl Cost {
+    fn add(&mut self, other: Cost) {
+        self.runs += other.runs;
+        self.simulated_ms += other.simulated_ms;
+        self.cpu_ms += other.cpu_ms;
+    }
+
+    /// Simulated seconds a second of a core.
+    fn speed(self) -> f64 {
+        self.simulated_ms as f64 / self.cpu_ms.max(1) as f64
+    }
+
+    fn cpu_s_a_run(self) -> f64 {
+        self.cpu_ms as f64 / 1_000.0 / self.runs.max(1) as f64
+    }
+}
 
 #[derive(Default)]
 pub struct Totals {
     pub passed: usize,
     pub failed: usize,
-    simulated_ms: u64,
+    /// By scenario.
+    costs: BTreeMap<&'static str, Cost>,
     counts: BTreeMap<String, u64>,
     /// By scenario.
     marks: BTreeMap<&'static str, BTreeSet<String>>,
@@ -17,7 +46,8 @@ impl Totals {
         self.passed += usize::from(passed);
         self.failed += usize::from(!passed);
         let report = report.unwrap_or_default();
-        self.simulated_ms += report.simulated_ms;
+        let cost = Cost { runs: 1, simulated_ms: report.simulated_ms, cpu_ms: report.cpu_ms };
+        self.costs.entry(scenario).or_default().add(cost);
         for (name, count) in report.counts {
             *self.counts.entry(name).or_default() += count;
         }
@@ -25,7 +55,7 @@ impl Totals {
     }
 
     pub fn print(&self, scenarios: &[Scenario]) {
-        println!("\nsimulated time: {:.2} h", self.simulated_ms as f64 / 3_600_000.0);
+        self.print_costs();
         for (title, prefix) in [("operations", "ops."), ("faults", "fault."), ("disk", "disk.")] {
             let of_kind: Vec<_> =
                 self.counts.iter().filter_map(|(name, n)| Some((name.strip_prefix(prefix)?, n))).collect();
@@ -35,6 +65,24 @@ impl Totals {
             }
         }
         self.print_marks(scenarios);
+    }
+
+    /// Simulated time, what it took of a core, and where most of that went.
+    fn print_costs(&self) {
+        let mut all = Cost::default();
+        self.costs.values().for_each(|cost| all.add(*cost));
+        println!(
+            "\nsimulated time: {:.2} h, {:.0} simulated seconds a core-second, {:.2} core-seconds a run",
+            all.simulated_ms as f64 / 3_600_000.0,
+            all.speed(),
+            all.cpu_s_a_run()
+        );
+        let mut dearest: Vec<_> = self.costs.iter().collect();
+        dearest.sort_by_key(|(_, cost)| std::cmp::Reverse(cost.cpu_ms));
+        let told = dearest.iter().take(DEAREST).map(|(scenario, cost)| {
+            format!("{scenario} {:.2} ({:.0} a core-second)", cost.cpu_s_a_run(), cost.speed())
+        });
+        println!("dearest, core-seconds a run: {}", told.collect::<Vec<_>>().join(", "));
     }
 
     /// A mark is hit if any scenario hits it, as several may share it.

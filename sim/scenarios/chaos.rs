@@ -6,14 +6,13 @@ use crate::{
     check::export,
     faults::{finale, fleet::Fleet, nemesis},
     plan::{Face, Plan, Step, Workload as Kind},
-    workload::{Client, Failure, Service, Shared, Workload, drive},
+    workload::{Client, Failure, Service, Shared, TABLE, Workload, drive},
     world::{self, log, sometimes},
 };
 use futures_util::future::join;
 use madsim::time;
 use std::{fs, path::Path, time::Duration};
 
-const TABLE: &str = "things";
 /// A run that learnt less than this is vacuous, and fails.
 const OK_MIN: usize = 100;
 /// Clients that take longer than this, in simulated time, hang.

@@ -19,6 +19,8 @@ pub const MARKS: &[&str] = &[
     "a healed core refused at first",
     "a client went to another node",
     "a shard changed its leader under its clients",
+    "heartbeats of several groups went as one message",
+    "a heartbeat changed nothing but a clock",
     "a replica caught up by a checkpoint",
     "a restart installed the checkpoint that a crash had left",
     "a replica that does not lead answered a linearizable read",

@@ -89,7 +89,9 @@ fn change_something(dir: &Path, specification: &mut Specification, rng: &mut Std
         }
         (0..4, Some(inode)) => write_somewhere(&path, inode, specification, rng),
         (4, Some(inode)) => {
-            let length = rng.random_range(0..3000);
+            // The longer ones have holes of whole pages.
+            let most = if rng.random_bool(0.3) { 40_000 } else { 3_000 };
+            let length = rng.random_range(0..most);
             open(&path).set_len(length).expect("length can be set");
             specification.write(inode, |content| content.resize(length as usize, 0));
         }

@@ -45,6 +45,7 @@ pub const MARKS: &[&str] = &[
     "an fsync failed under a member",
     "a member's disk was full",
     "a member that does not lead answered a linearizable read",
+    "a heartbeat changed nothing but a clock",
     "a replica caught up by a checkpoint",
     "a restart installed the checkpoint that a crash had left",
 ];

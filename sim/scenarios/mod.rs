@@ -9,6 +9,7 @@ mod group;
 mod moves;
 mod node;
 mod rest;
+mod scale;
 mod store_power;
 
 use crate::disk::{Disk, NameRule};
@@ -22,6 +23,8 @@ pub struct Scenario {
     /// Every `sometimes!` mark it may hit; a batch reports those it missed.
     pub marks: &'static [&'static [&'static str]],
     pub name_rule: NameRule,
+    /// It measures and takes minutes: only `--ignored` runs it.
+    pub by_hand: bool,
 }
 
 /// What a run is given.
@@ -42,30 +45,35 @@ pub fn all() -> Vec<Scenario> {
             run: |run| Box::pin(disk_model::run(run)),
             marks: &[disk_model::MARKS],
             name_rule: NameRule::Strict,
+            by_hand: false,
         },
         Scenario {
             name: "disk_faults_are_what_they_say",
             run: |run| Box::pin(disk_faults::run(run)),
             marks: &[],
             name_rule: NameRule::Strict,
+            by_hand: false,
         },
         Scenario {
             name: "fjall_keeps_what_was_synced",
             run: |run| Box::pin(fjall_power::run(run)),
             marks: &[fjall_power::MARKS],
             name_rule: NameRule::Strict,
+            by_hand: false,
         },
         Scenario {
             name: "store_keeps_what_was_durable",
             run: |run| Box::pin(store_power::run(run)),
             marks: &[store_power::MARKS],
             name_rule: NameRule::Journalled,
+            by_hand: false,
         },
         Scenario {
             name: "group_is_linearizable_while_members_change",
             run: |run| Box::pin(group::run(run)),
             marks: &[group::MARKS],
             name_rule: NameRule::Journalled,
+            by_hand: false,
         },
         marked("coordinators_keep_their_contract", &[], |run| Box::pin(coordination::contract(run))),
         marked("coordination_survives_its_etcd", &[coordination::MARKS], |run| Box::pin(coordination::recipes(run))),
@@ -88,11 +96,17 @@ pub fn all() -> Vec<Scenario> {
         marked("cluster_moves_keep_what_was_acknowledged", MOVES_MARKS, |run| Box::pin(moves::kept(run))),
         marked("cluster_moves_recreated_table_begins_empty", MOVES_MARKS, |run| Box::pin(moves::recreate(run))),
         marked("etcd_cluster_keeps_what_was_acknowledged", ETCD_MARKS, |run| Box::pin(moves::etcd(run))),
+        marked("cluster_splits_register_is_linearizable", SPLIT_MARKS, |run| Box::pin(moves::split_register(run))),
+        marked("cluster_splits_keep_what_was_acknowledged", SPLIT_MARKS, |run| Box::pin(moves::split_kept(run))),
+        marked("cluster_upgrades_keep_what_was_acknowledged", UPGRADE_MARKS, |run| Box::pin(moves::upgrade(run))),
+        Scenario { by_hand: true, ..marked("scale_of_a_hundred_nodes", &[], |run| Box::pin(scale::run(run))) },
     ]
 }
 
 const RECREATE_MARKS: &[&str] = &["a table was dropped and made again"];
 const MOVES_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, moves::MARKS, RECREATE_MARKS];
+const SPLIT_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, moves::SPLIT_MARKS];
+const UPGRADE_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, moves::UPGRADE_MARKS];
 const ETCD_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, moves::MARKS, RECREATE_MARKS, moves::ETCD_MARKS];
 
 /// A scenario with marks of its own.
@@ -101,13 +115,13 @@ fn marked(
     marks: &'static [&'static [&'static str]],
     run: fn(Run) -> LocalBoxFuture<'static, ()>,
 ) -> Scenario {
-    Scenario { name, run, marks, name_rule: NameRule::Journalled }
+    Scenario { name, run, marks, name_rule: NameRule::Journalled, by_hand: false }
 }
 
 fn node(name: &'static str, run: fn(Run) -> LocalBoxFuture<'static, ()>) -> Scenario {
-    Scenario { name, run, marks: &[node::MARKS], name_rule: NameRule::Journalled }
+    Scenario { name, run, marks: &[node::MARKS], name_rule: NameRule::Journalled, by_hand: false }
 }
 
 fn cluster(name: &'static str, run: fn(Run) -> LocalBoxFuture<'static, ()>) -> Scenario {
-    Scenario { name, run, marks: &[node::MARKS, cluster::MARKS], name_rule: NameRule::Journalled }
+    Scenario { name, run, marks: &[node::MARKS, cluster::MARKS], name_rule: NameRule::Journalled, by_hand: false }
 }

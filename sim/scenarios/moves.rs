@@ -1,5 +1,5 @@
 //! A cluster that is rebuilt while clients use it: nodes join, are drained and removed, are away for so long that their replicas are made
-//! anew elsewhere; the master is struck at any step of it. The workload's checker judges what clients were told; in the end every
+//! anew elsewhere; shards are split and merged; the master is struck at any step of it. The workload's checker judges what clients were told; in the end every
 //! shard has its copies where the table says and nowhere else, spread evenly, and those who were drained have nothing.
 //!
 //! With etcd as the coordinator, that etcd in the end is restored from an old backup: it is not obeyed.
@@ -9,9 +9,13 @@ use crate::{
         fleet::Fleet,
         nemesis,
         operator::{self, Books},
+        upgrade,
     },
     plan::{Plan, Workload as Kind, moves},
-    workload::{Workload, append::Append, bank::Bank, drive, recreate::Recreate, register::Register, set::Set},
+    workload::{
+        Workload, append::Append, bank::Bank, drive, recreate::Recreate, register::Register, search::Search,
+        session::Session, set::Set,
+    },
     world::{log, sometimes},
 };
 use futures_util::future::join3;
@@ -34,6 +38,26 @@ pub const MARKS: &[&str] = &[
     "a replica was made anew elsewhere",
     "replicas were moved to even them out",
     "a replica that was to be given up is needed after all",
+];
+
+pub const SPLIT_MARKS: &[&str] = &[
+    "a shard was to be split",
+    "shards were to be merged",
+    "slots of a shard moved to its neighbour",
+    "all slots that a shard was to give are with its neighbour",
+    "a read asked all shards again because slots had moved",
+    "slots on their way were found and sent on",
+    "the master split a shard by itself",
+    "the master merged shards by itself",
+];
+
+pub const UPGRADE_MARKS: &[&str] = &[
+    "a split was refused because a node did not know how",
+    "a cluster was upgraded node by node",
+    "a node went back to the program before",
+    "the program before was refused",
+    "a candidate's lease lapsed",
+    "another master ruled while the old one was away",
 ];
 
 pub const ETCD_MARKS: &[&str] =
@@ -64,6 +88,33 @@ pub async fn kept(run: Run) {
 
 pub async fn recreate(run: Run) {
     course(run, Kind::Recreate, moves::generate, Recreate).await;
+}
+
+/// Shards are split and merged; seeds take turns.
+pub async fn split_register(run: Run) {
+    match kind(&run, &[Kind::Register, Kind::Once, Kind::Session]) {
+        Kind::Session => course(run, Kind::Session, moves::generate_splits, Session).await,
+        Kind::Once => course(run, Kind::Once, moves::generate_splits, Register { once: true }).await,
+        _ => course(run, Kind::Register, moves::generate_splits, Register { once: false }).await,
+    }
+}
+
+/// Seeds take turns.
+pub async fn split_kept(run: Run) {
+    match kind(&run, &[Kind::Set, Kind::Append, Kind::Search, Kind::Recreate]) {
+        Kind::Recreate => course(run, Kind::Recreate, moves::generate_splits, Recreate).await,
+        Kind::Set => course(run, Kind::Set, moves::generate_splits, Set).await,
+        Kind::Append => course(run, Kind::Append, moves::generate_splits, Append).await,
+        _ => course(run, Kind::Search, moves::generate_splits, Search).await,
+    }
+}
+
+/// Every node, begun as the program before, gets this one; seeds take turns.
+pub async fn upgrade(run: Run) {
+    match kind(&run, &[Kind::Append, Kind::Register]) {
+        Kind::Append => course(run, Kind::Append, moves::generate_upgrade, Append).await,
+        _ => course(run, Kind::Register, moves::generate_upgrade, Register { once: false }).await,
+    }
 }
 
 /// Seeds take turns.
@@ -102,6 +153,10 @@ async fn course<W: Workload>(run: Run, kind: Kind, generate: fn(Kind, u64) -> Pl
         operator::run(&fleet, &moves.steps, &books),
     );
     rest::witnessed(&fleet, tables.watched(&fleet, trouble)).await;
+    if moves.has_upgrades() {
+        upgrade::finish(&fleet).await;
+        upgrade::refuse_the_program_before(&fleet).await;
+    }
     wait_until_whole(&fleet, plan.copies(), &books, &tables).await;
     tell_marks(&fleet);
     chaos::close(&fleet, &service, &shared).await;
@@ -245,6 +300,13 @@ fn missing(fleet: &Fleet, status: &Value, copies: usize) -> Option<String> {
         let (inside, node) = (victim.inside()?, victim.node_id()?);
         let given = table.shards.iter().filter(|(_, entry)| entry.replicas.contains(&node));
         let given: BTreeSet<u64> = given.map(|(shard, _)| *shard).collect();
+        for shard in &given {
+            let Some(replica) = inside.host().find(*shard) else { continue };
+            let (border, slots) = (replica.border(), table.shards[shard].slots);
+            if border.owned != slots || border.leaving.is_some() {
+                return Some(format!("{}: shard {shard} with the slots {slots:?}: {border:?}", victim.name()));
+            }
+        }
         let stored = inside.host().stored();
         if stored != given || inside.host().replicas().len() != given.len() {
             return Some(format!("{} has data of shards {stored:?}, and should of {given:?}", victim.name()));
@@ -262,6 +324,8 @@ fn tell_marks(fleet: &Fleet) {
     let because = |why: &str| changes.iter().any(|change| change.why.contains(why));
     sometimes!(because("has been away for too long"), "a replica was made anew elsewhere");
     sometimes!(because("hold unequal shares"), "replicas were moved to even them out");
+    sometimes!(because("documents, more than"), "the master split a shard by itself");
+    sometimes!(because("both together have"), "the master merged shards by itself");
     let joined = fleet.present().filter(|victim| victim.joined_late()).count();
     sometimes!(joined > 0, "a node joined while the cluster was in use");
     for change in changes.iter().rev() {

@@ -27,6 +27,9 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+/// The table of a run.
+pub const TABLE: &str = "things";
+
 /// What the clients of a run know together.
 #[derive(Default)]
 pub struct Memory {

@@ -1,4 +1,4 @@
-//! `vectorsphere cluster`: the verdict, the nodes, who holds and leads what; draining, removing, evening out. Called by `cli::run`.
+//! `vectorsphere cluster`: the verdict, the nodes, who holds and leads what; draining, removing, splitting, merging, evening out. Called by `cli::run`.
 
 mod grid;
 mod manage;
@@ -31,6 +31,25 @@ pub enum ClusterCommand {
         /// Id of the node, as `cluster status` shows it.
         node: String,
     },
+    /// Split a shard in two while it is in use: a new one gets the upper half of its slots.
+    Split {
+        /// The table.
+        table: String,
+        /// Number of the shard, as `cluster status` shows it.
+        shard: u64,
+        /// The first slot of the new shard, instead of the middle.
+        #[arg(long, value_name = "SLOT")]
+        at: Option<u16>,
+    },
+    /// Merge a shard into its neighbour while both are in use; then it is no more.
+    Merge {
+        /// The table.
+        table: String,
+        /// Number of the shard, as `cluster status` shows it.
+        shard: u64,
+        /// Number of the neighbour that gets all its documents.
+        into: u64,
+    },
     /// What was changed, when, why and by whom; newest first.
     History {
         /// Most changes shown.
@@ -57,6 +76,8 @@ pub async fn run(command: &ClusterCommand, context: &Context) -> Result<ExitCode
         ClusterCommand::Rebalance(args) => manage::rebalance(*args, context).await,
         ClusterCommand::Drain { node, cancel } => manage::drain(node, *cancel, context).await,
         ClusterCommand::Remove { node } => manage::remove(node, context).await,
+        ClusterCommand::Split { table, shard, at } => manage::split(table, *shard, *at, context).await,
+        ClusterCommand::Merge { table, shard, into } => manage::merge(table, *shard, *into, context).await,
         ClusterCommand::History { limit } => manage::history(*limit, context).await,
         ClusterCommand::Upgrade { check: _ } => manage::upgrade_check(context).await,
         ClusterCommand::Dev(args) => super::dev::run(args).await,

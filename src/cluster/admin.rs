@@ -1,20 +1,20 @@
-//! What administrators ask of the cluster: drain a node, remove it, move a replica, pause evening out, look at what is planned and what was done. Each
+//! What administrators ask of the cluster: drain a node, remove it, move a replica, split and merge shards, pause evening out, look at what is planned and what was done. Each
 //! change is one transaction; any node may make it, the master acts on it. Called by `service`.
 
 use super::{
     catalog,
-    control::{Draft, Rebalance, Stored},
+    control::{Draft, Rebalance, Stored, VERSION_OF_SPLITS},
     controller::{Controller, Seen},
     history::Entry,
     members::{MemberRecord, MemberState},
     plan::{Forecast, Limits, View, forecast, plan},
     report::{ReplicaReport, Reports},
-    table::{NodeId, ShardEntry, ShardId},
+    table::{NodeId, SHARDS_MAX, ShardEntry, ShardId},
 };
 use crate::{
     coordination::Coordinator,
     rt::compute,
-    types::{Error, ErrorKind, Result},
+    types::{CollectionName, Error, ErrorKind, Result},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -99,6 +99,59 @@ impl Admin {
             table.change_replicas(shard, replicas);
             draft.table(&table);
             draft.tell(format!("shard {shard}: a replica goes from {from:016x} to {to:016x}"), "asked for", 0);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Begins to split a shard: a new one on the same nodes is to have its slots from `at` on, the upper half if nothing is said. When
+    /// this returns it is agreed on; the leader of the shard does it. Returns the new shard's id.
+    ///
+    /// # Errors
+    /// `shard_not_found` if it is none of the collection; `cannot_split` if one of the two would have no slots; `slots_move_already`,
+    /// `too_many_shards`; `version_too_old` while a node may not know how slots move; those of the coordinator.
+    pub async fn split(&self, name: &CollectionName, shard: ShardId, at: Option<u16>, wall_ms: u64) -> Result<ShardId> {
+        self.change(wall_ms, |stored, draft| {
+            let entry = movable(stored, name, shard)?;
+            if stored.table.shards.len() >= SHARDS_MAX {
+                let message = "there are so many shards that none is split";
+                let error = Error::new(ErrorKind::Conflict, "too_many_shards", message);
+                return Err(error.expected(format!("fewer than {SHARDS_MAX} shards")));
+            }
+            let mut table = stored.table.clone();
+            let at = at.or(entry.slots.middle());
+            let begun = at.and_then(|at| Some((at, table.begin_split(shard, at)?)));
+            let (at, new) = begun.ok_or_else(|| {
+                let (first, end) = (entry.slots.first, entry.slots.end);
+                Error::new(ErrorKind::Conflict, "cannot_split", "one of the two shards would have no slots")
+                    .at("at")
+                    .expected(format!("a slot after {first} and before {end}"))
+            })?;
+            draft.table(&table);
+            draft.tell(format!("shard {shard}: shard {new} gets its slots from {at} on"), "asked for", 0);
+            Ok(new)
+        })
+        .await
+    }
+
+    /// Begins to merge a shard into its neighbour `to`, which is to have all its points; then the shard is no more. When this returns
+    /// it is agreed on.
+    ///
+    /// # Errors
+    /// `shard_not_found` if one of them is none of the collection; `no_neighbours`; `slots_move_already`; `version_too_old` while a
+    /// node may not know how slots move; those of the coordinator.
+    pub async fn merge(&self, name: &CollectionName, shard: ShardId, to: ShardId, wall_ms: u64) -> Result<()> {
+        self.change(wall_ms, |stored, draft| {
+            movable(stored, name, shard)?;
+            movable(stored, name, to)?;
+            let mut table = stored.table.clone();
+            if !table.begin_merge(shard, to) {
+                let message = "only two shards whose slots lie side by side can be one";
+                let error = Error::new(ErrorKind::Conflict, "no_neighbours", message).at("into");
+                return Err(error.got(to.to_string()));
+            }
+            draft.table(&table);
+            draft.tell(format!("shard {shard}: all its slots go to shard {to}"), "asked for", 0);
             Ok(())
         })
         .await
@@ -191,17 +244,17 @@ impl Admin {
     }
 
     /// Tries a change until nothing comes between reading and writing.
-    async fn change(&self, wall_ms: u64, make: impl Fn(&Stored, &mut Draft<'_>) -> Result<()>) -> Result<()> {
+    async fn change<T>(&self, wall_ms: u64, make: impl Fn(&Stored, &mut Draft<'_>) -> Result<T>) -> Result<T> {
         for _ in 0..TRIES_MAX {
             let stored = self.stored()?;
             let mut draft = Draft::new(&stored);
-            make(&stored, &mut draft)?;
+            let made = make(&stored, &mut draft)?;
             if draft.is_empty() {
-                return Ok(());
+                return Ok(made);
             }
             let committed = draft.commit(&*self.coordinator, self.controller.node(), wall_ms).await;
             if committed.map_err(catalog::coordination)? {
-                return Ok(());
+                return Ok(made);
             }
         }
         let message = "the cluster was changed by others all the time, or this node has not heard of the last changes";
@@ -219,13 +272,7 @@ impl Admin {
     }
 
     fn limits(&self, rebalance: Rebalance) -> Limits {
-        let settings = self.controller.settings();
-        Limits {
-            replace_after: settings.replace_after,
-            moves_max: settings.moves_max,
-            paused: rebalance.paused,
-            ..Limits::default()
-        }
+        self.controller.settings().limits(rebalance.paused, Default::default())
     }
 }
 
@@ -245,6 +292,22 @@ fn check_transfer(view: &View, shard: ShardId, from: NodeId, to: NodeId) -> Resu
         return Err(shard_refused("shard_busy", "its replicas are being changed already", shard));
     }
     Ok(())
+}
+
+/// A shard of a collection in which slots may begin to move.
+fn movable<'a>(stored: &'a Stored, name: &CollectionName, shard: ShardId) -> Result<&'a ShardEntry> {
+    let entry = stored.table.shards.get(&shard).filter(|entry| entry.collection == *name);
+    let entry = entry.ok_or_else(|| no_shard(shard))?;
+    if stored.version < VERSION_OF_SPLITS {
+        let message = "a node of the cluster may not know yet how slots move between shards: upgrade every node first";
+        return Err(Error::new(ErrorKind::Conflict, "version_too_old", message)
+            .expected(format!("a cluster that speaks version {VERSION_OF_SPLITS}"))
+            .got(stored.version));
+    }
+    if stored.table.is_giving(name) {
+        return Err(shard_refused("slots_move_already", "slots of the table are on their way already", shard));
+    }
+    Ok(entry)
 }
 
 /// Whether a shard is where a replica is to be taken from, and not where it is to go.

@@ -6,7 +6,6 @@
 use super::{
     members::{self, MemberRecord},
     placement::{Candidate, TooFewNodes, place},
-    slots::{SlotRange, slot_of},
     table::{NodeId, ShardId, ShardTable},
 };
 use crate::{
@@ -14,7 +13,7 @@ use crate::{
         Change, Committed, Compare, CoordinationError, Coordinator, KeyValue, Transaction, VALUE_BYTES_MAX,
     },
     rt::time,
-    types::{CollectionName, CollectionSpec, Error, ErrorKind, PointId, Result, limits},
+    types::{CollectionName, CollectionSpec, Error, ErrorKind, PointId, Result, SLOTS, SlotRange, limits, slot_of},
 };
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
@@ -45,8 +44,19 @@ pub struct Collection {
     pub name: CollectionName,
     pub spec: CollectionSpec,
     pub created_ms: u64,
-    /// In slot order; together they own every slot.
+    /// In slot order; together they own every slot, as far as the table says. While slots move, some may have none.
     pub shards: Vec<(ShardId, SlotRange)>,
+    /// The moves of slots that are under way.
+    pub giving: Vec<Giving>,
+}
+
+/// Slots that are on their way from one shard to its neighbour, or still or already there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Giving {
+    pub from: ShardId,
+    pub to: ShardId,
+    /// All that move, from the first step to the last.
+    pub slots: SlotRange,
 }
 
 impl Collection {
@@ -55,6 +65,12 @@ impl Collection {
         let slot = slot_of(id);
         let i = self.shards.partition_point(|(_, range)| range.end <= slot);
         self.shards[i].0
+    }
+
+    /// The shards between which a slot moves: from the first to the second.
+    pub fn moving(&self, slot: u16) -> Option<(ShardId, ShardId)> {
+        let giving = self.giving.iter().find(|giving| giving.slots.contains(slot))?;
+        Some((giving.from, giving.to))
     }
 
     /// The ids of its shards, in slot order.
@@ -107,6 +123,11 @@ impl Catalog {
     /// The nodes that shall hold a shard, in order; empty if there is no such shard. Cost: one atomic load.
     pub fn replicas_of(&self, shard: ShardId) -> Vec<NodeId> {
         self.table.load().shards.get(&shard).map_or_else(Vec::new, |entry| entry.replicas.clone())
+    }
+
+    /// The slots a shard had when it was made; none if there is no such shard. Cost: one atomic load.
+    pub fn born(&self, shard: ShardId) -> SlotRange {
+        self.table.load().shards.get(&shard).map_or(SlotRange::NONE, |entry| entry.born)
     }
 
     /// The greatest shard id ever given out; 0 before the first.
@@ -203,6 +224,21 @@ impl Catalog {
         }
     }
 
+    /// Changes the shard table by compare-and-swap; `change` is called again when another change came first.
+    ///
+    /// # Errors
+    /// Those of `change`; `Unavailable` or `Indeterminate` if the coordinator did not answer.
+    pub async fn alter_table<T>(&self, mut change: impl FnMut(&mut ShardTable) -> Result<T>) -> Result<T> {
+        loop {
+            let (mut table, guard) = self.stored_table().await?;
+            let changed = change(&mut table)?;
+            let changes = vec![Change::Put(TABLE.to_owned(), to_json(&table))];
+            if self.commit(Transaction { compares: vec![guard], changes }).await? {
+                return Ok(changed);
+            }
+        }
+    }
+
     /// Those of `nodes` that the coordinator now says were not removed. Whoever removes one changes the table too, so that this holds
     /// for as long as a table that was read before is unchanged.
     async fn not_removed(&self, nodes: &[Candidate]) -> Result<Vec<Candidate>> {
@@ -270,12 +306,18 @@ impl Catalog {
             let name = CollectionName::new(&stored.key[COLLECTIONS.len()..])?;
             let record: CollectionRecord = from_json(&stored.key, &stored.value)?;
             let mut shards = shards.remove(&name).unwrap_or_default();
-            shards.sort_by_key(|(_, range)| range.first);
+            shards.sort_by_key(|(_, range)| (range.first, range.end));
+            let ids = || shards.iter().map(|(id, _)| *id);
+            let giving = ids().filter_map(|from| {
+                let giving = table.shards.get(&from)?.giving?;
+                Some(Giving { from, to: giving.to, slots: giving.slots })
+            });
+            let giving = giving.collect();
             if !owns_every_slot(&shards) {
                 return Err(corrupt(&stored.key, "its shards do not own every slot exactly once"));
             }
-            let collection =
-                Collection { name: name.clone(), spec: record.spec, created_ms: record.created_ms, shards };
+            let (spec, created_ms) = (record.spec, record.created_ms);
+            let collection = Collection { name: name.clone(), spec, created_ms, shards, giving };
             collections.insert(name, Arc::new(collection));
         }
         self.saw(table);
@@ -318,7 +360,7 @@ fn collection_key(name: &CollectionName) -> String {
 
 fn owns_every_slot(shards: &[(ShardId, SlotRange)]) -> bool {
     shards.first().is_some_and(|(_, range)| range.first == 0)
-        && shards.last().is_some_and(|(_, range)| range.end == super::slots::SLOTS)
+        && shards.last().is_some_and(|(_, range)| range.end == SLOTS)
         && shards.windows(2).all(|pair| pair[0].1.end == pair[1].1.first)
 }
 

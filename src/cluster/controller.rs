@@ -22,7 +22,7 @@ use crate::{
 };
 use futures_util::future::join_all;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, RwLock},
     time::Duration,
 };
@@ -41,11 +41,29 @@ pub struct ControllerSettings {
     pub bytes_per_second: u64,
     /// Replicas that a node may be receiving or sending at once.
     pub moves_max: u32,
+    /// A shard with more points than this is split; 0: none is.
+    pub split_above: u64,
+    /// Neighbours with fewer points than this together are merged.
+    pub merge_below: u64,
 }
 
 impl Default for ControllerSettings {
     fn default() -> ControllerSettings {
-        ControllerSettings { replace_after: Duration::from_secs(300), bytes_per_second: 50 << 20, moves_max: 2 }
+        ControllerSettings {
+            replace_after: Duration::from_secs(300),
+            bytes_per_second: 50 << 20,
+            moves_max: 2,
+            split_above: 0,
+            merge_below: 0,
+        }
+    }
+}
+
+impl ControllerSettings {
+    /// The bounds of a plan, while evening out goes on or is `paused`.
+    pub fn limits(&self, paused: bool, throttled: BTreeSet<NodeId>) -> Limits {
+        let ControllerSettings { replace_after, moves_max, split_above, merge_below, .. } = *self;
+        Limits { replace_after, moves_max, split_above, merge_below, paused, throttled }
     }
 }
 
@@ -210,15 +228,8 @@ impl Reign {
     }
 
     fn limits(&self, stored: &Stored, now: Instant) -> Limits {
-        let settings = &self.controller.0.settings;
-        let throttled = self.throttled_until.iter().filter(|(_, until)| **until > now);
-        Limits {
-            replace_after: settings.replace_after,
-            moves_max: settings.moves_max,
-            paused: stored.rebalance.paused,
-            throttled: throttled.map(|(node, _)| *node).collect(),
-            ..Limits::default()
-        }
+        let throttled = self.throttled_until.iter().filter(|(_, until)| **until > now).map(|(node, _)| *node);
+        self.controller.0.settings.limits(stored.rebalance.paused, throttled.collect())
     }
 
     /// Writes what is to be written, and asks leaders to hand over. Whether it was written: if something had changed, it was not.
@@ -252,7 +263,7 @@ impl Reign {
         // All at once: one leader that does not answer holds up neither the others nor the next round.
         let hand_overs = actions.iter().filter_map(|planned| match planned.action {
             Action::Lead { shard, from, to } => Some(inner.observer.hand_over(shard, from, to)),
-            Action::Replicas { .. } | Action::Votes { .. } => None,
+            Action::Replicas { .. } | Action::Votes { .. } | Action::Split { .. } | Action::Merge { .. } => None,
         });
         join_all(hand_overs).await;
         Ok(written)
@@ -262,9 +273,14 @@ impl Reign {
     fn charge(&mut self, view: &View, actions: &[Planned], now: Instant) {
         let rate = self.controller.0.settings.bytes_per_second.max(1) as f64;
         for planned in actions {
-            let Action::Replicas { shard, add: Some(to), .. } = planned.action else { continue };
+            let nodes = match planned.action {
+                Action::Replicas { shard, add: Some(to), .. } => [Some(to), view.leading(shard)],
+                Action::Split { shard, .. } => [view.leading(shard), None],
+                Action::Merge { shard, to } => [view.leading(shard), view.leading(to)],
+                Action::Replicas { add: None, .. } | Action::Lead { .. } | Action::Votes { .. } => continue,
+            };
             let cost = Duration::from_secs_f64(planned.bytes as f64 / rate);
-            for node in [Some(to), view.shard(shard).leader].into_iter().flatten() {
+            for node in nodes.into_iter().flatten() {
                 let until = self.throttled_until.entry(node).or_insert(now);
                 *until = (*until).max(now) + cost;
             }
@@ -285,6 +301,16 @@ fn write(draft: &mut Draft<'_>, stored: &Stored, table: &mut ShardTable, planned
             };
             for (node, record) in with(give, true).into_iter().chain(with(take, false)) {
                 draft.member(node, &record);
+            }
+        }
+        Action::Split { shard, at } => {
+            if table.begin_split(*shard, *at).is_none() {
+                return;
+            }
+        }
+        Action::Merge { shard, to } => {
+            if !table.begin_merge(*shard, *to) {
+                return;
             }
         }
         // Who leads is not written anywhere.

@@ -1,4 +1,4 @@
-//! Who owns what: members, slots, the shard table and the catalog of collections. Called by `service`; loaded by `node`.
+//! Who owns what: members, the shard table and the catalog of collections. Called by `service`; loaded by `node`.
 
 pub mod admin;
 pub mod catalog;
@@ -11,12 +11,10 @@ mod memory;
 pub mod placement;
 pub mod plan;
 pub mod report;
-pub mod slots;
 pub mod table;
 
-pub use catalog::{Catalog, Collection, Collections};
-pub use control::spoken_version;
+pub use catalog::{Catalog, Collection, Collections, Giving};
+pub use control::{VERSION_OF_SPLITS, spoken_version};
 pub use members::{Founded, MemberRecord, MemberState, Members, SelfTold, WEIGHT_ORDINARY};
 pub use placement::Candidate;
-pub use slots::SlotRange;
 pub use table::{NodeId, ShardEntry, ShardId, ShardTable};

@@ -9,12 +9,14 @@
 //! - `view`: what is known, and what follows from it for a shard.
 //! - `shards`: replacing, adding, draining and giving up replicas.
 //! - `balance`: evening out replicas and leaders.
+//! - `sizes`: splitting and merging shards.
 //! - `votes`: who votes in the coordinator's own group.
 //! - `forecast`: the whole way to the end, for a dry run.
 
 mod balance;
 mod forecast;
 mod shards;
+mod sizes;
 #[cfg(test)]
 pub(super) mod tests;
 mod view;
@@ -27,7 +29,6 @@ use super::{
     placement::{Candidate, Layout},
     table::{NodeId, ShardId},
 };
-use crate::types::CollectionName;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -41,8 +42,10 @@ pub struct Limits {
     pub replace_after: Duration,
     /// Replicas that one node may be receiving or sending at once.
     pub moves_max: u32,
-    /// A shard larger than this should be split.
-    pub shard_bytes_max: u64,
+    /// A shard with more points than this is split; 0: none is.
+    pub split_above: u64,
+    /// Neighbours that have fewer points than this together become one, of a collection with more shards than it was made with.
+    pub merge_below: u64,
     /// Nothing is moved that is not broken or being drained.
     pub paused: bool,
     /// Nodes that have moved as many bytes as they may for now: they take no part in what can wait.
@@ -54,7 +57,8 @@ impl Default for Limits {
         Limits {
             replace_after: Duration::from_secs(300),
             moves_max: 2,
-            shard_bytes_max: 32 << 30,
+            split_above: 0,
+            merge_below: 0,
             paused: false,
             throttled: BTreeSet::new(),
         }
@@ -70,6 +74,10 @@ pub enum Action {
     Lead { shard: ShardId, from: NodeId, to: NodeId },
     /// Nodes begin and cease to vote in the coordinator's own group.
     Votes { give: Vec<NodeId>, take: Vec<NodeId> },
+    /// The slots of a shard from `at` on go to a new one, on the same nodes.
+    Split { shard: ShardId, at: u16 },
+    /// All slots of a shard go to its neighbour `to`.
+    Merge { shard: ShardId, to: ShardId },
 }
 
 /// Why a change is made.
@@ -97,12 +105,17 @@ pub enum Reason {
     Leaders,
     /// The coordinator's own group should have another number of voters, or others.
     Voters,
+    /// A shard has more points than it should.
+    TooLarge { points: u64, most: u64 },
+    /// Two neighbours have few points together.
+    TooSmall { points: u64 },
 }
 
 impl Reason {
     /// Whether it can wait: then the throttle counts.
     pub fn can_wait(self) -> bool {
-        matches!(self, Reason::Drain(_) | Reason::Zone | Reason::Balance | Reason::TooMany { .. })
+        use Reason::{Balance, Drain, TooLarge, TooMany, TooSmall, Zone};
+        matches!(self, Drain(_) | Zone | Balance | TooMany { .. } | TooLarge { .. } | TooSmall { .. })
     }
 }
 
@@ -126,10 +139,10 @@ pub enum Finding {
     NoRoom { shard: ShardId, node: NodeId },
     /// A shard has too few copies, and there is no node for another.
     TooFewNodes { shard: ShardId, have: u32, want: u32 },
-    /// A shard should be split.
-    Split { shard: ShardId, bytes: u64 },
-    /// Two neighbours should become one.
-    Merge { shard: ShardId, with: ShardId, bytes: u64 },
+    /// A shard should be split, and is not: evening out is paused, a node does not know how, or there are too many shards.
+    Split { shard: ShardId, points: u64 },
+    /// Two neighbours should become one, and do not, likewise.
+    Merge { shard: ShardId, to: ShardId, points: u64 },
 }
 
 /// What there is to do.
@@ -155,11 +168,11 @@ impl Plan {
 pub fn plan(view: &View, limits: &Limits) -> Plan {
     let mut planner = Planner::new(view, limits);
     planner.mend_shards();
+    planner.resize();
     if !limits.paused {
         planner.even_out();
     }
     planner.seat_voters();
-    planner.name_sizes();
     planner.plan
 }
 
@@ -192,6 +205,7 @@ impl<'a> Planner<'a> {
             plan: Plan::default(),
         };
         planner.count_flights();
+        planner.count_transfers();
         planner
     }
 
@@ -249,32 +263,6 @@ impl<'a> Planner<'a> {
             busy < self.limits.moves_max && !(reason.can_wait() && self.limits.throttled.contains(&node))
         })
     }
-
-    /// Names shards that are too large, and neighbours that were split once and are small now.
-    fn name_sizes(&mut self) {
-        let mut by_collection: BTreeMap<&CollectionName, Vec<ShardId>> = BTreeMap::new();
-        for (shard, entry) in &self.view.table.shards {
-            by_collection.entry(&entry.collection).or_default().push(*shard);
-        }
-        for (collection, mut shards) in by_collection {
-            shards.sort_by_key(|shard| self.view.table.shards[shard].slots.first);
-            let bytes = |shard: &ShardId| self.states[shard].bytes;
-            for shard in shards.iter().filter(|shard| bytes(shard) > self.limits.shard_bytes_max) {
-                self.plan.findings.push(Finding::Split { shard: *shard, bytes: bytes(shard) });
-            }
-            let asked = self.view.shards_asked.get(collection).map_or(usize::MAX, |asked| *asked as usize);
-            let small = |pair: &&[ShardId]| {
-                let known = pair.iter().all(|shard| self.states[shard].leader.is_some());
-                known && bytes(&pair[0]) + bytes(&pair[1]) < self.limits.shard_bytes_max / 4
-            };
-            if shards.len() > asked
-                && let Some(pair) = shards.windows(2).filter(small).min_by_key(|pair| bytes(&pair[0]) + bytes(&pair[1]))
-            {
-                let bytes = bytes(&pair[0]) + bytes(&pair[1]);
-                self.plan.findings.push(Finding::Merge { shard: pair[0], with: pair[1], bytes });
-            }
-        }
-    }
 }
 
 /// A node's id as people see it.
@@ -302,6 +290,8 @@ impl fmt::Display for Action {
             Action::Votes { give, take } => {
                 write!(f, "the coordinator's group: {} vote, {} no longer", or_none(names(give)), or_none(names(take)))
             }
+            Action::Split { shard, at } => write!(f, "shard {shard}: a new one gets its slots from {at} on"),
+            Action::Merge { shard, to } => write!(f, "shard {shard}: all its slots go to shard {to}"),
         }
     }
 }
@@ -324,6 +314,8 @@ impl fmt::Display for Reason {
             Reason::Balance => f.write_str("the nodes hold unequal shares"),
             Reason::Leaders => f.write_str("the nodes lead unequal shares"),
             Reason::Voters => f.write_str("an odd number of nodes that answer, in different zones, should vote"),
+            Reason::TooLarge { points, most } => write!(f, "it has {points} documents, more than {most}"),
+            Reason::TooSmall { points } => write!(f, "both together have {points} documents"),
         }
     }
 }
@@ -341,9 +333,9 @@ impl fmt::Display for Finding {
             Finding::TooFewNodes { shard, have, want } => {
                 write!(f, "shard {shard} has {have} copies of {want}, and no node can take another")
             }
-            Finding::Split { shard, bytes } => write!(f, "shard {shard} has {bytes} bytes and should be split"),
-            Finding::Merge { shard, with, bytes } => {
-                write!(f, "shards {shard} and {with} have {bytes} bytes together and should be one")
+            Finding::Split { shard, points } => write!(f, "shard {shard} has {points} documents and should be split"),
+            Finding::Merge { shard, to, points } => {
+                write!(f, "shards {shard} and {to} have {points} documents together and should be one")
             }
         }
     }

@@ -4,8 +4,10 @@
 
 mod stored;
 
-use super::slots::SlotRange;
-use crate::{mutants::mutant, types::CollectionName};
+use crate::{
+    mutants::mutant,
+    types::{CollectionName, SlotRange},
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -15,11 +17,16 @@ pub type ShardId = u64;
 /// A node's id.
 pub type NodeId = u64;
 
+/// Shards of all collections beyond which none is split: a table of so many fits one value of the coordinator, whatever their names.
+pub const SHARDS_MAX: usize = 10_000;
+
 /// One shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardEntry {
     pub collection: CollectionName,
     pub slots: SlotRange,
+    /// The slots it had when it was made; what it has now is in its own log, and what it is said to have in `slots`.
+    pub born: SlotRange,
     /// The nodes that shall be the voters of the shard's group, in order. What the group has now is for its leader to tell.
     pub replicas: Vec<NodeId>,
     /// The nodes that may open the group with a fresh log, as its first voters: those of `replicas` at first, and nobody ever again
@@ -28,8 +35,17 @@ pub struct ShardEntry {
     pub founders: Vec<NodeId>,
     /// Copies that were asked for; none: as many as is the default for the size of the cluster.
     pub copies: Option<u32>,
+    /// What the shard is giving to a neighbour. How far that is, the two shards' logs tell.
+    pub giving: Option<EntryGiving>,
     /// Version of the replica set; fences old owners.
     pub epoch: u64,
+}
+
+/// Slots that a shard gives away, and to which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryGiving {
+    pub to: ShardId,
+    pub slots: SlotRange,
 }
 
 /// All shards.
@@ -56,9 +72,11 @@ impl ShardTable {
         let entries = ranges.into_iter().zip(placement).map(|(slots, replicas)| ShardEntry {
             collection: name.clone(),
             slots,
+            born: slots,
             replicas: replicas.clone(),
             founders: replicas.clone(),
             copies,
+            giving: None,
             epoch: self.epoch,
         });
         let first = self.next_shard + 1;
@@ -80,6 +98,64 @@ impl ShardTable {
         if mutant!(29) {
             self.next_shard = self.shards.keys().next_back().copied().unwrap_or(0);
         }
+    }
+
+    /// Begins to split a shard: a new one, on the same nodes, is to have its slots from `at` on. `None`, with nothing changed, if there is
+    /// no such shard, one of the collection's is giving slots already, or `at` leaves one of the two without slots.
+    pub fn begin_split(&mut self, shard: ShardId, at: u16) -> Option<ShardId> {
+        let entry = self.shards.get(&shard).filter(|entry| entry.slots.first < at && at < entry.slots.end)?.clone();
+        if self.is_giving(&entry.collection) {
+            return None;
+        }
+        let new = self.next_shard + 1;
+        (self.next_shard, self.epoch) = (new, self.epoch + 1);
+        let slots = SlotRange { first: at, end: entry.slots.end };
+        let giver = ShardEntry { giving: Some(EntryGiving { to: new, slots }), epoch: self.epoch, ..entry.clone() };
+        self.shards.insert(shard, giver);
+        let founders = entry.replicas.clone();
+        let (none, epoch) = (SlotRange::NONE, self.epoch);
+        self.shards.insert(new, ShardEntry { slots: none, born: none, founders, giving: None, epoch, ..entry });
+        Some(new)
+    }
+
+    /// Begins to merge a shard into its neighbour `to`, which is to have all its slots. `false`, with nothing changed, if they are no
+    /// neighbours of one collection, or one of its shards is giving slots already.
+    pub fn begin_merge(&mut self, shard: ShardId, to: ShardId) -> bool {
+        let Some((from, into)) = self.shards.get(&shard).zip(self.shards.get(&to)) else { return false };
+        let is_beside = !from.slots.is_empty() && !into.slots.is_empty() && into.slots.with(from.slots).is_some();
+        if from.collection != into.collection || !is_beside || self.is_giving(&from.collection) {
+            return false;
+        }
+        let giving = Some(EntryGiving { to, slots: from.slots });
+        self.epoch += 1;
+        let epoch = self.epoch;
+        self.shards.entry(shard).and_modify(|entry| (entry.giving, entry.epoch) = (giving, epoch));
+        true
+    }
+
+    /// Ends the move of a shard's slots, which are all where they were to go: the shard is no more if it has none left. `false`, with
+    /// nothing changed, if it gives none.
+    pub fn end_giving(&mut self, shard: ShardId) -> bool {
+        let Some((mut from, giving)) = self.shards.get(&shard).and_then(|entry| Some((entry.clone(), entry.giving?)))
+        else {
+            return false;
+        };
+        let taken = self.shards.get(&giving.to).and_then(|to| to.slots.with(giving.slots));
+        let Some((left, taken)) = from.slots.without(giving.slots).zip(taken) else { return false };
+        self.epoch += 1;
+        let epoch = self.epoch;
+        self.shards.entry(giving.to).and_modify(|to| (to.slots, to.epoch) = (taken, epoch));
+        (from.slots, from.giving, from.epoch) = (left, None, epoch);
+        match left.is_empty() {
+            true => drop(self.shards.remove(&shard)),
+            false => drop(self.shards.insert(shard, from)),
+        }
+        true
+    }
+
+    /// Whether a shard of the collection is giving slots.
+    pub fn is_giving(&self, collection: &CollectionName) -> bool {
+        self.shards.values().any(|entry| entry.collection == *collection && entry.giving.is_some())
     }
 
     /// Gives a shard other replicas. From then on nobody founds its group. `false`, with nothing changed, if there is no such
@@ -118,6 +194,40 @@ mod tests {
         assert_eq!(table.shards.keys().copied().collect::<Vec<_>>(), [3]);
         assert_eq!(table.add_collection(&name("a"), None, &on_nine(1)), [4]);
         assert_eq!((table.epoch, table.shards.len()), (4, 2));
+    }
+
+    fn slots(table: &ShardTable) -> Vec<(ShardId, u16, u16)> {
+        table.shards.iter().map(|(id, entry)| (*id, entry.slots.first, entry.slots.end)).collect()
+    }
+
+    #[test]
+    fn a_shard_is_split_and_merged_again() {
+        let mut table = ShardTable::default();
+        table.add_collection(&name("a"), Some(2), &[vec![1, 2]]);
+        assert_eq!(
+            (table.begin_split(1, 0), table.begin_split(1, 16_384), table.begin_split(7, 5)),
+            (None, None, None)
+        );
+        assert_eq!((table.epoch, table.end_giving(1)), (1, false));
+        assert_eq!(table.begin_split(1, 4_000), Some(2));
+        assert_eq!(slots(&table), [(1, 0, 16_384), (2, 0, 0)], "until they are there");
+        let new = &table.shards[&2];
+        assert_eq!(
+            (&new.founders, &new.replicas, new.born, new.giving),
+            (&vec![1, 2], &vec![1, 2], SlotRange::NONE, None)
+        );
+        assert_eq!((table.begin_split(1, 2_000), table.begin_merge(2, 1)), (None, false), "one move at a time");
+        let stored = serde_json::to_string(&table).unwrap();
+        assert_eq!(serde_json::from_str::<ShardTable>(&stored).unwrap(), table);
+        assert!(table.end_giving(1) && !table.end_giving(1));
+        assert_eq!(slots(&table), [(1, 0, 4_000), (2, 4_000, 16_384)]);
+        assert_eq!(table.begin_split(2, 9_000), Some(3));
+        assert!(table.end_giving(2));
+        assert!(!table.begin_merge(1, 3) && !table.begin_merge(1, 1) && !table.begin_merge(1, 9), "no neighbours");
+        assert!(table.begin_merge(2, 1) && table.end_giving(2));
+        assert_eq!(slots(&table), [(1, 0, 9_000), (3, 9_000, 16_384)], "what has no slots is no more");
+        let stored = serde_json::to_string(&table).unwrap();
+        assert_eq!(serde_json::from_str::<ShardTable>(&stored).unwrap(), table);
     }
 
     #[test]

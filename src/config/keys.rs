@@ -180,6 +180,8 @@ pub static KEYS: &[Key] = &[
     key!(cluster.replace_after, NOW, Duration::from_secs(1) => Duration::from_secs(86_400), "How long a node may be away before its replicas are made anew on others. Its leaders are replaced at once in any case."),
     key!(cluster.rebalance.bytes_per_second, NOW, ByteSize::kib(64) => ByteSize::gib(16), "What a node may receive or send, in the long run, to even the cluster out or to drain a node. Replacing what is lost is not held back."),
     key!(cluster.rebalance.moves_max, NOW, 1u64 => 64u64, "Replicas that one node may be receiving or sending at once."),
+    key!(cluster.shards.split_above, NOW, 0u64 => 1_000_000_000_000u64, "Documents above which a shard is split in two, both on the same nodes at first. Reads and writes go on meanwhile; documents move a few hundred at a time, and those on their way wait until they have arrived. One split or merge at a time in a table; cluster.rebalance bounds those of a node, and what is paused there begins none. 0: shards are split only by `vectorsphere cluster split`."),
+    key!(cluster.shards.merge_below, NOW, 0u64 => 1_000_000_000_000u64, "Documents below which two neighbouring shards become one, in a table that has more shards than it was made with. At most half of split_above, or what was merged would be split again. 0: shards are merged only by `vectorsphere cluster merge`."),
     key!(
         etcd.endpoints,
         NOW,

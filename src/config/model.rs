@@ -90,6 +90,17 @@ pub struct Cluster {
     pub replace_after: Duration,
     /// How the cluster evens itself out.
     pub rebalance: Rebalance,
+    /// When shards are split and merged.
+    pub shards: Shards,
+}
+
+/// When the master splits and merges shards by itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Shards {
+    /// Documents above which a shard is split; 0: none is.
+    pub split_above: u64,
+    /// Documents below which two neighbours are merged; 0: none are.
+    pub merge_below: u64,
 }
 
 /// How the cluster evens itself out.
@@ -227,6 +238,7 @@ impl Default for Config {
                 weight: 100,
                 replace_after: Duration::from_secs(300),
                 rebalance: Rebalance { bytes_per_second: ByteSize::mib(50), moves_max: 2 },
+                shards: Shards::default(),
             },
             etcd: Etcd::default(),
             gateway: Gateway::default(),

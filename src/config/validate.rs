@@ -43,6 +43,7 @@ pub(super) fn problems(config: &Config, origins: &BTreeMap<&'static str, Origin>
     }
     check.etcd(config);
     check.peers(config);
+    check.shards(config);
     check.gateway(config);
     if let Err(reason) = logs::check_filter(&config.log.level) {
         check.refuse("log.level", format!("expected a level or filter directives: {reason}"));
@@ -97,6 +98,17 @@ impl Check<'_> {
                 let reason = format!("{blamed_address} is taken by `{by}` ({by_address})");
                 self.refuse(blamed, reason);
             }
+        }
+    }
+
+    /// What was merged must not be split again at once.
+    fn shards(&mut self, config: &Config) {
+        let shards = &config.cluster.shards;
+        if shards.split_above > 0 && shards.merge_below > shards.split_above / 2 {
+            let most = shards.split_above / 2;
+            let reason =
+                format!("expected at most half of cluster.shards.split_above ({most}), got {}", shards.merge_below);
+            self.refuse("cluster.shards.merge_below", reason);
         }
     }
 

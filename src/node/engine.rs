@@ -114,8 +114,7 @@ impl Engine {
         let Stores { directory, node_id, store, log } = stores;
         let Network { transport, forward, others, members, cluster } = network;
         let mode = config.mode.name();
-        let mut identity = Identity::new(node_id, config.cluster.name.as_str().to_owned(), zone(config), mode);
-        identity.can_write = can_write(&store, &log);
+        let identity = Identity::new(node_id, config.cluster.name.as_str().to_owned(), zone(config), mode);
         let mut identity = describe(identity);
         let raft = MultiRaft::start(
             node_id,
@@ -324,6 +323,7 @@ impl Engine {
                 loop {
                     rt::time::sleep(KEEP_INTERVAL).await;
                     service.lead_members().await;
+                    service.give_slots();
                     if let Err(error) = service.leave_unwanted().await {
                         tracing::error!(%error, "the data of a replica that was moved away could not be removed");
                     }
@@ -522,11 +522,6 @@ async fn remove_strays(catalog: &Catalog, host: &Host) -> Result<(), StartError>
     let shards = collections.values().flat_map(|collection| &collection.shards).map(|(id, _)| *id);
     let wanted: BTreeSet<u64> = shards.chain([embedded::GROUP]).collect();
     Ok(host.remove_strays(&wanted, catalog.last_shard()).await?)
-}
-
-fn can_write(store: &Store, log: &LogStore) -> Arc<dyn Fn() -> bool + Send + Sync> {
-    let (store, log) = (store.clone(), log.clone());
-    Arc::new(move || !store.is_poisoned() && !log.is_poisoned())
 }
 
 /// Why the node must stop, if it must. Replicas that others can rebuild are given up here.

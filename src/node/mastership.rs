@@ -111,5 +111,7 @@ fn settings(config: &Config) -> ControllerSettings {
         replace_after: config.cluster.replace_after,
         bytes_per_second: rebalance.bytes_per_second.bytes(),
         moves_max: u32::try_from(rebalance.moves_max).unwrap_or(u32::MAX),
+        split_above: config.cluster.shards.split_above,
+        merge_below: config.cluster.shards.merge_below,
     }
 }

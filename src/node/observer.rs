@@ -8,7 +8,7 @@ use crate::{
         report::{NodeReport, Observer, ReplicaReport, Reports},
     },
     coordination::{Embedded, embedded},
-    peer::{CallError, GroupReport, PROTOCOL_VERSIONS, Peers},
+    peer::{CallError, GroupReport, Peers, protocol_versions},
     raft::{GroupId, NodeId, ProposeError},
     rt::time,
     shard::Host,
@@ -35,7 +35,7 @@ pub struct NodeObserver {
 impl NodeObserver {
     async fn own(&self) -> Option<NodeReport> {
         let groups = time::timeout(REPORT_LIMIT, reports::of(self.control.as_ref(), &self.host, None)).await.ok()?;
-        Some(of_node(env!("CARGO_PKG_VERSION").to_owned(), *PROTOCOL_VERSIONS.end(), groups))
+        Some(of_node(env!("CARGO_PKG_VERSION").to_owned(), *protocol_versions().end(), groups))
     }
 
     /// Nothing if it does not answer: what is to be concluded from that, the controller knows.

@@ -170,7 +170,7 @@ impl Busy {
         }
         let replicas = service.host().replicas();
         let sum = |of: fn(&crate::shard::Replica) -> u64| replicas.iter().map(|(_, replica)| of(replica)).sum();
-        let (points, data_bytes) = (sum(|replica| replica.points()), sum(|replica| replica.disk_bytes()));
+        let (points, data_bytes) = (sum(|replica| replica.points()), sum(|replica| replica.stored_bytes()));
         let load = Load { points: coarse(points), data_bytes: coarse(data_bytes), ..Load::default() };
         self.found = Some((now, load));
         load

@@ -9,7 +9,8 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// Every group of this node, or `only` one: the coordinator's, if it is one, then the shards', then those that were given up. Cost: a
+/// Every group of this node, or `only` one: the coordinator's, if it is one, then the shards', then those that were given up. None of
+/// a node that can no longer write: its groups have failed with it, hold nothing wrong, and are not for others to rebuild. Cost: a
 /// message to the driver for each.
 pub async fn of(coordinator: Option<&Embedded>, host: &Host, only: Option<GroupId>) -> Vec<GroupReport> {
     let is_asked_for = |group: GroupId| only.is_none_or(|only| only == group);
@@ -30,7 +31,8 @@ pub async fn of(coordinator: Option<&Embedded>, host: &Host, only: Option<GroupI
         failure: Some(reason),
         ..GroupReport::default()
     }));
-    reports
+    // Asked last: what made a group fail was known before the group failed.
+    if host.can_write() { reports } else { Vec::new() }
 }
 
 async fn of_replica(id: GroupId, replica: &Arc<Replica>) -> GroupReport {
@@ -39,7 +41,7 @@ async fn of_replica(id: GroupId, replica: &Arc<Replica>) -> GroupReport {
         Err(error) => GroupReport { group: id, failure: Some(error.to_string()), ..GroupReport::default() },
     };
     let failure = replica.failure().or(report.failure);
-    GroupReport { points: replica.points(), bytes: replica.disk_bytes(), failure, ..report }
+    GroupReport { points: replica.points(), bytes: replica.stored_bytes(), failure, ..report }
 }
 
 fn of_group(group: GroupId, status: GroupStatus) -> GroupReport {

@@ -4,6 +4,7 @@
 
 mod calls;
 mod master;
+mod splits;
 
 use super::*;
 use crate::{
@@ -58,12 +59,12 @@ async fn create(node: &Node) {
     node.service().create_collection(table_name(), spec).await.unwrap();
 }
 
+fn point(id: u64) -> Point {
+    let vectors = vec![(VectorName::default(), Vector::new(vec![id as f32, 1.0]).unwrap())];
+    Point { id: DocumentId::Num(id), vectors, payload: Payload::default(), if_version: None }
+}
+
 async fn write(node: &Node, ids: std::ops::Range<u64>) {
-    let point = |id: u64| {
-        let vector = Vector::new(vec![id as f32, 1.0]).unwrap();
-        let vectors = vec![(VectorName::default(), vector)];
-        Point { id: DocumentId::Num(id), vectors, payload: Payload::default(), if_version: None }
-    };
     let points: Vec<Point> = ids.map(point).collect();
     node.service().upsert(&table_name(), points, &WriteOptions::default()).await.unwrap();
 }
@@ -207,6 +208,31 @@ async fn a_standalone_directory_becomes_a_cluster_whose_shards_and_nodes_move() 
 fn second_refusals(node: &Node) -> Vec<String> {
     let wire = node.servers.wire().unwrap();
     wire.peers().refusals().into_iter().map(|refusal| refusal.refusal.detail).collect()
+}
+
+/// The master would have the others rebuild them, and until then the group would be one that the loss of a second node stops.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_that_fail_with_their_node_are_not_reported_as_broken() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = start(directory.path(), Mode::Standalone, &[]).await;
+    create(&node).await;
+    let inside = node.engine.inside();
+    let reports = async || reports::of(inside.coordinator.as_ref(), inside.service.host(), None).await;
+    assert!(reports().await.iter().any(|report| report.group == SHARD && report.failure.is_none()));
+    let replica = replica(&node).unwrap();
+    inside.raft.log().poison();
+    let upsert = rt::spawn("write", {
+        let service = node.service().clone();
+        async move { service.upsert(&table_name(), vec![point(1)], &WriteOptions::default()).await }
+    });
+    while replica.failure().is_none() {
+        assert_eq!(reports().await.iter().find(|report| report.failure.is_some()), None);
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(reports().await, [], "the node stops, and comes back with what it has");
+    until("the node stops", async || node.failed().is_triggered()).await;
+    node.stop().await;
+    assert!(upsert.await.unwrap().is_err());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,7 +3,7 @@
 //! Called by [`super::Engine`], at its start and whenever what the cluster agrees on has changed.
 
 use super::StartError;
-use crate::{cluster::spoken_version, coordination::Coordinator, peer::PROTOCOL_VERSIONS};
+use crate::{cluster::spoken_version, coordination::Coordinator, peer::protocol_versions};
 use std::ops::RangeInclusive;
 
 /// Looks at what this node remembers of the coordinator.
@@ -11,7 +11,7 @@ use std::ops::RangeInclusive;
 /// # Errors
 /// `Version`; `Data` if what is remembered cannot be read.
 pub fn check(coordinator: &dyn Coordinator) -> Result<(), StartError> {
-    compare(spoken_version(coordinator)?, PROTOCOL_VERSIONS)
+    compare(spoken_version(coordinator)?, protocol_versions())
 }
 
 fn compare(spoken: u32, ours: RangeInclusive<u32>) -> Result<(), StartError> {
@@ -31,6 +31,13 @@ fn compare(spoken: u32, ours: RangeInclusive<u32>) -> Result<(), StartError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::VERSION_OF_SPLITS;
+
+    #[test]
+    fn this_program_knows_splits_and_the_one_before_did_not() {
+        let ours = protocol_versions();
+        assert!(ours.contains(&VERSION_OF_SPLITS) && ours.contains(&(VERSION_OF_SPLITS - 1)));
+    }
 
     #[test]
     fn only_programs_that_speak_the_clusters_version_take_part() {

@@ -1,14 +1,19 @@
 //! Who a node says it is, and whether two nodes belong together. The same checks run on both sides of a handshake.
 
 use super::proto;
-use crate::raft::NodeId;
+use crate::{raft::NodeId, rt};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::RangeInclusive;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// The protocol versions this program speaks: its own, and the one before once there is one.
-pub const PROTOCOL_VERSIONS: RangeInclusive<u32> = 1..=1;
+/// The protocol versions this program speaks: its own, and the one before. 2 knows how slots move between shards.
+const PROTOCOL_VERSIONS: RangeInclusive<u32> = 1..=2;
+
+/// The protocol versions this process speaks.
+pub fn protocol_versions() -> RangeInclusive<u32> {
+    rt::protocol_versions(PROTOCOL_VERSIONS)
+}
 
 /// Longest name, version or address in a Hello, in bytes.
 pub(super) const TEXT_BYTES_MAX: usize = 255;
@@ -125,6 +130,7 @@ pub(super) struct Myself {
 impl Myself {
     pub(super) fn hello(&self, cluster_id: Option<u64>) -> proto::Hello {
         let Identity { cluster_name, peer_set_hash, node, boot, addresses } = self.identity.clone();
+        let versions = protocol_versions();
         proto::Hello {
             cluster_name,
             peer_set_hash,
@@ -132,8 +138,8 @@ impl Myself {
             node,
             boot,
             instance: self.instance,
-            version_min: *PROTOCOL_VERSIONS.start(),
-            version_max: *PROTOCOL_VERSIONS.end(),
+            version_min: *versions.start(),
+            version_max: *versions.end(),
             program_version: env!("CARGO_PKG_VERSION").to_owned(),
             addresses: Some(proto::Addresses { peer: addresses.peer, http: addresses.http, grpc: addresses.grpc }),
         }
@@ -155,7 +161,7 @@ impl Myself {
     }
 
     fn check_versions(&self, theirs: &RangeInclusive<u32>) -> Result<(), Refusal> {
-        let ours = &PROTOCOL_VERSIONS;
+        let ours = protocol_versions();
         if ours.start().max(theirs.start()) <= ours.end().min(theirs.end()) {
             return Ok(());
         }
@@ -299,8 +305,9 @@ mod tests {
         assert_eq!(cause(Some(9), &info(2, Some(8), |_| {})), Some(Cause::Cluster));
         assert_eq!(cause(None, &info(1, None, |_| {})), Some(Cause::Itself));
         assert_eq!(cause(None, &info(1, None, |i| i.instance = 7)), Some(Cause::Node));
-        assert_eq!(cause(None, &info(2, None, |i| i.versions = 2..=3)), Some(Cause::Version));
-        assert_eq!(cause(None, &info(2, None, |i| i.versions = 1..=3)), None);
+        assert_eq!(cause(None, &info(2, None, |i| i.versions = 3..=4)), Some(Cause::Version));
+        assert_eq!(cause(None, &info(2, None, |i| i.versions = 2..=3)), None);
+        assert_eq!(cause(None, &info(2, None, |i| i.versions = 1..=1)), None);
     }
 
     #[test]

@@ -35,7 +35,7 @@ mod proto {
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) use wire::decode_frame;
 
-pub use identity::{Addresses, Cause, Identity, PROTOCOL_VERSIONS, PeerInfo, Refusal, peer_set_hash};
+pub use identity::{Addresses, Cause, Identity, PeerInfo, Refusal, peer_set_hash, protocol_versions};
 pub use peers::{IncomingRefusal, PeerOptions, PeerState, PeerStatus, Peers};
 pub use queue::QueueLimits;
 pub use service::{CallError, GroupReport, Joined, Joining, NodeReport, PeerService, Proposal, Proposed};

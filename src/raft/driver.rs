@@ -3,6 +3,7 @@
 //! the log. It never waits for the disk, the network or a state machine: those report back. A panic of a group (the library
 //! found a state that cannot be) ends that group with a reason, and the node with it. Started by `node`.
 
+use super::beat::{self, BEATS};
 use super::group::Request;
 use super::member::{Member, Parts};
 use super::round::{Lost, Round, Timer};
@@ -184,14 +185,7 @@ impl Driver {
                 self.next_tick = now + self.round.options().tick;
             }
             self.round.count_tick();
-            for group in self.members.keys().copied().collect::<Vec<_>>() {
-                // Most ticks of most groups change nothing that anybody would have to look at.
-                if self.act(group, |member, round| member.tick(now, round))
-                    && self.members.get(&group).is_some_and(Member::is_busy)
-                {
-                    self.round.dirty(group);
-                }
-            }
+            self.tick_all(now);
         }
         while let Some(timer) = self.round.take_timer(now) {
             match timer {
@@ -201,6 +195,20 @@ impl Driver {
                 Timer::Succeed(group) => self.with(group, |member, round| member.succeed(round)),
             }
         }
+    }
+
+    fn tick_all(&mut self, now: Instant) {
+        let mut failed = Vec::new();
+        for (group, member) in self.members.iter_mut().filter(|(_, member)| !member.has_failed()) {
+            let round = &mut self.round;
+            match catch_unwind(AssertUnwindSafe(|| member.tick(now, round))) {
+                // Most ticks of most groups change nothing that anybody would have to look at.
+                Ok(()) if member.is_busy() => self.round.dirty(*group),
+                Ok(()) => {}
+                Err(payload) => failed.push((*group, impossible(&*payload))),
+            }
+        }
+        failed.into_iter().for_each(|(group, reason)| self.fail(group, reason));
     }
 
     fn take(&mut self, input: Input) {
@@ -302,11 +310,26 @@ impl Driver {
     fn received(&mut self, from: NodeId, messages: Vec<GroupMessage>, bytes: usize) {
         self.received_bytes.fetch_sub(bytes, Ordering::AcqRel);
         for GroupMessage { group, message } in messages {
+            if group == BEATS {
+                self.received_beats(from, &message);
+                continue;
+            }
             let Some(message) = convert::decode(&message).filter(|message| message.from == from) else {
                 tracing::warn!(group, from, "a message that is none was dropped");
                 continue;
             };
             self.with(group, |member, round| member.receive(message, round));
+        }
+    }
+
+    fn received_beats(&mut self, from: NodeId, message: &[u8]) {
+        let Some(beats) = beat::decode(message) else {
+            tracing::warn!(from, "heartbeats that are none were dropped");
+            return;
+        };
+        for beat in beats {
+            // Most of them change nothing that the round would have to look at.
+            self.act(beat.group, |member, round| member.receive_beat(from, &beat, round));
         }
     }
 
@@ -335,7 +358,7 @@ impl Driver {
         match catch_unwind(AssertUnwindSafe(|| act(member, round))) {
             Ok(()) => true,
             Err(payload) => {
-                self.fail(group, format!("an impossible state: {}", panic_text(&*payload)));
+                self.fail(group, impossible(&*payload));
                 false
             }
         }
@@ -388,7 +411,9 @@ impl Driver {
     }
 }
 
-fn panic_text(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+/// Why a group fails that panicked.
+fn impossible(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    format!("an impossible state: {}", text.unwrap_or("no message"))
 }

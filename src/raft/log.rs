@@ -177,6 +177,12 @@ impl LogStore {
         self.inner.store.is_poisoned()
     }
 
+    /// As if a write had failed.
+    #[cfg(test)]
+    pub fn poison(&self) {
+        self.inner.store.poison();
+    }
+
     /// Flushes and compacts the database on this thread where nothing else does (see [`Store::maintain`]).
     pub fn maintain(&self) -> Result<(), LogError> {
         let _writing = self.writing();

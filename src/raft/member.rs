@@ -6,6 +6,7 @@ mod report;
 mod state;
 
 use super::apply::Task;
+use super::beat::Beat;
 use super::group::Request;
 use super::incoming::Incoming;
 use super::log_size::{LogSize, Others};
@@ -16,7 +17,7 @@ use super::shared::Shared;
 use super::waiting::{Proposed, Queued, Waiting};
 use super::{GroupId, LogEntry, LogIndex, NodeId, ProposeError, convert};
 use crate::mutants::mutant;
-use crate::rt::time::Instant;
+use crate::rt::{self, time::Instant};
 use raft::eraftpb::{Message, MessageType};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -62,6 +63,8 @@ pub(super) struct Member {
     pub(super) jobs: usize,
     closing: Option<Closing>,
     worker_ended: bool,
+    /// It failed, and the driver knows. Here and not behind `shared`, because every tick and message asks.
+    has_failed: bool,
 }
 
 struct Closing {
@@ -107,6 +110,7 @@ impl Member {
             jobs: 0,
             closing: None,
             worker_ended: false,
+            has_failed: false,
         }
     }
 
@@ -152,12 +156,27 @@ impl Member {
         }
     }
 
+    /// A heartbeat of another member, or its answer to one.
+    pub(super) fn receive_beat(&mut self, from: NodeId, beat: &Beat, round: &mut Round) {
+        match self.replica.take_beat(from, beat) {
+            Some(answer) => {
+                rt::mark("a heartbeat changed nothing but a clock");
+                answer.into_iter().for_each(|answer| round.send_beat(from, answer));
+            }
+            None => {
+                self.receive(beat.message(from, round.node()), round);
+                round.dirty(self.id());
+            }
+        }
+    }
+
     fn is_full(&self, round: &Round) -> bool {
         self.unapplied_bytes > UNAPPLIED_BYTES_MAX || round.is_writing_too_much()
     }
 
     pub(super) fn tick(&mut self, now: Instant, round: &mut Round) {
         self.replica.tick(&mut round.rng);
+        self.replica.take_beats().into_iter().for_each(|(to, beat)| round.send_beat(to, beat));
         self.reads.expire(now);
         if let Some(since) = self.eager_since.filter(|_| self.replica.leader().is_none()) {
             if round.tick() <= since + EAGER_TICKS {
@@ -171,8 +190,7 @@ impl Member {
             self.ask_for_state(round);
         }
         if round.tick() == self.quiet_since + QUIET_TICKS {
-            let upto = self.replica.mirror().applied().min(self.replica.persisted());
-            self.replica.mirror_mut().evict(upto, 0);
+            self.replica.rest();
         }
     }
 
@@ -249,6 +267,7 @@ impl Member {
 
     /// The group is of no use any more.
     pub(super) fn fail(&mut self, reason: String) {
+        self.has_failed = true;
         self.shared.fail(reason.clone());
         let error = ProposeError::Failed(reason);
         self.queued.drain(..).for_each(|queued| queued.waiting.refuse(error.clone()));
@@ -260,7 +279,7 @@ impl Member {
     }
 
     pub(super) fn has_failed(&self) -> bool {
-        self.shared.has_failed()
+        self.has_failed
     }
 
     /// Proposes what is queued, asks what is to be read, and takes everything the library wants done.
@@ -334,6 +353,10 @@ impl Member {
             self.quiet_since = round.tick();
         }
         for message in work.messages {
+            if let Some(beat) = Beat::of(self.id(), &message) {
+                round.send_beat(message.to, beat);
+                continue;
+            }
             let offers_checkpoint = message.get_msg_type() == MessageType::MsgSnapshot;
             round.send(message.to, self.id(), convert::encode(&message), offers_checkpoint);
         }
@@ -387,7 +410,7 @@ impl Member {
                 let leader = self.replica.leader();
                 // Mutant 27: it is taken for certain that nothing happened.
                 let error = if mutant!(27) { ProposeError::NotLeader { leader } } else { ProposeError::Indeterminate };
-                self.proposed.refuse_all(&error);
+                self.proposed.refuse_after(self.replica.delivered(), &error);
                 self.matched.drain(..).for_each(|(_, answer)| {
                     // Whoever gave up waiting does not want the answer.
                     let _ = answer.send(Err(ProposeError::Indeterminate));

@@ -12,6 +12,7 @@
 //! ```
 
 mod apply;
+mod beat;
 mod checkpoint;
 pub mod checkpoints;
 mod convert;

@@ -1,6 +1,7 @@
 //! The handle to a node's groups: open and close them, give the network's messages to them, give out checkpoints. One driver
 //! task and one log writer stand behind it. Built by `node`; used by `shard`, `coordination` and `peer`.
 
+use super::beat::BEATS;
 use super::checkpoints::{self, FoundCheckpoint, Throttle};
 use super::driver::{Driver, Given, Input};
 use super::log_size::LogSize;
@@ -109,6 +110,9 @@ impl MultiRaft {
     ) -> Result<Group<M::Outcome>, StartError> {
         let inner = &*self.inner;
         let refused = |problem: String| StartError::Refused { group, problem };
+        if group == BEATS {
+            return Err(refused("no group has that identity".to_owned()));
+        }
         let opened = self.prepare(group, voters.to_vec(), machine).await?;
         let options = inner.options;
         let shared = Arc::new(Shared::new(group, opened.machine.applied()));

@@ -3,6 +3,7 @@
 //! was applied, and carries out the [`Work`] it asks for. A panic of the library (an impossible state) goes through; the
 //! driver catches it.
 
+mod beats;
 mod mutated;
 mod ready;
 
@@ -254,13 +255,6 @@ impl Replica {
             }
             return;
         }
-        let members = self.members();
-        let votes = members.voters.contains(&self.node) || members.voters_outgoing.contains(&self.node);
-        if self.is_leader() && !votes {
-            // Removed, and the others have been told so by now.
-            let term = self.term();
-            self.raw.raft.become_follower(term, raft::INVALID_ID);
-        }
         if self.raw.tick() && !self.is_leader() {
             // It campaigned: next time after another timeout, whatever the library thinks.
             self.chosen_for = None;
@@ -380,9 +374,14 @@ impl Replica {
 
     /// The members that were offered a checkpoint and have not come back.
     pub(super) fn awaiting_checkpoint(&self) -> Vec<NodeId> {
+        if !self.is_leader() {
+            return Vec::new();
+        }
         let waits =
-            |(node, progress): (NodeId, &raft::Progress)| (progress.state == ProgressState::Snapshot).then_some(node);
-        self.progress().into_iter().filter_map(waits).collect()
+            |(node, progress): (&NodeId, &raft::Progress)| (progress.state == ProgressState::Snapshot).then_some(*node);
+        let mut awaiting: Vec<NodeId> = self.raw.raft.prs().iter().filter_map(waits).collect();
+        awaiting.sort_unstable();
+        awaiting
     }
 
     /// Takes over the index, term and members of a checkpoint that lies here whole. Whether the log was reset for it; else

@@ -2,6 +2,7 @@
 //! they share (chance, the clock's ticks, the settings). Frames go out once a round for each peer; what cannot be sent is
 //! lost, and the groups are told. Owned by `driver`.
 
+use super::beat::{self, BEATS, Beat};
 use super::driver::Input;
 use super::reads::Contexts;
 use super::storage::{COLD_READ_BYTES, ColdRead};
@@ -34,6 +35,7 @@ pub(super) struct Round {
     tick: u64,
     dirty: BTreeSet<GroupId>,
     frames: BTreeMap<NodeId, Vec<Outgoing>>,
+    beats: BTreeMap<NodeId, Vec<Beat>>,
     writes: Vec<Write>,
     unwritten_bytes: usize,
     timers: BTreeMap<(Instant, u64), Timer>,
@@ -82,6 +84,7 @@ impl Round {
             tick: 0,
             dirty: BTreeSet::new(),
             frames: BTreeMap::new(),
+            beats: BTreeMap::new(),
             writes: Vec::new(),
             unwritten_bytes: 0,
             timers: BTreeMap::new(),
@@ -129,6 +132,11 @@ impl Round {
         self.frames.entry(to).or_default().push(Outgoing { message, offers_checkpoint });
     }
 
+    /// A heartbeat or an answer to one. That it is lost nobody has to be told: another follows, or an election.
+    pub(super) fn send_beat(&mut self, to: NodeId, beat: Beat) {
+        self.beats.entry(to).or_default().push(beat);
+    }
+
     pub(super) fn write(&mut self, write: Write) {
         self.unwritten_bytes += write.what.bytes();
         self.writes.push(write);
@@ -148,6 +156,7 @@ impl Round {
         if !self.writes.is_empty() {
             self.parts.writer.write(std::mem::take(&mut self.writes));
         }
+        self.gather_beats();
         let mut lost = Vec::new();
         for (node, messages) in std::mem::take(&mut self.frames) {
             for frame in frames(messages) {
@@ -162,6 +171,21 @@ impl Round {
             }
         }
         lost
+    }
+
+    /// Makes one message of the beats to each node.
+    fn gather_beats(&mut self) {
+        for (node, beats) in &mut self.beats {
+            if beats.len() > 1 {
+                rt::mark("heartbeats of several groups went as one message");
+            }
+            for message in beat::encode(beats) {
+                let message = GroupMessage { group: BEATS, message };
+                self.frames.entry(*node).or_default().push(Outgoing { message, offers_checkpoint: false });
+            }
+            // The room is kept for the next ones.
+            beats.clear();
+        }
     }
 
     /// When the next timer is due.

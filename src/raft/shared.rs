@@ -19,8 +19,6 @@ pub(super) struct Shared {
     /// The term in which this replica leads; 0 if it does not.
     leads_in: AtomicU64,
     decides_alone: AtomicBool,
-    /// Whether the phase is `Failed`, to be asked for every message.
-    has_failed: AtomicBool,
     phase: Mutex<Phase>,
     readers: Mutex<BTreeMap<LogIndex, Vec<oneshot::Sender<()>>>>,
 }
@@ -41,7 +39,6 @@ impl Shared {
             leader: 0.into(),
             leads_in: 0.into(),
             decides_alone: false.into(),
-            has_failed: false.into(),
             phase: Mutex::new(Phase::Running),
             readers: Mutex::default(),
         }
@@ -108,7 +105,6 @@ impl Shared {
         if !matches!(*phase, Phase::Failed(_)) {
             tracing::error!(group = self.id, %reason, "the group failed; the node must stop");
             *phase = Phase::Failed(reason);
-            self.has_failed.store(true, Ordering::Release);
         }
         drop(phase);
         self.set_role(Role::Follower, None, None, false);
@@ -128,11 +124,6 @@ impl Shared {
             Phase::Failed(reason) => Some(reason.clone()),
             Phase::Running | Phase::Stopped => None,
         }
-    }
-
-    /// Whether there is a reason.
-    pub(super) fn has_failed(&self) -> bool {
-        self.has_failed.load(Ordering::Acquire)
     }
 
     /// Releases the readers that nothing can serve any more.

@@ -150,6 +150,12 @@ impl Proposed {
         on_disk.into_iter().for_each(|(at, _, waiting)| waiting.answer(at, ()));
     }
 
+    /// Nobody can say what becomes of those behind `index`; the others are committed.
+    pub(super) fn refuse_after(&mut self, index: LogIndex, error: &ProposeError) {
+        let behind = self.waiting.partition_point(|(at, ..)| *at <= index);
+        self.waiting.drain(behind..).for_each(|(.., waiting)| waiting.refuse(error.clone()));
+    }
+
     /// Nobody can say what becomes of them.
     pub(super) fn refuse_all(&mut self, error: &ProposeError) {
         self.waiting.drain(..).for_each(|(.., waiting)| waiting.refuse(error.clone()));

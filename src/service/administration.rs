@@ -65,6 +65,8 @@ pub struct ShardPlacement {
     pub collection: String,
     /// First slot, and the one after the last.
     pub slots: (u16, u16),
+    /// The shard that it gives slots to, and which these are, from the first step to the last.
+    pub giving: Option<(ShardId, (u16, u16))>,
     pub leader: Option<String>,
     pub points: u64,
     pub bytes: u64,
@@ -249,6 +251,7 @@ fn shard_placement(view: &View, id: ShardId, entry: &ShardEntry, state: &ShardSt
         id,
         collection: entry.collection.as_str().to_owned(),
         slots: (entry.slots.first, entry.slots.end),
+        giving: entry.giving.map(|giving| (giving.to, (giving.slots.first, giving.slots.end))),
         leader: state.leader.map(node_name),
         points: state.points,
         bytes: state.bytes,

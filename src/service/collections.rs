@@ -7,12 +7,13 @@ use super::{
     payload_indexes,
     read::{Answer, Operation},
     status::node_name,
+    whole::{Whole, are_whole},
 };
 use crate::{
-    cluster::{Candidate, Collection, NodeId, ShardId, SlotRange, placement::Standing},
+    cluster::{Candidate, Collection, NodeId, ShardId, placement::Standing},
     rt,
     types::{
-        CollectionName, CollectionSpec, Error, ErrorKind, IndexType, Result, VectorName, VectorSpec,
+        CollectionName, CollectionSpec, Error, ErrorKind, IndexType, Result, SlotRange, VectorName, VectorSpec,
         operation::{Consistency, OnUnavailable, ReadOptions},
     },
 };
@@ -21,6 +22,8 @@ use std::collections::BTreeMap;
 /// The figures of shards, of whichever replica answered, and which shards did not.
 pub(super) struct Figures {
     by_shard: BTreeMap<ShardId, ShardFigures>,
+    /// Of which slots each shard's are.
+    slots: Vec<(ShardId, SlotRange)>,
     failed: Vec<(ShardId, Error)>,
 }
 
@@ -28,6 +31,13 @@ impl Figures {
     /// Those of a collection's shards, in slot order.
     pub(super) fn of<'f>(&'f self, collection: &'f Collection) -> Vec<&'f ShardFigures> {
         collection.shards.iter().filter_map(|(shard, _)| self.by_shard.get(shard)).collect()
+    }
+
+    /// Whether each of a collection's points is counted once: no slots moved meanwhile.
+    fn are_whole(&self, collection: &Collection) -> bool {
+        let is_of = |shard: ShardId| collection.shards.iter().any(|(id, _)| *id == shard);
+        let slots = self.slots.iter().filter(|(shard, _)| is_of(*shard)).map(|(_, slots)| *slots);
+        are_whole(&slots.collect::<Vec<_>>(), self.failed.iter().any(|(shard, _)| is_of(*shard)))
     }
 
     /// The points of all of them.
@@ -104,7 +114,20 @@ impl Service {
         let collections = self.0.catalog.collections();
         let shards: Vec<ShardId> = collections.values().flat_map(|collection| collection.shard_ids()).collect();
         let figures = self.figures(&shards).await?;
-        Ok(collections.values().map(|collection| self.info(collection, &figures)).collect())
+        let mut infos = Vec::with_capacity(collections.len());
+        for collection in collections.values() {
+            if figures.are_whole(collection) {
+                infos.push(self.info(collection, &figures));
+                continue;
+            }
+            match self.figures_of(&collection.name).await {
+                Ok((collection, figures)) => infos.push(self.info(&collection, &figures)),
+                // It was dropped meanwhile.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(infos)
     }
 
     /// One collection.
@@ -112,8 +135,7 @@ impl Service {
     /// # Errors
     /// `table_not_found`.
     pub async fn collection(&self, name: &CollectionName) -> Result<CollectionInfo> {
-        let collection = self.find(name).await?;
-        let figures = self.figures(&collection.shard_ids()).await?;
+        let (collection, figures) = self.figures_of(name).await?;
         Ok(self.info(&collection, &figures))
     }
 
@@ -139,8 +161,7 @@ impl Service {
     /// # Errors
     /// `table_not_found`.
     pub async fn stats(&self, name: &CollectionName) -> Result<CollectionStats> {
-        let collection = self.find(name).await?;
-        let figures = self.figures(&collection.shard_ids()).await?;
+        let (collection, figures) = self.figures_of(name).await?;
         let shard = |(id, range): &(ShardId, SlotRange)| {
             let figures = figures.by_shard.get(id)?;
             Some(ShardStats {
@@ -176,8 +197,25 @@ impl Service {
 
     /// The same as fresh as asked.
     pub(super) async fn figures_as_of(&self, consistency: Consistency, shards: &[ShardId]) -> Result<Figures> {
-        let options = ReadOptions { consistency, session: None, on_unavailable: OnUnavailable::Partial };
-        self.figures_with(&options, shards).await
+        self.figures_with(&partial(consistency), shards).await
+    }
+
+    /// A collection and the figures of its shards, all of one moment of its slots: each point is counted once. Shards that do not
+    /// answer are told.
+    ///
+    /// # Errors
+    /// `table_not_found`; `slots_moving`.
+    async fn figures_of(&self, name: &CollectionName) -> Result<(Collection, Figures)> {
+        let options = partial(Consistency::Linearizable);
+        let begin = |collection: &Collection| (collection.clone(), BTreeMap::new());
+        let take = |taken: &mut (Collection, BTreeMap<ShardId, ShardFigures>), shard, answer| {
+            if let Answer::Figures(figures) = answer {
+                taken.1.insert(shard, figures);
+            }
+        };
+        let Whole { taken, gathered } = self.read_whole(name, Operation::Figures, &options, begin, take).await?;
+        let Gathered { slots, failed, .. } = gathered;
+        Ok((taken.0, Figures { by_shard: taken.1, slots, failed }))
     }
 
     async fn figures_with(&self, options: &ReadOptions, shards: &[ShardId]) -> Result<Figures> {
@@ -188,8 +226,8 @@ impl Service {
             }
             Ok(())
         };
-        let Gathered { failed, .. } = self.fan_out(shards, Operation::Figures, options, take).await?;
-        Ok(Figures { by_shard, failed })
+        let Gathered { slots, failed, .. } = self.fan_out(shards, Operation::Figures, options, take).await?;
+        Ok(Figures { by_shard, slots, failed })
     }
 
     fn info(&self, collection: &Collection, figures: &Figures) -> CollectionInfo {
@@ -220,6 +258,11 @@ fn info_of(collection: &Collection, figures: &Figures, replicas: u32) -> Collect
         payload_indexes: payload_indexes::infos(collection, &shards),
         notices: notices(&collection.spec).into_iter().chain(not_counted(collection, figures)).collect(),
     }
+}
+
+/// As fresh as asked, without the shards that do not answer.
+fn partial(consistency: Consistency) -> ReadOptions {
+    ReadOptions { consistency, session: None, on_unavailable: OnUnavailable::Partial }
 }
 
 fn index_info(name: &VectorName, spec: &VectorSpec, shards: &[&ShardFigures]) -> VectorIndexInfo {

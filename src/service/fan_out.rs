@@ -3,6 +3,7 @@
 
 use super::{
     Service,
+    find::shard_gone,
     gather::{Ask, AskId, Gather, Limits},
     read::{Answer, Operation, Seen, ShardsRead},
     wire,
@@ -14,7 +15,7 @@ use crate::{
         time::{self, Instant},
     },
     types::{
-        Error, ErrorKind, Result, Session,
+        Error, ErrorKind, Result, Session, SlotRange,
         operation::{OnUnavailable, ReadOptions, ShardsAnswer},
     },
 };
@@ -36,6 +37,8 @@ const LARGE_BYTES: usize = 256 << 10;
 pub struct Gathered {
     pub session: Session,
     pub ok: u32,
+    /// Of which slots each shard's answer is.
+    pub slots: Vec<(ShardId, SlotRange)>,
     /// Those that could not be read, where the caller takes a part.
     pub failed: Vec<(ShardId, Error)>,
 }
@@ -104,13 +107,21 @@ impl Service {
                         if gather.answered(ask, shard, time::now()) {
                             gathered.session.saw(shard, seen.index);
                             gathered.ok += 1;
+                            let slots = seen.slots.unwrap_or_else(|| self.0.catalog.born(shard));
+                            gathered.slots.push((shard, slots));
                             take(shard, seen.answer)?;
                         }
                     }
                     Part::Answer(shard, Err(error)) => gather.refused(ask, shard, error, time::now()),
                     Part::End(error) => gather.ended(ask, &error, time::now()),
                 },
-                () = time::sleep_until(wake_at) => gather.tick(time::now()),
+                () = time::sleep_until(wake_at) => {
+                    let gone = shards.iter().find(|shard| operation != Operation::Figures && self.is_gone(**shard));
+                    if let Some(gone) = gone {
+                        return Err(shard_gone(*gone));
+                    }
+                    gather.tick(time::now());
+                }
             }
         }
     }

@@ -4,7 +4,7 @@
 use super::Service;
 use crate::{
     cluster::{Collection, NodeId, ShardId},
-    types::{CollectionName, Result},
+    types::{CollectionName, Error, ErrorKind, Result},
 };
 use std::sync::{
     Arc,
@@ -22,6 +22,11 @@ impl Default for Refresh {
     fn default() -> Refresh {
         Refresh { begun: AtomicU64::new(0), turn: tokio::sync::Mutex::new(Ok(())) }
     }
+}
+
+/// The error of whoever asks for a shard that is no more: nothing happened, and its slots, if they are anywhere, are another's.
+pub(super) fn shard_gone(shard: ShardId) -> Error {
+    Error::new(ErrorKind::Unavailable, "shard_moved", format!("there is no shard {shard} any more"))
 }
 
 impl Service {
@@ -57,6 +62,11 @@ impl Service {
             tracing::warn!(%error, "the catalog could not be followed whole");
         }
         Ok(())
+    }
+
+    /// Whether the table knows nothing of a shard: its collection was dropped, or it was merged into its neighbour.
+    pub(super) fn is_gone(&self, shard: ShardId) -> bool {
+        !self.0.catalog.table().shards.contains_key(&shard)
     }
 
     /// The nodes that shall hold a replica of a shard; none if there is no such shard.

@@ -6,6 +6,7 @@
 //! not for the table to say but for the group ([`leave`]). Where a shard is led, its group is made what the table says
 //! ([`members`]).
 
+mod give;
 mod leave;
 mod members;
 
@@ -15,6 +16,7 @@ use crate::{
     mutants::mutant,
     types::{Error, ErrorKind, Result},
 };
+pub(super) use give::Givers;
 pub use leave::Agreed;
 pub(super) use members::Changes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -93,7 +95,7 @@ impl Service {
             false if mutant!(21) => &entry.replicas,
             false => &[],
         };
-        match self.0.host.open(id, collection.spec.clone(), founders).await {
+        match self.0.host.open(id, (collection.spec.clone(), entry.born), founders).await {
             Err(error) if error.kind() == ErrorKind::Corrupt && self.has_others(entry) => {
                 self.0.host.set_failed(id, error.to_string()).await;
                 Ok(())
@@ -121,6 +123,10 @@ impl Service {
         let table = self.0.catalog.table();
         for (id, replica) in self.0.host.replicas() {
             let Some(reason) = replica.failure() else { continue };
+            if !self.0.host.can_write() {
+                // It failed with the node, which is about to stop for it: nothing is wrong with the replica.
+                return Ok(());
+            }
             if !table.shards.get(&id).is_some_and(|entry| self.has_others(entry)) {
                 return Err(reason);
             }

@@ -205,6 +205,11 @@ impl<'r, H: FnMut(ShardId) -> Vec<NodeId>> Gather<'r, H> {
             self.due.insert(shard);
             return;
         }
+        // No holder has the slot: the caller has to ask another shard.
+        let elsewhere = wanted.failure.take_if(|error| error.code() == "shard_moved");
+        if let Some(error) = elsewhere {
+            return self.settle(shard, error);
+        }
         wanted.pause = (wanted.pause * 2).clamp(PAUSE_FIRST, PAUSE_MAX);
         let again_at = now + wanted.pause;
         if again_at < self.limits.patience.min(self.limits.deadline) {

@@ -10,14 +10,17 @@ mod follow;
 mod gather;
 mod info;
 mod moves;
+mod owners;
 mod pages;
 mod payload_indexes;
 mod points;
 mod reach;
 mod read;
 mod search;
+mod splits;
 mod status;
 mod verify;
+mod whole;
 mod wire;
 mod write;
 
@@ -60,11 +63,13 @@ struct Inner {
     /// The way of writes to shards that are not here.
     elsewhere: Elsewhere,
     reach: Reach,
+    owners: owners::Owners,
     request_timeout: Duration,
     refresh: Refresh,
     /// Held while the shards follow the catalog, so that a table is never dropped while it is being opened.
     following: tokio::sync::Mutex<()>,
     changes: follow::Changes,
+    givers: follow::Givers,
 }
 
 /// What a service needs of the other nodes.
@@ -90,10 +95,12 @@ impl Service {
             admin: Default::default(),
             elsewhere,
             reach: Reach::new(rng::stream("service/reach").next_u64()),
+            owners: owners::Owners::default(),
             request_timeout,
             refresh: Refresh::default(),
             following: tokio::sync::Mutex::default(),
             changes: follow::Changes::default(),
+            givers: follow::Givers::default(),
         }))
     }
 

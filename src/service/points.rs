@@ -2,34 +2,42 @@
 
 use super::{
     Service,
+    owners::Owners,
     pages::Pages,
     read::{Answer, Operation},
+    whole::{Tries, are_whole, is_about_slots},
 };
 use crate::{
-    cluster::{Collection, ShardId, slots::slot_of},
+    cluster::{Collection, ShardId},
     mutants::mutant,
-    rt,
-    shard::{Applied, Written, commands},
+    rt::{self, time},
+    shard::{
+        Applied, Written,
+        commands::{self, Part},
+    },
     types::{
         Ack, CollectionName, DocumentId, Error, ErrorKind, Filter, Point, PointId, PointPatch, RequestId, Result,
         Session, WriteOptions, limits,
         operation::{
-            DeleteAnswer, DeleteRequest, GetAnswer, ListRequest, OnUnavailable, PageAnswer, ReadOptions, WriteAnswer,
-            in_range,
+            DeleteAnswer, DeleteRequest, GetAnswer, ListRequest, PageAnswer, ReadOptions, WriteAnswer, in_range,
         },
+        slot_of,
     },
 };
-use bytes::Bytes;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// Components in a write from which on it is checked on a compute thread.
 const LARGE_WRITE_COMPONENTS: usize = 32_768;
 
-/// A shard's part of a write.
-struct Part {
+/// A shard's part of a write, when it is settled.
+struct Done<W> {
+    shard: ShardId,
     /// Where its points stand in the caller's batch.
     rows: Vec<usize>,
-    command: Bytes,
+    written: W,
 }
 
 impl Service {
@@ -49,23 +57,20 @@ impl Service {
         let count = points.len();
         let components: usize =
             points.iter().flat_map(|point| &point.vectors).map(|(_, vector)| vector.dimension()).sum();
-        let id = options.request_id;
-        let prepare = move || prepare(points, &collection, id);
+        let (id, service, of) = (options.request_id, self.clone(), collection.clone());
+        let prepare = move || prepare(points, &of, &service.0.owners, id);
         let parts = if components >= LARGE_WRITE_COMPONENTS {
             rt::compute::cpu(prepare).await?
         } else {
             rt::compute::short(prepare)?
         };
-        let several = parts.len() > 1;
-        let (mut commands, mut rows) = (BTreeMap::new(), BTreeMap::new());
-        for (shard, part) in parts {
-            commands.insert(shard, part.command);
-            rows.insert(shard, part.rows);
-        }
-        let written = self.write_parts(commands, options.ack).await;
-        let written = written.map_err(|(shard, error)| if several { in_batch(error, &rows[&shard]) } else { error })?;
+        let done = self.write_parts(&collection, parts, options.ack).await;
+        let done = done.map_err(|Done { rows, written: error, .. }| match rows.len() < count {
+            true => in_batch(error, &rows),
+            false => error,
+        })?;
         self.0.metrics.collections.changed(count as u64, 0);
-        Ok(write_answer(&written, &rows, count))
+        Ok(write_answer(&done, count))
     }
 
     /// Writes one point whole, whether it was there or not.
@@ -83,11 +88,12 @@ impl Service {
     pub async fn patch(&self, name: &CollectionName, patch: PointPatch, options: &WriteOptions) -> Result<WriteAnswer> {
         let collection = self.find(name).await?;
         patch.check(&collection.spec).map_err(|error| error.document(&patch.id))?;
-        let shard = collection.shard_of(patch.id.point_id());
-        let command = commands::patch(patch, options.request_id)?;
-        let written = self.write_shard(shard, command, options.ack).await?;
+        let shard = self.0.owners.shard_of(&collection, patch.id.point_id());
+        let part = Part { rows: vec![0], command: commands::patch(patch, options.request_id)? };
+        let done = self.write_parts(&collection, BTreeMap::from([(shard, part)]), options.ack).await;
+        let done = done.map_err(|failed| failed.written)?;
         self.0.metrics.collections.changed(1, 0);
-        Ok(write_answer(&[(shard, written)], &BTreeMap::new(), 1))
+        Ok(write_answer(&done, 1))
     }
 
     /// Removes points by id or by filter. The answer counts them, so that [`Ack::Async`] is taken for [`Ack::Quorum`].
@@ -100,32 +106,63 @@ impl Service {
         request: DeleteRequest,
         options: &WriteOptions,
     ) -> Result<DeleteAnswer> {
-        let collection = self.find(name).await?;
-        let parts: BTreeMap<ShardId, DeleteRequest> = match request {
-            DeleteRequest::Ids(ids) => {
-                check_batch_size(ids.len())?;
-                split(ids, &collection, |id| id)
-                    .into_iter()
-                    .map(|(shard, ids)| (shard, DeleteRequest::Ids(ids)))
-                    .collect()
-            }
-            DeleteRequest::Filter(filter) => {
-                let part = |(shard, _): &(u64, _)| (*shard, DeleteRequest::Filter(Filter::clone(&filter)));
-                collection.shards.iter().map(part).collect()
-            }
-        };
-        let encode =
-            |(shard, part): (ShardId, DeleteRequest)| Ok((shard, commands::delete(&part, options.request_id)?));
-        let commands = parts.into_iter().map(encode).collect::<Result<_>>()?;
         let ack = if options.ack == Ack::Async { Ack::Quorum } else { options.ack };
-        let written = self.write_parts(commands, ack).await.map_err(|(_, error)| error)?;
-        let count = |(_, written): &(u64, Written)| match written.applied {
-            Applied::Deleted { count } => count,
-            Applied::Written { .. } | Applied::Nothing => 0,
+        let options = WriteOptions { ack, ..*options };
+        let (deleted, session) = match request {
+            DeleteRequest::Ids(ids) => self.delete_ids(name, ids, &options).await?,
+            DeleteRequest::Filter(filter) => self.delete_where(name, &filter, &options).await?,
         };
-        let deleted = written.iter().map(count).sum();
         self.0.metrics.collections.changed(0, deleted);
-        Ok(DeleteAnswer { deleted, session: session_of(&written) })
+        Ok(DeleteAnswer { deleted, session })
+    }
+
+    async fn delete_ids(
+        &self,
+        name: &CollectionName,
+        ids: Vec<DocumentId>,
+        options: &WriteOptions,
+    ) -> Result<(u64, Session)> {
+        let collection = self.find(name).await?;
+        check_batch_size(ids.len())?;
+        let rows: Vec<(usize, DocumentId)> = ids.into_iter().enumerate().collect();
+        let part = |(shard, part): (ShardId, Vec<(usize, DocumentId)>)| {
+            let (rows, ids) = part.into_iter().unzip();
+            Ok((shard, Part { rows, command: commands::delete(&DeleteRequest::Ids(ids), options.request_id)? }))
+        };
+        let parts = split(rows, &collection, &self.0.owners, |(_, id)| id);
+        let parts = parts.into_iter().map(part).collect::<Result<_>>()?;
+        let done = self.write_parts(&collection, parts, options.ack).await.map_err(|failed| failed.written)?;
+        Ok((deleted(&done), session_of(&done)))
+    }
+
+    /// Removes what passes a filter from every slot. Where slots moved while the shards did it, all do it again.
+    async fn delete_where(
+        &self,
+        name: &CollectionName,
+        filter: &Filter,
+        options: &WriteOptions,
+    ) -> Result<(u64, Session)> {
+        let command = commands::delete(&DeleteRequest::Filter(filter.clone()), options.request_id)?;
+        let (mut tries, mut count) = (Tries::new(self.deadline(time::now())), 0);
+        loop {
+            let collection = self.find(name).await?;
+            let part = |shard| (shard, Part { rows: Vec::new(), command: command.clone() });
+            let parts = collection.shard_ids().into_iter().map(part).collect();
+            let done = self.write_parts(&collection, parts, options.ack).await.map_err(|failed| failed.written)?;
+            // What a request did is told again by its next try.
+            count = deleted(&done) + if options.request_id.is_some() { 0 } else { count };
+            let slots = |done: &Done<Written>| match done.written.applied {
+                Applied::DeletedIn { slots, .. } => slots,
+                _ => self.0.catalog.born(done.shard),
+            };
+            if are_whole(&done.iter().map(slots).collect::<Vec<_>>(), false) {
+                return Ok((count, session_of(&done)));
+            }
+            rt::mark("a delete by filter was done again because slots had moved");
+            let message = "slots moved again and again; what passes the filter was removed from some of them";
+            tries.wait(Error::new(ErrorKind::Indeterminate, "outcome_unknown", message)).await?;
+            self.look_again().await;
+        }
     }
 
     /// One point with its vectors.
@@ -133,22 +170,11 @@ impl Service {
     /// # Errors
     /// `document_not_found`.
     pub async fn get(&self, name: &CollectionName, id: &DocumentId, options: &ReadOptions) -> Result<GetAnswer> {
-        let collection = self.find(name).await?;
-        let shard = match mutant!(32) {
-            true => shard_across_the_edge(&collection, id.point_id()),
-            false => collection.shard_of(id.point_id()),
+        let route = |collection: &Collection| match mutant!(32) {
+            true => shard_across_the_edge(collection, id.point_id()),
+            false => self.0.owners.shard_of(collection, id.point_id()),
         };
-        // There is no part of one point.
-        let options = ReadOptions { on_unavailable: OnUnavailable::Fail, ..options.clone() };
-        let mut found = None;
-        let take = |_, answer| {
-            if let Answer::Point(point) = answer {
-                found = Some(point);
-            }
-            Ok(())
-        };
-        let gathered = self.fan_out(&[shard], Operation::Get(id.clone()), &options, take).await?;
-        let point = found.ok_or_else(|| Error::internal("a read has another answer than a point"))?;
+        let (point, gathered) = self.read_point(name, id, options, route).await?;
         Ok(GetAnswer { point, session: gathered.session })
     }
 
@@ -158,63 +184,122 @@ impl Service {
     /// `bad_limit`.
     pub async fn list(&self, name: &CollectionName, request: ListRequest, options: &ReadOptions) -> Result<PageAnswer> {
         in_range("bad_limit", "limit", request.limit, limits::LIST_LIMIT_MAX)?;
-        let collection = self.find(name).await?;
-        let mut pages = Pages::new(request.limit);
-        let take = |_, answer| {
+        let limit = request.limit;
+        let take = |pages: &mut Pages, _, answer| {
             if let Answer::Page(page) = answer {
                 pages.take(page);
             }
-            Ok(())
         };
-        let gathered = self.fan_out(&collection.shard_ids(), Operation::List(request), options, take).await?;
-        Ok(PageAnswer { page: pages.finish(), shards: gathered.shards(), session: gathered.session })
+        let whole = self.read_whole(name, Operation::List(request), options, |_| Pages::new(limit), take).await?;
+        let gathered = whole.gathered;
+        Ok(PageAnswer { page: whole.taken.finish(), shards: gathered.shards(), session: gathered.session })
     }
 
     /// Proposes every part to its shard, all at once, and waits for all.
     ///
     /// # Errors
-    /// As [`failure`] says; with the shard whose error it is.
+    /// As [`failure`] says; with the part whose error it is.
     async fn write_parts(
         &self,
-        parts: BTreeMap<ShardId, Bytes>,
+        collection: &Arc<Collection>,
+        parts: BTreeMap<ShardId, Part>,
         ack: Ack,
-    ) -> Result<Vec<(ShardId, Written)>, (ShardId, Error)> {
-        let write = |(shard, command)| async move { (shard, self.write_shard(shard, command, ack).await) };
+    ) -> Result<Vec<Done<Written>>, Done<Error>> {
+        let write = |(shard, part)| self.write_part(collection.clone(), shard, part, ack);
         let results = futures_util::future::join_all(parts.into_iter().map(write)).await;
         let (mut written, mut failed) = (Vec::with_capacity(results.len()), Vec::new());
-        for (shard, result) in results {
+        for Done { shard, rows, written: result } in results.into_iter().flatten() {
             match result {
-                Ok(done) => written.push((shard, done)),
-                Err(error) => failed.push((shard, error)),
+                Ok(done) => written.push(Done { shard, rows, written: done }),
+                Err(error) => failed.push(Done { shard, rows, written: error }),
             }
         }
         if failed.is_empty() { Ok(written) } else { Err(failure(failed, &written)) }
+    }
+
+    /// Carries out a part of a write. What is another shard's by now is cut anew and goes there, until the deadline.
+    async fn write_part(
+        &self,
+        mut collection: Arc<Collection>,
+        shard: ShardId,
+        part: Part,
+        ack: Ack,
+    ) -> Vec<Done<Result<Written>>> {
+        let (mut done, mut left) = (Vec::with_capacity(1), vec![(shard, part)]);
+        let mut tries = Tries::new(self.deadline(time::now()));
+        loop {
+            let mut moved = Vec::new();
+            for (shard, part) in left.drain(..) {
+                match self.write_shard(shard, part.command.clone(), ack).await {
+                    Err(error) if is_about_slots(&error) => moved.push((shard, part, error)),
+                    written => done.push(Done { shard, rows: part.rows, written }),
+                }
+            }
+            let Some((_, _, refusal)) = moved.first() else { return done };
+            rt::mark("a write went to another shard because slots had moved");
+            let is_late = tries.wait(refusal.clone()).await.is_err();
+            self.look_again().await;
+            collection = self.newest(collection);
+            for (shard, Part { rows, command }, refusal) in moved {
+                self.0.owners.learn(&collection, shard, &refusal);
+                let owner = |id| self.0.owners.shard_of(&collection, id);
+                match commands::cut(&command, shard, owner)
+                    .and_then(|parts| if is_late { Err(refusal) } else { Ok(parts) })
+                {
+                    Err(error) => done.push(Done { shard, rows, written: Err(error) }),
+                    Ok(parts) => left.extend(parts.into_iter().map(|(shard, part)| {
+                        let rows = part.rows.iter().map(|row| rows[*row]).collect();
+                        (shard, Part { rows, ..part })
+                    })),
+                }
+            }
+        }
+    }
+
+    /// The collection as it is known now; as it was if it is no more, or another one of the same name.
+    fn newest(&self, collection: Arc<Collection>) -> Arc<Collection> {
+        let known = self.0.catalog.collection(&collection.name);
+        known.ok().filter(|known| known.created_ms == collection.created_ms).unwrap_or(collection)
     }
 }
 
 /// What a write over several shards failed with: "may have happened" if any part may have, or if some parts were taken
 /// and the others could be taken by a retry.
-fn failure(mut failed: Vec<(ShardId, Error)>, written: &[(ShardId, Written)]) -> (ShardId, Error) {
-    let unknown = failed.iter().position(|(_, error)| error.kind() == ErrorKind::Indeterminate);
-    let (shard, first) = failed.swap_remove(unknown.unwrap_or(0));
+fn failure(mut failed: Vec<Done<Error>>, written: &[Done<Written>]) -> Done<Error> {
+    let unknown = failed.iter().position(|failed| failed.written.kind() == ErrorKind::Indeterminate);
+    let Done { shard, rows, written: first } = failed.swap_remove(unknown.unwrap_or(0));
     if written.is_empty() {
-        return (shard, first);
+        return Done { shard, rows, written: first };
     }
-    let taken = written.iter().map(|(shard, _)| shard.to_string()).collect::<Vec<_>>().join(", ");
+    let taken = written.iter().map(|done| done.shard.to_string()).collect::<Vec<_>>().join(", ");
     let message = format!("{}; the documents of these shards were written: {taken}", first.message());
     let kind = if first.kind().is_refusal() { first.kind() } else { ErrorKind::Indeterminate };
-    (shard, first.as_kind(kind, message))
+    Done { shard, rows, written: first.as_kind(kind, message) }
+}
+
+/// How many points the parts removed.
+fn deleted(done: &[Done<Written>]) -> u64 {
+    let count = |done: &Done<Written>| match done.written.applied {
+        Applied::Deleted { count } | Applied::DeletedIn { count, .. } => count,
+        Applied::Written { .. } | Applied::Nothing => 0,
+    };
+    done.iter().map(count).sum()
 }
 
 /// Checks a batch whole, cuts it by shard and encodes the parts.
-fn prepare(points: Vec<Point>, collection: &Collection, id: Option<RequestId>) -> Result<BTreeMap<ShardId, Part>> {
+fn prepare(
+    points: Vec<Point>,
+    collection: &Collection,
+    owners: &Owners,
+    id: Option<RequestId>,
+) -> Result<BTreeMap<ShardId, Part>> {
     check_points(&points, collection)?;
     let rows: Vec<(usize, Point)> = points.into_iter().enumerate().collect();
     let part = |(shard, part): (ShardId, Vec<(usize, Point)>)| {
         let (rows, points): (Vec<usize>, Vec<Point>) = part.into_iter().unzip();
         Ok((shard, Part { rows, command: commands::upsert(points, id)? }))
     };
-    split(rows, collection, |(_, point)| &point.id).into_iter().map(part).collect()
+    split(rows, collection, owners, |(_, point)| &point.id).into_iter().map(part).collect()
 }
 
 /// Puts the row of an error about a shard's part back into the caller's batch.
@@ -259,39 +344,44 @@ fn check_named_once(points: &[Point]) -> Result<()> {
 }
 
 /// Cuts a batch by the shard of each member, keeping their order.
-fn split<T>(members: Vec<T>, collection: &Collection, id: impl Fn(&T) -> &DocumentId) -> BTreeMap<ShardId, Vec<T>> {
+fn split<T>(
+    members: Vec<T>,
+    collection: &Collection,
+    owners: &Owners,
+    id: impl Fn(&T) -> &DocumentId,
+) -> BTreeMap<ShardId, Vec<T>> {
     if let [(only, _)] = collection.shards[..] {
         return BTreeMap::from([(only, members)]);
     }
     let mut parts: BTreeMap<ShardId, Vec<T>> = BTreeMap::new();
     for member in members {
-        parts.entry(collection.shard_of(id(&member).point_id())).or_default().push(member);
+        parts.entry(owners.shard_of(collection, id(&member).point_id())).or_default().push(member);
     }
     parts
 }
 
-fn session_of(written: &[(ShardId, Written)]) -> Session {
+fn session_of(done: &[Done<Written>]) -> Session {
     let mut session = Session::default();
-    written.iter().for_each(|(shard, written)| session.saw(*shard, written.log_index));
+    done.iter().for_each(|done| session.saw(done.shard, done.written.log_index));
     session
 }
 
-/// The answer of a write of `count` points, of which those in `rows` went to a shard.
-fn write_answer(written: &[(ShardId, Written)], rows: &BTreeMap<ShardId, Vec<usize>>, count: usize) -> WriteAnswer {
+/// The answer of a write of `count` points.
+fn write_answer(done: &[Done<Written>], count: usize) -> WriteAnswer {
     // A retried write has the version of the first time.
-    let version = |written: &Written| match written.applied {
+    let version = |done: &Done<Written>| match done.written.applied {
         Applied::Written { version } => version,
-        _ => written.log_index,
+        _ => done.written.log_index,
     };
-    let highest = written.iter().map(|(_, written)| version(written)).max().unwrap_or(0);
+    let highest = done.iter().map(version).max().unwrap_or(0);
     let mut versions = Vec::new();
-    if written.iter().any(|(_, written)| version(written) != highest) {
+    if done.iter().any(|done| version(done) != highest) {
         versions = vec![highest; count];
-        for (shard, written) in written {
-            rows.get(shard).into_iter().flatten().for_each(|row| versions[*row] = version(written));
+        for part in done {
+            part.rows.iter().for_each(|row| versions[*row] = version(part));
         }
     }
-    WriteAnswer { version: highest, versions, session: session_of(written) }
+    WriteAnswer { version: highest, versions, session: session_of(done) }
 }
 
 /// Mutant 32: the first slot of a shard is looked for in the one before.

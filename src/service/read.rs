@@ -8,18 +8,21 @@ use crate::{
     rt,
     shard::Replica,
     types::{
-        DocumentId, Result, StoredPoint,
+        DocumentId, Error, ErrorKind, Result, SlotRange, StoredPoint,
         operation::{Consistency, ListAnswer, ListRequest, Search, SearchAnswer},
     },
 };
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// Shards of one read that are answered at once.
 const AT_ONCE: usize = 64;
 /// Points in an answer from which on it is encoded on a compute thread.
 const LARGE_POINTS: usize = 64;
+/// How often a read begins again because slots moved in its middle, and what it waits before: a step takes a round of applying.
+const OWNED_TRIES: usize = 20;
+const OWNED_PAUSE: Duration = Duration::from_millis(2);
 
 /// What is read of each shard.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,6 +87,8 @@ impl Answer {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Seen {
     pub index: u64,
+    /// The slots that the answer is of; none said: those the shard had when it was made, of which none ever moved.
+    pub slots: Option<SlotRange>,
     pub answer: Answer,
 }
 
@@ -123,13 +128,32 @@ impl Service {
     ) -> Result<Seen> {
         let replica = self.0.host.replica(shard)?;
         let index = wait_to_read(&replica, consistency, seen).await?;
-        let answer = match operation {
-            Operation::Get(id) => Answer::Point(replica.get(id)?),
+        for _ in 0..OWNED_TRIES {
+            let before = replica.owned();
+            if let Some((_, owned)) = before {
+                let answer = self.answer(&replica, operation).await;
+                if replica.owned() == before {
+                    let slots = replica.border().has_moved.then_some(owned);
+                    return Ok(Seen { index, slots, answer: answer? });
+                }
+            }
+            rt::mark("a read began again because slots moved in its middle");
+            rt::time::sleep(OWNED_PAUSE).await;
+        }
+        let message = format!("slots of shard {shard} moved again and again during the read");
+        Err(Error::new(ErrorKind::Unavailable, "shard_moving", message))
+    }
+
+    async fn answer(&self, replica: &Arc<Replica>, operation: &Operation) -> Result<Answer> {
+        Ok(match operation {
+            Operation::Get(id) => {
+                replica.border().check([id.point_id()].into_iter())?;
+                Answer::Point(replica.get(id)?)
+            }
             Operation::List(request) => Answer::Page(replica.list(request.clone()).await?),
-            Operation::Search(searches) => Answer::Found(self.search_replica(replica, searches).await?),
-            Operation::Figures => Answer::Figures(ShardFigures::of(self.0.identity.node_id, &replica)),
-        };
-        Ok(Seen { index, answer })
+            Operation::Search(searches) => Answer::Found(self.search_replica(replica.clone(), searches).await?),
+            Operation::Figures => Answer::Figures(ShardFigures::of(self.0.identity.node_id, replica)),
+        })
     }
 }
 

@@ -39,16 +39,16 @@ impl Service {
         let collection = self.find(name).await?;
         check(&searches, &collection)?;
         let searches: Arc<[Search]> = searches.into();
-        let mut best: Vec<Best> = searches.iter().map(|search| Best::of(search, &collection)).collect();
-        let take = |_, answer| {
+        let begin = |collection: &Collection| -> Vec<Best> {
+            searches.iter().map(|search| Best::of(search, collection)).collect()
+        };
+        let take = |best: &mut Vec<Best>, _, answer| {
             if let Answer::Found(answers) = answer {
                 best.iter_mut().zip(answers).for_each(|(best, answer)| best.take(answer));
             }
-            Ok(())
         };
-        let gathered =
-            self.fan_out(&collection.shard_ids(), Operation::Search(searches.clone()), options, take).await?;
-        let answers = best.into_iter().map(Best::finish).collect();
+        let whole = self.read_whole(name, Operation::Search(searches.clone()), options, begin, take).await?;
+        let (gathered, answers) = (whole.gathered, whole.taken.into_iter().map(Best::finish).collect());
         Ok(SearchesAnswer { answers, shards: gathered.shards(), session: gathered.session })
     }
 

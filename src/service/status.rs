@@ -31,8 +31,6 @@ pub struct Identity {
     pub http: Vec<String>,
     pub grpc: String,
     pub started: Instant,
-    /// Whether the node can still write: false once its log or store has failed.
-    pub can_write: Arc<dyn Fn() -> bool + Send + Sync>,
     /// The master, as far as this node knows.
     pub leader: Arc<dyn Fn() -> Option<NodeId> + Send + Sync>,
     /// Why the node does not obey its coordinator, while it does not.
@@ -51,7 +49,6 @@ impl Identity {
             http: Vec::new(),
             grpc: String::new(),
             started: rt::time::now(),
-            can_write: Arc::new(|| true),
             leader: Arc::new(move || Some(node_id)),
             alarm: Arc::new(|| None),
             phase: Arc::new(AtomicU8::new(Phase::Starting as u8)),
@@ -159,7 +156,7 @@ impl Service {
     /// Whether the node works. Cost: no I/O.
     pub fn health(&self) -> HealthReport {
         let phase = self.0.identity.phase();
-        let writable = (self.0.identity.can_write)();
+        let writable = self.0.host.can_write();
         let missing = self.missing_shards();
         let failed = self.0.host.failed();
         let leaderless = self.leaderless_shards();

@@ -1,7 +1,7 @@
 //! The way of a write to its shard, wherever that is: through this node's replica, which knows the leader, or straight to a node
 //! that has one. Called by `points`.
 
-use super::Service;
+use super::{Service, find::shard_gone};
 use crate::{
     cluster::{NodeId, ShardId},
     rt::time,
@@ -31,6 +31,9 @@ impl Service {
                 Err(Missed::Settled(error)) => return Err(error),
                 Err(Missed::NotTaken(error)) => error,
             };
+            if self.is_gone(shard) {
+                return Err(shard_gone(shard));
+            }
             if began.elapsed() >= PATIENCE {
                 return Err(not_taken);
             }

@@ -2,15 +2,16 @@
 //! log. Points and remembered requests with the counters they belong to; of the indexes the file, the journal behind it and the
 //! points kept for that, from which the receiver makes them as this replica did when it last started.
 //!
-//! The stream, integers little-endian: `VSHARD`, format 2, applied index u64, points u64, requests ever recorded u64, content
+//! The stream, integers little-endian: `VSHARD`, format 2 (3 if slots have moved, see kind 6), applied index u64, points u64, requests ever recorded u64, content
 //! hash u64, log index of the base of the journal u64 (all ones: there is none); then records, each: kind u8, length u32, id,
 //! record. Kinds: 1 point (id 17 bytes), 2 request (16), 3 entry of the journal (log index u64), 4 kept point (id 17, version
-//! u64), 5 piece of the index file (no id); in this order, 1 to 4 by id. Then kind 0, how many records there were, u64, and xxh3-64
-//! of the head and of all records from kind 3 on, u64 (the content hash is of the others). Chunks cut the stream anywhere. Whoever
+//! u64), 5 piece of the index file (no id), 6 record of the border (its key, 2 bytes); in the order 1, 2, 6, 3, 4, 5, and 1 to 4 by id. Then kind 0, how many records there were, u64, and xxh3-64
+//! of the head and of all records of the kinds 3 to 5, u64 (the content hash is of the others). Chunks cut the stream anywhere. Whoever
 //! gives it out checks it against the content hash too: a damaged replica fails instead of handing its damage on. Called by `machine`
 //! (giving out) and `install` (taking in).
 
 use super::{
+    border::CARGO_BYTES_MAX,
     content::{self, ContentHash},
     records::{Counters, Points, Records, RequestScan, View},
     upkeep::replay,
@@ -19,7 +20,7 @@ use crate::{
     index::Block,
     mutants::mutant,
     raft::{ApplyError, CHUNK_BYTES, Checkpoint, CheckpointReader, LogIndex},
-    store::Value,
+    store::{Value, keys::border},
     types::{PointId, RequestId, Result, limits},
 };
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -28,6 +29,8 @@ use xxhash_rust::xxh3::Xxh3;
 
 const MAGIC: &[u8; 6] = b"VSHARD";
 const FORMAT: u8 = 2;
+/// Format of a stream with records of a border.
+const FORMAT_BORDER: u8 = 3;
 const HEAD_BYTES: usize = MAGIC.len() + 1 + 5 * 8;
 const KIND_END: u8 = 0;
 const KIND_POINT: u8 = 1;
@@ -35,8 +38,11 @@ const KIND_REQUEST: u8 = 2;
 const KIND_JOURNAL: u8 = 3;
 const KIND_BEFORE: u8 = 4;
 const KIND_IMAGE: u8 = 5;
+const KIND_BORDER: u8 = 6;
 /// Longest record that is believed in; a point's encoding is within its own bound by far.
 const RECORD_BYTES_MAX: usize = 2 * limits::POINT_BYTES_MAX;
+/// Longest record of a border that is believed in.
+const BORDER_BYTES_MAX: usize = CARGO_BYTES_MAX + 1024;
 /// Longest entry of the journal that is believed in: the base names every row of a tail, of which there may be as many as points.
 const JOURNAL_BYTES_MAX: usize = 1 << 28;
 /// Bytes of the index file in one record.
@@ -49,6 +55,8 @@ const NO_BASE: u64 = u64::MAX;
 pub enum Part {
     Point(PointId, Bytes),
     Request(RequestId, Bytes),
+    /// A record of the border, encoded, and its key.
+    Border([u8; 2], Bytes),
     /// An entry of the journal, encoded, and its log index.
     Journal(u64, Bytes),
     /// A kept point, encoded, with its version.
@@ -85,6 +93,8 @@ pub struct ShardCheckpoint {
 struct Rest {
     points: Option<Points>,
     requests: Option<RequestScan>,
+    /// With their keys, the next one last.
+    border: Vec<([u8; 2], Value)>,
     journal: Option<Entries>,
     befores: Option<Befores>,
     file: Option<Arc<Block>>,
@@ -102,12 +112,17 @@ impl ShardCheckpoint {
         let base = replay::base_index(view)?;
         let head = Head { counters: view.counters()?, base };
         let mut pending = BytesMut::with_capacity(2 * CHUNK_BYTES);
-        put_head(&mut pending, &head);
+        let mut border = Vec::new();
+        for key in [border::CARGO_KEY, border::KEY] {
+            border.extend(view.border(key)?.map(|record| (key, record)));
+        }
+        put_head(&mut pending, &head, if border.is_empty() { FORMAT } else { FORMAT_BORDER });
         let mut other_hash = Xxh3::new();
         other_hash.update(&pending);
         let rest = Rest {
             points: Some(view.points()),
             requests: Some(view.requests()),
+            border,
             journal: base.map(|base| Box::new(view.journal(base)) as Entries),
             befores: base.map(|_| Box::new(view.befores()) as Befores),
             file: file.filter(|_| base.is_some()),
@@ -122,7 +137,7 @@ impl ShardCheckpoint {
         if self.rest.has_ended {
             return Ok(false);
         }
-        if !(self.put_point()? || self.put_request()? || self.put_of_index()?) {
+        if !(self.put_point()? || self.put_request()? || self.put_border() || self.put_of_index()?) {
             self.rest.has_ended = true;
             self.finish()?;
         }
@@ -144,6 +159,13 @@ impl ShardCheckpoint {
         self.hash.add(content::of_request(id, &record)?);
         self.put_record(KIND_REQUEST, id.as_bytes(), &record);
         Ok(true)
+    }
+
+    fn put_border(&mut self) -> bool {
+        let Some((key, record)) = self.rest.border.pop() else { return false };
+        self.hash.add(content::of_border(key, &record));
+        self.put_record(KIND_BORDER, &key, &record);
+        true
     }
 
     fn put_of_index(&mut self) -> Result<bool> {
@@ -224,9 +246,9 @@ impl Checkpoint for ShardCheckpoint {
     }
 }
 
-fn put_head(bytes: &mut BytesMut, Head { counters, base }: &Head) {
+fn put_head(bytes: &mut BytesMut, Head { counters, base }: &Head, format: u8) {
     bytes.put_slice(MAGIC);
-    bytes.put_u8(FORMAT);
+    bytes.put_u8(format);
     let base = base.unwrap_or(NO_BASE);
     for number in [counters.applied, counters.points, counters.requests, counters.hash.0, base] {
         bytes.put_u64_le(number);
@@ -263,8 +285,11 @@ impl<'r> Parts<'r> {
             return Err(parts.bad("it is not one of a shard".to_owned()));
         }
         match head.get_u8() {
-            FORMAT => {}
-            format => return Err(parts.bad(format!("its format is {format}, this program reads {FORMAT}"))),
+            FORMAT | FORMAT_BORDER => {}
+            format => {
+                let newest = FORMAT_BORDER;
+                return Err(parts.bad(format!("its format is {format}, this program reads up to {newest}")));
+            }
         }
         let (applied, points, requests) = (head.get_u64_le(), head.get_u64_le(), head.get_u64_le());
         let counters = Counters { applied, points, requests, hash: ContentHash(head.get_u64_le()) };
@@ -282,6 +307,7 @@ impl<'r> Parts<'r> {
             KIND_JOURNAL => (8, JOURNAL_BYTES_MAX),
             KIND_BEFORE => (PointId::KEY_LEN + 8, RECORD_BYTES_MAX),
             KIND_IMAGE => (0, PIECE_BYTES),
+            KIND_BORDER => (border::KEY.len(), BORDER_BYTES_MAX),
             kind => return Err(self.bad(format!("there is no record of kind {kind}"))),
         };
         self.need(1 + 4)?;
@@ -293,7 +319,7 @@ impl<'r> Parts<'r> {
         self.need(id_bytes + length)?;
         let id = self.pending.split_to(id_bytes);
         let record = self.pending.split_to(length).freeze();
-        if kind >= KIND_JOURNAL {
+        if (KIND_JOURNAL..=KIND_IMAGE).contains(&kind) {
             add_hashed(&mut self.other_hash, kind, &id, &record);
         }
         self.part(kind, &id, record).ok_or_else(|| self.bad("the id of a record is none".to_owned()))
@@ -310,6 +336,7 @@ impl<'r> Parts<'r> {
                 let (id, version) = id.split_at(PointId::KEY_LEN);
                 Part::Before(PointId::from_key(id)?, number(version)?, record)
             }
+            KIND_BORDER => Part::Border(id.try_into().ok()?, record),
             _ => Part::Image(record),
         })
     }

@@ -2,7 +2,7 @@
 //! order for ever, and golden tests hold them. A command that a client gave a request id is preceded by it. Called by
 //! `commands` (encoding), `round` (decoding).
 
-use crate::types::{Error, ErrorKind, Point, PointId, PointPatch, RequestId, Result, VectorName, limits};
+use crate::types::{Error, ErrorKind, Point, PointId, PointPatch, RequestId, Result, SlotRange, VectorName, limits};
 use serde::{Deserialize, Serialize};
 
 /// Format of a command alone; its first byte.
@@ -24,6 +24,18 @@ pub enum Command<'a> {
     /// Remove the points that pass a filter (its JSON).
     #[serde(borrow)]
     DeleteWhere(&'a str),
+    /// Give slots at an edge of the shard, or none, and the requests that shard `to` does not know yet, as a cargo for that.
+    Release { slots: SlotRange, to: u64 },
+    /// Take the cargo called `number` of shard `from`: `slots` with what is in them, and requests.
+    Receive {
+        from: u64,
+        number: u64,
+        slots: SlotRange,
+        /// An encoded `border::Cargo`.
+        cargo: &'a [u8],
+    },
+    /// The cargo called `number` has arrived.
+    Forget { number: u64 },
 }
 
 /// One point of a command.
@@ -101,6 +113,8 @@ impl<'a> Command<'a> {
             Command::Patch(one) => write(one),
             Command::Delete(ids) => ids.len() * 18,
             Command::DeleteWhere(filter) => filter.len(),
+            Command::Receive { cargo, .. } => cargo.len() + 32,
+            Command::Release { .. } | Command::Forget { .. } => 32,
         }
     }
 }
@@ -197,6 +211,10 @@ mod tests {
         assert_eq!(hex(Command::Patch(buffers.writes().remove(0))), format!("0101{write}"));
         assert_eq!(hex(Command::Delete(vec![PointId::Num(300)])), "01020100ac02");
         assert_eq!(hex(Command::DeleteWhere("{}")), "0103027b7d");
+        let slots = SlotRange { first: 1, end: 300 };
+        assert_eq!(hex(Command::Release { slots, to: 9 }), "010401ac0209");
+        assert_eq!(hex(Command::Receive { from: 8, number: 300, slots, cargo: b"ab" }), "010508ac0201ac02026162");
+        assert_eq!(hex(Command::Forget { number: 300 }), "0106ac02");
         let with_id = Command::DeleteWhere("{}").encode(Some(RequestId::from_bytes([7; 16]))).unwrap();
         assert_eq!(with_id, [&[2][..], &[7; 16], &[3, 2, b'{', b'}']].concat());
     }

@@ -3,7 +3,8 @@
 //! hashes are equal.
 //!
 //! It is the wrapping sum of one hash for every point (xxh3-64 of its record, seeded by that of its key) and every request
-//! remembered (its key, numbers and what was settled; not the words of a refusal, see `outcome`). A sum can be kept up:
+//! remembered (its key, numbers and what was settled; not the words of a refusal, see `outcome`), and of the records of its
+//! border, if slots have moved. A sum can be kept up:
 //! what a write replaces is subtracted, what it puts is added. Called by `round`, `requests`, `checkpoint`, `install` and
 //! `verify`.
 
@@ -14,7 +15,7 @@ use super::{
 use crate::{
     mutants::mutant,
     store::keys::{
-        point,
+        border, point,
         request::{self, RequestRecord},
     },
     types::{PointId, RequestId, Result},
@@ -50,9 +51,14 @@ pub fn of_request(id: RequestId, record: &[u8]) -> Result<u64> {
     if mutant!(14) {
         return Ok(0);
     }
-    let RequestRecord { sequence, log_index, outcome } = RequestRecord::decode(record).map_err(Records::corrupt)?;
-    let settled = RequestRecord { sequence, log_index, outcome: Outcome::settled_bytes(outcome)? };
+    let record = RequestRecord::decode(record).map_err(Records::corrupt)?;
+    let settled = RequestRecord { outcome: Outcome::settled_bytes(record.outcome)?, ..record };
     Ok(xxh3_64_with_seed(&settled.encode(), xxh3_64(&request::key(id))))
+}
+
+/// The hash of a record of the shard's border, by its key: of what it owns, or of what is on its way to another shard.
+pub fn of_border(key: [u8; 2], record: &[u8]) -> u64 {
+    xxh3_64_with_seed(record, xxh3_64(&key))
 }
 
 /// The hash of everything in a view. Cost: reading all of it.
@@ -69,6 +75,11 @@ pub fn of_view(view: &View) -> Result<ContentHash> {
         let (id, record) = request?;
         hash.add(of_request(id, &record)?);
     }
+    for key in [border::KEY, border::CARGO_KEY] {
+        if let Some(record) = view.border(key)? {
+            hash.add(of_border(key, &record));
+        }
+    }
     Ok(hash)
 }
 
@@ -83,7 +94,7 @@ mod tests {
         let id = RequestId::from_bytes([7; 16]);
         let record = |message: &str| {
             let outcome = Outcome::Refused(Error::invalid("no", message)).encode();
-            RequestRecord { sequence: 1, log_index: 2, outcome: &outcome }.encode()
+            RequestRecord { sequence: 1, log_index: 2, covers: Vec::new(), outcome: &outcome }.encode()
         };
         assert_eq!(of_point(PointId::Num(1), b"record"), 12433925917577085787);
         assert_eq!(of_request(id, &record("a")).unwrap(), 5026662295278966225);

@@ -106,7 +106,8 @@ fn ask_next(left: &mut [NodeId], node: NodeId) {
 }
 
 fn written(shard: u64, node: NodeId, index: u64, outcome: &[u8], ack: Ack) -> Result<Written, Missed> {
-    if ack == Ack::Async {
+    // A shard of which slots have moved says what became of it even so.
+    if ack == Ack::Async && outcome.is_empty() {
         return Ok(Written { log_index: index, applied: Applied::Written { version: index } });
     }
     match Outcome::decode(outcome) {

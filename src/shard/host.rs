@@ -10,7 +10,7 @@ use crate::{
     raft::{GroupId, NodeId},
     rt,
     store::keys::shard_of_space,
-    types::{CollectionSpec, Error, ErrorKind, Result},
+    types::{CollectionSpec, Error, ErrorKind, Result, SlotRange},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,13 +31,13 @@ impl Host {
         Host { parts, replicas: RwLock::default(), failed: RwLock::default() }
     }
 
-    /// Opens a shard and makes it found. If it has no log yet, `founders` are its group's first voters; without founders it waits to
+    /// Opens a shard, which had the slots `born` when it was made, and makes it found. If it has no log yet, `founders` are its group's first voters; without founders it waits to
     /// be added to a group that exists.
     ///
     /// # Errors
     /// `Corrupt` if stored data cannot be trusted: see [`Host::set_failed`].
-    pub async fn open(&self, id: u64, spec: CollectionSpec, founders: &[NodeId]) -> Result<()> {
-        let replica = Arc::new(Replica::open(id, spec, founders, &self.parts).await?);
+    pub async fn open(&self, id: u64, (spec, born): (CollectionSpec, SlotRange), founders: &[NodeId]) -> Result<()> {
+        let replica = Arc::new(Replica::open(id, (spec, born), founders, &self.parts).await?);
         self.failed.write().expect("no panic while changing").remove(&id);
         self.replicas.write().expect("no panic while changing").insert(id, replica);
         Ok(())
@@ -55,6 +55,12 @@ impl Host {
     /// The replicas that were given up, and why.
     pub fn failed(&self) -> BTreeMap<u64, String> {
         self.failed.read().expect("no panic while changing").clone()
+    }
+
+    /// Whether this node can still write: false once its log or store has failed. Whatever replicas suffer from that, they say of it
+    /// only afterwards.
+    pub fn can_write(&self) -> bool {
+        !self.parts.store.is_poisoned() && !self.parts.raft.log().is_poisoned()
     }
 
     /// A shard of this node, if it is open here. Cost: none but a lock; of most shards a node has no replica.

@@ -14,7 +14,7 @@ use crate::{
     raft::{ApplyError, CheckpointReader, LogIndex},
     store::{
         StoreError,
-        keys::{point::PointRecord, request::RequestRecord},
+        keys::{border, point::PointRecord, request::RequestRecord},
     },
     types::{PointId, RequestId},
 };
@@ -41,6 +41,7 @@ pub fn fill(
         match next {
             Part::Point(id, record) => filling.point(id, &record).map_err(|problem| parts.bad(problem))?,
             Part::Request(id, record) => filling.request(id, &record).map_err(|problem| parts.bad(problem))?,
+            Part::Border(key, record) => filling.border(key, &record).map_err(|problem| parts.bad(problem))?,
             Part::Journal(at, entry) => filling.changes.restore_journal(at, &entry),
             Part::Before(id, version, value) => filling.changes.restore_before(id, version, &value),
             Part::Image(_) if has_file => return Err(parts.bad("it has two index files".to_owned())),
@@ -127,6 +128,16 @@ impl Filling<'_> {
         self.found.hash.add(content::of_request(id, record).map_err(|error| problem(&error))?);
         self.changes.put_request(id, record);
         self.changes.put_request_at(decoded.sequence, id);
+        Ok(())
+    }
+
+    fn border(&mut self, key: [u8; 2], record: &Bytes) -> Result<(), String> {
+        if key != border::KEY && key != border::CARGO_KEY {
+            return Err(format!("{key:?} is no key of a border"));
+        }
+        border::decode(record).map_err(|error| error.to_string())?;
+        self.found.hash.add(content::of_border(key, record));
+        self.changes.put_border(key, Some(record));
         Ok(())
     }
 

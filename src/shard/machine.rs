@@ -41,8 +41,9 @@ impl Machine {
 
     /// Puts a state over `records` in the place of the present one.
     fn replace(&self, old: &State, records: Records) -> crate::types::Result<()> {
-        let mut state = open::state(old.id, old.spec.clone(), records, old.settings, &self.files)?;
+        let mut state = open::state(old.id, (old.spec.clone(), old.border().born), records, old.settings, &self.files)?;
         state.request_ids_max = old.request_ids_max;
+        state.replaces(old);
         self.live.replace(state);
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! One shard on one node: commands from its log become effects in store and index; searches and reads over a consistent
 //! view; the background work that keeps its indexes fast. Called by `service` and opened by `node`.
 
+mod border;
 mod checkpoint;
 mod command;
 pub mod commands;
@@ -44,10 +45,11 @@ pub(crate) use upkeep::Upkeep;
 pub(crate) use upkeep::Work;
 
 pub use crate::index::IndexState;
+pub use border::{Border, Leaving};
 pub use elsewhere::{Elsewhere, Missed};
 pub use host::Host;
 pub use outcome::{Applied, Outcome};
-pub use replica::{Parts, Replica, Written};
+pub use replica::{Parts, Replica, Sending, Written};
 pub use settings::IndexSettings;
 pub use stats::ReplicaStats;
 pub use verify::{BUCKETS, Bucket, Damaged, Difference, Recomputed, RecordName, decode_report, encode_report};

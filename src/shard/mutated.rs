@@ -33,7 +33,7 @@ pub fn unguarded(state: &State, command: &Bytes) -> Result<Bytes> {
     match &mut command {
         Command::Upsert(writes) => writes.iter_mut().try_for_each(|write| compare(state, write))?,
         Command::Patch(write) => compare(state, write)?,
-        Command::Delete(_) | Command::DeleteWhere(_) => {}
+        _ => {}
     }
     Ok(command.encode(id)?.into())
 }
@@ -61,7 +61,7 @@ pub fn own_seed() -> u64 {
 fn compare(state: &State, write: &mut PointWrite<'_>) -> Result<()> {
     let Some(wanted) = write.if_version.take() else { return Ok(()) };
     let record = state.records.view().point(write.id)?;
-    let current = record.map(|record| PointRecord::decode(&record).map(|record| record.version));
+    let current = record.map(|record| PointRecord::decode(&record).map(|record| record.told_version()));
     if current.transpose().map_err(Records::corrupt)?.unwrap_or(0) == wanted {
         return Ok(());
     }

@@ -3,6 +3,7 @@
 //! `replica` and, for what a checkpoint brought, `machine`.
 
 use super::{
+    border::Border,
     content,
     files::IndexFiles,
     indexes::Indexes,
@@ -17,33 +18,34 @@ use super::{
     },
 };
 use crate::{
-    store::keys::meta::MetaKey,
-    types::{CollectionSpec, Result},
+    store::keys::{border, meta::MetaKey},
+    types::{CollectionSpec, Result, SlotRange},
 };
 
-/// Reads what is stored. Cost: mapping the index file, and doing again what happened since; without a file, every point once.
+/// Reads what is stored, of a shard that had the slots `born` when it was made. Cost: mapping the index file, and doing again what happened since; without a file, every point once.
 ///
 /// # Errors
 /// `Corrupt` if records cannot be read. A bad index file is not an error.
 pub fn state(
     id: u64,
-    spec: CollectionSpec,
+    (spec, born): (CollectionSpec, SlotRange),
     records: Records,
     settings: IndexSettings,
     files: &IndexFiles,
 ) -> Result<State> {
     let view = records.view();
     let counters = counters(&records, &view)?;
+    let border = stored_border(&view, born)?;
     let Some((at, base)) = replay::base(&view)? else {
         // Also of versions whose index files were each replica's own.
         if view.number(MetaKey::IndexEpoch)? > 0 {
             records.index_forgotten(counters.applied)?;
         }
         let indexes = from_records(&view, &spec, &settings)?;
-        return Ok(State::new(id, spec, records, settings, (indexes, counters, Keeper::default())));
+        return Ok(State::new(id, spec, records, settings, (indexes, counters, Keeper::default()), border));
     };
     let indexes = Indexes::new(&spec, &settings);
-    let state = State::new(id, spec, records, settings, (indexes, counters, Keeper::of_base(at, &base)));
+    let state = State::new(id, spec, records, settings, (indexes, counters, Keeper::of_base(at, &base)), border);
     match replay::replay(&state, (at, &base), files) {
         Ok(()) => {}
         Err(Lost::Store(error)) => return Err(error),
@@ -56,6 +58,13 @@ pub fn state(
         }
     }
     Ok(state)
+}
+
+fn stored_border(view: &View, born: SlotRange) -> Result<Border> {
+    match view.border(border::KEY)? {
+        Some(record) => Border::decode(born, border::decode(&record).map_err(Records::corrupt)?),
+        None => Ok(Border::born(born)),
+    }
 }
 
 /// The counters. Data of versions that kept no content hash is given one.

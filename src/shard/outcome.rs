@@ -5,7 +5,7 @@
 //! refusal, its words (message and detail). What was settled is the same on every replica whatever its version; words may
 //! be put better in a later version, so the content hash leaves them out.
 
-use crate::types::{Error, ErrorKind, Result, error::Detail};
+use crate::types::{Error, ErrorKind, Result, SlotRange, error::Detail};
 use serde::{Deserialize, Serialize};
 
 /// Format of the encoding; its first byte.
@@ -27,6 +27,8 @@ pub enum Applied {
     Written { version: u64 },
     /// So many points were there and are gone.
     Deleted { count: u64 },
+    /// So many points were there and are gone, of a shard whose slots have moved and which owned these.
+    DeletedIn { count: u64, slots: SlotRange },
     /// The entry was the log's own: a new leader's first, or a change of members.
     Nothing,
 }
@@ -38,6 +40,7 @@ enum Settled<'a> {
     Written { version: u64 },
     Deleted { count: u64 },
     Refused { kind: u8, code: &'a str },
+    DeletedIn { count: u64, slots: SlotRange },
 }
 
 /// What a refusal says.
@@ -52,12 +55,32 @@ struct Words<'a> {
 }
 
 impl Outcome {
+    /// What came of a request that was done in two parts: a refusal of either; else the later version, the sum of counts.
+    pub fn with(&self, other: &Outcome) -> Outcome {
+        use Applied::{Deleted, Written};
+        match (self, other) {
+            (Outcome::Refused(_), _) | (_, Outcome::Applied(Applied::Nothing)) => self.clone(),
+            (_, Outcome::Refused(_)) | (Outcome::Applied(Applied::Nothing), _) => other.clone(),
+            (Outcome::Applied(Written { version: one }), Outcome::Applied(Written { version: two })) => {
+                Outcome::Applied(Written { version: *one.max(two) })
+            }
+            (Outcome::Applied(Deleted { count: one }), Outcome::Applied(Deleted { count: two })) => {
+                Outcome::Applied(Deleted { count: one.saturating_add(*two) })
+            }
+            // A request id that was used for two things.
+            (Outcome::Applied(_), Outcome::Applied(_)) => self.clone(),
+        }
+    }
+
     /// Bytes for another node, or for the store.
     pub fn encode(&self) -> Vec<u8> {
         let settled = match self {
             Outcome::Applied(Applied::Nothing) => Settled::Nothing,
             Outcome::Applied(Applied::Written { version }) => Settled::Written { version: *version },
             Outcome::Applied(Applied::Deleted { count }) => Settled::Deleted { count: *count },
+            Outcome::Applied(Applied::DeletedIn { count, slots }) => {
+                Settled::DeletedIn { count: *count, slots: *slots }
+            }
             Outcome::Refused(error) => Settled::Refused { kind: kind_tag(error.kind()), code: error.code() },
         };
         let bytes = append(vec![FORMAT], &settled);
@@ -77,6 +100,10 @@ impl Outcome {
             Settled::Nothing => Applied::Nothing,
             Settled::Written { version } => Applied::Written { version },
             Settled::Deleted { count } => Applied::Deleted { count },
+            Settled::DeletedIn { count, slots } => {
+                let range = SlotRange::new(slots.first, slots.end).ok_or_else(|| corrupt("no range of slots"))?;
+                Applied::DeletedIn { count, slots: range }
+            }
             Settled::Refused { kind, code } => {
                 let kind = kind_of_tag(kind).ok_or_else(|| corrupt("an unknown kind of error"))?;
                 let (words, rest) = postcard::take_from_bytes::<Words<'_>>(rest).map_err(corrupt)?;
@@ -179,6 +206,8 @@ mod tests {
         assert_eq!(hex(Outcome::Applied(Applied::Nothing)), "0100");
         assert_eq!(hex(Outcome::Applied(Applied::Written { version: 300 })), "0101ac02");
         assert_eq!(hex(Outcome::Applied(Applied::Deleted { count: 5 })), "010205");
+        let slots = SlotRange { first: 1, end: 300 };
+        assert_eq!(hex(Outcome::Applied(Applied::DeletedIn { count: 5, slots })), "01040501ac02");
         let settled = "0103031076657273696f6e5f6d69736d61746368";
         let words = "056f74686572010a69665f76657273696f6e0101310101320103010164";
         assert_eq!(hex(Outcome::Refused(refusal())), format!("{settled}{words}"));
@@ -187,11 +216,29 @@ mod tests {
     }
 
     #[test]
+    fn two_parts_have_one_outcome() {
+        let written = |version| Outcome::Applied(Applied::Written { version });
+        let deleted = |count| Outcome::Applied(Applied::Deleted { count });
+        let (refused, nothing) = (Outcome::Refused(refusal()), Outcome::Applied(Applied::Nothing));
+        for (one, two, both) in [
+            (written(3), written(5), written(5)),
+            (deleted(3), deleted(5), deleted(8)),
+            (written(3), refused.clone(), refused.clone()),
+            (nothing.clone(), deleted(3), deleted(3)),
+            (nothing.clone(), refused.clone(), refused),
+        ] {
+            assert_eq!((one.with(&two), two.with(&one)), (both.clone(), both));
+        }
+        assert_eq!(nothing.with(&nothing), nothing);
+    }
+
+    #[test]
     fn outcomes_round_trip() {
         let refused = ErrorKind::ALL.map(|kind| Outcome::Refused(refusal().as_kind(kind, "as it was")));
         let plain = Outcome::Refused(Error::invalid("metadata_too_large", ""));
         let written = Outcome::Applied(Applied::Written { version: u64::MAX });
-        for outcome in refused.into_iter().chain([plain, written]) {
+        let deleted = Outcome::Applied(Applied::DeletedIn { count: 3, slots: SlotRange::ALL });
+        for outcome in refused.into_iter().chain([plain, written, deleted]) {
             let bytes = outcome.encode();
             assert_eq!(Outcome::decode(&bytes).unwrap(), outcome);
             for end in 0..bytes.len() {

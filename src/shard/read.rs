@@ -83,7 +83,12 @@ pub fn stored_point(
     let vectors =
         with_vector.then(|| record.vectors.iter().map(named_vector).collect::<Result<Vec<_>>>()).transpose()?;
     let payload = with_payload.then(|| payload(record)).transpose()?;
-    Ok(StoredPoint { id: DocumentId::restore(id, record.original_id), version: record.version, vectors, payload })
+    Ok(StoredPoint {
+        id: DocumentId::restore(id, record.original_id),
+        version: record.told_version(),
+        vectors,
+        payload,
+    })
 }
 
 fn named_vector((name, bytes): (&str, &[u8])) -> Result<(VectorName, Vec<f32>)> {

@@ -98,6 +98,11 @@ impl Records {
         self.space.disk_bytes()
     }
 
+    /// Bytes of all records, about, wherever they are yet.
+    pub fn stored_bytes(&self) -> u64 {
+        self.space.stored_bytes()
+    }
+
     /// Records that the index file of `epoch` (0: none) is of log index `at`, and what it lacks. The journal up to there and the
     /// points kept for it are no longer wanted. Power-safe when it returns.
     pub fn index_saved(&self, epoch: u64, at: u64, base: Base) -> Result<()> {
@@ -209,6 +214,14 @@ impl<'r> Changes<'r> {
     /// Removes a request's record.
     pub fn remove_request(&mut self, id: RequestId) {
         self.batch.delete(&self.records.space, &request::key(id));
+    }
+
+    /// Writes an encoded record of the border, by its key; or removes it.
+    pub fn put_border(&mut self, key: [u8; 2], value: Option<&[u8]>) {
+        match value {
+            Some(value) => self.batch.put(&self.records.space, &key, value),
+            None => self.batch.delete(&self.records.space, &key),
+        }
     }
 
     /// Gives a request its sequence number.

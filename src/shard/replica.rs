@@ -1,7 +1,12 @@
 //! One replica: a shard's state, its log group and its indexer, opened and closed together, and the operations on it.
 //! Called by `host` (life cycle) and `service` (operations).
 
+mod moves;
+
+pub use moves::Sending;
+
 use super::{
+    border::Cargo,
     command::Command,
     files::IndexFiles,
     indexer::Proposer,
@@ -24,7 +29,7 @@ use crate::{
     rt,
     store::{Store, StoreError},
     types::{
-        Ack, CollectionSpec, DocumentId, Error, ErrorKind, IndexedFields, Result, StoredPoint,
+        Ack, CollectionSpec, DocumentId, Error, ErrorKind, IndexedFields, Result, SlotRange, StoredPoint,
         operation::{ListAnswer, ListRequest, Search, SearchAnswer},
     },
 };
@@ -76,17 +81,22 @@ impl Written {
 }
 
 impl Replica {
-    /// Opens shard `id`: reads what is stored, replays the log behind it, starts the indexer. If there is no log, `voters` are the
-    /// group's first; with none it waits to be added.
+    /// Opens shard `id`, which had the slots `born` when it was made: reads what is stored, replays the log behind it, starts the
+    /// indexer. If there is no log, `voters` are the group's first; with none it waits to be added.
     ///
     /// # Errors
     /// `Corrupt` if stored data cannot be trusted.
-    pub async fn open(id: u64, spec: CollectionSpec, voters: &[NodeId], parts: &Parts) -> Result<Replica> {
+    pub async fn open(
+        id: u64,
+        (spec, born): (CollectionSpec, SlotRange),
+        voters: &[NodeId],
+        parts: &Parts,
+    ) -> Result<Replica> {
         let files = IndexFiles::new(&parts.index_directory, id);
         let (store, settings, found_files) = (parts.store.clone(), parts.settings, files.clone());
         let live = rt::compute::io(move || {
             let records = Records::open(store, id)?;
-            Ok::<_, Error>(Arc::new(Live::new(open::state(id, spec, records, settings, &found_files)?)))
+            Ok::<_, Error>(Arc::new(Live::new(open::state(id, (spec, born), records, settings, &found_files)?)))
         })
         .await?;
         let machine = Machine::new(live.clone(), files.clone());
@@ -119,7 +129,7 @@ impl Replica {
         if mutant!(26) {
             command = mutated::unguarded(&self.state(), &command)?;
         }
-        let (log_index, outcome) = self.route.propose(command, ack).await.map_err(not_proposed)?;
+        let (log_index, outcome) = self.route.propose(command, self.acknowledged(ack)).await.map_err(not_proposed)?;
         match outcome {
             Some(outcome) => Written::of(log_index, outcome),
             None => Ok(Written { log_index, applied: Applied::Written { version: log_index } }),
@@ -135,12 +145,17 @@ impl Replica {
     pub async fn propose_forwarded(&self, command: Bytes, ack: Ack) -> Result<Result<(u64, Bytes), ProposeError>> {
         if Upkeep::is_one(&command) {
             Upkeep::decode(&command)?;
-        } else {
-            Command::decode(&command)?;
+        } else if let Command::Receive { slots, cargo, .. } = Command::decode(&command)?.1 {
+            Cargo::decode(cargo, slots)?;
         }
         rt::mark("a write was forwarded to the leader");
-        let proposed = self.route.here(command, ack).await;
+        let proposed = self.route.here(command, self.acknowledged(ack)).await;
         Ok(proposed.map(|(index, outcome)| (index, outcome.map_or_else(Bytes::new, |outcome| outcome.encode().into()))))
+    }
+
+    /// When a write is acknowledged: where slots have moved, not before it is known that the shard owned its points.
+    fn acknowledged(&self, ack: Ack) -> Ack {
+        if ack == Ack::Async && self.border().has_moved { Ack::Quorum } else { ack }
     }
 
     /// Waits until a read sees every write acknowledged before now, and at least log index `seen`; says how far it sees.
@@ -216,9 +231,9 @@ impl Replica {
         self.route.group().transfer_leader(to).await
     }
 
-    /// Bytes on the disk.
-    pub fn disk_bytes(&self) -> u64 {
-        self.state().records.disk_bytes()
+    /// Bytes of its records, about, on disk or only in the journal yet: what a copy of it would send.
+    pub fn stored_bytes(&self) -> u64 {
+        self.state().records.stored_bytes()
     }
 
     /// The node that leads the shard, as far as is known here.

@@ -3,24 +3,29 @@
 //! Deterministic: what a round does depends on the entries and the state alone. Later entries of a round see what
 //! earlier ones did through an overlay. Called by `machine`.
 
+mod transfer;
+
 use super::{
+    border::Border,
     command::{Command, PointWrite},
     content,
     indexes::PayloadChange,
     mutated,
     outcome::{Applied, Outcome},
     records::{Changes, Counters, Records, View},
-    requests::Requests,
+    requests::{First, Requests},
     selection,
     state::State,
 };
 use crate::{
     mutants::mutant,
+    rt,
     store::keys::{
+        border,
         journal::Entry,
         point::{self, PointRecord},
     },
-    types::{DocumentId, Error, ErrorKind, Filter, Payload, PointId, Result},
+    types::{DocumentId, Error, ErrorKind, Filter, Payload, PointId, RequestId, Result, SlotRange},
 };
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -30,6 +35,10 @@ pub struct Round<'s> {
     view: View,
     overlay: BTreeMap<PointId, Touched>,
     requests: Requests,
+    border: Border,
+    border_has_changed: bool,
+    /// What becomes of the cargo, if something does: its bytes, or that it goes.
+    cargo: Option<Option<Vec<u8>>>,
     /// Of requests, what `requests` says.
     counters: Counters,
 }
@@ -47,32 +56,72 @@ impl<'s> Round<'s> {
     pub fn new(state: &'s State) -> Round<'s> {
         let (view, counters) = (state.records.view(), state.counters());
         let requests = Requests::new(counters.requests, state.request_ids_max);
-        Round { state, view, overlay: BTreeMap::new(), requests, counters }
+        let (border, overlay) = (Border::clone(&state.border()), BTreeMap::new());
+        Round { state, view, overlay, requests, border, border_has_changed: false, cargo: None, counters }
     }
 
     /// Applies one entry: the log's own, which has no data, does nothing. A refusal is an outcome; an error means the store
-    /// or the log cannot be trusted.
+    /// or the log cannot be trusted. That the shard does not own a slot is not remembered: whoever does settles the request.
     pub fn apply(&mut self, index: u64, entry: &[u8]) -> Result<Outcome> {
         self.counters.applied = index;
         if entry.is_empty() {
             return Ok(Outcome::Applied(Applied::Nothing));
         }
         let (request, command) = Command::decode(entry)?;
-        let Some(request) = request else { return self.execute(index, &command) };
-        if let Some(first) = self.requests.outcome(&self.view, request)? {
-            return Ok(first);
+        if let Err(moved) = self.border.check(named(&command)) {
+            return Ok(Outcome::Refused(moved));
         }
-        let outcome = self.execute(index, &command)?;
-        self.requests.record(&self.view, &mut self.counters.hash, request, index, &outcome)?;
-        Ok(outcome)
+        let outcome = match request {
+            None => self.execute(index, &command, None)?,
+            Some(request) => self.once(index, &command, request)?,
+        };
+        Ok(match (command, outcome) {
+            // Of how many slots this was the whole is for the client's node to know: it adds all shards up.
+            (Command::DeleteWhere(_), Outcome::Applied(Applied::Deleted { count })) if self.border.has_moved => {
+                Outcome::Applied(Applied::DeletedIn { count, slots: self.border.owned })
+            }
+            (_, outcome) => outcome,
+        })
     }
 
-    fn execute(&mut self, index: u64, command: &Command<'_>) -> Result<Outcome> {
+    /// Does what a request asks for, but for what it has done already, and remembers it.
+    fn once(&mut self, index: u64, command: &Command<'_>, request: RequestId) -> Result<Outcome> {
+        let slots = self.slots_of(command);
+        let Some(first) = self.requests.first(&self.view, request, self.border.born)? else {
+            let outcome = self.execute(index, command, None)?;
+            let covers = if self.border.has_moved { vec![slots] } else { Vec::new() };
+            self.requests.record(&self.view, &mut self.counters.hash, request, index, covers, &outcome)?;
+            return Ok(outcome);
+        };
+        if first.covers_all(slots) {
+            return Ok(first.outcome);
+        }
+        // Slots have moved, and what the first try did is a part of this.
+        rt::mark("a retry did what its first try had not");
+        let outcome = self.execute(index, command, Some(&first))?;
+        self.requests.extend(&mut self.counters.hash, request, first, &[slots], &outcome)
+    }
+
+    /// The slots that a command speaks for: of the points it names, or all there are here.
+    fn slots_of(&self, command: &Command<'_>) -> SlotRange {
+        match command {
+            Command::DeleteWhere(_) => self.border.owned,
+            command => SlotRange::around(named(command)),
+        }
+    }
+
+    /// Does what the command asks for, but for the points for which its request is `done`.
+    fn execute(&mut self, index: u64, command: &Command<'_>, done: Option<&First>) -> Result<Outcome> {
+        let is_due = |id: PointId| done.is_none_or(|done| !done.covers(id));
         let outcome = match command {
-            Command::Upsert(writes) => self.upsert(index, writes),
-            Command::Patch(write) => self.patch(index, write),
-            Command::Delete(ids) => self.delete(ids),
-            Command::DeleteWhere(filter) => self.delete_where(filter),
+            Command::Upsert(writes) => self.upsert(index, writes, &is_due),
+            Command::Patch(write) if is_due(write.id) => self.patch(index, write),
+            Command::Patch(_) => Ok(Applied::Nothing),
+            Command::Delete(ids) => self.delete(ids.iter().copied().filter(|id| is_due(*id))),
+            Command::DeleteWhere(filter) => self.delete_where(filter, &is_due),
+            Command::Release { slots, to } => self.release(index, *slots, *to),
+            Command::Receive { from, number, slots, cargo } => self.receive(index, (*from, *number), *slots, cargo),
+            Command::Forget { number } => Ok(self.forget(*number)),
         };
         match outcome {
             Ok(applied) => Ok(Outcome::Applied(applied)),
@@ -100,9 +149,16 @@ impl<'s> Round<'s> {
         self.requests.put(&mut changes);
         self.counters.requests = self.requests.recorded();
         self.keep_for_upkeep(&mut changes)?;
+        self.put_border(&mut changes)?;
         changes.put_counters(&self.counters);
+        if self.border_has_changed {
+            self.state.begin_border_change();
+        }
         changes.commit()?;
         self.show()?;
+        if self.border_has_changed {
+            self.state.end_border_change(self.border.clone());
+        }
         self.state.publish(&self.counters, self.overlay.len() as u64);
         Ok(())
     }
@@ -127,6 +183,28 @@ impl<'s> Round<'s> {
             }
         }
         changes.put_journal(self.counters.applied, &Entry::Touched(touched))
+    }
+
+    fn set_border(&mut self, border: Border) {
+        self.border = border;
+        self.border_has_changed = true;
+    }
+
+    /// Writes what the round has made of border and cargo, and keeps the content hash up.
+    fn put_border(&mut self, changes: &mut Changes<'_>) -> Result<()> {
+        let cargo = self.cargo.as_ref().map(|cargo| cargo.as_deref().map(border::encode));
+        let border = self.border_has_changed.then(|| Some(border::encode(&self.border.encode())));
+        for (key, now) in [(border::KEY, border), (border::CARGO_KEY, cargo)] {
+            let Some(now) = now else { continue };
+            if let Some(before) = self.view.border(key)? {
+                self.counters.hash.remove(content::of_border(key, &before));
+            }
+            if let Some(now) = &now {
+                self.counters.hash.add(content::of_border(key, now));
+            }
+            changes.put_border(key, now.as_deref());
+        }
+        Ok(())
     }
 
     fn show(&self) -> Result<()> {
@@ -164,18 +242,21 @@ impl<'s> Round<'s> {
         self.overlay.iter().map(change).collect()
     }
 
-    fn upsert(&mut self, index: u64, writes: &[PointWrite<'_>]) -> Result<Applied> {
+    fn upsert(&mut self, index: u64, writes: &[PointWrite<'_>], is_due: &dyn Fn(PointId) -> bool) -> Result<Applied> {
         // Mutant 31: the later version is the one with the later time of day.
         let version = if mutant!(31) { mutated::time_of_day() } else { index };
-        for (row, write) in writes.iter().enumerate() {
+        let told = self.border.version_told(version);
+        let due = || writes.iter().enumerate().filter(|(_, write)| is_due(write.id));
+        for (row, write) in due() {
             self.check_version(write).map_err(|error| if writes.len() > 1 { error.row(row) } else { error })?;
         }
-        for write in writes {
+        for (_, write) in due() {
             let vectors: Vec<(&str, &[u8])> = write.vectors.iter().map(|v| (v.name, v.components)).collect();
-            let record = point::encode(version, write.spelling, &vectors, write.payload).map_err(Records::corrupt)?;
+            let record =
+                point::encode(version, told, write.spelling, &vectors, write.payload).map_err(Records::corrupt)?;
             self.put(write.id, record)?;
         }
-        Ok(Applied::Written { version })
+        Ok(Applied::Written { version: told.unwrap_or(version) })
     }
 
     fn patch(&mut self, version: u64, write: &PointWrite<'_>) -> Result<Applied> {
@@ -188,24 +269,27 @@ impl<'s> Round<'s> {
         let mut vectors: BTreeMap<&str, &[u8]> = current.vectors.iter().collect();
         vectors.extend(write.vectors.iter().map(|v| (v.name, v.components)));
         let vectors: Vec<(&str, &[u8])> = vectors.into_iter().collect();
-        let record = point::encode(version, current.original_id, &vectors, &payload).map_err(Records::corrupt)?;
+        let told = self.border.version_told(version);
+        let record = point::encode(version, told, current.original_id, &vectors, &payload).map_err(Records::corrupt)?;
         self.put(write.id, record)?;
-        Ok(Applied::Written { version })
+        Ok(Applied::Written { version: told.unwrap_or(version) })
     }
 
-    fn delete(&mut self, ids: &[PointId]) -> Result<Applied> {
+    fn delete(&mut self, ids: impl Iterator<Item = PointId>) -> Result<Applied> {
         let mut count = 0;
         for id in ids {
-            let before = if self.overlay.contains_key(id) { None } else { self.hash_before(*id)? };
-            count += u64::from(self.remove(*id, before));
+            let before = if self.overlay.contains_key(&id) { None } else { self.hash_before(id)? };
+            count += u64::from(self.remove(id, before));
         }
         Ok(Applied::Deleted { count })
     }
 
-    fn delete_where(&mut self, filter: &str) -> Result<Applied> {
+    fn delete_where(&mut self, filter: &str, is_due: &dyn Fn(PointId) -> bool) -> Result<Applied> {
         let source = serde_json::from_str(filter).map_err(Records::corrupt)?;
         let filter = Filter::from_json(&source).map_err(Records::corrupt)?;
-        let passes = |id: PointId, record: &[u8]| Ok::<_, Error>(filter.passes(id, payload_of(record)?.as_object()));
+        let passes = |id: PointId, record: &[u8]| {
+            Ok::<_, Error>(is_due(id) && filter.passes(id, payload_of(record)?.as_object()))
+        };
         let mut passing = Vec::new();
         let mut test = |id: PointId, record: &[u8]| -> Result<()> {
             if passes(id, record)? {
@@ -247,7 +331,7 @@ impl<'s> Round<'s> {
         let Some(wanted) = write.if_version else { return Ok(()) };
         let current = match self.record(write.id)? {
             None => 0,
-            Some(bytes) => PointRecord::decode(&bytes).map_err(Records::corrupt)?.version,
+            Some(bytes) => PointRecord::decode(&bytes).map_err(Records::corrupt)?.told_version(),
         };
         if current == wanted {
             return Ok(());
@@ -295,6 +379,17 @@ impl<'s> Round<'s> {
             None => Ok(self.view.point(id)?.map(|bytes| Cow::Owned(bytes.to_vec()))),
         }
     }
+}
+
+/// The points that a client's command names.
+fn named<'c>(command: &'c Command<'_>) -> impl Iterator<Item = PointId> + 'c {
+    let (writes, ids): (&[PointWrite<'_>], &[PointId]) = match command {
+        Command::Upsert(writes) => (writes, &[]),
+        Command::Patch(write) => (std::slice::from_ref(write), &[]),
+        Command::Delete(ids) => (&[], ids),
+        _ => (&[], &[]),
+    };
+    writes.iter().map(|write| write.id).chain(ids.iter().copied())
 }
 
 fn payload_of(record: &[u8]) -> Result<Payload> {

@@ -1,25 +1,27 @@
 //! What one replica holds: its space in the store, its indexes in memory, and the counters both agree on.
 //!
 //! Invariants: the index holds a row for exactly the points the store holds (by id and version) whenever `gate` is free;
-//! `applied` moves in the same batch as the effects it stands for. Called by `machine` (writing), `search` and `read`
+//! `applied` moves in the same batch as the effects it stands for. Which slots the shard owns changes behind the gate, too; a reader
+//! without it asks before and after whether they were the same ([`State::owned`]). Called by `machine` (writing), `search` and `read`
 //! (reading), `indexer` (maintaining).
 
 use crate::{
     index::HashJob,
     rt::shutdown::Shutdown,
     shard::{
+        border::Border,
         content::ContentHash,
         indexes::Indexes,
         records::{Counters, Records},
         settings::IndexSettings,
         upkeep::keeper::Keeper,
     },
-    types::{CollectionSpec, IndexedFields, limits::REQUEST_IDS_MAX},
+    types::{CollectionSpec, IndexedFields, SlotRange, limits::REQUEST_IDS_MAX},
 };
 use std::{
     collections::VecDeque,
     sync::{
-        Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
 };
@@ -41,6 +43,9 @@ pub struct State {
     points: AtomicU64,
     requests: AtomicU64,
     content_hash: AtomicU64,
+    border: RwLock<Arc<Border>>,
+    /// How often the border has changed, twice; odd while it does.
+    border_changes: AtomicU64,
     /// Applied index and content hash after each of the latest rounds.
     recent_hashes: Mutex<VecDeque<(u64, u64)>>,
     /// How many requests are remembered: the same on every replica.
@@ -69,6 +74,7 @@ impl State {
         records: Records,
         settings: IndexSettings,
         (mut indexes, counters, keeper): (Indexes, Counters, Keeper),
+        border: Border,
     ) -> State {
         indexes.set_applied(counters.applied);
         indexes.payload_mut().1.set_fields(&spec.indexed_fields, counters.points);
@@ -83,6 +89,8 @@ impl State {
             points: AtomicU64::new(counters.points),
             requests: AtomicU64::new(counters.requests),
             content_hash: AtomicU64::new(counters.hash.0),
+            border: RwLock::new(Arc::new(border)),
+            border_changes: AtomicU64::new(0),
             recent_hashes: Mutex::default(),
             request_ids_max: REQUEST_IDS_MAX as u64,
             keeper: Mutex::new(keeper),
@@ -149,6 +157,36 @@ impl State {
             requests: self.requests.load(SeqCst),
             hash: ContentHash(self.content_hash.load(SeqCst)),
         }
+    }
+
+    /// What the shard owns, and what is on its way to another one.
+    pub fn border(&self) -> Arc<Border> {
+        self.border.read().expect("no panic while changing the border").clone()
+    }
+
+    /// The slots the shard owns, and a number that is another one after every change of them. Everything that was read between two
+    /// calls with equal answers is of these slots. `None` while they change.
+    pub fn owned(&self) -> Option<(u64, SlotRange)> {
+        let changes = self.border_changes.load(SeqCst);
+        let owned = self.border().owned;
+        (changes.is_multiple_of(2) && changes == self.border_changes.load(SeqCst)).then_some((changes, owned))
+    }
+
+    /// Goes on counting changes of the border where the state before this one was.
+    pub fn replaces(&self, old: &State) {
+        self.border_changes.store(old.border_changes.load(SeqCst).next_multiple_of(2) + 2, SeqCst);
+    }
+
+    /// The border is about to change, with the points in store and indexes. The caller holds the gate.
+    pub fn begin_border_change(&self) {
+        let before = self.border_changes.fetch_add(1, SeqCst);
+        assert!(before.is_multiple_of(2), "one change of the border at a time");
+    }
+
+    /// It has changed.
+    pub fn end_border_change(&self, border: Border) {
+        *self.border.write().expect("no panic while changing the border") = Arc::new(border);
+        self.border_changes.fetch_add(1, SeqCst);
     }
 
     /// Publishes what a committed round that touched `rows` points has made of the counters.

@@ -7,6 +7,7 @@ mod equal;
 mod live;
 mod requests;
 mod rig;
+mod transfer;
 mod verify;
 
 pub use rig::upserts;

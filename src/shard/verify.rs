@@ -11,7 +11,7 @@ use super::{
 use crate::{
     store::{
         Value,
-        keys::{point, point::PointRecord, request},
+        keys::{border, point, point::PointRecord, request},
     },
     types::{Error, ErrorKind, PointId, RequestId, Result},
 };
@@ -30,6 +30,8 @@ const DAMAGED_MAX: usize = 100;
 pub enum RecordName {
     Point(PointId),
     Request(RequestId),
+    /// Of what the shard owns, or of what is on its way to another one: by its key.
+    Border([u8; 2]),
 }
 
 impl RecordName {
@@ -37,6 +39,7 @@ impl RecordName {
         let hash = match self {
             RecordName::Point(id) => xxh3_64(&point::key(id)),
             RecordName::Request(id) => xxh3_64(&request::key(id)),
+            RecordName::Border(key) => xxh3_64(&key),
         };
         (hash >> 56) as u8
     }
@@ -47,6 +50,8 @@ impl fmt::Display for RecordName {
         match self {
             RecordName::Point(id) => write!(f, "point {id}"),
             RecordName::Request(id) => write!(f, "request {id}"),
+            RecordName::Border(border::KEY) => write!(f, "border"),
+            RecordName::Border(_) => write!(f, "cargo"),
         }
     }
 }
@@ -226,7 +231,10 @@ pub fn bucket(view: &View, bucket: u8) -> Result<Bucket> {
 fn records(view: &View) -> impl Iterator<Item = Result<(RecordName, Value)>> {
     let points = view.points().map(|entry| entry.map(|(id, record)| (RecordName::Point(id), record)));
     let requests = view.requests().map(|entry| entry.map(|(id, record)| (RecordName::Request(id), record)));
-    points.chain(requests)
+    let border = [border::KEY, border::CARGO_KEY]
+        .into_iter()
+        .filter_map(|key| Some(view.border(key).transpose()?.map(|record| (RecordName::Border(key), record))));
+    points.chain(requests).chain(border)
 }
 
 /// The record's part of the content hash, if it can be decoded.
@@ -237,5 +245,9 @@ fn hash(name: RecordName, record: &[u8]) -> Result<u64> {
             Ok(content::of_point(id, record))
         }
         RecordName::Request(id) => content::of_request(id, record),
+        RecordName::Border(key) => {
+            border::decode(record).map_err(Records::corrupt)?;
+            Ok(content::of_border(key, record))
+        }
     }
 }

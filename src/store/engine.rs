@@ -113,6 +113,11 @@ impl Space {
         self.keyspace.disk_space()
     }
 
+    /// Bytes of what is stored, about: those on disk, and those in memory that only the journal has.
+    pub fn stored_bytes(&self) -> u64 {
+        self.keyspace.disk_space() + self.keyspace.tree.active_memtable().size()
+    }
+
     pub(super) fn read_error(&self, error: fjall::Error) -> StoreError {
         StoreError::from_engine(self.keyspace.path(), "read", error)
     }
@@ -201,6 +206,12 @@ impl Store {
     /// Whether a write or sync has failed, so that no write is taken until the store is opened again.
     pub fn is_poisoned(&self) -> bool {
         self.inner.poisoned.load(Ordering::Acquire)
+    }
+
+    /// As if a write had failed.
+    #[cfg(test)]
+    pub fn poison(&self) {
+        self.inner.poisoned.store(true, Ordering::Release);
     }
 
     /// Bytes on disk, journals included.

@@ -156,6 +156,13 @@ fn maintenance_by_the_caller_flushes_merges_and_keeps_everything() {
     }
     expected.push(b"overwritten".to_vec());
     assert!(space.disk_bytes() > 150_000, "{} bytes were flushed", space.disk_bytes());
+    let (on_disk, stored) = (space.disk_bytes(), space.stored_bytes());
+    let mut batch = store.batch();
+    batch.put(&space, b"overwritten not", &[0; 4_000]);
+    batch.commit(Durability::Buffered).unwrap();
+    expected.push(b"overwritten not".to_vec());
+    assert_eq!(space.disk_bytes(), on_disk);
+    assert!(space.stored_bytes() >= stored + 4_000, "{} and {stored}", space.stored_bytes());
     assert!(space.keyspace.table_count() <= 5, "{} tables", space.keyspace.table_count());
     drop((store, space));
     let store = open();

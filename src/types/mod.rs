@@ -13,6 +13,7 @@ pub mod payload;
 pub mod point;
 pub mod quantization;
 pub mod session;
+pub mod slot;
 pub mod vector;
 pub mod write;
 
@@ -28,5 +29,6 @@ pub use payload::Payload;
 pub use point::{DocumentId, Point, PointPatch, StoredPoint};
 pub use quantization::{CodeSettings, Compression, Rerank};
 pub use session::Session;
+pub use slot::{SLOTS, SlotRange, slot_of};
 pub use vector::Vector;
 pub use write::{Ack, RequestId, WriteOptions};

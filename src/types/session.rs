@@ -20,6 +20,11 @@ impl Session {
         *seen = applied.max(*seen);
     }
 
+    /// The newest shard that it has seen; 0: none.
+    pub fn newest_shard(&self) -> u64 {
+        self.0.keys().next_back().copied().unwrap_or(0)
+    }
+
     /// How far `shard` must have applied; 0 if the token does not know it.
     pub fn seen(&self, shard: u64) -> u64 {
         self.0.get(&shard).copied().unwrap_or(0)

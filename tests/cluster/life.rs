@@ -152,7 +152,7 @@ async fn all_is_there(cluster: &Cluster, nodes: &[usize], vectors: &[[f32; DIMEN
 }
 
 /// The id of a node, as `asked` knows it.
-async fn id(cluster: &Cluster, i: usize, asked: usize) -> String {
+pub async fn id(cluster: &Cluster, i: usize, asked: usize) -> String {
     let (node, face) = (Rest::new(&cluster.http(asked), TABLE), cluster.http(i));
     let begun = Instant::now();
     loop {

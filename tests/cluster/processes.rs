@@ -5,8 +5,8 @@ use super::client::Rest;
 use std::{
     fs,
     net::{Ipv4Addr, TcpListener},
-    path::PathBuf,
-    process::{Child, Command, Stdio},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -130,6 +130,25 @@ impl Cluster {
             assert!(ended.is_none() && !late, "node {i} is not ready (ended: {ended:?}):\n{log}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Waits until a node that was started ends by itself; how it did.
+    pub async fn wait_until_it_ends(&mut self, i: usize) -> ExitStatus {
+        let started = Instant::now();
+        loop {
+            let process = self.nodes[i].process.as_mut().expect("the node was started");
+            if let Some(ended) = process.try_wait().expect("a process can be looked at") {
+                self.nodes[i].process = None;
+                return ended;
+            }
+            assert!(started.elapsed() < READY_LIMIT, "node {i} goes on:\n{}", self.log(i));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Where a node keeps its data.
+    pub fn directory(&self, i: usize) -> &Path {
+        &self.nodes[i].directory
     }
 
     /// What a node has logged.

@@ -7,6 +7,7 @@ use super::{
     path::{NoQuery, Node},
     problem::ApiError,
 };
+use crate::types::CollectionName;
 use axum::{extract::State, response::Response};
 
 type Answer = Result<Response, ApiError>;
@@ -61,6 +62,30 @@ pub async fn remove(State(app): State<App>, _: NoQuery, Node(node): Node) -> Ans
 pub async fn history(State(app): State<App>, _: NoQuery) -> Answer {
     let changes = app.service.cluster_history()?;
     Ok(answer::ok(&dto::HistoryAnswer { changes: changes.iter().map(dto::ChangeAnswer::from).collect() }))
+}
+
+/// Split a shard
+///
+/// A new shard gets part of its slots, half if nothing is said, on the same nodes at first. Reads and writes go on meanwhile.
+/// `/api/v1/cluster/status` tells whether it goes on. Refused while slots of the table move already, and until every node is of a
+/// version that knows how.
+#[utoipa::path(post, path = "/api/v1/cluster/split", tag = "cluster", request_body = dto::SplitBody,
+    responses((status = 200, description = "It has begun", body = dto::SlotsMove)))]
+pub async fn split(State(app): State<App>, _: NoQuery, Json(body): Json<dto::SplitBody>) -> Answer {
+    let name = CollectionName::new(body.table_name)?;
+    let to = app.service.split_shard(&name, body.shard, body.at).await?;
+    Ok(answer::ok(&dto::SlotsMove { from: body.shard, to }))
+}
+
+/// Merge two shards
+///
+/// All documents of a shard go to its neighbour; then it is no more. Reads and writes go on meanwhile. Refused as a split is.
+#[utoipa::path(post, path = "/api/v1/cluster/merge", tag = "cluster", request_body = dto::MergeBody,
+    responses((status = 200, description = "It has begun", body = dto::SlotsMove)))]
+pub async fn merge(State(app): State<App>, _: NoQuery, Json(body): Json<dto::MergeBody>) -> Answer {
+    let name = CollectionName::new(body.table_name)?;
+    app.service.merge_shard(&name, body.shard, body.into).await?;
+    Ok(answer::ok(&dto::SlotsMove { from: body.shard, to: body.into }))
 }
 
 fn changed(node: u64, state: &'static str) -> dto::NodeChanged {

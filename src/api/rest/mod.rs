@@ -121,6 +121,8 @@ fn routes() -> Vec<Route> {
         route(Method::POST, DRAIN, post(administration::drain)),
         route(Method::DELETE, DRAIN, delete(administration::cancel_drain)),
         route(Method::DELETE, "/api/v1/cluster/nodes/{node}", delete(administration::remove)),
+        route(Method::POST, "/api/v1/cluster/split", post(administration::split)),
+        route(Method::POST, "/api/v1/cluster/merge", post(administration::merge)),
         route(Method::GET, "/api/v1/cluster/history", get(administration::history)),
         route(Method::GET, "/api/v1/limits", get(handlers::limits)),
         route(Method::GET, "/health", get(health::health)),

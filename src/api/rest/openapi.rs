@@ -50,6 +50,8 @@ use utoipa::{
         administration::drain,
         administration::cancel_drain,
         administration::remove,
+        administration::split,
+        administration::merge,
         administration::history,
         handlers::limits,
         health::health,

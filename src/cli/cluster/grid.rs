@@ -33,6 +33,11 @@ pub fn words(placement: &Value) -> String {
     if count("in_flight") + count("waiting") > 0 {
         text += &format!("\n{} changes under way, {} waiting\n", count("in_flight"), count("waiting"));
     }
+    for shard in items(&placement["shards"]).iter().filter(|shard| shard["giving"].is_object()) {
+        let (giving, slots) = (&shard["giving"], items(&shard["giving"]["slots"]));
+        let slots = slots.iter().map(plain).collect::<Vec<_>>().join("..");
+        text += &format!("shard {} gives the slots {slots} to shard {}\n", plain(&shard["id"]), plain(&giving["to"]));
+    }
     if placement["paused"] == true {
         text += "evening out is paused\n";
     }
@@ -102,6 +107,14 @@ mod tests {
         let row = text.lines().find(|line| line.starts_with("t ")).unwrap();
         assert_eq!(row.split_whitespace().collect::<Vec<_>>().join(" "), "t 7 5 1.0 KiB LEADER AWAY follower -12");
         assert!(text.ends_with("1 changes under way, 2 waiting\n"), "{text}");
+    }
+
+    #[test]
+    fn slots_on_their_way_are_told() {
+        let mut placement = placement(4);
+        placement["shards"][0]["giving"] = json!({"to": 8, "slots": [8192, 16384]});
+        let text = words(&placement);
+        assert!(text.ends_with("shard 7 gives the slots 8192..16384 to shard 8\n"), "{text}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `vectorsphere cluster rebalance | drain | remove | history | upgrade`: what an administrator asks of a cluster, by any of its nodes.
+//! `vectorsphere cluster rebalance | drain | remove | split | merge | history | upgrade`: what an administrator asks of a cluster, by any of its nodes.
 //! Called by `cli::cluster`.
 
 use super::super::{
@@ -88,6 +88,33 @@ pub async fn drain(node: &str, cancel: bool, context: &Context) -> Result<ExitCo
 pub async fn remove(node: &str, context: &Context) -> Result<ExitCode, CliError> {
     let answer = client(context)?.cluster(Method::DELETE, &format!("nodes/{node}"), None).await?;
     context.print(&answer, || format!("node {node} no longer belongs to the cluster\n"))?;
+    Ok(ExitCode::Ok)
+}
+
+/// `cluster split`.
+///
+/// # Errors
+/// The node cannot be reached; it refuses.
+pub async fn split(table: &str, shard: u64, at: Option<u16>, context: &Context) -> Result<ExitCode, CliError> {
+    let body = json!({"table_name": table, "shard": shard, "at": at});
+    let answer = client(context)?.cluster(Method::POST, "split", Some(&body)).await?;
+    context.print(&answer, || {
+        let new = plain(&answer["to"]);
+        format!("shard {shard} is being split, the new one is {new}; `vectorsphere cluster status` shows them\n")
+    })?;
+    Ok(ExitCode::Ok)
+}
+
+/// `cluster merge`.
+///
+/// # Errors
+/// The node cannot be reached; it refuses.
+pub async fn merge(table: &str, shard: u64, into: u64, context: &Context) -> Result<ExitCode, CliError> {
+    let body = json!({"table_name": table, "shard": shard, "into": into});
+    let answer = client(context)?.cluster(Method::POST, "merge", Some(&body)).await?;
+    context.print(&answer, || {
+        format!("shard {shard} is being merged into shard {into}; `vectorsphere cluster status` shows them\n")
+    })?;
     Ok(ExitCode::Ok)
 }
 

@@ -5,12 +5,13 @@ use crate::{
     cluster::{
         admin::Admin,
         catalog::{COLLECTIONS, TABLE},
-        control::{VERSION, spoken_version},
+        control::{VERSION, VERSION_OF_SPLITS, spoken_version},
         members::{MemberRecord, MemberState},
         memory::{Fault, Memory},
         plan::tests::world::{SHARD_BYTES, World},
     },
     coordination::BoxFuture,
+    types::CollectionName,
 };
 use std::sync::Mutex;
 
@@ -354,4 +355,49 @@ async fn the_clusters_version_is_raised_when_every_member_speaks_it() {
     speak(&bench, [1, 1, 1]);
     bench.rounds(&mut reign, 3).await;
     assert_eq!(spoken(&bench), 2);
+}
+
+#[tokio::test]
+async fn slots_move_only_in_a_cluster_that_knows_how() {
+    let mut bench = Bench::new(World::new(3, 1).with_collection("c", 2, Some(3)));
+    let mut reign = bench.crown();
+    let (admin, name) = (bench.admin(), |name| CollectionName::new(name).unwrap());
+    for refused in [admin.split(&name("c"), 1, None, 0).await, admin.merge(&name("c"), 1, 2, 0).await.map(|()| 0)] {
+        assert_eq!(refused.unwrap_err().code(), "version_too_old");
+    }
+    bench.world(|world| world.speaks = (1..=3).map(|node| (node, VERSION_OF_SPLITS)).collect());
+    bench.rounds(&mut reign, 3).await;
+    let refused = async |name: CollectionName, shard, at| admin.split(&name, shard, at, 0).await.unwrap_err().code();
+    assert_eq!(refused(name("c"), 9, None).await, "shard_not_found");
+    assert_eq!(refused(name("d"), 1, None).await, "shard_not_found");
+    assert_eq!(refused(name("c"), 1, Some(8192)).await, "cannot_split");
+    assert_eq!(admin.merge(&name("c"), 1, 1, 0).await.unwrap_err().code(), "no_neighbours");
+    assert_eq!(admin.split(&name("c"), 1, None, 0).await, Ok(3));
+    assert_eq!(refused(name("c"), 2, None).await, "slots_move_already");
+    assert_eq!(admin.merge(&name("c"), 2, 1, 0).await.unwrap_err().code(), "slots_move_already");
+    let stored = Stored::remembered(&*bench.coordinator).unwrap();
+    assert!(stored.table.shards[&1].giving.is_some_and(|giving| giving.to == 3 && giving.slots.first == 4096));
+    assert_eq!(admin.history().unwrap()[0].what, "shard 1: shard 3 gets its slots from 4096 on");
+}
+
+#[tokio::test]
+async fn the_master_splits_what_is_too_large() {
+    let settings = ControllerSettings { split_above: 300, merge_below: 100, ..ControllerSettings::default() };
+    let mut bench = Bench::with(World::new(3, 1).with_collection("c", 1, Some(3)), settings);
+    let mut reign = bench.crown();
+    bench.world(|world| world.points.insert(1, 400));
+    bench.rounds(&mut reign, 2).await;
+    let giving = |bench: &Bench| {
+        let stored = Stored::remembered(&*bench.coordinator).unwrap();
+        stored.table.shards.values().filter(|entry| entry.giving.is_some()).count()
+    };
+    assert_eq!(giving(&bench), 0, "a node may not know how");
+    bench.world(|world| world.speaks = (1..=3).map(|node| (node, VERSION_OF_SPLITS)).collect());
+    bench.rounds(&mut reign, 1).await;
+    assert_eq!(giving(&bench), 0, "the version comes first");
+    bench.rounds(&mut reign, 1).await;
+    assert_eq!(giving(&bench), 1);
+    let told = &bench.admin().history().unwrap()[0];
+    assert_eq!(told.what, "shard 1: a new one gets its slots from 8192 on");
+    assert_eq!(told.why, "it has 400 documents, more than 300");
 }

@@ -24,8 +24,8 @@ impl Planner<'_> {
         }
     }
 
-    /// Whether a shard may be moved for no other reason than that things are uneven.
-    fn is_at_rest(&self, shard: ShardId) -> bool {
+    /// Whether a shard may be moved, split or merged for no other reason than that things are uneven.
+    pub(super) fn is_at_rest(&self, shard: ShardId) -> bool {
         let state = &self.states[&shard];
         state.leader.is_some()
             && !state.in_flight

@@ -2,7 +2,10 @@
 //! for the time that is left.
 
 use super::{Action, Finding, Limits, Plan, Planned, View, plan};
-use crate::cluster::{report::ReplicaReport, table::NodeId};
+use crate::cluster::{
+    report::ReplicaReport,
+    table::{EntryGiving, NodeId, ShardId},
+};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// Plans looked at, at most: each begins as many changes as can be begun at once.
@@ -38,8 +41,9 @@ pub fn forecast(view: &View, limits: &Limits, bytes_per_second: u64) -> Forecast
             break;
         }
         for planned in actions {
-            if let Action::Replicas { add: Some(to), .. } = planned.action {
-                *received.entry(to).or_default() += planned.bytes;
+            let receivers = view.receivers(&planned.action);
+            for node in &receivers {
+                *received.entry(*node).or_default() += planned.bytes / receivers.len() as u64;
             }
             view.carry_out(&planned.action);
             forecast.steps.push(planned);
@@ -66,6 +70,15 @@ impl View {
             .collect()
     }
 
+    /// The nodes that an action sends data to, as much to each.
+    fn receivers(&self, action: &Action) -> Vec<NodeId> {
+        match action {
+            Action::Replicas { add: Some(to), .. } => vec![*to],
+            Action::Split { shard, .. } | Action::Merge { to: shard, .. } => self.table.shards[shard].replicas.clone(),
+            Action::Replicas { add: None, .. } | Action::Lead { .. } | Action::Votes { .. } => Vec::new(),
+        }
+    }
+
     /// Does on paper what an action asks for.
     pub(super) fn carry_out(&mut self, action: &Action) {
         match action {
@@ -86,11 +99,17 @@ impl View {
                     }
                 });
             }
+            Action::Split { shard, at } => drop(self.table.begin_split(*shard, *at)),
+            Action::Merge { shard, to } => drop(self.table.begin_merge(*shard, *to)),
         }
     }
 
     /// Lets everything under way arrive, on paper.
     pub(super) fn land(&mut self) {
+        let entries = self.table.shards.iter();
+        let giving: Vec<(ShardId, EntryGiving)> =
+            entries.filter_map(|(id, entry)| Some((*id, entry.giving?))).collect();
+        giving.into_iter().for_each(|(shard, giving)| self.land_slots(shard, giving));
         for shard in self.table.shards.keys().copied().collect::<Vec<_>>() {
             let state = self.shard(shard);
             let Some(leader) = state.leader.filter(|_| state.in_flight) else { continue };
@@ -117,6 +136,33 @@ impl View {
             }
         }
         self.land_votes();
+    }
+
+    /// Points are spread evenly over slots.
+    fn land_slots(&mut self, shard: ShardId, giving: EntryGiving) {
+        let slots = self.table.shards[&shard].slots;
+        let share = f64::from(giving.slots.end - giving.slots.first) / f64::from((slots.end - slots.first).max(1));
+        let state = self.shard(shard);
+        let of = |all: u64| (all as f64 * share) as u64;
+        let (points, bytes) = (of(state.points), of(state.bytes));
+        let is_new = self.leading(giving.to).is_none();
+        self.table.end_giving(shard);
+        let is_gone = !self.table.shards.contains_key(&shard);
+        for node in self.nodes.values_mut() {
+            let replicas = &mut Arc::make_mut(&mut node.report).replicas;
+            if let Some(from) = replicas.get(&shard).filter(|_| is_new).cloned() {
+                replicas.insert(giving.to, ReplicaReport { points: 0, bytes: 0, ..from });
+            }
+            if let Some(to) = replicas.get_mut(&giving.to) {
+                (to.points, to.bytes) = (to.points + points, to.bytes + bytes);
+            }
+            if let Some(from) = replicas.get_mut(&shard) {
+                (from.points, from.bytes) = (from.points.saturating_sub(points), from.bytes.saturating_sub(bytes));
+            }
+            if is_gone {
+                replicas.remove(&shard);
+            }
+        }
     }
 
     fn land_votes(&mut self) {

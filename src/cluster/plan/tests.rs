@@ -4,7 +4,7 @@ mod converge;
 pub mod world;
 
 use super::*;
-use crate::cluster::members::MemberState;
+use crate::cluster::{control::VERSION_OF_SPLITS, members::MemberState};
 use world::World;
 
 const REPLACE_AFTER: Duration = Duration::from_secs(300);
@@ -244,15 +244,64 @@ fn voters_are_three_or_five_and_replaced() {
     assert!(world.control.voters.len() == 5 && !world.control.voters.contains(&drained));
 }
 
+fn sizes() -> Limits {
+    Limits { split_above: 300, merge_below: 100, ..Limits::default() }
+}
+
+fn within(world: &World, limits: &Limits) -> Plan {
+    plan(&world.view(), limits)
+}
+
 #[test]
-fn sizes_are_named_for_splitting_and_merging() {
-    let mut world = World::new(3, 1).with_collection("c", 4, Some(3));
-    world.bytes.extend([(1, 100), (2, 10), (3, 5), (4, 9)]);
-    let limits = Limits { shard_bytes_max: 80, ..Limits::default() };
-    let findings = |world: &World| plan(&world.view(), &limits).findings;
-    assert_eq!(findings(&world), [Finding::Split { shard: 1, bytes: 100 }]);
-    world.shards_asked = 3;
-    assert_eq!(findings(&world)[1], Finding::Merge { shard: 3, with: 4, bytes: 14 });
+fn large_shards_are_split_one_at_a_time_and_small_ones_merged_again() {
+    let mut world = World::new(3, 1).with_collection("c", 2, Some(3)).with_collection("d", 1, Some(3));
+    (world.version, world.shards_asked) = (VERSION_OF_SPLITS, 1);
+    world.points.extend([(1, 2000), (2, 500), (3, 600)]);
+    let first = within(&world, &sizes());
+    let splits = [Action::Split { shard: 1, at: 4096 }, Action::Split { shard: 3, at: 8192 }];
+    assert_eq!(first.actions.iter().map(|planned| planned.action.clone()).collect::<Vec<_>>(), splits, "{first:?}");
+    assert_eq!(first.actions[0].reason, Reason::TooLarge { points: 2000, most: 300 });
+    world.accept(&first);
+    let busy = within(&world, &sizes());
+    assert_eq!((busy.actions.len(), busy.in_flight, busy.waiting), (0, 2, 0), "one at a time: {busy:?}");
+    let told = forecast(&world.view(), &sizes(), world::SHARD_BYTES);
+    world.run_within(&sizes(), 60);
+    assert!(within(&world, &sizes()).is_done() && within(&world, &sizes()).findings.is_empty());
+    let of = |world: &World, name: &str| {
+        let entries = world.table.shards.iter().filter(|(_, entry)| entry.collection.as_str() == name);
+        let mut shards: Vec<(u16, u64)> = entries.map(|(id, entry)| (entry.slots.first, world.points[id])).collect();
+        shards.sort_unstable();
+        shards.into_iter().map(|(_, points)| points).collect::<Vec<_>>()
+    };
+    assert_eq!(of(&world, "c"), [[250; 8].as_slice(), &[250, 250]].concat());
+    assert_eq!(of(&world, "d"), [300, 300]);
+    let splits = told.steps.iter().filter(|step| matches!(step.action, Action::Split { .. })).count();
+    assert_eq!((splits, &told.findings), (7, &Vec::new()), "the forecast knew: {told:?}");
+    // Most documents are deleted.
+    world.points.values_mut().for_each(|points| *points /= 10);
+    let merge = within(&world, &sizes());
+    assert!(matches!(merge.actions[0].action, Action::Merge { .. }), "{merge:?}");
+    world.run_within(&sizes(), 60);
+    assert!(within(&world, &sizes()).is_done());
+    assert_eq!((of(&world, "c"), of(&world, "d")), (vec![50; 5], vec![60]), "no two have fewer than 100 together");
+}
+
+#[test]
+fn what_cannot_be_split_is_named() {
+    let mut world = World::new(3, 1).with_collection("c", 1, Some(3));
+    world.points.insert(1, 301);
+    let named = [Finding::Split { shard: 1, points: 301 }];
+    let old = within(&world, &sizes());
+    assert_eq!((old.findings.as_slice(), old.actions.len()), (&named[..], 0), "a node may not know how");
+    world.version = VERSION_OF_SPLITS;
+    let paused = within(&world, &Limits { paused: true, ..sizes() });
+    assert_eq!((paused.findings.as_slice(), paused.actions.len()), (&named[..], 0));
+    assert_eq!(within(&world, &Limits::default()), Plan::default(), "nobody asked for it");
+    let throttled = within(&world, &Limits { throttled: [1, 2, 3].into(), ..sizes() });
+    assert_eq!((throttled.actions.len(), throttled.waiting), (0, 1));
+    world.kill(if world.groups[&1].leader == Some(3) { 2 } else { 3 });
+    let unwell = within(&world, &sizes());
+    assert_eq!((unwell.actions.len(), unwell.waiting), (0, 1), "only shards that are well: {unwell:?}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::cluster::{
     report::{NodeReport, ReplicaReport},
     table::{NodeId, ShardId, ShardTable},
 };
-use crate::types::CollectionName;
+use crate::{mutants::mutant, types::CollectionName};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// Entries a replica may be behind its leader and still count as caught up: more than are under way at any moment.
@@ -82,7 +82,9 @@ impl View {
     /// The version that the cluster may speak from now on, if it is a newer one: every member answers, and every one speaks it. A member
     /// that is away, for however long, may come back as it was.
     pub fn newer_version(&self) -> Option<u32> {
-        let mut members = self.nodes.values().filter(|node| node.record.is_member());
+        // Mutant 36: members that are away are not counted.
+        let counts = |node: &&NodeView| node.record.is_member() && (node.answers() || !mutant!(36));
+        let mut members = self.nodes.values().filter(counts);
         let speaks = |node: &NodeView| if node.answers() { node.report.speaks } else { 0 };
         let first = speaks(members.next()?);
         let all = members.fold(first, |least, node| least.min(speaks(node)));

@@ -1,7 +1,7 @@
 //! How the shard table is stored: as JSON, small enough that ten thousand shards fit one value of the coordinator. Nodes are listed
 //! once and named by their place in that list, shards stand under their collection. Called by `table`.
 
-use super::{NodeId, ShardEntry, ShardId, ShardTable, SlotRange};
+use super::{EntryGiving, NodeId, ShardEntry, ShardId, ShardTable, SlotRange};
 use crate::types::CollectionName;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -27,9 +27,27 @@ struct StoredCollection {
     shards: Vec<StoredShard>,
 }
 
-/// Id, first slot, slot after the last, epoch, whether the replicas are the founders (1 or 0), replicas.
+/// Id, first slot, slot after the last, epoch, whether the replicas are the founders (1 or 0), replicas; then, if slots of it
+/// have moved, what is to know of that.
 #[derive(Serialize, Deserialize)]
-struct StoredShard(ShardId, u16, u16, u64, u8, Vec<usize>);
+struct StoredShard(
+    ShardId,
+    u16,
+    u16,
+    u64,
+    u8,
+    Vec<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")] Option<Moved>,
+);
+
+/// What is to know of a shard of which slots have moved.
+#[derive(Serialize, Deserialize)]
+struct Moved {
+    /// The first slot when it was made, and the one after the last.
+    born: (u16, u16),
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    giving: Option<EntryGiving>,
+}
 
 /// The replicas were the first voters.
 #[derive(Deserialize)]
@@ -48,16 +66,23 @@ impl TryFrom<StoredTable> for ShardTable {
         let mut table = ShardTable { epoch, next_shard, shards: BTreeMap::new() };
         table.shards.extend(shards.into_iter().map(|(id, first)| (id, first.into())));
         for (collection, stored) in collections {
-            for StoredShard(id, first, end, epoch, founding, replicas) in stored.shards {
+            for StoredShard(id, first, end, epoch, founding, replicas, stated) in stored.shards {
                 let named = replicas.iter().map(|place| nodes.get(*place).copied());
                 let replicas: Option<Vec<NodeId>> = named.collect();
                 let replicas = replicas.ok_or_else(|| format!("shard {id} is on a node that is not listed"))?;
-                if first >= end || id > next_shard {
+                let (born_first, born_end) = stated.as_ref().map_or((first, end), |moved| moved.born);
+                let born = SlotRange::new(born_first, born_end);
+                let born =
+                    born.ok_or_else(|| format!("shard {id} was made with the slots {born_first}..{born_end}"))?;
+                let giving = stated.as_ref().and_then(|moved| moved.giving);
+                if first > end || (first == end && stated.is_none()) || id > next_shard {
                     return Err(format!("shard {id} has the slots {first}..{end}; the last id is {next_shard}"));
                 }
                 let founders = if founding == 0 { Vec::new() } else { replicas.clone() };
                 let (collection, slots, copies) = (collection.clone(), SlotRange { first, end }, stored.copies);
-                table.shards.insert(id, ShardEntry { collection, slots, replicas, founders, copies, epoch });
+                table
+                    .shards
+                    .insert(id, ShardEntry { collection, slots, born, replicas, founders, copies, giving, epoch });
             }
         }
         Ok(table)
@@ -67,7 +92,16 @@ impl TryFrom<StoredTable> for ShardTable {
 impl From<FirstEntry> for ShardEntry {
     fn from(first: FirstEntry) -> ShardEntry {
         let FirstEntry { collection, slots, replicas, epoch } = first;
-        ShardEntry { collection, slots, founders: replicas.clone(), replicas, copies: None, epoch }
+        ShardEntry {
+            collection,
+            slots,
+            born: slots,
+            founders: replicas.clone(),
+            replicas,
+            copies: None,
+            giving: None,
+            epoch,
+        }
     }
 }
 
@@ -88,7 +122,10 @@ impl From<ShardTable> for StoredTable {
             let replicas = entry.replicas.iter().map(place).collect();
             let founding = u8::from(!entry.founders.is_empty());
             let SlotRange { first, end } = entry.slots;
-            collection.shards.push(StoredShard(id, first, end, entry.epoch, founding, replicas));
+            let (born, giving) = ((entry.born.first, entry.born.end), entry.giving);
+            let has_moved = entry.born != entry.slots || entry.slots.is_empty() || giving.is_some();
+            let moved = has_moved.then_some(Moved { born, giving });
+            collection.shards.push(StoredShard(id, first, end, entry.epoch, founding, replicas, moved));
         }
         let (epoch, next_shard) = (table.epoch, table.next_shard);
         StoredTable { epoch, next_shard, nodes, collections, shards: BTreeMap::new() }

@@ -135,16 +135,18 @@ async fn a_program_that_does_not_speak_the_clusters_version_stops() {
     let directory = tempfile::tempdir().unwrap();
     let node = start(directory.path(), Mode::Auto, &[]).await;
     ready(&[&node]).await;
+    let newer = crate::peer::protocol_versions().end() + 1;
     until("the version is raised", async || {
         let coordinator = node.engine.inside().coordinator.unwrap();
-        let changes = vec![Change::Put("settings/version".to_owned(), b"2".to_vec())];
+        let changes = vec![Change::Put("settings/version".to_owned(), newer.to_string().into_bytes())];
         let raised = Transaction { compares: Vec::new(), changes };
         matches!(coordinator.commit(raised).await, Ok(Committed::At(_)))
     })
     .await;
     rt::time::timeout(PATIENCE, node.failed().wait()).await.expect("it stops");
     let refused = node.refused().expect("that is why");
-    assert!(refused.exit_code() == 2 && refused.to_string().contains("the cluster speaks version 2"), "{refused}");
+    let says = format!("the cluster speaks version {newer}");
+    assert!(refused.exit_code() == 2 && refused.to_string().contains(&says), "{refused}");
     node.stop().await;
     let again = Node::start(&config(directory.path(), Mode::Auto, &[])).await.err().expect("it does not start again");
     assert_eq!(again.exit_code(), 2, "{again}");

@@ -61,7 +61,7 @@ impl Member {
 
     /// Whether a closing member is through, now that nothing else happened at `now`; those who wait for it.
     pub(in crate::raft) fn try_end(&mut self, now: Instant) -> Option<Vec<oneshot::Sender<()>>> {
-        let failed = self.shared.has_failed();
+        let failed = self.has_failed;
         let is_through = self.queued.is_empty()
             && self.proposed.is_empty()
             && self.replica.delivered() == self.replica.committed()

@@ -29,6 +29,9 @@ impl Member {
     pub(in crate::raft) fn offer_again(&mut self, tick: u64) {
         let awaiting = self.replica.awaiting_checkpoint();
         self.offered.retain(|node, _| awaiting.contains(node));
+        if awaiting.is_empty() {
+            return;
+        }
         let is_giving = Arc::strong_count(&self.giving) > 1;
         for node in awaiting {
             let since = self.offered.entry(node).or_insert(tick);

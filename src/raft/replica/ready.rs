@@ -137,6 +137,12 @@ impl Replica {
             self.raw.apply_conf_change(&change)
         };
         let state = state.unwrap_or_else(|error| panic!("entry {}: {error}", entry.index));
+        if self.is_leader() && !self.raw.raft.promotable() {
+            // It has no vote any more. The others were told so when the entry was committed; a leader that does not belong to
+            // its group is a state in which the library panics at the next entry that is written or acknowledged.
+            let term = self.term();
+            self.raw.raft.become_follower(term, raft::INVALID_ID);
+        }
         let members = convert::members_in(entry.index, &state);
         self.mirror_mut().set_members(members.clone());
         self.push_write(LogWrite { group: self.group(), members: Some(members), ..LogWrite::default() }, work);

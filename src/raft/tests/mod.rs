@@ -2,6 +2,7 @@
 //! unseen, one sync for many writers, every entry applied exactly once over restarts, nothing acknowledged ever lost.
 
 mod alone;
+mod beats;
 mod chaos;
 mod checkpoints;
 mod cluster;

@@ -15,11 +15,12 @@ pub use disk::set_disk_delay;
 pub use links::{cut, heal, heal_all, is_cut, set_dark};
 
 use madsim::task::NodeId;
-use std::{cell::RefCell, collections::BTreeMap, net::IpAddr};
+use std::{cell::RefCell, collections::BTreeMap, net::IpAddr, ops::RangeInclusive};
 
 thread_local! {
     static MARKS: RefCell<BTreeMap<&'static str, u64>> = const { RefCell::new(BTreeMap::new()) };
     static NAMES: RefCell<BTreeMap<NodeId, String>> = const { RefCell::new(BTreeMap::new()) };
+    static VERSIONS: RefCell<BTreeMap<NodeId, RangeInclusive<u32>>> = const { RefCell::new(BTreeMap::new()) };
 }
 
 /// Makes a node known: its name for logs, and its address for the links. Before the node's first task runs; once more
@@ -44,9 +45,20 @@ pub fn node_name(node: NodeId) -> Option<String> {
     NAMES.with_borrow(|names| names.get(&node).cloned())
 }
 
+/// From its next process on, the node speaks these versions of the cluster's protocols: it passes for an older or a newer program.
+pub fn set_versions(node: NodeId, versions: RangeInclusive<u32>) {
+    VERSIONS.with_borrow_mut(|all| all.insert(node, versions));
+}
+
+/// What [`set_versions`] set last.
+pub fn versions_of(node: NodeId) -> Option<RangeInclusive<u32>> {
+    VERSIONS.with_borrow(|all| all.get(&node).cloned())
+}
+
 /// Forgets every node, clock, link and random stream: the start of a new run on this thread.
 pub fn reset() {
     NAMES.with_borrow_mut(BTreeMap::clear);
+    VERSIONS.with_borrow_mut(BTreeMap::clear);
     MARKS.with_borrow_mut(BTreeMap::clear);
     clock::reset();
     links::reset();

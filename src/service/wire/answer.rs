@@ -9,7 +9,7 @@ use crate::{
     },
     shard::Outcome,
     types::{
-        Error, PointId, Result, limits,
+        Error, PointId, Result, SlotRange, limits,
         operation::{self, Cursor, ListAnswer, SearchHit},
     },
 };
@@ -45,6 +45,11 @@ enum Answered {
     Figures {
         index: u64,
         figures: ShardFigures,
+    },
+    /// Any of those before but a refusal, of a shard whose slots have moved.
+    OfSlots {
+        slots: SlotRange,
+        answered: Box<Answered>,
     },
 }
 
@@ -96,7 +101,15 @@ pub fn encode_answer(shard: ShardId, answer: Result<Seen>) -> Vec<u8> {
 /// `bad_peer_message`, and those of the parts.
 pub fn decode_answer(bytes: &[u8]) -> Result<(ShardId, Result<Seen>)> {
     let ShardAnswer { shard, answered } = from_bytes(bytes)?;
+    let (slots, answered) = match answered {
+        Answered::OfSlots { slots, answered } => {
+            let range = SlotRange::new(slots.first, slots.end).ok_or_else(|| bad("no range of slots"))?;
+            (Some(range), *answered)
+        }
+        answered => (None, answered),
+    };
     let (index, answer) = match answered {
+        Answered::OfSlots { .. } => return Err(bad("slots of slots")),
         Answered::Refused(outcome) => {
             return match Outcome::decode(&outcome).map_err(bad)? {
                 Outcome::Refused(error) => Ok((shard, Err(error))),
@@ -113,16 +126,16 @@ pub fn decode_answer(bytes: &[u8]) -> Result<(ShardId, Result<Seen>)> {
         }
         Answered::Figures { index, figures } => (index, Answer::Figures(figures)),
     };
-    Ok((shard, Ok(Seen { index, answer })))
+    Ok((shard, Ok(Seen { index, slots, answer })))
 }
 
 impl From<Result<Seen>> for Answered {
     fn from(answer: Result<Seen>) -> Answered {
-        let Seen { index, answer } = match answer {
+        let Seen { index, slots, answer } = match answer {
             Ok(seen) => seen,
             Err(error) => return Answered::Refused(Outcome::Refused(error).encode()),
         };
-        match answer {
+        let answered = match answer {
             Answer::Point(point) => Answered::Point { index, point: point.into() },
             Answer::Page(page) => {
                 let points = page.points.into_iter().map(Point::from).collect();
@@ -132,6 +145,10 @@ impl From<Result<Seen>> for Answered {
                 Answered::Found { index, answers: answers.into_iter().map(Found::from).collect() }
             }
             Answer::Figures(figures) => Answered::Figures { index, figures },
+        };
+        match slots {
+            Some(slots) => Answered::OfSlots { slots, answered: Box::new(answered) },
+            None => answered,
         }
     }
 }

@@ -103,7 +103,7 @@ fn reads() -> Vec<ShardsRead> {
 }
 
 fn answers() -> Vec<Result<Seen>> {
-    let seen = |answer| Ok(Seen { index: 300, answer });
+    let seen = |answer| Ok(Seen { index: 300, slots: None, answer });
     let explain = Explain { plan: "ivf", not_indexed: vec!["a".to_owned()], lists_total: 4, ..Explain::default() };
     let hits = vec![SearchHit { point: point(), score: -0.0 }, SearchHit { point: bare(2), score: 1.5 }];
     let cursor = Some(Cursor { after: PointId::from_text("a document") });
@@ -187,7 +187,7 @@ fn a_message_is_held_to_the_bounds_of_a_request() {
 fn an_answer_that_is_too_large_is_refused() {
     let large =
         StoredPoint { vectors: Some(vec![(VectorName::default(), vec![0.0; ANSWER_BYTES_MAX / 4])]), ..bare(1) };
-    let bytes = encode_answer(7, Ok(Seen { index: 1, answer: Answer::Point(large) }));
+    let bytes = encode_answer(7, Ok(Seen { index: 1, slots: None, answer: Answer::Point(large) }));
     assert_eq!(decode_answer(&bytes).unwrap().1.unwrap_err().code(), "answer_too_large");
 }
 

@@ -129,6 +129,11 @@ impl View {
         value.map(|value| request::decode_order(&value).map_err(Records::corrupt)).transpose()
     }
 
+    /// A record of the border, by its key.
+    pub fn border(&self, key: [u8; 2]) -> Result<Option<Value>> {
+        self.view.get(&self.space, &key).map_err(Records::failed)
+    }
+
     /// All requests, in id order.
     pub fn requests(&self) -> RequestScan {
         let keys = request::keys();

@@ -164,7 +164,7 @@ fn a_checkpoint_of_another_index_or_format_changes_nothing() {
     let before = target.contents();
     let good = source.checkpoint();
     let mut stream = good.chunks.concat();
-    stream[6] = 3;
+    stream[6] = 4;
     for bad in [Chunks { at: 5, ..good.clone() }, Chunks::new(1, vec![stream.into()]), Chunks::new(1, vec![])] {
         assert!(matches!(target.install(bad), Err(ApplyError::Checkpoint { .. })));
         assert_eq!(target.contents(), before);

@@ -5,15 +5,20 @@ use super::rig::{Chunks, Rig};
 use crate::{
     raft::StateMachine,
     shard::{
+        border::Cargo,
+        command::Command,
         commands,
         saving::IndexFile,
         search,
         settings::IndexSettings,
         upkeep::{Upkeep, Work},
     },
+    store::keys::point,
     types::{
-        CollectionSpec, DocumentId, Filter, IndexType, Metric, Payload, Point, Vector, VectorName, VectorSpec,
+        CollectionSpec, DocumentId, Filter, IndexType, Metric, Payload, Point, PointId, SLOTS, SlotRange, Vector,
+        VectorName, VectorSpec,
         operation::{DeleteRequest, Search},
+        slot_of,
     },
 };
 use bytes::Bytes;
@@ -75,6 +80,10 @@ pub(super) enum Happening {
     Begin(Work),
     /// Of the latest beginning.
     Adopt,
+    /// Slots at the end of the shard leave, with what is in them.
+    Give(u16),
+    /// As many points come with the slots that left last.
+    Take(usize),
 }
 
 fn any_happening() -> impl Strategy<Value = Happening> {
@@ -86,22 +95,26 @@ fn any_happening() -> impl Strategy<Value = Happening> {
         4 => Just(Begin(Work::Arrange)),
         1 => Just(Begin(Work::Recalibrate)),
         5 => Just(Adopt),
+        1 => (1..3_000u16).prop_map(Give),
+        1 => (0..40usize).prop_map(Take),
     ]
 }
 
 /// The log of what happens; the first entries fill and train.
 pub(super) fn log_of(happenings: &[Happening]) -> Vec<Bytes> {
     let mut log = Vec::new();
-    let mut begun = 0;
+    let (mut begun, mut end, mut left) = (0, SLOTS, Vec::new());
     let first = [Happening::Write { first: 0, count: 150, seed: 1 }, Happening::Begin(Work::Train), Happening::Adopt];
     for happening in first.iter().chain(happenings) {
-        log.push(match happening {
+        let entry = match happening {
             Happening::Write { first, count, seed } => {
-                let points = (0..*count).map(|n| point(first + n, seed + n)).collect();
+                let points = (0..*count).map(|n| point(first + n, seed + n));
+                let points = points.filter(|point| slot_of(point.id.point_id()) < end).collect();
                 commands::upsert(points, None).unwrap()
             }
             Happening::Delete { first, count } => {
-                let ids = (0..*count).map(|n| DocumentId::from_text((first + n).to_string()).unwrap()).collect();
+                let ids = (0..*count).map(|n| DocumentId::from_text((first + n).to_string()).unwrap());
+                let ids = ids.filter(|id| slot_of(id.point_id()) < end).collect();
                 commands::delete(&DeleteRequest::Ids(ids), None).unwrap()
             }
             Happening::Begin(work) => {
@@ -109,9 +122,36 @@ pub(super) fn log_of(happenings: &[Happening]) -> Vec<Bytes> {
                 Upkeep::Begin { vector: VectorName::default().as_str(), work: *work, list_rows: LIST_ROWS }.encode()
             }
             Happening::Adopt => Upkeep::Adopt { begun }.encode(),
-        });
+            Happening::Give(count) => {
+                let number = log.len() as u64 + 1;
+                let slots = SlotRange { first: end.saturating_sub(*count), end };
+                end = slots.first;
+                left.push(slots);
+                log.push(Command::Release { slots, to: 2 }.encode(None).unwrap().into());
+                Command::Forget { number }.encode(None).unwrap().into()
+            }
+            Happening::Take(count) => {
+                let slots = left.pop().unwrap_or(SlotRange::NONE);
+                end = end.max(slots.end);
+                arrival(log.len() as u64, slots, *count)
+            }
+        };
+        log.push(entry);
     }
     log
+}
+
+/// Points that another shard had come with slots at the edge.
+fn arrival(number: u64, slots: SlotRange, count: usize) -> Bytes {
+    let ids = (0..3_000u64).filter(|id| slots.contains(slot_of(PointId::Num(*id)))).take(count);
+    let record = |id: u64| {
+        let bytes = point::f32_bytes(vector(id * 3 + number).as_slice());
+        (PointId::Num(id), point::encode(id + 7, None, None, &[("", &bytes)], br#"{"tag":1}"#).unwrap())
+    };
+    let records: Vec<_> = ids.map(record).collect();
+    let points = records.iter().map(|(id, record)| (*id, &record[..])).collect();
+    let cargo = Cargo { version_floor: 5_000, points, ..Cargo::default() }.encode().unwrap();
+    Command::Receive { from: 2, number, slots, cargo: &cargo }.encode(None).unwrap().into()
 }
 
 /// Searches that see all that could differ: few lists, some, a filter.

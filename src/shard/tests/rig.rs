@@ -17,7 +17,7 @@ use crate::{
     store::{Store, StoreOptions},
     types::{
         CollectionSpec, DocumentId, Filter, IndexType, IndexedFields, Metric, Payload, PayloadIndexKind, Point,
-        PointId, PointPatch, RequestId, Vector, VectorName, VectorSpec,
+        PointId, PointPatch, RequestId, SlotRange, Vector, VectorName, VectorSpec,
         operation::{DeleteRequest, Search},
     },
 };
@@ -47,13 +47,23 @@ impl Rig {
         Rig::open_spec(path, CollectionSpec::single(VectorSpec::new(2, Metric::Euclidean, index).unwrap()), settings)
     }
 
+    /// A machine of a shard that had these slots when it was made.
+    pub fn open_born(path: &Path, born: SlotRange) -> Rig {
+        let spec = CollectionSpec::single(VectorSpec::new(2, Metric::Euclidean, IndexType::Flat).unwrap());
+        Rig::open_all(path, (spec, born), IndexSettings::default())
+    }
+
     /// The same with another collection.
     pub fn open_spec(path: &Path, spec: CollectionSpec, settings: IndexSettings) -> Rig {
+        Rig::open_all(path, (spec, SlotRange::ALL), settings)
+    }
+
+    fn open_all(path: &Path, (spec, born): (CollectionSpec, SlotRange), settings: IndexSettings) -> Rig {
         let options = StoreOptions { cache_bytes: 1 << 20, ..StoreOptions::default() };
         let store = Store::open(path.join("data"), options).unwrap();
         let records = Records::open(store, SHARD).unwrap();
         let files = IndexFiles::new(path, SHARD);
-        let mut state = open::state(SHARD, spec, records, settings, &files).unwrap();
+        let mut state = open::state(SHARD, (spec, born), records, settings, &files).unwrap();
         state.request_ids_max = REQUEST_IDS_MAX;
         let live = Arc::new(Live::new(state));
         Rig { machine: Machine::new(live.clone(), files.clone()), live, files }

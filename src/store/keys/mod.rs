@@ -1,6 +1,6 @@
 //! How records are laid out in the spaces: one file a record kind, each with a tag that never changes and a test that holds
 //! its bytes. Decoding borrows, checks every bound and never panics, whatever the bytes are. What a record means is the
-//! business of the room that asks: `shard` (`meta`, `point`, `journal`, `request`, `before`), `coordination` (`control`), `raft` (`log`).
+//! business of the room that asks: `shard` (`meta`, `point`, `journal`, `request`, `before`, `border`), `coordination` (`control`), `raft` (`log`).
 //!
 //! | space | tag | record |
 //! |---|---|---|
@@ -11,12 +11,14 @@
 //! | | 4 | `request`: what a client's request id led to |
 //! | | 5 | `request`: request ids in the order they came |
 //! | | 6 | `before`: points as they were before later commands |
+//! | | 7 | `border`: which slots the shard owns, and what is on its way to another shard |
 //! | `control` | 1 | `control`: a key of the coordinator with its revisions |
 //! | | 2 | `control`: the coordinator's own counters |
 //! | | 3 | `control`: a lease of the coordinator |
 //! | `log` | – | `log`: group, kind, index → entry or state of the group |
 
 pub mod before;
+pub mod border;
 pub mod control;
 pub mod journal;
 pub mod log;

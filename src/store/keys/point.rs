@@ -1,7 +1,8 @@
 //! A point: `2 | id, 17 bytes` → its version, the id's original text, its vectors and its payload. Decoding borrows from
 //! the value and allocates nothing: it is on the path of exact reranking.
 //!
-//! Value, integers little-endian: format 1 · flags u8 (bit 0: original id) · version u64 · [length u16, original id] ·
+//! Value, integers little-endian: format 1 · flags u8 (bit 0: original id; bit 1: told version) · version u64 · [told version u64] ·
+//! [length u16, original id] ·
 //! vectors u16, each: name length u16, name, bytes u32, f32 little-endian · payload length u32, JSON.
 
 use super::RecordError;
@@ -16,6 +17,7 @@ pub const KEY_BYTES: usize = 1 + PointId::KEY_LEN;
 const FORMAT: u8 = 1;
 const RECORD: &str = "point";
 const FLAG_ORIGINAL_ID: u8 = 1;
+const FLAG_TOLD: u8 = 2;
 const HEAD_BYTES: usize = 10;
 /// Bytes of one number of a vector.
 const F32_BYTES: usize = size_of::<f32>();
@@ -48,8 +50,11 @@ pub fn keys_after(id: PointId) -> Range<Vec<u8>> {
 /// A stored point, borrowed from its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PointRecord<'a> {
-    /// Log index of the command that wrote it.
+    /// Log index of the command that put it in this shard.
     pub version: u64,
+    /// The version that clients are told, where it is another one: that of the shard the point came from, or one greater than any
+    /// that came from there.
+    pub told: Option<u64>,
     /// The text the id was made from, when the id is the hash of a text.
     pub original_id: Option<&'a str>,
     /// The vectors, in stored order.
@@ -65,20 +70,27 @@ pub struct Vectors<'a> {
     bytes: &'a [u8],
 }
 
-/// The bytes of a point. `vectors` are (name, f32 little-endian bytes). Errors: `TooLong` for a part beyond its length
-/// field, `Malformed` for a vector that is not whole f32 values.
+/// The bytes of a point; `version` and `told` as in [`PointRecord`]. `vectors` are (name, f32 little-endian bytes). Errors: `TooLong`
+/// for a part beyond its length field, `Malformed` for a vector that is not whole f32 values.
 pub fn encode(
     version: u64,
+    told: Option<u64>,
     original_id: Option<&str>,
     vectors: &[(&str, &[u8])],
     payload: &[u8],
 ) -> Result<Vec<u8>, RecordError> {
     let vector_bytes: usize = vectors.iter().map(|(name, values)| 6 + name.len() + values.len()).sum();
-    let total = HEAD_BYTES + original_id.map_or(0, |id| 2 + id.len()) + 2 + vector_bytes + 4 + payload.len();
+    let told_bytes = told.map_or(0, |_| size_of::<u64>());
+    let total =
+        HEAD_BYTES + told_bytes + original_id.map_or(0, |id| 2 + id.len()) + 2 + vector_bytes + 4 + payload.len();
     let mut bytes = Vec::with_capacity(total);
     bytes.push(FORMAT);
-    bytes.push(if original_id.is_some() { FLAG_ORIGINAL_ID } else { 0 });
+    let flag = |is_set, flag| if is_set { flag } else { 0 };
+    bytes.push(flag(original_id.is_some(), FLAG_ORIGINAL_ID) | flag(told.is_some(), FLAG_TOLD));
     bytes.extend_from_slice(&version.to_le_bytes());
+    if let Some(told) = told {
+        bytes.extend_from_slice(&told.to_le_bytes());
+    }
     if let Some(id) = original_id {
         push_text(&mut bytes, "original id", id)?;
     }
@@ -114,15 +126,21 @@ impl<'a> PointRecord<'a> {
     pub fn decode(bytes: &'a [u8]) -> Result<PointRecord<'a>, RecordError> {
         let mut reader = Reader::open(RECORD, FORMAT, bytes)?;
         let flags = reader.u8()?;
-        if flags & !FLAG_ORIGINAL_ID != 0 {
+        if flags & !(FLAG_ORIGINAL_ID | FLAG_TOLD) != 0 {
             return Err(reader.malformed("unknown flags"));
         }
         let version = reader.u64()?;
+        let told = if flags & FLAG_TOLD != 0 { Some(reader.u64()?) } else { None };
         let original_id = if flags & FLAG_ORIGINAL_ID != 0 { Some(reader.text()?) } else { None };
         let vectors = Vectors::read(&mut reader)?;
         let payload = reader.long()?;
         reader.finish()?;
-        Ok(PointRecord { version, original_id, vectors, payload })
+        Ok(PointRecord { version, told, original_id, vectors, payload })
+    }
+
+    /// The version that clients are told.
+    pub fn told_version(&self) -> u64 {
+        self.told.unwrap_or(self.version)
     }
 }
 
@@ -203,7 +221,7 @@ mod tests {
         expected_key.extend([0; 15]);
         expected_key.push(9);
         assert_eq!(key(PointId::Num(9)).to_vec(), expected_key);
-        let record = encode(3, Some("id"), &[("", &1f32.to_le_bytes()), ("a", &[])], b"{}").unwrap();
+        let record = encode(3, None, Some("id"), &[("", &1f32.to_le_bytes()), ("a", &[])], b"{}").unwrap();
         let expected = [
             &[1, 1, 3, 0, 0, 0, 0, 0, 0, 0][..],
             &[2, 0, b'i', b'd'],
@@ -213,7 +231,9 @@ mod tests {
             &[2, 0, 0, 0, b'{', b'}'],
         ];
         assert_eq!(record, expected.concat());
-        assert_eq!(encode(3, None, &[], b"").unwrap(), [1, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(encode(3, None, None, &[], b"").unwrap(), [1, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let told = [&[1, 2][..], &3u64.to_le_bytes(), &0x0104u64.to_le_bytes(), &[0; 6]].concat();
+        assert_eq!(encode(3, Some(0x0104), None, &[], b"").unwrap(), told);
     }
 
     #[test]
@@ -232,26 +252,34 @@ mod tests {
     #[test]
     fn parts_beyond_their_length_field_are_refused() {
         let long = "x".repeat(1 << 16);
-        assert!(matches!(encode(1, Some(&long), &[], b""), Err(RecordError::TooLong { part: "original id", .. })));
-        assert!(matches!(encode(1, None, &[(&long, &[])], b""), Err(RecordError::TooLong { part: "vector name", .. })));
+        assert!(matches!(
+            encode(1, None, Some(&long), &[], b""),
+            Err(RecordError::TooLong { part: "original id", .. })
+        ));
+        assert!(matches!(
+            encode(1, None, None, &[(&long, &[])], b""),
+            Err(RecordError::TooLong { part: "vector name", .. })
+        ));
         let many = vec![("", &[][..]); 1 << 16];
-        assert!(matches!(encode(1, None, &many, b""), Err(RecordError::TooLong { part: "vectors", .. })));
-        assert!(matches!(encode(1, None, &[("", &[0; 5])], b""), Err(RecordError::Malformed { .. })));
+        assert!(matches!(encode(1, None, None, &many, b""), Err(RecordError::TooLong { part: "vectors", .. })));
+        assert!(matches!(encode(1, None, None, &[("", &[0; 5])], b""), Err(RecordError::Malformed { .. })));
     }
 
     proptest! {
         #[test]
         fn records_round_trip(
             version: u64,
+            told: Option<u64>,
             original_id: Option<String>,
             vectors in prop::collection::vec((any::<String>(), prop::collection::vec(any::<f32>(), 0..20)), 0..4),
             payload: Vec<u8>,
         ) {
             let vectors: Vec<_> = vectors.iter().map(|(name, values)| (name.as_str(), f32_bytes(values))).collect();
             let borrowed: Vec<_> = vectors.iter().map(|(name, values)| (*name, values.as_slice())).collect();
-            let bytes = encode(version, original_id.as_deref(), &borrowed, &payload).unwrap();
+            let bytes = encode(version, told, original_id.as_deref(), &borrowed, &payload).unwrap();
             let record = PointRecord::decode(&bytes).unwrap();
-            prop_assert_eq!((record.version, record.original_id), (version, original_id.as_deref()));
+            prop_assert_eq!((record.version, record.told, record.original_id), (version, told, original_id.as_deref()));
+            prop_assert_eq!(record.told_version(), told.unwrap_or(version));
             prop_assert_eq!(record.payload, &payload);
             prop_assert_eq!(record.vectors.len(), borrowed.len());
             prop_assert_eq!(record.vectors.iter().collect::<Vec<_>>(), borrowed.clone());
@@ -273,10 +301,10 @@ mod tests {
         }
 
         #[test]
-        fn garbage_never_panics(garbage: Vec<u8>, flags in 0u8..2, changes: Vec<(prop::sample::Index, u8)>) {
+        fn garbage_never_panics(garbage: Vec<u8>, flags in 0u8..4, changes: Vec<(prop::sample::Index, u8)>) {
             let mut formed = vec![FORMAT, flags];
             formed.extend(&garbage);
-            let mut changed = encode(1, Some("id"), &[("a", &[0; 8]), ("b", &[0; 4])], b"{}").unwrap();
+            let mut changed = encode(1, Some(2), Some("id"), &[("a", &[0; 8]), ("b", &[0; 4])], b"{}").unwrap();
             for (at, byte) in changes {
                 let at = at.index(changed.len());
                 changed[at] = byte;

@@ -1,10 +1,12 @@
 //! What the requests of clients led to, so that a retry is given the first outcome: `4 | request id, 16 bytes` → format 1,
-//! sequence number u64, log index u64, the outcome's bytes (their meaning is `shard`'s). And the same in the order they
-//! came, so that the oldest is found when it is to be forgotten: `5 | sequence number u64 BE` → format 1, request id.
+//! sequence number u64, log index u64, the outcome's bytes (their meaning is `shard`'s); or, once slots have moved between shards,
+//! format 2, sequence number, log index, count u16, so many times first slot u16 and slot after the last u16, the outcome's bytes.
+//! And the same in the order they came, so that the oldest is found when it is to be forgotten: `5 | sequence number u64 BE` →
+//! format 1, request id.
 
 use super::RecordError;
 use super::reader::Reader;
-use crate::types::RequestId;
+use crate::types::{RequestId, SlotRange};
 use std::ops::Range;
 
 /// First byte of the keys of requests.
@@ -14,6 +16,8 @@ pub const ORDER_TAG: u8 = 5;
 /// Length of the key of a request.
 pub const KEY_BYTES: usize = 1 + RequestId::BYTES;
 const FORMAT: u8 = 1;
+/// Format of a record that says which slots it covers.
+const FORMAT_COVERS: u8 = 2;
 const RECORD: &str = "request";
 const HEAD_BYTES: usize = 17;
 
@@ -55,33 +59,54 @@ pub fn decode_order(value: &[u8]) -> Result<RequestId, RecordError> {
     Ok(RequestId::from_bytes(id))
 }
 
-/// A stored request, borrowed from its bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A stored request, its outcome borrowed from its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestRecord<'a> {
     /// Which of the shard's requests it was, from 1.
     pub sequence: u64,
     /// The log index of its first command.
     pub log_index: u64,
+    /// The slots in which all that the request asks for is done; none said: those the shard had at first.
+    pub covers: Vec<SlotRange>,
     /// What that command did, encoded by `shard`.
     pub outcome: &'a [u8],
 }
 
 impl<'a> RequestRecord<'a> {
-    /// The bytes of a request.
+    /// The bytes of a request. There are fewer ranges than slots.
     pub fn encode(&self) -> Vec<u8> {
-        let mut value = Vec::with_capacity(HEAD_BYTES + self.outcome.len());
-        value.push(FORMAT);
+        let mut value = Vec::with_capacity(HEAD_BYTES + 2 + 4 * self.covers.len() + self.outcome.len());
+        value.push(if self.covers.is_empty() { FORMAT } else { FORMAT_COVERS });
         value.extend_from_slice(&self.sequence.to_le_bytes());
         value.extend_from_slice(&self.log_index.to_le_bytes());
+        if !self.covers.is_empty() {
+            let count = u16::try_from(self.covers.len()).expect("ranges that do not touch are fewer than slots");
+            value.extend_from_slice(&count.to_le_bytes());
+        }
+        for range in &self.covers {
+            value.extend_from_slice(&range.first.to_le_bytes());
+            value.extend_from_slice(&range.end.to_le_bytes());
+        }
         value.extend_from_slice(self.outcome);
         value
     }
 
     /// The record in `bytes`.
     pub fn decode(bytes: &'a [u8]) -> Result<RequestRecord<'a>, RecordError> {
-        let mut reader = Reader::open(RECORD, FORMAT, bytes)?;
+        let says_slots = bytes.first().is_some_and(|format| *format != FORMAT);
+        let mut reader = Reader::open(RECORD, if says_slots { FORMAT_COVERS } else { FORMAT }, bytes)?;
         let (sequence, log_index) = (reader.u64()?, reader.u64()?);
-        Ok(RequestRecord { sequence, log_index, outcome: reader.rest() })
+        let mut covers = Vec::new();
+        if says_slots {
+            for _ in 0..reader.u16()? {
+                let range = SlotRange::new(reader.u16()?, reader.u16()?).filter(|range| !range.is_empty());
+                covers.push(range.ok_or_else(|| reader.malformed("no range of slots"))?);
+            }
+            if covers.is_empty() {
+                return Err(reader.malformed("it covers no slots"));
+            }
+        }
+        Ok(RequestRecord { sequence, log_index, covers, outcome: reader.rest() })
     }
 }
 
@@ -96,8 +121,11 @@ mod tests {
         assert_eq!(key(id).to_vec(), [&[4][..], &[0xab; 16]].concat());
         assert_eq!(order_key(0x0102), [5, 0, 0, 0, 0, 0, 0, 1, 2]);
         assert_eq!(encode_order(id).to_vec(), [&[1][..], &[0xab; 16]].concat());
-        let record = RequestRecord { sequence: 3, log_index: 0x0102, outcome: b"out" };
+        let record = RequestRecord { sequence: 3, log_index: 0x0102, covers: Vec::new(), outcome: b"out" };
         assert_eq!(record.encode(), [&[1, 3, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0][..], b"out"].concat());
+        let covers = vec![SlotRange { first: 1, end: 0x0203 }];
+        let numbers = [2, 3, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 3, 2];
+        assert_eq!(RequestRecord { covers, ..record }.encode(), [&numbers[..], b"out"].concat());
     }
 
     #[test]
@@ -110,8 +138,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn records_round_trip(sequence: u64, log_index: u64, outcome: Vec<u8>, id: [u8; 16]) {
-            let record = RequestRecord { sequence, log_index, outcome: &outcome };
+        fn records_round_trip(
+            sequence: u64,
+            log_index: u64,
+            cuts in prop::collection::btree_set(0..=crate::types::SLOTS, 0..8),
+            outcome: Vec<u8>,
+            id: [u8; 16],
+        ) {
+            let cuts: Vec<u16> = cuts.into_iter().collect();
+            let covers = cuts.chunks_exact(2).map(|cut| SlotRange { first: cut[0], end: cut[1] }).collect();
+            let record = RequestRecord { sequence, log_index, covers, outcome: &outcome };
             let bytes = record.encode();
             prop_assert_eq!(RequestRecord::decode(&bytes).unwrap(), record);
             prop_assert!(RequestRecord::decode(&bytes[..HEAD_BYTES - 1]).is_err());
@@ -121,9 +157,11 @@ mod tests {
 
         #[test]
         fn garbage_never_panics(bytes: Vec<u8>) {
-            let mut formed = vec![FORMAT];
-            formed.extend(&bytes);
-            let _ = (RequestRecord::decode(&bytes), RequestRecord::decode(&formed), decode_order(&formed));
+            for format in [FORMAT, FORMAT_COVERS] {
+                let mut formed = vec![format];
+                formed.extend(&bytes);
+                let _ = (RequestRecord::decode(&bytes), RequestRecord::decode(&formed), decode_order(&formed));
+            }
         }
     }
 }

@@ -93,6 +93,9 @@ pub struct ShardPlacementAnswer {
     /// First slot, and the one after the last.
     #[schema(value_type = Vec<u16>)]
     pub slots: (u16, u16),
+    /// The slots it is giving to a neighbour; left out when it gives none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub giving: Option<GivingAnswer>,
     pub leader: Option<String>,
     pub documents_count: u64,
     pub disk_bytes: u64,
@@ -105,12 +108,22 @@ impl From<&ShardPlacement> for ShardPlacementAnswer {
             id: shard.id,
             table_name: shard.collection.clone(),
             slots: shard.slots,
+            giving: shard.giving.map(|(to, slots)| GivingAnswer { to, slots }),
             leader: shard.leader.clone(),
             documents_count: shard.points,
             disk_bytes: shard.bytes,
             replicas: shard.replicas.iter().map(ReplicaPlacementAnswer::from).collect(),
         }
     }
+}
+
+/// Slots on their way from one shard to its neighbour: all of them, from the first step to the last.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct GivingAnswer {
+    pub to: u64,
+    /// First slot, and the one after the last.
+    #[schema(value_type = Vec<u16>)]
+    pub slots: (u16, u16),
 }
 
 /// A replica.
@@ -195,6 +208,36 @@ impl From<&RebalanceForecast> for RebalanceAnswer {
             eta_seconds: forecast.eta_seconds,
         }
     }
+}
+
+/// A shard to be split in two.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"table_name": "films", "shard": 1}))]
+pub struct SplitBody {
+    pub table_name: String,
+    pub shard: u64,
+    /// The first slot of the new shard; the upper half of the slots if nothing is said.
+    #[serde(default)]
+    pub at: Option<u16>,
+}
+
+/// A shard to be merged into its neighbour.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"table_name": "films", "shard": 1, "into": 2}))]
+pub struct MergeBody {
+    pub table_name: String,
+    pub shard: u64,
+    /// Has all documents in the end; the other shard is no more.
+    pub into: u64,
+}
+
+/// A transfer that has begun.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SlotsMove {
+    pub from: u64,
+    pub to: u64,
 }
 
 /// What a node was told.

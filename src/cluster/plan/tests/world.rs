@@ -7,9 +7,10 @@ use crate::cluster::{
     report::{NodeReport, ReplicaReport, Reports},
     table::ShardTable,
 };
+use crate::types::{CollectionName, SlotRange};
 use std::sync::Arc;
 
-/// Of every shard a test says nothing about.
+/// Of every shard.
 pub const SHARD_BYTES: u64 = 1000;
 
 /// A Raft group as it is.
@@ -31,7 +32,10 @@ pub struct World {
     pub control: Group,
     /// Replicas of no use, until they are removed.
     pub failed: BTreeSet<(ShardId, NodeId)>,
-    pub bytes: BTreeMap<ShardId, u64>,
+    /// Of shards a test says nothing about: none.
+    pub points: BTreeMap<ShardId, u64>,
+    /// The version that the cluster speaks.
+    pub version: u32,
     pub shards_asked: u32,
     /// The version each node speaks; those not named have not told.
     pub speaks: BTreeMap<NodeId, u32>,
@@ -51,7 +55,8 @@ impl World {
             groups: BTreeMap::new(),
             control: Group { voters: vec![1], leader: Some(1), term: 1 },
             failed: BTreeSet::new(),
-            bytes: BTreeMap::new(),
+            points: BTreeMap::new(),
+            version: 0,
             shards_asked: u32::MAX,
             speaks: BTreeMap::new(),
             zones,
@@ -115,7 +120,7 @@ impl World {
             (*id, NodeView { record: record.clone(), away, report: Arc::new(self.report(*id)) })
         });
         let asked = self.table.shards.values().map(|entry| (entry.collection.clone(), self.shards_asked));
-        View { table: self.table.clone(), nodes: nodes.collect(), shards_asked: asked.collect(), version: 0 }
+        View { table: self.table.clone(), nodes: nodes.collect(), shards_asked: asked.collect(), version: self.version }
     }
 
     /// The reports of the nodes that are alive.
@@ -125,22 +130,23 @@ impl World {
     }
 
     fn report(&self, node: NodeId) -> NodeReport {
-        let of = |group: &Group, bytes: u64, failed: bool| ReplicaReport {
+        let of = |group: &Group, points: u64, bytes: u64, failed: bool| ReplicaReport {
             term: group.term,
             leader: group.leader,
             leads: group.leader == Some(node),
             committed: 50_000,
             applied: 50_000,
             voters: group.voters.clone(),
+            points,
             bytes,
             failure: failed.then(|| "broken".to_owned()),
             ..ReplicaReport::default()
         };
         let replicas = self.groups.iter().filter(|(_, group)| group.voters.contains(&node)).map(|(shard, group)| {
-            let bytes = self.bytes.get(shard).copied().unwrap_or(SHARD_BYTES);
-            (*shard, of(group, bytes, self.failed.contains(&(*shard, node))))
+            let points = self.points.get(shard).copied().unwrap_or(0);
+            (*shard, of(group, points, SHARD_BYTES, self.failed.contains(&(*shard, node))))
         });
-        let control = Some(of(&self.control, 0, false));
+        let control = Some(of(&self.control, 0, 0, false));
         NodeReport {
             weight: 1,
             version: String::new(),
@@ -181,6 +187,16 @@ impl World {
         self.control.term += 1;
     }
 
+    /// Founders of shards that have no group open one; groups of shards that are no more are closed.
+    fn found(&mut self) {
+        self.groups.retain(|shard, _| self.table.shards.contains_key(shard));
+        for (shard, entry) in &self.table.shards {
+            let first = || Group { voters: entry.founders.clone(), leader: None, term: 0 };
+            self.groups.entry(*shard).or_insert_with(first);
+        }
+        self.elect();
+    }
+
     /// Does what the nodes do when they see an action.
     pub fn obey(&mut self, action: &Action) {
         match action {
@@ -200,6 +216,11 @@ impl World {
                 give.iter().for_each(|node| self.records.get_mut(node).unwrap().votes = true);
                 take.iter().for_each(|node| self.records.get_mut(node).unwrap().votes = false);
             }
+            Action::Split { shard, at } => {
+                assert!(self.table.begin_split(*shard, *at).is_some(), "one that can be split");
+                self.found();
+            }
+            Action::Merge { shard, to } => assert!(self.table.begin_merge(*shard, *to), "two that can be merged"),
         }
     }
 
@@ -222,6 +243,23 @@ impl World {
         }
     }
 
+    /// Brings the slots that a shard gives to where they are to go, if both shards can do anything.
+    pub fn land_slots(&mut self, shard: ShardId) {
+        let entry = self.table.shards[&shard].clone();
+        let works = |shard: ShardId| self.groups[&shard].leader.is_some();
+        let Some(giving) = entry.giving.filter(|giving| works(shard) && works(giving.to)) else { return };
+        let width = |slots: SlotRange| u64::from(slots.end - slots.first);
+        let points = self.points.get(&shard).copied().unwrap_or(0);
+        let moved = points * width(giving.slots) / width(entry.slots);
+        *self.points.entry(shard).or_default() -= moved;
+        *self.points.entry(giving.to).or_default() += moved;
+        assert!(self.table.end_giving(shard));
+        if !self.table.shards.contains_key(&shard) {
+            self.points.remove(&shard);
+        }
+        self.found();
+    }
+
     pub fn land_votes(&mut self) {
         let votes: Vec<NodeId> = self.records.iter().filter(|(_, record)| record.votes).map(|(id, _)| *id).collect();
         let work = votes.iter().filter(|node| !self.dead.contains(node)).count();
@@ -233,14 +271,23 @@ impl World {
 
     /// Lets everything arrive that can.
     pub fn land_all(&mut self) {
-        self.table.shards.keys().copied().collect::<Vec<_>>().into_iter().for_each(|shard| self.land(shard));
+        self.found();
+        for shard in self.table.shards.keys().copied().collect::<Vec<_>>() {
+            self.land(shard);
+            self.land_slots(shard);
+        }
         self.land_votes();
     }
 
     /// Plans and carries out, so many times.
     pub fn run(&mut self, rounds: usize) {
+        self.run_within(&Limits::default(), rounds);
+    }
+
+    /// The same within other limits.
+    pub fn run_within(&mut self, limits: &Limits, rounds: usize) {
         for _ in 0..rounds {
-            let plan = plan(&self.view(), &Limits::default());
+            let plan = plan(&self.view(), limits);
             self.accept(&plan);
             self.land_all();
         }

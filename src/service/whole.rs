@@ -1,0 +1,196 @@
+//! Reads of a whole collection, and of one point, while slots move between its shards. Every shard's answer says of which slots it
+//! is; answers are taken only if together they are of every slot exactly once, so that no point is missing and none is there twice.
+//! Else slots moved meanwhile: all shards are asked again, by the newest table, within the request's deadline. Called by the
+//! operations that read.
+
+use super::{
+    Service,
+    fan_out::Gathered,
+    read::{Answer, Operation},
+};
+use crate::{
+    cluster::{Collection, ShardId},
+    mutants::mutant,
+    rt::{
+        self,
+        time::{self, Instant},
+    },
+    types::{
+        CollectionName, DocumentId, Error, ErrorKind, Result, Session, SlotRange, StoredPoint,
+        operation::{Consistency, OnUnavailable, ReadOptions},
+    },
+};
+use std::time::Duration;
+
+/// Between two tries: doubled from the first to the last. A step takes one command of a shard's log.
+const PAUSE_FIRST: Duration = Duration::from_millis(2);
+const PAUSE_MAX: Duration = Duration::from_millis(40);
+
+/// What shards answered, all of one moment of the slots.
+pub struct Whole<T> {
+    pub taken: T,
+    pub gathered: Gathered,
+}
+
+impl Service {
+    /// Reads all shards of a collection; `begin` makes what `take` adds their answers to, anew for every try.
+    ///
+    /// # Errors
+    /// `table_not_found`; those of [`Service::fan_out`]; `slots_moving` if until the deadline the answers did not fit each other.
+    pub(super) async fn read_whole<T>(
+        &self,
+        name: &CollectionName,
+        operation: Operation,
+        options: &ReadOptions,
+        begin: impl Fn(&Collection) -> T,
+        take: impl Fn(&mut T, ShardId, Answer),
+    ) -> Result<Whole<T>> {
+        let mut tries = Tries::new(self.deadline(time::now()));
+        loop {
+            let collection = self.find(name).await?;
+            let mut taken = begin(&collection);
+            let add = |shard, answer| {
+                take(&mut taken, shard, answer);
+                Ok(())
+            };
+            let asked = self.0.owners.to_ask(&collection);
+            let options = self.over_moves(&collection, options);
+            let answers = self.fan_out(&asked, operation.clone(), &options, add).await;
+            answers.iter().for_each(|gathered| self.0.owners.saw(&collection, &gathered.slots));
+            let slots = |gathered: &Gathered| gathered.slots.iter().map(|(_, slots)| *slots).collect::<Vec<_>>();
+            let error = match answers {
+                // Mutant 39: answers of different moments are taken.
+                Ok(gathered) if mutant!(39) || are_whole(&slots(&gathered), !gathered.failed.is_empty()) => {
+                    return Ok(Whole { taken, gathered });
+                }
+                Ok(_) => {
+                    Error::new(ErrorKind::Unavailable, "slots_moving", "slots moved between the answers of shards")
+                }
+                Err(error) if is_about_slots(&error) => error,
+                Err(error) => return Err(error),
+            };
+            rt::mark("a read asked all shards again because slots had moved");
+            tries.wait(error).await?;
+            self.look_again().await;
+        }
+    }
+
+    /// Reads one point where it is.
+    ///
+    /// # Errors
+    /// `table_not_found`, `document_not_found`; those of [`Service::fan_out`]; `shard_moved` if until the deadline its slot was on its
+    /// way.
+    pub(super) async fn read_point(
+        &self,
+        name: &CollectionName,
+        id: &DocumentId,
+        options: &ReadOptions,
+        route: impl Fn(&Collection) -> ShardId,
+    ) -> Result<(StoredPoint, Gathered)> {
+        // There is no part of one point.
+        let options = ReadOptions { on_unavailable: OnUnavailable::Fail, ..options.clone() };
+        let mut tries = Tries::new(self.deadline(time::now()));
+        loop {
+            let collection = self.find(name).await?;
+            let shard = route(&collection);
+            let options = self.over_moves(&collection, &options);
+            let mut found = None;
+            let take = |_, answer| {
+                if let Answer::Point(point) = answer {
+                    found = Some(point);
+                }
+                Ok(())
+            };
+            match self.fan_out(&[shard], Operation::Get(id.clone()), &options, take).await {
+                Ok(gathered) => {
+                    let point = found.ok_or_else(|| Error::internal("a read has another answer than a point"))?;
+                    return Ok((point, gathered));
+                }
+                Err(error) if is_about_slots(&error) => {
+                    self.0.owners.learn(&collection, shard, &error);
+                    tries.wait(error).await?;
+                }
+                Err(error) => return Err(error),
+            }
+            self.look_again().await;
+        }
+    }
+
+    /// How a read is done while slots move: what a session has seen of the shard that got them says nothing of how far a replica of the
+    /// one that gave them must be, so such a read is as fresh as any can be. Likewise where the session has seen a shard that is newer
+    /// than the table known here.
+    fn over_moves(&self, collection: &Collection, options: &ReadOptions) -> ReadOptions {
+        let is_newer = |session: &Session| session.newest_shard() > self.0.catalog.last_shard();
+        let moves = !collection.giving.is_empty() || options.session.as_ref().is_some_and(is_newer);
+        match options.consistency {
+            Consistency::Session if moves => ReadOptions { consistency: Consistency::Linearizable, ..options.clone() },
+            _ => options.clone(),
+        }
+    }
+
+    /// Hears of the newest table, if the coordinator answers.
+    pub(super) async fn look_again(&self) {
+        if let Err(error) = self.refresh().await {
+            tracing::debug!(%error, "slots have moved, and the newest shard table is not to be had");
+        }
+    }
+}
+
+/// Pauses between tries, until the deadline.
+pub(super) struct Tries {
+    deadline: Instant,
+    pause: Duration,
+}
+
+impl Tries {
+    pub(super) fn new(deadline: Instant) -> Tries {
+        Tries { deadline, pause: PAUSE_FIRST }
+    }
+
+    /// Waits before the next try.
+    ///
+    /// # Errors
+    /// Why the last one failed, if there is no time for another.
+    pub(super) async fn wait(&mut self, failed: Error) -> Result<()> {
+        if time::now() + self.pause >= self.deadline {
+            return Err(failed);
+        }
+        time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        Ok(())
+    }
+}
+
+/// Whether somebody was asked for slots that are, or are on their way, elsewhere: nothing happened.
+pub(super) fn is_about_slots(error: &Error) -> bool {
+    matches!(error.code(), "shard_moved" | "shard_moving")
+}
+
+/// Whether these are all slots, each once; with `has_gaps`, each at most once.
+pub(super) fn are_whole(slots: &[SlotRange], has_gaps: bool) -> bool {
+    let mut ranges: Vec<SlotRange> = slots.iter().copied().filter(|range| !range.is_empty()).collect();
+    ranges.sort_unstable();
+    let fit = |pair: &[SlotRange]| if has_gaps { pair[0].end <= pair[1].first } else { pair[0].end == pair[1].first };
+    let ends = (ranges.first().map(|range| range.first), ranges.last().map(|range| range.end));
+    ranges.windows(2).all(fit) && (has_gaps || ends == (Some(0), Some(SlotRange::ALL.end)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_whole_if_they_are_of_every_slot_once() {
+        let range = |first, end| SlotRange { first, end };
+        let end = SlotRange::ALL.end;
+        for whole in [vec![range(0, end)], vec![range(9, end), SlotRange::NONE, range(0, 9)]] {
+            assert!(are_whole(&whole, false) && are_whole(&whole, true), "{whole:?}");
+        }
+        for gap in [vec![], vec![range(0, 9)], vec![range(9, end)], vec![range(0, 9), range(10, end)]] {
+            assert!(!are_whole(&gap, false) && are_whole(&gap, true), "{gap:?}");
+        }
+        for twice in [vec![range(0, end), range(0, 9)], vec![range(0, 10), range(9, end)]] {
+            assert!(!are_whole(&twice, false) && !are_whole(&twice, true), "{twice:?}");
+        }
+    }
+}
