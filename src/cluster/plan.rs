@@ -241,13 +241,15 @@ impl<'a> Planner<'a> {
             self.plan.waiting += 1;
             return;
         }
-        if !self.may_begin(add, state.leader, reason) {
+        // Who votes already needs nothing sent.
+        let receiver = add.filter(|node| !state.voters.contains(node));
+        if !self.may_begin(receiver, state.leader, reason) {
             self.plan.waiting += 1;
             return;
         }
-        let bytes = if add.is_some() { state.bytes } else { 0 };
-        if add.is_some() {
-            for node in add.into_iter().chain(state.leader) {
+        let bytes = if receiver.is_some() { state.bytes } else { 0 };
+        if receiver.is_some() {
+            for node in receiver.into_iter().chain(state.leader) {
                 *self.busy.entry(node).or_default() += 1;
             }
         }

@@ -59,18 +59,19 @@ impl Planner<'_> {
         let awaited = wanted.iter().copied().filter(|node| !state.voters.contains(node));
         let draining = |node: &NodeId| self.view.nodes.get(node).is_some_and(super::NodeView::gives_away);
         let stranded = awaited.into_iter().find(|node| self.lost(shard, *node).is_some() || draining(node));
-        let Some(stranded) = stranded else { return self.take_back(shard) };
+        let Some(stranded) = stranded else { return self.take_back(shard, None) };
         let instead = self.layout.target(shard, Some(stranded));
         let remaining = wanted.len() - 1;
         let healthy = state.healthy.len();
-        if instead.is_some() || (remaining > 0 && healthy * 2 > remaining) {
-            self.turn(shard, instead, stranded);
+        match instead.is_some() || (remaining > 0 && healthy * 2 > remaining) {
+            true => self.turn(shard, instead, stranded),
+            false => self.take_back(shard, Some(stranded)),
         }
     }
 
     /// Voters that were to stay are lost while others are on their way out: the group cannot change without a majority of those
-    /// that stay, so one that leaves and is well takes a lost one's place.
-    fn take_back(&mut self, shard: ShardId) {
+    /// that stay, so one that leaves and is well takes a lost one's place, that of `stranded` before any other.
+    fn take_back(&mut self, shard: ShardId, stranded: Option<NodeId>) {
         let (state, wanted) = (&self.states[&shard], &self.view.table.shards[&shard].replicas);
         if state.healthy.len() * 2 > wanted.len() {
             return;
@@ -80,8 +81,8 @@ impl Planner<'_> {
         let leaving =
             state.voters.iter().copied().filter(|node| !wanted.contains(node) && !lost(node) && answers(node));
         let back = leaving.max_by_key(|node| Some(*node) == state.leader);
-        let gone = wanted.iter().copied().find(|node| state.voters.contains(node) && lost(node));
-        if let (Some(back), Some(gone)) = (back, gone) {
+        let gone = || wanted.iter().copied().find(|node| state.voters.contains(node) && lost(node));
+        if let (Some(back), Some(gone)) = (back, stranded.or_else(gone)) {
             self.turn(shard, Some(back), gone);
         }
     }

@@ -184,6 +184,30 @@ fn a_change_that_cannot_arrive_is_made_another() {
 }
 
 #[test]
+fn a_change_that_cannot_end_anywhere_is_undone() {
+    let mut world = World::new(4, 1).with_collection("c", 3, Some(3));
+    let drained = replicas(&world, 1)[2];
+    world.set_state(drained, MemberState::Draining);
+    world.accept(&planned(&world));
+    let receiving = |world: &World| {
+        let voters = world.groups[&1].voters.clone();
+        replicas(world, 1).into_iter().find(|node| !voters.contains(node))
+    };
+    let to = receiving(&world).expect("a stand-in for the drained one");
+    // The stand-in and one that was to stay are lost for good: the drained one is needed, and no other node is there.
+    let stays = replicas(&world, 1).into_iter().find(|node| *node != to && *node != drained).unwrap();
+    for node in [to, stays] {
+        world.kill(node);
+        world.away.insert(node, REPLACE_AFTER);
+    }
+    // Nothing is sent for it: nodes that have their hands full do not hinder it.
+    let none_at_once = Limits { moves_max: 0, ..Limits::default() };
+    world.accept(&plan(&world.view(), &none_at_once));
+    assert_eq!(receiving(&world), None, "{:?}", world.table.shards[&1]);
+    assert_eq!(replicas(&world, 1), world.groups[&1].voters);
+}
+
+#[test]
 fn shards_without_a_majority_are_named() {
     let mut world = World::new(4, 1).with_collection("c", 1, Some(3));
     let on = replicas(&world, 1);

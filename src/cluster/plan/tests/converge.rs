@@ -107,7 +107,7 @@ fn is_in_place(world: &World) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn it_comes_to_rest(seed in any::<u64>(), nodes in 1..8_u64, zones in 1..4_u64, copies in 0..4_u32, shards in 1..12_u32) {
