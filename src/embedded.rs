@@ -114,7 +114,7 @@ impl Database {
     /// # Errors
     /// `table_not_found`.
     pub fn delete_collection(&self, name: &str) -> Result<()> {
-        self.wait(self.service.delete_collection(&CollectionName::new(name)?))
+        self.wait(self.service.delete_collection(&CollectionName::new(name)?, false))
     }
 
     /// Whether the database works.

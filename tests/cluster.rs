@@ -26,6 +26,8 @@ mod members;
 mod processes;
 #[path = "cluster/rot.rs"]
 mod rot;
+#[path = "cluster/service_figures.rs"]
+mod service_figures;
 
 use client::{Failure, Reply, Rest};
 use http::Method;

@@ -85,7 +85,7 @@ fn a_caller_that_goes_away_leaves_no_table_half_made_or_half_dropped() {
                 .upsert(&name("t"), (0..50).map(|id| point(id, None)).collect(), &WriteOptions::default())
                 .await
                 .expect("it takes writes");
-            abandon(service.delete_collection(&name("t"))).await;
+            abandon(service.delete_collection(&name("t"), false)).await;
             until("it is gone", async || service.collection(&name("t")).await.is_err()).await;
             assert_eq!(
                 service.upsert(&name("t"), vec![point(1, None)], &WriteOptions::default()).await.unwrap_err().code(),

@@ -78,6 +78,12 @@ fn to_and_from(fleet: &Fleet, node: usize, etcd: &SimEtcd) -> Links {
     vec![(node, etcd.id()), (etcd.id(), node)]
 }
 
+async fn cut_off(fleet: &Fleet, links: Links, for_ms: u64) {
+    fleet.network.cut(&links);
+    fleet.pass(for_ms).await;
+    fleet.network.heal(&links);
+}
+
 /// Makes the etcd misbehave, if there is one; it is well again afterwards.
 pub async fn trouble_etcd(fleet: &Fleet, trouble: EtcdTrouble) {
     let Some(etcd) = &fleet.etcd else { return };
@@ -104,10 +110,11 @@ pub async fn trouble_etcd(fleet: &Fleet, trouble: EtcdTrouble) {
             held(Knobs { stale_reads: percent, ..Knobs::default() }, for_ms).await;
         }
         EtcdTrouble::CutOff { node, for_ms } => {
-            let links = to_and_from(fleet, node, etcd);
-            fleet.network.cut(&links);
-            fleet.pass(for_ms).await;
-            fleet.network.heal(&links);
+            cut_off(fleet, to_and_from(fleet, node, etcd), for_ms).await;
+        }
+        EtcdTrouble::CutOffAllBut { node, for_ms } => {
+            let others = (0..fleet.victims.len()).filter(|other| *other != node);
+            cut_off(fleet, others.flat_map(|other| to_and_from(fleet, other, etcd)).collect(), for_ms).await;
         }
     }
     let is_up = |victim: &super::victim::Victim| victim.phase() == Phase::Up;

@@ -165,6 +165,11 @@ pub enum EtcdTrouble {
         node: usize,
         for_ms: u64,
     },
+    /// No node but one reaches it; they all reach each other.
+    CutOffAllBut {
+        node: usize,
+        for_ms: u64,
+    },
 }
 
 /// Which part of a data directory rots.

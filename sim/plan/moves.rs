@@ -249,7 +249,7 @@ fn at(within_ms: u64, fault: Fault, rng: &mut StdRng) -> PlannedFault {
 
 fn trouble(rng: &mut StdRng) -> EtcdTrouble {
     let for_ms = cluster::duration_ms(cluster::OUTAGE_MS, rng);
-    match rng.random_range(0..9) {
+    match rng.random_range(0..10) {
         0 => EtcdTrouble::Compact,
         1 => EtcdTrouble::ExpireLeases,
         2 => EtcdTrouble::CancelWatches,
@@ -258,6 +258,7 @@ fn trouble(rng: &mut StdRng) -> EtcdTrouble {
         5 => EtcdTrouble::Slow { by_ms: rng.random_range(10..3_000), for_ms },
         6 => EtcdTrouble::LostAnswers { percent: rng.random_range(10..80), for_ms },
         7 => EtcdTrouble::CutOff { node: rng.random_range(0..*NODES.start()), for_ms },
+        8 => EtcdTrouble::CutOffAllBut { node: rng.random_range(0..*NODES.start()), for_ms },
         _ => EtcdTrouble::StaleReads { percent: rng.random_range(10..60), for_ms },
     }
 }

@@ -3,6 +3,10 @@
 //! every node, and [`Catalog::publish`] shows it to requests once the node has followed it. Called by `service`; `node` loads it
 //! before serving.
 
+mod delete;
+
+pub use delete::Marked;
+
 use super::{
     members::{self, MemberRecord},
     placement::{Candidate, TooFewNodes, place},
@@ -36,6 +40,9 @@ struct CollectionRecord {
     spec: CollectionSpec,
     /// Milliseconds since 1970 by the clock of the node that made it.
     created_ms: u64,
+    /// Whether it is being deleted. Its shards are being closed, and whoever sees this goes on with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    deleting: bool,
 }
 
 /// A collection with its shards.
@@ -48,6 +55,8 @@ pub struct Collection {
     pub shards: Vec<(ShardId, SlotRange)>,
     /// The moves of slots that are under way.
     pub giving: Vec<Giving>,
+    /// Whether it is being deleted: its shards are closed or will be in a moment.
+    pub deleting: bool,
 }
 
 /// Slots that are on their way from one shard to its neighbour, or still or already there.
@@ -165,7 +174,7 @@ impl Catalog {
                     .expected(format!("at most {VALUE_BYTES_MAX} bytes for all shards"))
                     .got(format!("{} bytes", stored_table.len())));
             }
-            let record = CollectionRecord { spec: spec.clone(), created_ms: now_ms };
+            let record = CollectionRecord { spec: spec.clone(), created_ms: now_ms, deleting: false };
             let transaction = Transaction {
                 compares: vec![guard, Compare::Absent(collection_key(name))],
                 changes: vec![
@@ -197,26 +206,6 @@ impl Catalog {
             let transaction = Transaction {
                 compares: vec![Compare::WrittenAt(key.clone(), stored.revision)],
                 changes: vec![Change::Put(key, to_json(&CollectionRecord { spec, ..record }))],
-            };
-            if self.commit(transaction).await? {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Deletes a collection and forgets its shards.
-    ///
-    /// # Errors
-    /// `table_not_found`; `Unavailable` or `Indeterminate` if the coordinator did not answer.
-    pub async fn delete(&self, name: &CollectionName) -> Result<()> {
-        loop {
-            let (mut table, guard) = self.stored_table().await?;
-            let key = collection_key(name);
-            let record = self.stored(&key).await?.ok_or_else(|| not_found(name))?;
-            table.remove_collection(name);
-            let transaction = Transaction {
-                compares: vec![guard, Compare::WrittenAt(key.clone(), record.revision)],
-                changes: vec![Change::Delete(key), Change::Put(TABLE.to_owned(), to_json(&table))],
             };
             if self.commit(transaction).await? {
                 return Ok(());
@@ -316,8 +305,8 @@ impl Catalog {
             if !owns_every_slot(&shards) {
                 return Err(corrupt(&stored.key, "its shards do not own every slot exactly once"));
             }
-            let (spec, created_ms) = (record.spec, record.created_ms);
-            let collection = Collection { name: name.clone(), spec, created_ms, shards, giving };
+            let CollectionRecord { spec, created_ms, deleting } = record;
+            let collection = Collection { name: name.clone(), spec, created_ms, shards, giving, deleting };
             collections.insert(name, Arc::new(collection));
         }
         self.saw(table);
@@ -364,7 +353,8 @@ fn owns_every_slot(shards: &[(ShardId, SlotRange)]) -> bool {
         && shards.windows(2).all(|pair| pair[0].1.end == pair[1].1.first)
 }
 
-fn not_found(name: &CollectionName) -> Error {
+/// The error of whoever asks for a collection that is not there.
+pub fn not_found(name: &CollectionName) -> Error {
     Error::new(ErrorKind::NotFound, "table_not_found", "there is no such table").at("table_name").got(name)
 }
 

@@ -26,6 +26,9 @@ pub const VERSION_FIRST: u32 = 1;
 /// The first version that knows how slots move between shards: programs before it read neither the table nor the logs of such shards.
 pub const VERSION_OF_SPLITS: u32 = 2;
 
+/// The first version that knows how a shard is closed before its collection is deleted.
+pub const VERSION_OF_CLOSING: u32 = 2;
+
 /// What an administrator has said about evening out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rebalance {

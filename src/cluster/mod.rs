@@ -13,7 +13,7 @@ pub mod plan;
 pub mod report;
 pub mod table;
 
-pub use catalog::{Catalog, Collection, Collections, Giving};
+pub use catalog::{Catalog, Collection, Collections, Giving, Marked};
 pub use control::{VERSION_OF_SPLITS, spoken_version};
 pub use members::{Founded, MemberRecord, MemberState, Members, SelfTold, WEIGHT_ORDINARY};
 pub use placement::Candidate;

@@ -9,7 +9,7 @@ use crate::{
     types::{CollectionName, SlotRange},
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A shard's id: unique in the cluster, never used again.
 pub type ShardId = u64;
@@ -89,6 +89,11 @@ impl ShardTable {
             .collect();
         self.next_shard += ids.len() as u64;
         ids
+    }
+
+    /// The shards of a collection.
+    pub fn shards_of(&self, name: &CollectionName) -> BTreeSet<ShardId> {
+        self.shards.iter().filter(|(_, entry)| entry.collection == *name).map(|(id, _)| *id).collect()
     }
 
     /// Removes the shards of a collection.

@@ -324,6 +324,7 @@ impl Engine {
                     rt::time::sleep(KEEP_INTERVAL).await;
                     service.lead_members().await;
                     service.give_slots();
+                    service.finish_deletions();
                     if let Err(error) = service.leave_unwanted().await {
                         tracing::error!(%error, "the data of a replica that was moved away could not be removed");
                     }

@@ -116,7 +116,8 @@ impl Service {
         let figures = self.figures(&shards).await?;
         let mut infos = Vec::with_capacity(collections.len());
         for collection in collections.values() {
-            if figures.are_whole(collection) {
+            // The closed shards of one that is being deleted will not answer.
+            if figures.are_whole(collection) || collection.deleting {
                 infos.push(self.info(collection, &figures));
                 continue;
             }
@@ -137,23 +138,6 @@ impl Service {
     pub async fn collection(&self, name: &CollectionName) -> Result<CollectionInfo> {
         let (collection, figures) = self.figures_of(name).await?;
         Ok(self.info(&collection, &figures))
-    }
-
-    /// Deletes a collection with all its points. Goes on to its end even if the caller goes away.
-    ///
-    /// # Errors
-    /// `table_not_found`.
-    pub async fn delete_collection(&self, name: &CollectionName) -> Result<()> {
-        let (service, name) = (self.clone(), name.clone());
-        to_its_end(rt::spawn("delete-table", async move { service.drop_collection(&name).await })).await
-    }
-
-    async fn drop_collection(&self, name: &CollectionName) -> Result<()> {
-        self.can_agree()?;
-        self.0.catalog.delete(name).await?;
-        self.follow_catalog().await?;
-        tracing::info!(table = %name, "table deleted");
-        Ok(())
     }
 
     /// Sizes and states of a collection and its shards. A shard that does not answer is left out, and a notice says so.
@@ -252,11 +236,12 @@ fn info_of(collection: &Collection, figures: &Figures, replicas: u32) -> Collect
         replicas,
         name: collection.name.clone(),
         spec: collection.spec.clone(),
+        shards: collection.shards.len() as u32,
         points: shards.iter().map(|shard| shard.points).sum(),
         created_ms: collection.created_ms,
         indexes: collection.spec.vectors.iter().map(|(name, spec)| index_info(name, spec, &shards)).collect(),
         payload_indexes: payload_indexes::infos(collection, &shards),
-        notices: notices(&collection.spec).into_iter().chain(not_counted(collection, figures)).collect(),
+        notices: notices(collection).into_iter().chain(not_counted(collection, figures)).collect(),
     }
 }
 
@@ -298,9 +283,14 @@ fn silent(shard: ShardId, error: &Error) -> String {
     format!("shard {shard} did not answer and is not counted: {error}")
 }
 
-/// What is served otherwise than it was asked for.
-fn notices(spec: &CollectionSpec) -> Vec<String> {
-    let asked = spec.vectors.values().any(|vector| vector.index == IndexType::Hnsw);
-    let notice = "index_type hnsw is served by ivf_pq, which needs no graph and answers the same searches";
-    if asked { vec![notice.to_owned()] } else { Vec::new() }
+/// What is served otherwise than it was asked for, and what becomes of it.
+fn notices(collection: &Collection) -> Vec<String> {
+    let asked = collection.spec.vectors.values().any(|vector| vector.index == IndexType::Hnsw);
+    let graph = "index_type hnsw is served by ivf_pq, which needs no graph and answers the same searches";
+    let end = "it is being deleted, as soon as every shard has a leader";
+    [(asked, graph), (collection.deleting, end)]
+        .iter()
+        .filter(|(is_so, _)| *is_so)
+        .map(|(_, text)| (*text).to_owned())
+        .collect()
 }

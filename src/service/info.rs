@@ -7,6 +7,8 @@ use crate::types::{CollectionName, CollectionSpec, IndexType, PayloadIndexKind, 
 pub struct CollectionInfo {
     pub name: CollectionName,
     pub spec: CollectionSpec,
+    /// How many there are now; splitting and merging changes it.
+    pub shards: u32,
     /// Copies of each shard.
     pub replicas: u32,
     pub points: u64,

@@ -3,6 +3,7 @@
 
 mod administration;
 mod collections;
+mod deletion;
 mod fan_out;
 mod figures;
 mod find;
@@ -70,6 +71,7 @@ struct Inner {
     following: tokio::sync::Mutex<()>,
     changes: follow::Changes,
     givers: follow::Givers,
+    deletions: deletion::Deletions,
 }
 
 /// What a service needs of the other nodes.
@@ -101,6 +103,7 @@ impl Service {
             following: tokio::sync::Mutex::default(),
             changes: follow::Changes::default(),
             givers: follow::Givers::default(),
+            deletions: deletion::Deletions::default(),
         }))
     }
 

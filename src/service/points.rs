@@ -8,7 +8,7 @@ use super::{
     whole::{Tries, are_whole, is_about_slots},
 };
 use crate::{
-    cluster::{Collection, ShardId},
+    cluster::{Collection, ShardId, catalog},
     mutants::mutant,
     rt::{self, time},
     shard::{
@@ -239,13 +239,15 @@ impl Service {
             rt::mark("a write went to another shard because slots had moved");
             let is_late = tries.wait(refusal.clone()).await.is_err();
             self.look_again().await;
-            collection = self.newest(collection);
+            let is_gone = self.newest(&mut collection);
             for (shard, Part { rows, command }, refusal) in moved {
                 self.0.owners.learn(&collection, shard, &refusal);
                 let owner = |id| self.0.owners.shard_of(&collection, id);
-                match commands::cut(&command, shard, owner)
-                    .and_then(|parts| if is_late { Err(refusal) } else { Ok(parts) })
-                {
+                match commands::cut(&command, shard, owner).and_then(|parts| match () {
+                    () if is_gone => Err(catalog::not_found(&collection.name)),
+                    () if is_late => Err(refusal),
+                    () => Ok(parts),
+                }) {
                     Err(error) => done.push(Done { shard, rows, written: Err(error) }),
                     Ok(parts) => left.extend(parts.into_iter().map(|(shard, part)| {
                         let rows = part.rows.iter().map(|row| rows[*row]).collect();
@@ -256,10 +258,15 @@ impl Service {
         }
     }
 
-    /// The collection as it is known now; as it was if it is no more, or another one of the same name.
-    fn newest(&self, collection: Arc<Collection>) -> Arc<Collection> {
+    /// Makes it the collection as it is known now. Whether it is no more; then it stays as it was, and another one of the same name is
+    /// none of the request's business.
+    fn newest(&self, collection: &mut Arc<Collection>) -> bool {
         let known = self.0.catalog.collection(&collection.name);
-        known.ok().filter(|known| known.created_ms == collection.created_ms).unwrap_or(collection)
+        match known.ok().filter(|known| known.created_ms == collection.created_ms) {
+            Some(known) => *collection = known,
+            None => return true,
+        }
+        false
     }
 }
 

@@ -128,6 +128,7 @@ impl Service {
     ) -> Result<Seen> {
         let replica = self.0.host.replica(shard)?;
         let index = wait_to_read(&replica, consistency, seen).await?;
+        replica.border().check_open()?;
         for _ in 0..OWNED_TRIES {
             let before = replica.owned();
             if let Some((_, owned)) = before {

@@ -14,6 +14,9 @@
 //! has one cargo at most; whoever leads it finds the cargo in its state and sends it again until it has arrived. `Receive` takes
 //! each cargo once, known by the number (the log index) of its release.
 //!
+//! Before a collection is deleted its shards are closed: a closed shard owns nothing, gives and takes nothing, for ever. So whoever has
+//! not heard of the deletion, and asks replicas that have not either, is refused by the shard itself.
+//!
 //! Versions that clients know go on growing: a point keeps its version over the move, and the shard it has come to gives out
 //! greater ones than the other ever gave ([`Border::version_told`]). Called by `round`, `open`, `checkpoint` and `replica`.
 
@@ -48,6 +51,8 @@ pub struct Border {
     pub told: BTreeMap<u64, u64>,
     /// Whether slots, or requests, were ever moved: until then nothing of this is stored.
     pub has_moved: bool,
+    /// Whether its collection is being deleted.
+    pub closed: bool,
 }
 
 /// Slots that are on their way to another shard.
@@ -61,7 +66,7 @@ pub struct Leaving {
     pub requests: u64,
 }
 
-/// The stored form: postcard. Fields keep their order for ever.
+/// The stored form: postcard. Fields keep their order for ever. Behind it stands [`CLOSED`] for a shard that is closed, and else nothing.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     owned: SlotRange,
@@ -71,18 +76,24 @@ struct Stored {
     told: BTreeMap<u64, u64>,
 }
 
+const CLOSED: &[u8] = &[1];
+
 impl Border {
     /// That of a shard of which nothing has moved yet.
     pub fn born(born: SlotRange) -> Border {
         let (arrived, told) = Default::default();
-        Border { born, owned: born, version_base: 0, leaving: None, arrived, told, has_moved: false }
+        Border { born, owned: born, version_base: 0, leaving: None, arrived, told, has_moved: false, closed: false }
     }
 
     /// The bytes for the store.
     pub fn encode(&self) -> Vec<u8> {
         let Border { owned, version_base, leaving, arrived, told, .. } = self.clone();
         let stored = Stored { owned, version_base, leaving, arrived, told };
-        postcard::to_stdvec(&stored).expect("numbers can be encoded")
+        let mut bytes = postcard::to_stdvec(&stored).expect("numbers can be encoded");
+        if self.closed {
+            bytes.extend_from_slice(CLOSED);
+        }
+        bytes
     }
 
     /// The inverse of [`Border::encode`], for a shard that had the slots `born` at first.
@@ -93,10 +104,12 @@ impl Border {
         let (stored, rest) = postcard::take_from_bytes(bytes).map_err(Records::corrupt)?;
         let Stored { owned, version_base, leaving, arrived, told } = stored;
         let is_range = |range: SlotRange| SlotRange::new(range.first, range.end).is_some();
-        if !rest.is_empty() || !is_range(owned) || leaving.is_some_and(|leaving| !is_range(leaving.slots)) {
+        let closed = rest == CLOSED;
+        let is_whole = rest.is_empty() || closed && owned.is_empty();
+        if !is_whole || !is_range(owned) || leaving.is_some_and(|leaving| !is_range(leaving.slots)) {
             return Err(Records::corrupt("a border is none"));
         }
-        Ok(Border { born, owned, version_base, leaving, arrived, told, has_moved: true })
+        Ok(Border { born, owned, version_base, leaving, arrived, told, has_moved: true, closed })
     }
 
     /// The version that clients are told of a point written at log index `at`, where it is another number than that.
@@ -113,6 +126,22 @@ impl Border {
             None => Ok(()),
             Some(id) => Err(moved(self.owned, slot_of(id))),
         }
+    }
+
+    /// Refuses whatever a client asks of a closed shard.
+    ///
+    /// # Errors
+    /// `shard_moved`: nothing happened; that its collection is gone is in the catalog, or will be in a moment.
+    pub fn check_open(&self) -> Result<()> {
+        match self.closed {
+            false => Ok(()),
+            true => Err(refusal(self.owned, "the shard is closed: its table is being deleted")),
+        }
+    }
+
+    /// Closes the shard. It owns no slots any more, but keeps a cargo that is on its way.
+    pub fn close(&mut self) {
+        (self.owned, self.closed, self.has_moved) = (SlotRange::NONE, true, true);
     }
 
     /// Takes `slots`, which may be none, off the shard, to be sent to shard `to` as the cargo called `number`, with the requests behind
@@ -156,8 +185,9 @@ impl Border {
     /// on versions are greater than `version_floor`.
     ///
     /// # Errors
-    /// `slots_not_at_the_edge`: nothing has changed.
+    /// `slots_not_at_the_edge`, `shard_moved`: nothing has changed.
     pub fn receive(&mut self, slots: SlotRange, (from, number): (u64, u64), version_floor: u64, at: u64) -> Result<()> {
+        self.check_open()?;
         self.owned = self.owned.with(slots).ok_or_else(|| not_at_the_edge(self.owned, slots))?;
         self.arrived.insert(from, number);
         self.version_base = self.version_base.max(version_floor.saturating_sub(at));
@@ -168,9 +198,11 @@ impl Border {
 
 /// The error of whoever asks a shard for a slot that it does not own.
 pub fn moved(owned: SlotRange, slot: u16) -> Error {
-    Error::new(ErrorKind::Unavailable, "shard_moved", format!("slot {slot} is another shard's now"))
-        .expected(format!("slots {}..{}", owned.first, owned.end))
-        .got(slot)
+    refusal(owned, format!("slot {slot} is another shard's now")).got(slot)
+}
+
+fn refusal(owned: SlotRange, message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Unavailable, "shard_moved", message).expected(format!("slots {}..{}", owned.first, owned.end))
 }
 
 /// The slots that a shard owns, by its refusal of another; `None` for any other error. Errors travel between nodes as texts.
@@ -288,6 +320,9 @@ mod tests {
         border.told.insert(2, 1);
         assert_eq!(hex(border.encode()), "00c8010501 09c801ac02f0a20406 010403 010201".replace(' ', ""));
         assert_eq!(Border::decode(range(0, 300), &border.encode()).unwrap(), border);
+        border.close();
+        assert_eq!(hex(border.encode()), "00000501 09c801ac02f0a20406 010403 010201 01".replace(' ', ""));
+        assert_eq!(Border::decode(range(0, 300), &border.encode()).unwrap(), border);
         let outcome = Outcome::Applied(Applied::Deleted { count: 5 }).encode();
         let request = CarriedRequest { id: [7; 16], log_index: 8, covers: vec![range(0, 300)], outcome: &outcome };
         let record = point::encode(3, None, None, &[], b"").unwrap();
@@ -327,6 +362,22 @@ mod tests {
         assert_eq!((border.owned, border.awaits(1, 950)), (range(50, 60), true));
         border.receive(range(40, 50), (2, 3), 3, 6).unwrap();
         assert_eq!((border.owned, border.version_told(7)), (range(40, 60), Some(903)));
+    }
+
+    #[test]
+    fn a_closed_shard_gives_and_takes_nothing_for_ever() {
+        let mut border = Border::born(range(100, 200));
+        border.release(range(100, 110), 2, (7, 30)).unwrap();
+        assert!(border.check_open().is_ok());
+        border.close();
+        let one = PointId::Num(1);
+        assert_eq!(border.check([one].into_iter()).unwrap_err().code(), "shard_moved");
+        assert_eq!(owned_by_refusal(&border.check_open().unwrap_err()), Some(SlotRange::NONE));
+        assert!(border.forget(7), "what was on its way may have arrived");
+        let closed = border.clone();
+        assert_eq!(border.receive(range(50, 60), (1, 9), 9, 10).unwrap_err().code(), "shard_moved");
+        assert_eq!(border.release(range(110, 200), 2, (11, 30)).unwrap_err().code(), "slots_not_at_the_edge");
+        assert_eq!(border, closed);
     }
 
     proptest! {

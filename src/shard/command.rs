@@ -36,6 +36,8 @@ pub enum Command<'a> {
     },
     /// The cargo called `number` has arrived.
     Forget { number: u64 },
+    /// The collection is being deleted: from here on the shard takes and answers nothing.
+    Close,
 }
 
 /// One point of a command.
@@ -102,6 +104,14 @@ impl<'a> Command<'a> {
         Ok((id, command.map_err(|error| corrupt(format!("a log entry is no command: {error}")))?))
     }
 
+    /// Whether it is what a client asked for; others are for the shard itself.
+    pub fn is_clients(&self) -> bool {
+        match self {
+            Command::Upsert(_) | Command::Patch(_) | Command::Delete(_) | Command::DeleteWhere(_) => true,
+            Command::Release { .. } | Command::Receive { .. } | Command::Forget { .. } | Command::Close => false,
+        }
+    }
+
     fn size_hint(&self) -> usize {
         let write = |write: &PointWrite<'_>| {
             write.payload.len()
@@ -114,7 +124,7 @@ impl<'a> Command<'a> {
             Command::Delete(ids) => ids.len() * 18,
             Command::DeleteWhere(filter) => filter.len(),
             Command::Receive { cargo, .. } => cargo.len() + 32,
-            Command::Release { .. } | Command::Forget { .. } => 32,
+            Command::Release { .. } | Command::Forget { .. } | Command::Close => 32,
         }
     }
 }
@@ -215,6 +225,7 @@ mod tests {
         assert_eq!(hex(Command::Release { slots, to: 9 }), "010401ac0209");
         assert_eq!(hex(Command::Receive { from: 8, number: 300, slots, cargo: b"ab" }), "010508ac0201ac02026162");
         assert_eq!(hex(Command::Forget { number: 300 }), "0106ac02");
+        assert_eq!(hex(Command::Close), "0107");
         let with_id = Command::DeleteWhere("{}").encode(Some(RequestId::from_bytes([7; 16]))).unwrap();
         assert_eq!(with_id, [&[2][..], &[7; 16], &[3, 2, b'{', b'}']].concat());
     }

@@ -85,6 +85,11 @@ pub fn cut(command: &Bytes, shard: u64, owner: impl Fn(PointId) -> u64) -> Resul
     parts.into_iter().map(part).collect()
 }
 
+/// The command after which a shard takes and answers nothing: its collection is being deleted.
+pub fn close() -> Result<Bytes> {
+    Ok(Command::Close.encode(None)?.into())
+}
+
 /// The slots that a shard owns, by its refusal of a slot it does not; `None` for any other error.
 pub fn owner_says(error: &Error) -> Option<SlotRange> {
     border::owned_by_refusal(error)

@@ -68,7 +68,8 @@ impl<'s> Round<'s> {
             return Ok(Outcome::Applied(Applied::Nothing));
         }
         let (request, command) = Command::decode(entry)?;
-        if let Err(moved) = self.border.check(named(&command)) {
+        let is_open = if command.is_clients() { self.border.check_open() } else { Ok(()) };
+        if let Err(moved) = is_open.and_then(|()| self.border.check(named(&command))) {
             return Ok(Outcome::Refused(moved));
         }
         let outcome = match request {
@@ -122,6 +123,7 @@ impl<'s> Round<'s> {
             Command::Release { slots, to } => self.release(index, *slots, *to),
             Command::Receive { from, number, slots, cargo } => self.receive(index, (*from, *number), *slots, cargo),
             Command::Forget { number } => Ok(self.forget(*number)),
+            Command::Close => Ok(self.close()),
         };
         match outcome {
             Ok(applied) => Ok(Outcome::Applied(applied)),

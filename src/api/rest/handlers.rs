@@ -5,7 +5,7 @@ use super::{
     App, answer,
     body::{Json, Media, RawBody, parse},
     bulk, dto, json,
-    path::{Document, NoQuery, ReadQuery, Table, WriteQuery},
+    path::{Document, Force, NoQuery, ReadQuery, Table, WriteQuery},
     problem::ApiError,
 };
 use crate::{
@@ -45,10 +45,11 @@ pub async fn get_table(State(app): State<App>, _: NoQuery, Table(name): Table) -
 }
 
 /// Delete a table and its documents
-#[utoipa::path(delete, path = "/api/v1/tables/{table}", tag = "tables", params(("table" = String, Path, description = "Name of the table")),
+#[utoipa::path(delete, path = "/api/v1/tables/{table}", tag = "tables", params(("table" = String, Path, description = "Name of the table"),
+        ("force" = Option<bool>, Query, description = "Delete it although a shard has no leader; false if absent. Clients that still reach a majority of such a shard, and not the coordinator, may go on using it for a while")),
     responses((status = 200, description = "The table is gone", body = dto::TableDeleted)))]
-pub async fn delete_table(State(app): State<App>, _: NoQuery, Table(name): Table) -> Answer {
-    app.service.delete_collection(&name).await?;
+pub async fn delete_table(State(app): State<App>, Force(force): Force, Table(name): Table) -> Answer {
+    app.service.delete_collection(&name, force).await?;
     Ok(answer::ok(&dto::TableDeleted { table_name: name.to_string(), deleted: true }))
 }
 

@@ -134,6 +134,18 @@ impl Parameters {
     }
 }
 
+/// Of a deletion: whether it is done although shards cannot be closed.
+#[derive(Debug)]
+pub struct Force(pub bool);
+
+impl FromRequestParts<App> for Force {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Force, ApiError> {
+        Ok(Force(Parameters::of(parts, &["force"])?.flag("force", false)?))
+    }
+}
+
 /// For calls without parameters: a guard put there by mistake must not be passed over.
 #[derive(Debug)]
 pub struct NoQuery;

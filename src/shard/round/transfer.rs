@@ -99,6 +99,14 @@ impl Round<'_> {
         Applied::Nothing
     }
 
+    /// The collection is being deleted. The points stay where they are, for nobody, until the replica's data is removed.
+    pub(super) fn close(&mut self) -> Applied {
+        let mut border = self.border.clone();
+        border.close();
+        self.set_border(border);
+        Applied::Nothing
+    }
+
     /// Remembers the requests of a cargo beside the shard's own.
     fn take_requests(&mut self, cargo: &Cargo<'_>) -> Result<()> {
         let born = self.border.born;

@@ -388,6 +388,7 @@ pub struct TableAnswer {
     /// The vectors, if they have names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vectors: Option<BTreeMap<String, VectorAnswer>>,
+    /// As many as there are now.
     pub shards: u32,
     /// Copies of each shard.
     pub replicas: u32,
@@ -414,7 +415,7 @@ impl From<&CollectionInfo> for TableAnswer {
             index_type: only.map(|spec| spec.index.name()),
             quantization: only.map(QuantizationAnswer::from),
             vectors: named,
-            shards: info.spec.shards,
+            shards: info.shards,
             replicas: info.replicas,
             documents_count: info.points,
             created_ms: info.created_ms,

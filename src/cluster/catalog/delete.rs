@@ -1,0 +1,100 @@
+//! Deleting a collection, in two steps: it is marked, and it goes once its shards are closed. In between it is served as before, by
+//! those of its shards that are open: a node that has not heard of the mark answers no other than one that has. Called by `service`.
+
+use super::{Catalog, CollectionRecord, TABLE, collection_key, from_json, not_found, to_json};
+use crate::{
+    cluster::{control, table::ShardId},
+    coordination::{Change, Compare, Transaction},
+    types::{CollectionName, Result},
+};
+use std::collections::BTreeSet;
+
+/// Whose doing the end of a collection will be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Marked {
+    /// This call's.
+    Now,
+    /// An earlier call's.
+    Before,
+}
+
+impl Catalog {
+    /// Whether every node of the cluster knows how a shard is closed.
+    ///
+    /// # Errors
+    /// `Corrupt`.
+    pub fn knows_closing(&self) -> Result<bool> {
+        Ok(control::spoken_version(&*self.coordinator)? >= control::VERSION_OF_CLOSING)
+    }
+
+    /// Marks a collection as one that is being deleted: whoever follows the catalog goes on with it if the caller cannot.
+    ///
+    /// # Errors
+    /// `table_not_found`; `Unavailable` or `Indeterminate` if the coordinator did not answer.
+    pub async fn mark_for_deletion(&self, name: &CollectionName) -> Result<Marked> {
+        loop {
+            let key = collection_key(name);
+            let stored = self.stored(&key).await?.ok_or_else(|| not_found(name))?;
+            let record: CollectionRecord = from_json(&key, &stored.value)?;
+            if record.deleting {
+                return Ok(Marked::Before);
+            }
+            let transaction = Transaction {
+                compares: vec![Compare::WrittenAt(key.clone(), stored.revision)],
+                changes: vec![Change::Put(key, to_json(&CollectionRecord { deleting: true, ..record }))],
+            };
+            if self.commit(transaction).await? {
+                return Ok(Marked::Now);
+            }
+        }
+    }
+
+    /// Deletes a marked collection if it has no shards but these, which are closed; else returns all that it has.
+    ///
+    /// # Errors
+    /// `table_not_found`, also if there is one of the name that is not marked: another one. `Unavailable` or `Indeterminate` if the
+    /// coordinator did not answer.
+    pub async fn delete_closed(
+        &self,
+        name: &CollectionName,
+        closed: &BTreeSet<ShardId>,
+    ) -> Result<Option<BTreeSet<ShardId>>> {
+        self.delete_if(name, |record, shards| match record.deleting {
+            false => Err(not_found(name)),
+            true => Ok(shards.is_subset(closed)),
+        })
+        .await
+    }
+
+    /// Deletes a collection whose shards are not closed: whoever has not heard of it yet may go on writing to them for a while.
+    ///
+    /// # Errors
+    /// `table_not_found`; `Unavailable` or `Indeterminate` if the coordinator did not answer.
+    pub async fn delete_open(&self, name: &CollectionName) -> Result<()> {
+        self.delete_if(name, |_, _| Ok(true)).await.map(drop)
+    }
+
+    async fn delete_if(
+        &self,
+        name: &CollectionName,
+        may_go: impl Fn(&CollectionRecord, &BTreeSet<ShardId>) -> Result<bool>,
+    ) -> Result<Option<BTreeSet<ShardId>>> {
+        loop {
+            let (mut table, guard) = self.stored_table().await?;
+            let key = collection_key(name);
+            let stored = self.stored(&key).await?.ok_or_else(|| not_found(name))?;
+            let shards = table.shards_of(name);
+            if !may_go(&from_json(&key, &stored.value)?, &shards)? {
+                return Ok(Some(shards));
+            }
+            table.remove_collection(name);
+            let transaction = Transaction {
+                compares: vec![guard, Compare::WrittenAt(key.clone(), stored.revision)],
+                changes: vec![Change::Delete(key), Change::Put(TABLE.to_owned(), to_json(&table))],
+            };
+            if self.commit(transaction).await? {
+                return Ok(None);
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Deleting a collection. First its shards are closed, by an entry in each one's log: from then on nobody reads or writes them, not even
+//! through nodes that cannot reach the coordinator and know of nothing. Then it is taken out of the catalog. A deletion that was
+//! begun goes on in the background, with whoever leads the first shard. Called by `api` and by the roof's task.
+
+use super::{Service, collections::to_its_end, whole::is_about_slots};
+use crate::{
+    cluster::{Marked, ShardId, catalog},
+    mutants::mutant,
+    rt,
+    shard::commands,
+    types::{Ack, CollectionName, Error, ErrorKind, Result},
+};
+use futures_util::{StreamExt, stream};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// Shards that are closed at once.
+const AT_ONCE: usize = 16;
+
+/// The deletions that this node goes on with. Cheap to clone; clones share it.
+#[derive(Clone, Default)]
+pub struct Deletions(Arc<Mutex<BTreeSet<CollectionName>>>);
+
+impl Deletions {
+    fn under_way(&self) -> MutexGuard<'_, BTreeSet<CollectionName>> {
+        // Changed by single calls only.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Service {
+    /// Deletes a collection with all its points. Goes on to its end even if the caller goes away. With `force` shards that have no
+    /// leader do not hinder it; clients that still reach a majority of such a shard, and not the coordinator, may use it for a while.
+    ///
+    /// # Errors
+    /// `table_not_found`, also if another call's deletion was faster; `table_deleting`, `Indeterminate`, if a shard cannot be
+    /// closed now: it will be as soon as it has a leader.
+    pub async fn delete_collection(&self, name: &CollectionName, force: bool) -> Result<()> {
+        let (service, name) = (self.clone(), name.clone());
+        to_its_end(rt::spawn("delete-table", async move { service.delete_now(&name, force).await })).await
+    }
+
+    async fn delete_now(&self, name: &CollectionName, force: bool) -> Result<()> {
+        self.can_agree()?;
+        // Mutant 40: shards are not closed before their collection is gone.
+        match force || mutant!(40) || !self.0.catalog.knows_closing()? {
+            true => self.0.catalog.delete_open(name).await?,
+            false => self.mark_and_delete(name).await?,
+        }
+        self.follow_catalog().await?;
+        tracing::info!(table = %name, "table deleted");
+        Ok(())
+    }
+
+    async fn mark_and_delete(&self, name: &CollectionName) -> Result<()> {
+        let marked = self.0.catalog.mark_for_deletion(name).await?;
+        match self.close_and_delete(name).await {
+            // Somebody who saw the mark was faster.
+            Err(error) if error.kind() == ErrorKind::NotFound && marked == Marked::Now => Ok(()),
+            Ok(()) if marked == Marked::Before => Err(catalog::not_found(name)),
+            done => done,
+        }
+    }
+
+    /// Closes the shards of a marked collection and takes it out of the catalog.
+    async fn close_and_delete(&self, name: &CollectionName) -> Result<()> {
+        let mut closed = BTreeSet::new();
+        // A split that was under way may have added one.
+        while let Some(shards) = self.0.catalog.delete_closed(name, &closed).await? {
+            let open = shards.difference(&closed).copied().collect();
+            self.close(&open).await?;
+            closed.extend(open);
+        }
+        rt::mark("a table was deleted after its shards were closed");
+        Ok(())
+    }
+
+    /// Closes shards; those that are no more count as closed.
+    async fn close(&self, shards: &BTreeSet<ShardId>) -> Result<()> {
+        let command = commands::close()?;
+        let mut closing = stream::iter(shards.iter().copied())
+            .map(|shard| {
+                let command = command.clone();
+                async move { (shard, self.write_shard(shard, command, Ack::Quorum).await) }
+            })
+            .buffer_unordered(AT_ONCE);
+        while let Some((shard, closed)) = closing.next().await {
+            match closed {
+                Ok(_) => {}
+                Err(error) if is_about_slots(&error) => {}
+                Err(error) => return Err(not_closed(shard, &error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on, in the background, with deletions that were begun anywhere, of collections whose first shard is led here.
+    pub fn finish_deletions(&self) {
+        let collections = self.0.catalog.collections();
+        for collection in collections.values().filter(|collection| collection.deleting) {
+            let first = collection.shards.iter().map(|(id, _)| *id).min();
+            let leads = first.and_then(|id| self.0.host.find(id)).is_some_and(|replica| replica.is_leader());
+            if leads && self.0.deletions.under_way().insert(collection.name.clone()) {
+                let (service, name) = (self.clone(), collection.name.clone());
+                drop(rt::spawn("finish-deletion", async move {
+                    match service.close_and_delete(&name).await {
+                        Ok(()) => service.look_again().await,
+                        Err(error) => tracing::info!(table = %name, %error, "a table is not deleted yet"),
+                    }
+                    service.0.deletions.under_way().remove(&name);
+                }));
+            }
+        }
+    }
+}
+
+fn not_closed(shard: ShardId, error: &Error) -> Error {
+    let message = format!("the table is being deleted, but shard {shard} could not be closed yet: {}", error.message());
+    Error::new(ErrorKind::Indeterminate, "table_deleting", message)
+}

@@ -1,0 +1,258 @@
+//! What clients see of a cluster that is at work: nodes restarted on purpose, a node more, and the gateway in front. Figures,
+//! not promises, run by hand with the command at the first of them.
+
+use super::{TABLE, retried};
+use crate::{client::Rest, processes::Cluster};
+use http::Method;
+use serde_json::{Value, json};
+use std::{
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+const DIMENSION: usize = 128;
+/// Clients of each kind that work at once.
+const CLIENTS: u64 = 4;
+/// Requests that clients of each kind make while nodes are restarted.
+const REQUESTS: u64 = 100_000;
+/// How long a retrying client goes on with one request.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The gateway of a cluster, as a process. Dropping it kills it.
+struct Gateway {
+    process: Child,
+    address: String,
+}
+
+impl Gateway {
+    async fn start(cluster: &Cluster) -> Gateway {
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr()).expect("a free port").port();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vectorsphere"));
+        command.args(["serve", "--mode", "gateway", "--port", &port.to_string(), "--monitoring", "127.0.0.1:0"]);
+        command.arg("--set").arg(format!("gateway.nodes={}", cluster.addresses().join(",")));
+        let process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let gateway = Gateway { process: process.expect("the program starts"), address: format!("127.0.0.1:{port}") };
+        let client = Rest::new(&gateway.address, TABLE);
+        let begun = Instant::now();
+        while client.call(Method::GET, "/api/v1/tables", None).await.is_err() {
+            assert!(begun.elapsed() < PATIENCE, "the gateway does not serve");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        gateway
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What became of the requests of some clients.
+#[derive(Default)]
+struct Tally {
+    done: AtomicU64,
+    /// Attempts that a client made again.
+    again: AtomicU64,
+    failed: Mutex<Vec<String>>,
+}
+
+/// One request of three kinds, in turn.
+async fn request(node: &Rest, number: u64) -> Result<(), String> {
+    let done = match number % 3 {
+        0 => node.put(&[(number % 500, number)], None).await.map(drop),
+        1 => node.get(number % 500).await.map(drop),
+        _ => node.search(number % 500, 1).await.map(drop),
+    };
+    done.map_err(|failure| format!("{failure:?}"))
+}
+
+/// A client that goes to the next of its nodes when one fails, if it has more than one, and else takes what comes.
+async fn client(mut nodes: Vec<Rest>, first: u64, tally: Arc<Tally>, stop: Arc<AtomicBool>) {
+    let mut number = first;
+    while !stop.load(SeqCst) {
+        let begun = Instant::now();
+        while let Err(why) = request(&nodes[0], number).await {
+            if nodes.len() == 1 || begun.elapsed() > PATIENCE {
+                tally.failed.lock().expect("no panic while locked").push(why);
+                break;
+            }
+            tally.again.fetch_add(1, SeqCst);
+            nodes.rotate_left(1);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        tally.done.fetch_add(1, SeqCst);
+        number += 1;
+    }
+}
+
+fn report(what: &str, tally: &Tally) -> usize {
+    let failed = tally.failed.lock().expect("no panic while locked");
+    let (done, again) = (tally.done.load(SeqCst), tally.again.load(SeqCst));
+    println!("{what}: {} of {done} requests failed, {again} attempts made again", failed.len());
+    failed.iter().take(5).for_each(|why| println!("  {why}"));
+    failed.len()
+}
+
+/// `cargo test --release --test cluster service_figures -- --ignored --nocapture --test-threads=1`
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement: cargo test --release --test cluster service_figures -- --ignored --nocapture --test-threads=1"]
+async fn nodes_are_restarted_on_purpose() {
+    let mut cluster = Cluster::start(3).await;
+    let nodes: Vec<Rest> = (0..3).map(|i| Rest::new(&cluster.http(i), TABLE)).collect();
+    nodes[0].create(2, 3).await.expect("a table");
+    retried(|| nodes[1].put(&[(1, 1)], None)).await;
+    let gateway = Gateway::start(&cluster).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let (retrying, plain) = (Arc::new(Tally::default()), Arc::new(Tally::default()));
+    let mut clients = Vec::new();
+    for i in 0..CLIENTS {
+        let mut mine = nodes.clone();
+        mine.rotate_left(i as usize % 3);
+        clients.push(tokio::spawn(client(mine, i * 1_000_000, retrying.clone(), stop.clone())));
+        let through = vec![Rest::new(&gateway.address, TABLE)];
+        clients.push(tokio::spawn(client(through, i * 1_000_000 + 7, plain.clone(), stop.clone())));
+    }
+    let (mut restarts, begun) = (0, Instant::now());
+    while [&retrying, &plain].iter().any(|tally| tally.done.load(SeqCst) < REQUESTS) {
+        cluster.stop(restarts % 3);
+        cluster.restart(restarts % 3);
+        cluster.wait_until_ready().await;
+        restarts += 1;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    stop.store(true, SeqCst);
+    for client in clients {
+        client.await.expect("no client panics");
+    }
+    println!("{restarts} restarts in {:.0?}", begun.elapsed());
+    report("clients that try again", &retrying);
+    report("clients that do not, through the gateway", &plain);
+}
+
+/// Row `i` of a table of random vectors around 100 centres.
+fn vector(i: u64) -> Vec<f32> {
+    let mixed = |seed: u64| {
+        let x = seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        (((x ^ (x >> 31)).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 40) as f32 / (1 << 24) as f32) - 0.5
+    };
+    let place = |d: usize| mixed((i % 100) * 1_000_003 + d as u64) + 0.3 * mixed(i * 4_001 + d as u64 + 77_777_777);
+    (0..DIMENSION).map(place).collect()
+}
+
+async fn fill(node: &Rest, rows: u64, shards: u32) {
+    let table = json!({"table_name": TABLE, "dimension": DIMENSION, "metric": "euclidean", "shards": shards});
+    node.call(Method::POST, "/api/v1/tables", Some(table)).await.expect("a table");
+    for first in (0..rows).step_by(500) {
+        let document = |id: u64| json!({"document_id": id, "vector": vector(id), "metadata": {"row": id}});
+        let documents: Vec<Value> = (first..rows.min(first + 500)).map(document).collect();
+        let path = format!("/api/v1/tables/{TABLE}/documents");
+        let body = json!({ "documents": documents });
+        retried(|| node.call(Method::POST, &path, Some(body.clone()))).await;
+    }
+}
+
+async fn search(node: &Rest, row: u64) -> Duration {
+    let body = json!({"vector": vector(row), "top_k": 10});
+    let begun = Instant::now();
+    node.call(Method::POST, &format!("/api/v1/tables/{TABLE}/search"), Some(body)).await.expect("a search");
+    begun.elapsed()
+}
+
+fn spread(what: &str, waits: &mut [Duration]) {
+    waits.sort_unstable();
+    let at = |share: f64| waits[((waits.len() - 1) as f64 * share).round() as usize].as_micros();
+    println!("{what}: {} times, median {} µs, 99th {} µs, 99.9th {} µs", waits.len(), at(0.5), at(0.99), at(0.999));
+}
+
+/// How many replicas each node holds, by the cluster's own report.
+async fn held(node: &Rest) -> Vec<usize> {
+    let Ok(status) = node.call(Method::GET, "/api/v1/cluster/status", None).await else { return Vec::new() };
+    let members = status["nodes"].as_array().cloned().unwrap_or_default();
+    members.iter().map(|member| member["replicas"].as_array().map_or(0, Vec::len)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+#[ignore = "a measurement: cargo test --release --test cluster service_figures -- --ignored --nocapture --test-threads=1"]
+async fn a_fourth_node_joins() {
+    let mut cluster = Cluster::prepare(4, Vec::new());
+    (0..3).for_each(|i| cluster.restart(i));
+    for i in 0..3 {
+        cluster.wait_until_one_is_ready(i).await;
+    }
+    let nodes: Vec<Rest> = (0..3).map(|i| Rest::new(&cluster.http(i), TABLE)).collect();
+    fill(&nodes[0], 60_000, 16).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let mut row = 0;
+    let mut paced = async |waits: &mut Vec<Duration>| {
+        row += 1;
+        waits.push(search(&nodes[row as usize % 3], row).await);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    let (mut before, mut during, mut after) = (Vec::new(), Vec::new(), Vec::new());
+    while before.len() < 4_000 {
+        paced(&mut before).await;
+    }
+    let begun = Instant::now();
+    cluster.restart(3);
+    let mut balanced = None;
+    while balanced.is_none() && begun.elapsed() < Duration::from_secs(300) {
+        paced(&mut during).await;
+        if during.len() % 50 == 0 {
+            let held = held(&nodes[0]).await;
+            balanced = (held.len() == 4 && held.iter().all(|held| *held == 12)).then(|| begun.elapsed());
+        }
+    }
+    while after.len() < 4_000 {
+        paced(&mut after).await;
+    }
+    println!("12 replicas on each node after {balanced:?}, its start included; now {:?}", held(&nodes[0]).await);
+    spread("searches before", &mut before);
+    spread("searches during", &mut during);
+    spread("searches after", &mut after);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+#[ignore = "a measurement: cargo test --release --test cluster service_figures -- --ignored --nocapture --test-threads=1"]
+async fn what_the_gateway_costs() {
+    let cluster = Cluster::start(3).await;
+    let node = Rest::new(&cluster.http(0), TABLE);
+    fill(&node, 10_000, 1).await;
+    // One of the nodes alone, so that both ways end at the same place.
+    let gateway = Gateway::start(&cluster).await;
+    let through = Rest::new(&gateway.address, TABLE);
+    let direct: Vec<Rest> = (0..3).map(|i| Rest::new(&cluster.http(i), TABLE)).collect();
+    let (mut without, mut with) = (Vec::new(), Vec::new());
+    for row in 0..15_000u64 {
+        without.push(search(&direct[row as usize % 3], row).await);
+        with.push(search(&through, row).await);
+    }
+    spread("searches at the nodes", &mut without);
+    spread("searches through the gateway", &mut with);
+    for clients in [8, 32] {
+        let (begun, each) = (Instant::now(), 12_000 / clients);
+        let worker = |client: u64| {
+            let through = through.clone();
+            tokio::spawn(async move {
+                let mut waits = Vec::new();
+                for row in 0..each {
+                    waits.push(search(&through, client * each + row).await);
+                }
+                waits
+            })
+        };
+        let workers: Vec<_> = (0..clients).map(worker).collect();
+        let mut waits = Vec::new();
+        for worker in workers {
+            waits.extend(worker.await.expect("no client panics"));
+        }
+        println!("{clients} clients: {:.0} searches a second", waits.len() as f64 / begun.elapsed().as_secs_f64());
+        spread("  of which each", &mut waits);
+    }
+}
