@@ -3,6 +3,7 @@
 //! `master` it decides.
 
 mod calls;
+mod deletion;
 mod master;
 mod splits;
 
@@ -54,9 +55,12 @@ fn table_name() -> CollectionName {
     CollectionName::new("t").unwrap()
 }
 
+fn spec() -> CollectionSpec {
+    CollectionSpec::single(VectorSpec::new(2, Metric::Euclidean, IndexType::Flat).unwrap())
+}
+
 async fn create(node: &Node) {
-    let spec = CollectionSpec::single(VectorSpec::new(2, Metric::Euclidean, IndexType::Flat).unwrap());
-    node.service().create_collection(table_name(), spec).await.unwrap();
+    node.service().create_collection(table_name(), spec()).await.unwrap();
 }
 
 fn point(id: u64) -> Point {
@@ -103,6 +107,17 @@ async fn set_replicas(node: &Node, replicas: &[&Node]) {
         serde_json::to_vec(&table).unwrap()
     })
     .await;
+}
+
+/// Says that the cluster speaks of splits; no node of these tests stands for master, who would.
+async fn speak_of_splits(node: &Node) {
+    let key = "settings/version".to_owned();
+    let transaction = Transaction {
+        compares: vec![Compare::Absent(key.clone())],
+        changes: vec![Change::Put(key, crate::cluster::VERSION_OF_SPLITS.to_string().into_bytes())],
+    };
+    let committed = node.engine.inside().coordinator.unwrap().commit(transaction).await;
+    assert!(matches!(committed, Ok(Committed::At(_))), "{committed:?}");
 }
 
 async fn set_record(node: &Node, member: u64, set: impl Fn(&mut MemberRecord)) {

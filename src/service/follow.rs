@@ -38,10 +38,12 @@ impl Service {
         for name in known.keys().filter(|name| self.0.catalog.collection(name).is_err()) {
             self.0.metrics.collections.forget(name.as_str());
         }
-        let open = self.0.host.replicas().into_iter().map(|(id, _)| id);
-        let here: BTreeSet<u64> = open.chain(self.0.host.failed().into_keys()).collect();
         // Of a collection that stays hidden nothing is dropped.
         let table = self.0.catalog.table();
+        // Data without a replica is what a replica that could not be opened left behind.
+        let stored = self.0.host.stored().into_iter().filter(|id| *id <= table.next_shard);
+        let open = self.0.host.replicas().into_iter().map(|(id, _)| id);
+        let here: BTreeSet<u64> = open.chain(self.0.host.failed().into_keys()).chain(stored).collect();
         for id in here.into_iter().filter(|id| !shards.contains(id) && !table.shards.contains_key(id)) {
             // A shard whose data could not be removed is removed at the next start.
             failed = self.0.host.drop_shard(id).await.err().or(failed);

@@ -2,7 +2,7 @@
 //! not promises, run by hand with the command at the first of them.
 
 use super::{TABLE, retried};
-use crate::{client::Rest, processes::Cluster};
+use crate::{client::Rest, members::Members, processes::Cluster};
 use http::Method;
 use serde_json::{Value, json};
 use std::{
@@ -181,7 +181,8 @@ async fn held(node: &Rest) -> Vec<usize> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 #[ignore = "a measurement: cargo test --release --test cluster service_figures -- --ignored --nocapture --test-threads=1"]
 async fn a_fourth_node_joins() {
-    let mut cluster = Cluster::prepare(4, Vec::new());
+    let etcd = Members::start(1);
+    let mut cluster = Cluster::prepare(4, etcd.clients.clone());
     (0..3).for_each(|i| cluster.restart(i));
     for i in 0..3 {
         cluster.wait_until_one_is_ready(i).await;

@@ -60,17 +60,6 @@ async fn look(service: crate::service::Service, stop: Arc<AtomicBool>) -> u64 {
     count
 }
 
-/// Says that the cluster speaks of splits; no node of these tests stands for master, who would.
-async fn speak_of_splits(node: &Node) {
-    let key = "settings/version".to_owned();
-    let transaction = Transaction {
-        compares: vec![Compare::Absent(key.clone())],
-        changes: vec![Change::Put(key, crate::cluster::VERSION_OF_SPLITS.to_string().into_bytes())],
-    };
-    let committed = node.engine.inside().coordinator.unwrap().commit(transaction).await;
-    assert!(matches!(committed, Ok(Committed::At(_))), "{committed:?}");
-}
-
 async fn settled(nodes: &[&Node], shards: usize) {
     until("the slots are where they should be", async || {
         nodes.iter().all(|node| {
