@@ -355,8 +355,9 @@ fn majorities_without(view: &View, stored: &Stored, node: NodeId) -> Result<()> 
     };
     let now = |report: &ReplicaReport| needs(&report.voters) || needs(&report.voters_outgoing);
     for (shard, entry) in &stored.table.shards {
-        let leading = view.leading(*shard).and_then(|leader| view.replica(*shard, leader));
-        if needs(&entry.replicas) || leading.is_some_and(now) {
+        let deciding = view.deciding(*shard);
+        // While nobody leads, and nobody who answers knows who has to agree on a leader, it may be the node.
+        if needs(&entry.replicas) || deciding.is_empty() || deciding.into_iter().any(now) {
             return needed(format!("shard {shard}"));
         }
     }

@@ -132,6 +132,14 @@ impl View {
         leading.max_by_key(|(report, node)| (report.term, *node)).map(|(_, node)| node)
     }
 
+    /// Those who know best which nodes decide in a shard's group: its leader, or while there is none all that answer.
+    pub fn deciding(&self, shard: ShardId) -> Vec<&ReplicaReport> {
+        match self.leading(shard).and_then(|leader| self.replica(shard, leader)) {
+            Some(leading) => vec![leading],
+            None => self.nodes.keys().filter_map(|node| self.replica(shard, *node)).collect(),
+        }
+    }
+
     /// The coordinator's own group, as its leader tells it.
     pub fn control(&self) -> Option<&ReplicaReport> {
         let reports = self.nodes.values().filter(|node| node.answers()).filter_map(|node| node.report.control.as_ref());
