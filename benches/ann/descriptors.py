@@ -4,8 +4,8 @@ Use: python3 benches/ann/descriptors.py --photos DIRECTORY --out sift     (write
      python3 benches/ann/side_by_side.py --base sift.base.npy --query sift.query.npy --metric euclidean
 
 Needs the PyPI package opencv-python-headless. Any directory with photographs (*.jpg, looked for in all its folders) will do; the
-figures in benches/README.md are of the Debian packages mate-backgrounds (nature), lomiri-wallpapers-16.04, lomiri-wallpapers-20.04 and
-plasma-workspace-wallpapers, unpacked with `dpkg-deb -x`.
+figures in benches/README.md (--rows 300000) are of the Debian packages mate-backgrounds (its nature folder), lomiri-wallpapers-16.04,
+lomiri-wallpapers-20.04, ukui-wallpapers and plasma-workspace-wallpapers (2560x1600), unpacked with `dpkg-deb -x`.
 
 Every eighth photograph gives queries only, so that no query is a patch that overlaps one of the base. Rows that are the same are
 kept once. The same photographs and the same version of OpenCV give the same files.
