@@ -1,6 +1,7 @@
 //! A search over posting lists: rank the lists, one look-up table, scan the codes of the nearest, re-rank candidates in int8.
 //! Called by `vector_index`, `trace` and `visits`.
 
+mod evenness;
 mod filtered;
 mod scratch;
 
