@@ -52,6 +52,7 @@ main() {
     fi
     stage "clippy, simulated" clippy_simulated
     stage "cargo test" cargo test --locked --no-fail-fast
+    stage "instruction counts" bash scripts/instructions.sh
     stage "python environment" make_venv
     stage "end to end" end_to_end
     stage "mutants" mutants

@@ -5,7 +5,9 @@
 //! `2 · |q−x| · |r| · g/√d`, g normal and d the dimensions in which the data varies. So a search whose k-th nearest is at τ visits
 //! the lists ranked up to `τ + R² + 2κ · √τ · R`, R the mean |r|; for inner products with a query of length 1 up to `τ + κ · R`. κ is
 //! measured on the lists themselves, with the ranks they have (which need not be the plain distance of the centroid): rows are
-//! queries, rows of a sample are what a filter allows. Called by `train` and `arrange` (measuring), `filtered` and `search`.
+//! queries. What an even filter allows is rows of a sample; what one allows that follows the vectors is all rows of lists that lie
+//! together, as many as such a filter leaves: the nearest of many rows are those whose residuals point to the query the most, so the
+//! nearest of a few rows would need less. Called by `train` and `arrange` (measuring), `filtered` and `search`.
 
 use super::kernels::Kernels;
 use super::search::Lists;
@@ -17,10 +19,17 @@ const SAMPLE_ROWS: usize = 4096;
 const QUERIES: usize = 64;
 /// Neighbours of each that should be reached.
 const NEIGHBOURS: usize = 10;
-/// One sample row in so many, nearest to one of them, is what a correlated filter allows.
+/// Corners that a correlated filter leaves, and the rows of each: one in so many of all rows, and not more than this.
+const CORNERS: usize = 4;
 const CORNER_SHARE: usize = 16;
-/// Of the neighbours that a recall allows to be missed, the share that may be out of reach; the codes lose some, too.
-const MISSED_SHARE: f32 = 0.2;
+const CORNER_ROWS_MAX: usize = 16_384;
+/// Fewer of long rows: so many numbers in all, but this many rows at least.
+const CORNER_NUMBERS_MAX: usize = 1 << 21;
+const CORNER_ROWS_MIN: usize = 1024;
+/// Of the neighbours that a recall allows to be missed, the share that may be out of reach; the codes lose some, too. Less of even
+/// filters, which are measured on a sample: the nearest of all rows would need somewhat more.
+const EVEN_MISSED_SHARE: f32 = 0.1;
+const CORNER_MISSED_SHARE: f32 = 0.5;
 
 /// An exact distance in the measure by which lists are ranked: squared L2 or the negative inner product. Of an L1 distance what it
 /// is on average over directions.
@@ -42,18 +51,20 @@ pub(crate) struct Reach {
 }
 
 impl Reach {
-    /// Measures on the lists' rows. Cost: a few milliseconds, some 10 million components compared at 128 dimensions.
+    /// Measures on the lists' rows. Cost: some tens of milliseconds, at most 160 million components compared at 128 dimensions.
     pub(crate) fn measure(lists: Lists<'_>, kernels: &Kernels) -> Reach {
         let sample = Sample::take(lists, kernels);
-        let everywhere: Vec<usize> = (0..sample.len()).collect();
         let step = sample.len().div_ceil(QUERIES).max(1);
+        let queries: Vec<usize> = (0..sample.len()).step_by(step).collect();
         let mut even = Vec::new();
         let mut corners = Vec::new();
-        for query in everywhere.iter().copied().step_by(step) {
-            sample.needs(query, &everywhere, &mut even);
-            // Some other row's corner, far from the query or not.
-            let corner = sample.corner((query * 7 + sample.len() / 3) % sample.len());
-            sample.needs(query, &corner, &mut corners);
+        for &query in &queries {
+            sample.needs(&sample, query, &mut even);
+        }
+        for (number, centre) in (0..sample.len()).step_by(sample.len().div_ceil(CORNERS).max(1)).enumerate() {
+            let corner = Sample::around(lists, sample.places[centre].0, kernels);
+            // Queries from everywhere, far from the corner or not.
+            queries.iter().skip(number).step_by(CORNERS).for_each(|&query| corner.needs(&sample, query, &mut corners));
         }
         even.sort_unstable_by(f32::total_cmp);
         corners.sort_unstable_by(f32::total_cmp);
@@ -72,10 +83,19 @@ impl Reach {
     }
 
     /// The κ that reaches enough of the neighbours for this recall.
-    pub(crate) fn kappa(&self, recall: f32) -> f32 {
-        let reached = 1.0 - MISSED_SHARE * (1.0 - recall).clamp(0.0, 1.0);
-        quantile(&self.even, reached).max(quantile(&self.corners, reached))
+    pub(crate) fn kappa(&self, recall: f32) -> Kappa {
+        let missed = (1.0 - recall).clamp(0.0, 1.0);
+        let even = quantile(&self.even, 1.0 - EVEN_MISSED_SHARE * missed);
+        let uneven = quantile(&self.corners, 1.0 - CORNER_MISSED_SHARE * missed);
+        Kappa { even, uneven: uneven.max(even) }
     }
+}
+
+/// κ of filters that have nothing to do with the vectors, and of those that have; never less.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kappa {
+    pub(crate) even: f32,
+    pub(crate) uneven: f32,
 }
 
 /// How much farther than the k-th nearest row, found at `kth`, lists may rank that are still to be visited. `residual` is the root
@@ -101,33 +121,50 @@ struct Sample<'a> {
     kernels: &'a Kernels,
     /// Projected, `d` numbers a row.
     rows: Vec<f32>,
-    homes: Vec<usize>,
+    /// List and slot of each.
+    places: Vec<(usize, usize)>,
     /// What a row lacks to be a projected query: the rotated mean for inner products, else zeros.
     query_shift: Vec<f32>,
     residual: f32,
 }
 
 impl<'a> Sample<'a> {
+    /// Rows of all lists.
     fn take(lists: Lists<'a>, kernels: &'a Kernels) -> Sample<'a> {
-        let quantizer = lists.quantizer;
         let live: usize = lists.lists.iter().map(|list| list.live_rows).sum();
         let step = live.div_ceil(SAMPLE_ROWS).max(1);
         let sound = lists.lists.iter().enumerate().filter(|(_, list)| list.list.is_sound());
         let slots = sound.flat_map(|(home, list)| list.live_slots().map(move |slot| (home, slot)));
-        let (mut rows, mut homes) = (Vec::new(), Vec::new());
-        for (home, slot) in slots.step_by(step) {
-            lists.reconstruct(home, slot, &mut rows, kernels);
-            homes.push(home);
-        }
+        Sample::of(lists, slots.step_by(step).collect(), kernels)
+    }
+
+    /// All rows of the lists nearest to one of them, as many as a corner has.
+    fn around(lists: Lists<'a>, centre: usize, kernels: &'a Kernels) -> Sample<'a> {
+        let quantizer = lists.quantizer;
+        let distance = |list| (kernels.l2)(quantizer.centroid(centre), quantizer.centroid(list));
+        let sound = lists.lists.iter().enumerate().filter(|(_, list)| list.list.is_sound());
+        let mut near: Vec<(f32, usize)> = sound.map(|(list, _)| (distance(list), list)).collect();
+        near.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let live: usize = lists.lists.iter().map(|list| list.live_rows).sum();
+        let most = (CORNER_NUMBERS_MAX / quantizer.space()).clamp(CORNER_ROWS_MIN, CORNER_ROWS_MAX);
+        let wanted = (live / CORNER_SHARE).clamp(NEIGHBOURS + 1, most);
+        let slots = near.iter().flat_map(|&(_, list)| lists.lists[list].live_slots().map(move |slot| (list, slot)));
+        Sample::of(lists, slots.take(wanted).collect(), kernels)
+    }
+
+    fn of(lists: Lists<'a>, places: Vec<(usize, usize)>, kernels: &'a Kernels) -> Sample<'a> {
+        let quantizer = lists.quantizer;
+        let mut rows = Vec::with_capacity(places.len() * quantizer.space());
+        places.iter().for_each(|&(home, slot)| lists.reconstruct(home, slot, &mut rows, kernels));
         let mut query_shift = vec![0.0; quantizer.dimension];
         if quantizer.metric == Metric::Dot {
             quantizer.project_query(&quantizer.mean, &mut query_shift, kernels);
         }
-        Sample { lists, kernels, rows, homes, query_shift, residual: quantizer.residual_mean.max(0.0).sqrt() }
+        Sample { lists, kernels, rows, places, query_shift, residual: quantizer.residual_mean.max(0.0).sqrt() }
     }
 
     fn len(&self) -> usize {
-        self.homes.len()
+        self.places.len()
     }
 
     fn row(&self, i: usize) -> &[f32] {
@@ -158,27 +195,22 @@ impl<'a> Sample<'a> {
         }
     }
 
-    /// The rows nearest to one of them.
-    fn corner(&self, centre: usize) -> Vec<usize> {
-        let mut near: Vec<(f32, usize)> =
-            (0..self.len()).map(|i| ((self.kernels.l2)(self.row(centre), self.row(i)), i)).collect();
-        let wanted = (self.len() / CORNER_SHARE).max(NEIGHBOURS + 1).min(near.len());
-        near.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        near[..wanted].iter().map(|(_, i)| *i).collect()
-    }
-
-    /// Appends the κ that each neighbour of `query` among `rows` needs to be reached.
-    fn needs(&self, query: usize, rows: &[usize], needed: &mut Vec<f32>) {
-        let vector: Vec<f32> = self.row(query).iter().zip(&self.query_shift).map(|(x, shift)| x + shift).collect();
-        let others = rows.iter().copied().filter(|&i| i != query);
+    /// Appends the κ that each neighbour of a row of `queries` needs to be reached.
+    fn needs(&self, queries: &Sample<'_>, query: usize, needed: &mut Vec<f32>) {
+        let shifted = queries.row(query).iter().zip(&self.query_shift);
+        let vector: Vec<f32> = shifted.map(|(x, shift)| x + shift).collect();
+        let others = (0..self.len()).filter(|&i| self.places[i] != queries.places[query]);
         let mut near: Vec<((f32, f32), usize)> = others.map(|i| (self.distances(&vector, self.row(i)), i)).collect();
-        near.sort_unstable_by(|a, b| a.0.0.total_cmp(&b.0.0).then(a.1.cmp(&b.1)));
+        let nearer = |a: &((f32, f32), usize), b: &((f32, f32), usize)| a.0.0.total_cmp(&b.0.0).then(a.1.cmp(&b.1));
+        if near.len() > NEIGHBOURS {
+            near.select_nth_unstable_by(NEIGHBOURS, nearer);
+        }
         near.truncate(NEIGHBOURS);
         let kth = near.iter().map(|((_, scanned), _)| *scanned).fold(f32::NEG_INFINITY, f32::max);
         let quantizer = self.lists.quantizer;
         let query_scale = quantizer.query_scale(&vector, self.kernels);
         for (_, row) in near {
-            let home = self.homes[row];
+            let home = self.places[row].0;
             let base = quantizer.list_base(&vector, home, self.kernels);
             let rank = quantizer.rank(home, base, query_scale);
             let (gap, scale) = match quantizer.metric {

@@ -6,6 +6,12 @@
 //! from int8, they carry their old rounding error into their new list, which remembers a bound of it.
 //! Called by `vector_index` and `shard`.
 
+mod arrangement;
+mod moves;
+
+use arrangement::{Parts, Plan, Seat};
+use moves::{Moves, nearest_lists};
+
 use super::kernels::{ByteRows, Kernels};
 use super::kmeans::{Clustering, ListBounds};
 use super::list::{Departed, LiveList};
@@ -40,46 +46,8 @@ pub struct ReshapeJob {
     pub(crate) lists: Vec<LiveList>,
 }
 
-/// What will be at a number of the new arrangement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Seat {
-    /// A list of now, by its number of now.
-    Kept(usize),
-    /// Part of a split list, by its place among all parts.
-    Part(usize),
-}
-
 /// Where a row is now: list and slot.
 type Origin = (usize, usize);
-
-/// The new arrangement before any row is encoded.
-#[derive(Default)]
-struct Plan {
-    seats: Vec<Seat>,
-    /// Centroids of the parts.
-    parts: Parts,
-    regions: Vec<Region>,
-    dissolved: Vec<usize>,
-    /// Lists that were looked at and stay as they are.
-    sound: Vec<usize>,
-}
-
-/// Centroids made by k-means.
-#[derive(Default)]
-struct Parts {
-    centroids: Vec<f32>,
-    /// Of each, how many rows it was made for if they are too many but cannot be parted; else 0.
-    unparted_rows: Vec<usize>,
-}
-
-/// Lists whose rows get new centroids together.
-#[derive(Default)]
-struct Region {
-    lists: Vec<usize>,
-    /// Places of the new centroids among all parts, and the seats they got.
-    parts: Vec<usize>,
-    seats: Vec<usize>,
-}
 
 impl ReshapeJob {
     /// Splits, dissolves and moves. Cost: for each list split or dissolved about a millisecond at 100 dimensions, and a copy of the
@@ -338,132 +306,6 @@ fn mean(rows: &[f32], dimension: usize) -> Vec<f32> {
 struct Reencode {
     row: Vec<f32>,
     encode: EncodeScratch,
-}
-
-impl Plan {
-    fn is_taken(&self, number: usize) -> bool {
-        self.dissolved.contains(&number) || self.regions.iter().any(|region| region.lists.contains(&number))
-    }
-
-    /// Whether a list of now keeps its number and centroid.
-    fn keeps(&self, number: usize) -> bool {
-        self.seats.get(number) == Some(&Seat::Kept(number))
-    }
-
-    /// Gives the rows of lists new centroids.
-    fn renew(&mut self, lists: Vec<usize>, job: &ReshapeJob) {
-        let rows: Vec<f32> = lists.iter().flat_map(|&number| job.gather(number)).collect();
-        let first = self.parts.unparted_rows.len();
-        job.part(&rows, &mut SplitMix64::new((lists[0] as u64) << 32 | rows.len() as u64), &mut self.parts);
-        let parts = (first..self.parts.unparted_rows.len()).collect();
-        self.regions.push(Region { lists, parts, seats: Vec::new() });
-    }
-
-    /// Gives the new centroids their seats: those of the lists they come from and of dissolved lists, then new ones. Seats left
-    /// over are taken by the last lists, so that numbers stay dense.
-    fn take_seats(&mut self) {
-        let renewed = self.regions.iter().flat_map(|region| &region.lists);
-        let mut free: BTreeSet<usize> = renewed.chain(&self.dissolved).copied().collect();
-        for &part in self.regions.iter().flat_map(|region| &region.parts) {
-            match free.pop_first() {
-                Some(seat) => self.seats[seat] = Seat::Part(part),
-                None => self.seats.push(Seat::Part(part)),
-            }
-        }
-        while let Some(last) = free.pop_last() {
-            // Whatever is behind the last free seat is taken: the last list of all moves there.
-            self.seats.swap_remove(last);
-        }
-        let mut seat_of = vec![0; self.regions.iter().map(|region| region.parts.len()).sum()];
-        for (seat, held) in self.seats.iter().enumerate() {
-            if let Seat::Part(part) = *held {
-                seat_of[part] = seat;
-            }
-        }
-        for region in &mut self.regions {
-            region.seats = region.parts.iter().map(|&part| seat_of[part]).collect();
-        }
-    }
-}
-
-/// The lists whose centroids are nearest to a point, nearest first.
-fn nearest_lists(quantizer: &Quantizer, point: &[f32], count: usize, kernels: &Kernels) -> Vec<usize> {
-    let lists = 0..quantizer.lists();
-    let scores: Vec<f32> = lists.clone().map(|list| (kernels.l2)(point, quantizer.lifted_centroid(list))).collect();
-    let mut order: Vec<usize> = lists.collect();
-    let nearer = |a: &usize, b: &usize| scores[*a].total_cmp(&scores[*b]).then(a.cmp(b));
-    if count < order.len() {
-        order.select_nth_unstable_by(count, nearer);
-        order.truncate(count);
-    }
-    order.sort_unstable_by(nearer);
-    order
-}
-
-/// Decides which rows go where.
-struct Moves<'a> {
-    job: &'a ReshapeJob,
-    plan: &'a Plan,
-    /// With the new centroids.
-    quantizer: &'a Quantizer,
-}
-
-impl Moves<'_> {
-    /// For each seat the rows that come to it: all rows of renewed and dissolved lists, and those rows of lists around a renewed one
-    /// that are nearer to a new centroid than to their own.
-    fn arrivals(&self) -> BTreeMap<usize, Vec<Origin>> {
-        let mut arrivals = BTreeMap::new();
-        let mut visitors: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
-        for region in &self.plan.regions {
-            for &number in &region.lists {
-                self.scatter(number, &region.seats, &mut visitors, &mut arrivals);
-            }
-        }
-        for &number in &self.plan.dissolved {
-            self.scatter(number, &[], &mut visitors, &mut arrivals);
-        }
-        for (seat, parts) in visitors {
-            let Seat::Kept(number) = self.plan.seats[seat] else { continue };
-            // First its own: at equal distance a row stays.
-            let near: Vec<usize> = std::iter::once(seat).chain(parts).collect();
-            if near.len() > 1 {
-                self.assign(number, &near, Some(seat), &mut arrivals);
-            }
-        }
-        arrivals
-    }
-
-    /// Sends the rows of a list to the nearest of the lists around it and of the parts that took its place, which visit the
-    /// lists around.
-    fn scatter(
-        &self,
-        number: usize,
-        parts: &[usize],
-        visitors: &mut BTreeMap<usize, BTreeSet<usize>>,
-        arrivals: &mut BTreeMap<usize, Vec<Origin>>,
-    ) {
-        let centroid = self.job.quantizer.lifted_centroid(number);
-        let mut near: BTreeSet<usize> =
-            nearest_lists(self.quantizer, centroid, NEIGHBOURS, self.job.kernels).into_iter().collect();
-        for &seat in &near {
-            visitors.entry(seat).or_default().extend(parts);
-        }
-        near.extend(parts);
-        self.assign(number, &near.into_iter().collect::<Vec<_>>(), None, arrivals);
-    }
-
-    /// Assigns the live rows of a list to the nearest of `seats`; those of `stay` do not move.
-    fn assign(&self, number: usize, seats: &[usize], stay: Option<usize>, arrivals: &mut BTreeMap<usize, Vec<Origin>>) {
-        let centred = Centred::new(&self.job.gather(number), self.quantizer.space(), self.job.kernels);
-        let near = |&seat| self.quantizer.lifted_centroid(seat).iter().zip(&centred.mean).map(|(x, m)| x - m);
-        let nearest = centred.clustering().assign(&seats.iter().flat_map(near).collect::<Vec<f32>>());
-        for (slot, nearest) in self.job.lists[number].live_slots().zip(nearest) {
-            let seat = seats[nearest as usize];
-            if stay != Some(seat) {
-                arrivals.entry(seat).or_default().push((number, slot));
-            }
-        }
-    }
 }
 
 impl LiveList {

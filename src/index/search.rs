@@ -1,32 +1,27 @@
 //! A search over posting lists: rank the lists, one look-up table, scan the codes of the nearest, re-rank candidates in int8.
 //! Called by `vector_index`, `trace` and `visits`.
 
+mod evenness;
 mod filtered;
+mod scratch;
 
 pub(crate) use filtered::FilteredPlan;
+use scratch::QueryScratch;
+pub use scratch::Scratch;
 
 use super::candidates::Candidates;
 use super::distance;
-use super::kernels::{self, BLOCK_ROWS, CandidateSlots, Kernels, ScanInput, ScanQuery, prefetch};
+use super::kernels::{BLOCK_ROWS, CandidateSlots, Kernels, ScanInput, ScanQuery, prefetch};
 use super::list::{LiveList, Rows};
-use super::plan::{Plan, StopRule, later_half};
+use super::plan::{Plan, StopRule};
 use super::points::Points;
 use super::probes::{Chosen, Probe, Ranking};
 use super::product::LookupTable;
 use super::quantizer::Quantizer;
-use super::rerank::{Against, Reranked, Reranking};
+use super::rerank::{Against, Reranked};
 use super::spec::{Hit, IndexKind, SearchStats};
 use super::top::TopHits;
 use crate::types::Rerank;
-
-/// The buffers of searches, so that a search allocates nothing but its answer. One for each thread that searches; holds nothing
-/// between searches.
-pub struct Scratch {
-    pub(crate) kernels: &'static Kernels,
-    pub(super) ranking: Ranking,
-    query: QueryScratch,
-    reranking: Reranking,
-}
 
 /// Lists that a search which may stop early chooses at first: to choose is dear, and many stop before they need more. Those that go on
 /// choose as many again, and so on.
@@ -38,52 +33,12 @@ fn next_choice(chosen: usize, plan: Plan) -> usize {
     (2 * chosen).max(first).min(plan.nprobe)
 }
 
-/// What belongs to one query while lists are scanned for it.
-#[derive(Debug, Default)]
-struct QueryScratch {
-    projected: Vec<f32>,
-    chosen: Chosen,
-    /// How many of the lists have been visited.
-    visited: usize,
-    /// After how many the stop rule is asked next.
-    next_check: usize,
-    table: LookupTable,
-    candidates: Candidates,
-}
-
 /// The lists and what they are encoded against.
 #[derive(Clone, Copy)]
 pub(crate) struct Lists<'a> {
     pub(crate) points: &'a Points,
     pub(crate) quantizer: &'a Quantizer,
     pub(crate) lists: &'a [LiveList],
-}
-
-impl Default for Scratch {
-    fn default() -> Self {
-        Scratch::new()
-    }
-}
-
-impl Scratch {
-    /// Buffers for the kernels of this process.
-    pub fn new() -> Scratch {
-        Scratch::with_kernels(kernels::active())
-    }
-
-    pub(crate) fn with_kernels(kernels: &'static Kernels) -> Scratch {
-        Scratch {
-            kernels,
-            ranking: Ranking::default(),
-            query: QueryScratch::default(),
-            reranking: Reranking::default(),
-        }
-    }
-
-    /// The lists to visit, nearest first, each with the position of its first row among all rows to visit.
-    pub(crate) fn visits(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
-        self.query.chosen.probes.iter().map(|probe| (probe.list, probe.position))
-    }
 }
 
 impl LookupTable {
@@ -99,14 +54,6 @@ impl LookupTable {
             out,
             written: 0,
         }
-    }
-}
-
-impl QueryScratch {
-    /// Whether the rule ends the search after the lists visited.
-    fn ends(&mut self, stop: StopRule, kernels: &Kernels) -> bool {
-        let later = self.chosen.probes[self.visited - later_half(self.visited)].position;
-        stop.ends(self.visited, self.candidates.count_from(later, kernels), self.candidates.wanted())
     }
 }
 

@@ -23,6 +23,10 @@ const REACH_RENEWED_SHARE: usize = 8;
 /// Plans are chosen anew when one list in so many is another than those they were tried on.
 const RECALIBRATED_SHARE: usize = 4;
 
+/// Lists of which so many rows are others that their centroid may be elsewhere are looked at when they are more than one in so many:
+/// most are found to be sound, and each job costs a copy of the centroids.
+const LOOKED_AT_SHARE: usize = 32;
+
 /// Posting lists and what has happened to them since training.
 #[derive(Clone)]
 pub(crate) struct Trained {
@@ -161,12 +165,17 @@ impl Trained {
         settled_in_f32 && self.tried_on.renewed.saturating_mul(RECALIBRATED_SHARE) > self.lists.len()
     }
 
-    /// Whether a list should be looked at, split or dissolved.
+    /// Whether a list should be split or dissolved, or so many should be looked at that a job for them pays.
     pub(crate) fn wants_reshaping(&self, bounds: ListBounds) -> bool {
-        self.lists.iter().any(|list| match list.live_rows < bounds.rows_min {
+        let mut due = 0;
+        let is_out_of_bounds = |list: &LiveList| match list.live_rows < bounds.rows_min {
             true => self.lists.len() > 1,
-            false => list.is_due() || list.wants_split(bounds),
-        })
+            false => {
+                due += usize::from(list.is_due());
+                list.wants_split(bounds)
+            }
+        };
+        self.lists.iter().any(is_out_of_bounds) || due * LOOKED_AT_SHARE > self.lists.len()
     }
 
     /// The lists are in shape, and yet rows lie much farther from their centroids than those of training did: what is common to

@@ -37,7 +37,7 @@ fn nearest_wide(panels: &BytePanels, span: Range<usize>, rows: ByteSlice<'_>, pi
         let lanes = _mm256_add_epi32(first, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
         let names = [lanes, _mm256_add_epi32(lanes, _mm256_set1_epi32(8))];
         for (tile, wide) in picked.chunks(ROWS).zip(wide.chunks(ROWS * rows.stride())) {
-            let scores = tile_scores(panels, panel, rows, tile, wide, -2.0);
+            let scores = tile_scores::<ROWS>(panels, panel, rows, tile, wide, -2.0);
             for (&i, scores) in tile.iter().zip(&scores) {
                 let held = &mut nearest[i as usize];
                 for h in 0..2 {
@@ -64,9 +64,27 @@ fn scores_wide(panels: &BytePanels, rows: ByteSlice<'_>, factor: f32, out: &mut 
     assert_eq!(out.len(), rows.len() * panels.columns_padded(), "a score for each row and column");
     let all: Vec<u32> = (0..rows.len() as u32).collect();
     let wide = widened(rows, &all);
+    // A single query would pay for a whole tile of rows.
+    if rows.len() < ROWS {
+        scores_tiled::<1>(panels, rows, (&all, &wide), factor, out);
+    } else {
+        scores_tiled::<ROWS>(panels, rows, (&all, &wide), factor, out);
+    }
+}
+
+/// Panel by panel, R rows together.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn scores_tiled<const R: usize>(
+    panels: &BytePanels,
+    rows: ByteSlice<'_>,
+    (all, wide): (&[u32], &[i16]),
+    factor: f32,
+    out: &mut [f32],
+) {
     for panel in 0..panels.panels() {
-        for (tile, wide) in all.chunks(ROWS).zip(wide.chunks(ROWS * rows.stride())) {
-            let scores = tile_scores(panels, panel, rows, tile, wide, factor);
+        for (tile, wide) in all.chunks(R).zip(wide.chunks(R * rows.stride())) {
+            let scores = tile_scores::<R>(panels, panel, rows, tile, wide, factor);
             for (&i, scores) in tile.iter().zip(&scores) {
                 let out = &mut out[i as usize * panels.columns_padded() + panel * W..][..W];
                 // SAFETY: `out` has 16 numbers.
@@ -86,18 +104,18 @@ fn widened(rows: ByteSlice<'_>, picked: &[u32]) -> Vec<i16> {
     wide
 }
 
-/// The scores of up to 3 rows (what is missing repeats the last) for the columns of a panel.
+/// The scores of up to R rows (what is missing repeats the last) for the columns of a panel.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn tile_scores(
+fn tile_scores<const R: usize>(
     panels: &BytePanels,
     panel: usize,
     rows: ByteSlice<'_>,
     tile: &[u32],
     wide: &[i16],
     factor: f32,
-) -> [[__m256; 2]; ROWS] {
-    let sums = tile_sums(panels, panel, rows.stride(), wide);
+) -> [[__m256; 2]; R] {
+    let sums = tile_sums::<R>(panels, panel, rows.stride(), wide);
     let (steps, bases) = (&panels.steps[panel * W..(panel + 1) * W], &panels.bases[panel * W..(panel + 1) * W]);
     std::array::from_fn(|r| {
         let row = tile[r.min(tile.len() - 1)] as usize;
@@ -118,17 +136,17 @@ fn tile_scores(
 /// Of each row and four columns at a time, the sums of products of even and of odd pairs of dimensions, side by side.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn tile_sums(panels: &BytePanels, panel: usize, stride: usize, wide: &[i16]) -> [[__m256i; 4]; ROWS] {
+fn tile_sums<const R: usize>(panels: &BytePanels, panel: usize, stride: usize, wide: &[i16]) -> [[__m256i; 4]; R] {
     let quads = panels.quads();
     let lines = &panels.lines[panel * quads..(panel + 1) * quads];
     assert!(stride == quads * 4 && wide.len() >= stride && wide.len().is_multiple_of(stride));
     let last = wide.len() / stride - 1;
-    let starts: [*const i16; ROWS] = std::array::from_fn(|r| wide[r.min(last) * stride..].as_ptr());
-    let mut sums = [[_mm256_setzero_si256(); 4]; ROWS];
+    let starts: [*const i16; R] = std::array::from_fn(|r| wide[r.min(last) * stride..].as_ptr());
+    let mut sums = [[_mm256_setzero_si256(); 4]; R];
     for (q, line) in lines.iter().enumerate() {
         // SAFETY: q < quads: each row has quads · 4 numbers; a line has 64 bytes, of which k < 4 takes 16.
         unsafe {
-            let quad: [__m256i; ROWS] =
+            let quad: [__m256i; R] =
                 std::array::from_fn(|r| _mm256_set1_epi64x(starts[r].add(q * 4).cast::<i64>().read_unaligned()));
             let columns: [__m256i; 4] =
                 std::array::from_fn(|k| _mm256_cvtepu8_epi16(_mm_load_si128(line.0.as_ptr().add(k * 16).cast())));

@@ -8,13 +8,14 @@
 //!
 //! Promise: where k or more rows are allowed, k are found. Called by `vector_index`.
 
+use super::evenness::Evenness;
 use super::{Lists, QueryScratch, Scratch};
 use crate::index::allowed::Allowed;
 use crate::index::distance;
 use crate::index::kernels::BLOCK_ROWS;
 use crate::index::list::{LiveList, Rows};
 use crate::index::probes::{Chosen, Probe, Ranked};
-use crate::index::reach;
+use crate::index::reach::{self, Kappa};
 use crate::index::spec::{Hit, IndexKind, SearchStats};
 use crate::index::top::TopHits;
 use crate::types::Metric;
@@ -33,7 +34,7 @@ pub(crate) struct FilteredPlan {
     /// Lists to visit, where the caller said so; else as far as neighbours may lie.
     pub(crate) nprobe: Option<usize>,
     /// How much farther than the k-th nearest lists may rank: see `reach`.
-    pub(crate) kappa: f32,
+    pub(crate) kappa: Kappa,
 }
 
 impl Lists<'_> {
@@ -98,6 +99,7 @@ impl Lists<'_> {
         let mut masks = Vec::new();
         let (mut scanned, mut next_check) = (0, LISTS_BETWEEN_CHECKS);
         let mut stop = Stop::new(self, plan, visits.offset);
+        let mut evenness = Evenness::new(allowed.count(), self.points.len());
         let Scratch {
             kernels,
             query: QueryScratch { projected, chosen: Chosen { probes, .. }, table, candidates, .. },
@@ -110,16 +112,20 @@ impl Lists<'_> {
                 next_check += LISTS_BETWEEN_CHECKS.max(probes.len() / 8);
                 let kth = candidates.kth(plan.k, kernels).unwrap_or(f32::INFINITY);
                 let distance = if has_codes { kth / visits.base_factor } else { self.scanned_distance(kth) };
-                stop.nearest_found(distance, self.quantizer.query_scale(projected, kernels));
+                stop.nearest_found(distance, self.quantizer.query_scale(projected, kernels), evenness);
             }
             if stop.before(rank, probes.len()) {
                 break;
             }
             probes.push(probe);
             let live = &self.lists[probe.list];
-            let (bits, count) = match mask_first || !has_codes {
-                true => mask_list(live, allowed, &mut masks),
-                false => (live.live.as_slice(), live.live_rows),
+            let (bits, count) = if mask_first || !has_codes {
+                let (bits, count) = mask_list(live, allowed, &mut masks);
+                evenness.saw(count, live.live_rows);
+                (bits, count)
+            } else {
+                evenness.look_at(live, allowed);
+                (live.live.as_slice(), live.live_rows)
             };
             scanned += count;
             if count == 0 {
@@ -165,10 +171,11 @@ impl Lists<'_> {
         let mut stop = Stop::new(self, plan, visits.offset);
         let query_scale = self.quantizer.query_scale(&scratch.query.projected, scratch.kernels);
         let mut next_check = LISTS_BETWEEN_CHECKS;
+        let mut evenness = Evenness::new(allowed.count(), self.points.len());
         while let Some((probe, rank)) = self.next_probe(visits) {
             if stats.codes_scanned >= plan.k && stats.lists_probed >= next_check {
                 next_check += LISTS_BETWEEN_CHECKS.max(stats.lists_probed / 8);
-                stop.nearest_found(self.scanned_distance(top.limit()), query_scale);
+                stop.nearest_found(self.scanned_distance(top.limit()), query_scale, evenness);
             }
             if stop.before(rank, stats.lists_probed) {
                 break;
@@ -176,6 +183,7 @@ impl Lists<'_> {
             stats.lists_probed += 1;
             let live = &self.lists[probe.list];
             let Rows::Exact(vectors) = &live.list.rows else { continue };
+            let scanned_before = stats.codes_scanned;
             for slot in live.live_slots().filter(|&slot| allowed.contains(live.list.ordinals[slot])) {
                 let vector = &vectors[slot * d..(slot + 1) * d];
                 let distance = distance::exact(scratch.kernels, self.quantizer.metric, query, vector);
@@ -184,6 +192,7 @@ impl Lists<'_> {
                     top.extend(Hit::of(self.points, live.list.ordinals[slot], distance, true));
                 }
             }
+            evenness.saw(stats.codes_scanned - scanned_before, live.live_rows);
         }
         hits.extend(top.into_hits());
         stats
@@ -289,9 +298,11 @@ impl Stop {
     /// The k-th nearest found so far is this near. `query_scale` as [`Quantizer::query_scale`] gives it.
     ///
     /// [`Quantizer::query_scale`]: crate::index::quantizer::Quantizer::query_scale
-    fn nearest_found(&mut self, kth: f32, query_scale: f32) {
+    fn nearest_found(&mut self, kth: f32, query_scale: f32, evenness: Evenness) {
         let rank = (kth - self.offset) * query_scale;
-        self.limit = Some(rank + reach::margin(self.plan.kappa, kth, self.residual, self.is_dot));
+        let Kappa { even, uneven } = self.plan.kappa;
+        let kappa = if evenness.is_uneven() { uneven } else { even };
+        self.limit = Some(rank + reach::margin(kappa, kth, self.residual, self.is_dot));
     }
 
     /// Whether to end before a list of this rank, `visited` lists having been visited.

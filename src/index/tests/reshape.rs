@@ -280,3 +280,25 @@ fn plans_are_chosen_anew_when_many_lists_are_others_and_a_restart_does_not_forge
     recalibrate(&mut pair.whole);
     pair.check();
 }
+
+/// Rows of one kind replaced little by little make every list due now and then, each at its own time: a job for each would do little
+/// but copy the centroids.
+#[test]
+fn lists_that_are_due_are_looked_at_together() {
+    let mut pair = Pair::new(small(Metric::Euclidean, IndexKind::IvfPq, 10), 7);
+    pair.change(4000, 4000, 0);
+    pair.train(0, 4000);
+    let lists = pair.index().lists();
+    let (mut filed, mut reshaped) = (0, 0);
+    for _ in 0..200 {
+        pair.change(20, 4000, 0);
+        let more = pair.upkeep(0, 4000);
+        (filed, reshaped) = (filed + more.0, reshaped + more.1);
+        // What waits is little: no more than one list in 32 may not be as its rows are.
+        let due = pair.index().sealed().expect("trained").lists.iter().filter(|list| list.is_due()).count();
+        assert!(due * 32 <= pair.index().lists(), "{due} of {} lists are due", pair.index().lists());
+    }
+    assert!(filed >= 10 && reshaped >= 3, "{filed} filings, {reshaped} reshapings of {lists} lists");
+    assert!(reshaped <= 4 * filed, "{filed} filings, {reshaped} reshapings of {lists} lists");
+    pair.assert_in_bounds();
+}
