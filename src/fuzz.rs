@@ -3,12 +3,13 @@
 //! replay its corpus and what it has found, in every ordinary test run.
 
 use crate::peer;
-use crate::raft::{self, CheckpointHead, CheckpointReader, checkpoints};
-use crate::shard::{Command, Upkeep};
+use crate::raft::{self, BEATS, CheckpointHead, CheckpointReader, checkpoints};
+use crate::shard::{Border, Cargo, Command, Upkeep};
 use crate::store::keys::control::ControlRecord;
 use crate::store::keys::log::{self, GroupState, HardState, Members};
-use crate::store::keys::{before, journal, meta, point::PointRecord, request::RequestRecord};
+use crate::store::keys::{before, border, journal, meta, point::PointRecord, request::RequestRecord};
 use crate::store::{self, Discipline};
+use crate::types::SlotRange;
 use bytes::Bytes;
 use std::path::Path;
 
@@ -25,6 +26,13 @@ pub fn frame(bytes: &[u8]) {
     let inside: usize = messages.iter().map(|message| message.message.len()).sum();
     assert!(inside <= bytes.len(), "{inside} bytes of messages in a frame of {}", bytes.len());
     for message in messages {
+        if message.group == BEATS {
+            if let Some(beats) = raft::decode_beats(&message.message) {
+                let again: Vec<u8> = raft::encode_beats(&beats).flatten().collect();
+                assert_eq!(again, message.message, "heartbeats");
+            }
+            continue;
+        }
         if let Some(decoded) = raft::decode_message(&message.message) {
             assert!(decoded.entries.len() <= message.message.len(), "entries from nowhere");
         }
@@ -64,7 +72,12 @@ pub fn log_records(bytes: &[u8]) {
         let vectors: usize = record.vectors.iter().map(|(_, components)| components.len()).sum();
         assert!(vectors + record.payload.len() <= bytes.len(), "a point larger than its record");
     }
+    if let Ok(content) = border::decode(bytes) {
+        assert_eq!(border::encode(content), bytes, "a border or a cargo, as stored");
+        borders(content);
+    }
     if let Ok((request, command)) = Command::decode(bytes) {
+        moves(&command);
         let again = command.encode(request).expect("it was decoded");
         let (request_again, _) = Command::decode(&again).expect("it was encoded");
         assert_eq!(request_again, request);
@@ -76,6 +89,49 @@ pub fn log_records(bytes: &[u8]) {
     for discipline in [Discipline::EveryCommitSynced, Discipline::SyncedNowAndThen] {
         let (whole, damaged) = store::look_at_journal(bytes, discipline);
         assert!(whole <= bytes.len() && !(damaged && whole == bytes.len()), "{whole} of {} bytes", bytes.len());
+    }
+}
+
+/// What stands behind the format of a border's record: numbers may be written longer than need be, so that what decodes encodes to the
+/// same or to less, and that to itself.
+fn borders(content: &[u8]) {
+    if let Ok(decoded) = Border::decode(SlotRange::ALL, content) {
+        let again = decoded.encode();
+        assert!(again.len() <= content.len(), "a border of {} bytes from {}", again.len(), content.len());
+        assert_eq!(Border::decode(SlotRange::ALL, &again).expect("it was encoded"), decoded);
+    }
+    if let Ok(decoded) = Cargo::decode(content, SlotRange::ALL) {
+        let again = decoded.encode().expect("it was decoded");
+        assert!(again.len() <= content.len(), "a cargo of {} bytes from {}", again.len(), content.len());
+        assert_eq!(Cargo::decode(&again, SlotRange::ALL).expect("it was encoded"), decoded);
+    }
+}
+
+/// What a command that moves slots does to a shard that owns some, or none: whatever it owns then, it can be stored and read again.
+fn moves(command: &Command<'_>) {
+    let middle = SlotRange::new(100, 200).expect("slots in order");
+    for owned in [middle, SlotRange::NONE, SlotRange::ALL] {
+        let mut border = Border::born(owned);
+        // Refused or not, it has to hold together.
+        let _ = match command {
+            Command::Release { slots, to } => border.release(*slots, *to, (INDEX, 3)).map(|_| ()),
+            Command::Receive { from, number, slots, cargo } => {
+                // As the shard does it: a cargo that is none goes no further.
+                Cargo::decode(cargo, *slots)
+                    .and_then(|cargo| border.receive(*slots, (*from, *number), cargo.version_floor, INDEX))
+            }
+            Command::Forget { number } => {
+                border.release(SlotRange::NONE, 9, (*number, 3)).map(|_| assert!(border.forget(*number)))
+            }
+            Command::Close => {
+                border.close();
+                Ok(())
+            }
+            _ => return,
+        };
+        let again = Border::decode(owned, &border.encode()).expect("what a shard owns can be read again");
+        assert_eq!(again.owned, border.owned);
+        assert_eq!(again.leaving, border.leaving);
     }
 }
 
@@ -146,7 +202,8 @@ fn read(path: &Path) -> Option<(CheckpointHead, Vec<Bytes>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shard::{PointWrite, VectorBytes, Work};
+    use crate::raft::Beat;
+    use crate::shard::{Applied, CarriedRequest, Outcome, PointWrite, VectorBytes, Work};
     use crate::store::keys::point;
     use crate::types::{PointId, RequestId};
     use std::fs;
@@ -176,6 +233,17 @@ mod tests {
         let journal = |entry| journal::encode(&entry).unwrap();
         let point = point::encode(4, None, Some("05"), &[("", components)], br#"{"a":1}"#);
         let request = RequestId::from_bytes([7; 16]);
+        let point_of = |version| point::encode(version, None, None, &[], b"").unwrap();
+        let (slots, record) = (SlotRange::new(200, 300).unwrap(), point_of(3));
+        let mut border = Border::born(SlotRange::new(100, 300).unwrap());
+        border.release(slots, 9, (70_000, 6)).unwrap();
+        border.receive(SlotRange::new(90, 100).unwrap(), (4, 3), 900, INDEX).unwrap();
+        let outcome = Outcome::Applied(Applied::Deleted { count: 5 }).encode();
+        let carried = CarriedRequest { id: [7; 16], log_index: 8, covers: vec![slots], outcome: &outcome };
+        let cargo = Cargo { version_floor: 300, points: vec![(id, &record)], requests: vec![carried] };
+        let cargo = cargo.encode().unwrap();
+        let empty = Cargo { version_floor: 300, ..Cargo::default() }.encode().unwrap();
+        let covering = RequestRecord { sequence: 3, log_index: 4, covers: vec![slots], outcome: b"out" };
         vec![
             ("entry", log::encode_entry(GROUP, INDEX, 3, log::EntryKind::Command, b"data")),
             ("group", GroupState { compacted_index: 40, compacted_term: 2 }.encode(GROUP)),
@@ -191,7 +259,45 @@ mod tests {
             ("upsert", Command::Upsert(vec![write]).encode(Some(request)).unwrap()),
             ("delete", Command::Delete(vec![id]).encode(None).unwrap()),
             ("delete_where", Command::DeleteWhere("{}").encode(None).unwrap()),
+            ("release", Command::Release { slots, to: 9 }.encode(None).unwrap()),
+            ("receive", Command::Receive { from: 8, number: 300, slots, cargo: &empty }.encode(None).unwrap()),
+            (
+                "receive_points",
+                Command::Receive { from: 8, number: 300, slots: SlotRange::ALL, cargo: &cargo }.encode(None).unwrap(),
+            ),
+            ("forget", Command::Forget { number: 300 }.encode(None).unwrap()),
+            ("close", Command::Close.encode(None).unwrap()),
+            ("request_covers", covering.encode()),
+            ("border", border::encode(&border.encode())),
+            ("cargo", border::encode(&cargo)),
         ]
+    }
+
+    /// Heartbeats beside a message, as a frame carries them.
+    #[test]
+    fn heartbeats_are_in_the_corpus_of_frames() {
+        let beat = |group| Beat { group, term: group + 1, commit: 9, is_answer: group == 2 };
+        let beats = [1, 2, 3].map(beat);
+        let whole = raft::encode_beats(&beats).next().unwrap();
+        let cut = whole.slice(1..);
+        for (name, message) in [("beats", whole), ("beats_cut", cut)] {
+            let bytes = peer::encode_frame_of([(BEATS, message), (7, Bytes::from_static(&[8, 4]))]);
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/frame").join(name);
+            if std::env::var_os("BLESS").is_some() {
+                fs::write(&path, &bytes).unwrap();
+            }
+            assert_eq!(fs::read(path).ok(), Some(bytes.to_vec()), "{name}: run the test with BLESS=1");
+        }
+    }
+
+    /// A shard never owns slots that there are not, whatever a peer says it was given: it could not be opened again.
+    #[test]
+    fn slots_that_there_are_not_do_not_move() {
+        let empty = Cargo::default().encode().unwrap();
+        for slots in [SlotRange { first: 200, end: 60_000 }, SlotRange { first: 9, end: 3 }] {
+            moves(&Command::Receive { from: 8, number: 1, slots, cargo: &empty });
+            moves(&Command::Release { slots, to: 9 });
+        }
     }
 
     /// `BLESS=1` writes what is missing.

@@ -34,6 +34,8 @@ mod proto {
 
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) use wire::decode_frame;
+#[cfg(test)]
+pub(crate) use wire::encode_frame_of;
 
 pub use identity::{Addresses, Cause, Identity, PeerInfo, Refusal, peer_set_hash, protocol_versions};
 pub use peers::{IncomingRefusal, PeerOptions, PeerState, PeerStatus, Peers};

@@ -29,6 +29,12 @@ pub(crate) fn encode_frame(messages: Vec<proto::GroupMessage>) -> Bytes {
     proto::Frame { messages }.encode_to_vec().into()
 }
 
+/// A frame of messages of these groups.
+#[cfg(test)]
+pub(crate) fn encode_frame_of(messages: impl IntoIterator<Item = (u64, Bytes)>) -> Bytes {
+    encode_frame(messages.into_iter().map(|(group, message)| proto::GroupMessage { group, message }).collect())
+}
+
 /// Decodes a frame of at most `messages_max`. The messages share the frame's memory.
 pub(crate) fn decode_frame(mut frame: Bytes, messages_max: usize) -> Result<Vec<GroupMessage>, BadFrame> {
     let mut messages = Vec::new();

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use raft::eraftpb::{Message, MessageType};
 
 /// Stands in a frame where the group of a message does: the message is beats of many groups. No group has this identity.
-pub(super) const BEATS: GroupId = GroupId::MAX;
+pub(crate) const BEATS: GroupId = GroupId::MAX;
 /// Records in one message, at most: some 100 KiB.
 const BEATS_MAX: usize = 4096;
 /// Group, term and commit index, 8 bytes each, and which of the two it is.
@@ -17,13 +17,13 @@ const RECORD_BYTES: usize = 25;
 
 /// A heartbeat or an answer to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Beat {
-    pub(super) group: GroupId,
+pub(crate) struct Beat {
+    pub(crate) group: GroupId,
     /// The sender's term, never 0.
-    pub(super) term: u64,
+    pub(crate) term: u64,
     /// A leader's: what the receiver has and is committed. A follower's: what it knows to be committed.
-    pub(super) commit: LogIndex,
-    pub(super) is_answer: bool,
+    pub(crate) commit: LogIndex,
+    pub(crate) is_answer: bool,
 }
 
 impl Beat {
@@ -68,12 +68,12 @@ impl Beat {
 }
 
 /// The messages that hold these beats, in order.
-pub(super) fn encode(beats: &[Beat]) -> impl Iterator<Item = Bytes> {
+pub(crate) fn encode(beats: &[Beat]) -> impl Iterator<Item = Bytes> {
     beats.chunks(BEATS_MAX).map(|beats| beats.iter().flat_map(Beat::encode).collect())
 }
 
 /// The beats in a message from the network; `None` if the bytes are none.
-pub(super) fn decode(bytes: &[u8]) -> Option<Vec<Beat>> {
+pub(crate) fn decode(bytes: &[u8]) -> Option<Vec<Beat>> {
     let is_whole = bytes.len().is_multiple_of(RECORD_BYTES) && bytes.len() <= BEATS_MAX * RECORD_BYTES;
     is_whole.then(|| bytes.chunks_exact(RECORD_BYTES).map(Beat::decode).collect())?
 }

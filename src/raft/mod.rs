@@ -54,6 +54,10 @@ pub use transport::{
     CheckpointHead, CheckpointPart, CheckpointStream, FetchError, GroupMessage, Nobody, NodeId, SendError, Transport,
 };
 
+#[cfg(test)]
+pub(crate) use beat::Beat;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use beat::{BEATS, decode as decode_beats, encode as encode_beats};
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) use convert::decode as decode_message;
 

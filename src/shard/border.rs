@@ -154,6 +154,7 @@ impl Border {
             let message = "the slots released before have not arrived yet";
             return Err(Error::new(ErrorKind::Conflict, "slots_are_leaving", message));
         }
+        check_range(self.owned, slots)?;
         if !slots.is_empty() {
             let left = self.owned.without(slots).ok_or_else(|| not_at_the_edge(self.owned, slots))?;
             // Mutant 38: it goes on to own what is on its way.
@@ -188,6 +189,7 @@ impl Border {
     /// `slots_not_at_the_edge`, `shard_moved`: nothing has changed.
     pub fn receive(&mut self, slots: SlotRange, (from, number): (u64, u64), version_floor: u64, at: u64) -> Result<()> {
         self.check_open()?;
+        check_range(self.owned, slots)?;
         self.owned = self.owned.with(slots).ok_or_else(|| not_at_the_edge(self.owned, slots))?;
         self.arrived.insert(from, number);
         self.version_base = self.version_base.max(version_floor.saturating_sub(at));
@@ -210,6 +212,11 @@ pub fn owned_by_refusal(error: &Error) -> Option<SlotRange> {
     let slots = error.detail().expected.as_ref().filter(|_| error.code() == "shard_moved")?;
     let (first, end) = slots.strip_prefix("slots ")?.split_once("..")?;
     SlotRange::new(first.parse().ok()?, end.parse().ok()?)
+}
+
+/// Commands come from peers. A shard that took slots that there are not could not be opened again.
+fn check_range(owned: SlotRange, slots: SlotRange) -> Result<()> {
+    SlotRange::new(slots.first, slots.end).map(|_| ()).ok_or_else(|| not_at_the_edge(owned, slots))
 }
 
 fn not_at_the_edge(owned: SlotRange, slots: SlotRange) -> Error {

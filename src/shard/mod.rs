@@ -36,6 +36,10 @@ mod upkeep;
 mod verify;
 
 #[cfg(any(test, feature = "fuzz"))]
+pub(crate) use border::Cargo;
+#[cfg(test)]
+pub(crate) use border::CarriedRequest;
+#[cfg(any(test, feature = "fuzz"))]
 pub(crate) use command::Command;
 #[cfg(test)]
 pub(crate) use command::{PointWrite, VectorBytes};
