@@ -157,8 +157,12 @@ impl Catalog {
         nodes: &[Candidate],
     ) -> Result<()> {
         loop {
-            if self.stored(&collection_key(name)).await?.is_some() {
-                return Err(exists(name));
+            let key = collection_key(name);
+            if let Some(there) = self.stored(&key).await? {
+                match self.still(Compare::WrittenAt(key, there.revision)).await? {
+                    true => return Err(exists(name)),
+                    false => continue,
+                }
             }
             if self.read()?.len() >= limits::COLLECTIONS_MAX {
                 return Err(Error::new(ErrorKind::Conflict, "too_many_tables", "there are too many tables")
@@ -247,6 +251,11 @@ impl Catalog {
     async fn commit(&self, transaction: Transaction) -> Result<bool> {
         let committed = self.coordinator.commit(transaction).await.map_err(coordination)?;
         Ok(matches!(committed, Committed::At(_)))
+    }
+
+    /// Whether it is so at a moment after this call began. What a read has shown may be of the past; an answer that ends the matter must not.
+    async fn still(&self, compare: Compare) -> Result<bool> {
+        self.commit(Transaction { compares: vec![compare], changes: Vec::new() }).await
     }
 
     /// Shows these collections to requests.

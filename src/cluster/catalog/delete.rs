@@ -34,10 +34,18 @@ impl Catalog {
     pub async fn mark_for_deletion(&self, name: &CollectionName) -> Result<Marked> {
         loop {
             let key = collection_key(name);
-            let stored = self.stored(&key).await?.ok_or_else(|| not_found(name))?;
+            let Some(stored) = self.stored(&key).await? else {
+                match self.still(Compare::Absent(key)).await? {
+                    true => return Err(not_found(name)),
+                    false => continue,
+                }
+            };
             let record: CollectionRecord = from_json(&key, &stored.value)?;
             if record.deleting {
-                return Ok(Marked::Before);
+                match self.still(Compare::WrittenAt(key, stored.revision)).await? {
+                    true => return Ok(Marked::Before),
+                    false => continue,
+                }
             }
             let transaction = Transaction {
                 compares: vec![Compare::WrittenAt(key.clone(), stored.revision)],
@@ -82,14 +90,22 @@ impl Catalog {
         loop {
             let (mut table, guard) = self.stored_table().await?;
             let key = collection_key(name);
-            let stored = self.stored(&key).await?.ok_or_else(|| not_found(name))?;
-            let shards = table.shards_of(name);
-            if !may_go(&from_json(&key, &stored.value)?, &shards)? {
-                return Ok(Some(shards));
+            let Some(stored) = self.stored(&key).await? else {
+                match self.still(Compare::Absent(key)).await? {
+                    true => return Err(not_found(name)),
+                    false => continue,
+                }
+            };
+            let (shards, as_read) = (table.shards_of(name), Compare::WrittenAt(key.clone(), stored.revision));
+            match may_go(&from_json(&key, &stored.value)?, &shards) {
+                Ok(true) => {}
+                Ok(false) => return Ok(Some(shards)),
+                Err(error) if self.still(as_read).await? => return Err(error),
+                Err(_) => continue,
             }
             table.remove_collection(name);
             let transaction = Transaction {
-                compares: vec![guard, Compare::WrittenAt(key.clone(), stored.revision)],
+                compares: vec![guard, as_read],
                 changes: vec![Change::Delete(key), Change::Put(TABLE.to_owned(), to_json(&table))],
             };
             if self.commit(transaction).await? {
