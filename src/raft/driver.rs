@@ -192,7 +192,7 @@ impl Driver {
                 Timer::Forget(group, leader) => self.with(group, |member, round| {
                     member.replica.forget_leader(leader, &mut round.rng);
                 }),
-                Timer::Succeed(group) => self.with(group, |member, round| member.succeed(round)),
+                Timer::Succeed(group, tries) => self.with(group, |member, round| member.succeed(tries, round)),
             }
         }
     }

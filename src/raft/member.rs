@@ -434,10 +434,17 @@ impl Member {
         }
     }
 
-    /// The leader's process ended a moment ago, and has not been heard of since.
-    pub(super) fn succeed(&mut self, round: &mut Round) {
-        if self.replica.leader().is_none() {
+    /// The leader's process ended a moment ago, and has not been heard of since. With `tries` left it is tried again later.
+    pub(super) fn succeed(&mut self, tries: u32, round: &mut Round) {
+        if self.replica.leader().is_some() || self.replica.is_leader() {
+            return;
+        }
+        // Votes that are on their way are waited for.
+        if !self.replica.is_candidate() {
             self.replica.campaign(&mut round.rng);
+        }
+        if tries > 0 {
+            round.succeed_again(self.id(), tries - 1);
         }
     }
 }

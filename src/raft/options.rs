@@ -13,7 +13,7 @@ pub struct RaftOptions {
     pub tick: Duration,
     /// Ticks between the heartbeats of a leader.
     pub heartbeat_ticks: usize,
-    /// Ticks without a leader's word after which a member campaigns, at least; twice that at most.
+    /// Ticks without a leader's word after which a member campaigns, at least; half as many more at most.
     pub election_ticks: usize,
     /// Proposals of one group that have no answer yet.
     pub proposals_max: usize,
@@ -50,7 +50,7 @@ impl Default for RaftOptions {
         RaftOptions {
             tick: Duration::from_millis(100),
             heartbeat_ticks: 2,
-            election_ticks: 10,
+            election_ticks: 8,
             proposals_max: 4096,
             bytes_max: 64 << 20,
             entry_bytes_max: 32 << 20,

@@ -283,6 +283,11 @@ impl Replica {
         self.choose_timeout(rng);
     }
 
+    /// Whether it has asked for votes, not only whether it would get them.
+    pub(super) fn is_candidate(&self) -> bool {
+        self.raw.raft.state == StateRole::Candidate
+    }
+
     /// Tries to become the leader, now.
     pub(super) fn campaign(&mut self, rng: &mut Rng) {
         if self.may_campaign && self.raw.raft.promotable() {
@@ -423,12 +428,17 @@ impl Replica {
         let now = (self.raw.raft.term, self.raw.raft.state, self.raw.raft.leader_id);
         if self.chosen_for != Some(now) {
             self.chosen_for = Some(now);
-            self.timeout = rng.random_range(self.election_ticks..2 * self.election_ticks);
+            self.timeout = rng.random_range(self.election_ticks..longest_timeout(self.election_ticks));
         }
         if self.raw.raft.randomized_election_timeout() != self.timeout {
             self.raw.raft.set_randomized_election_timeout(self.timeout);
         }
     }
+}
+
+/// Members' clocks tick at different moments of a tick, so that a few ticks are enough to have them campaign one after the other.
+fn longest_timeout(election_ticks: usize) -> usize {
+    election_ticks + (election_ticks / 2).max(1)
 }
 
 fn is_between_leader_and_follower(message: &Message) -> bool {

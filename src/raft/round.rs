@@ -14,6 +14,7 @@ use crate::rt::{self, compute};
 use bytes::Bytes;
 use rand::Rng as _;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,9 @@ const FRAME_MESSAGES_MAX: usize = 4096;
 /// How long after a leader's process ended its followers stop refusing votes to others, and campaign (rule 12).
 const FORGET_LEADER_AFTER: Duration = Duration::from_millis(20);
 const SUCCEED_LEADER_WITHIN: Duration = Duration::from_millis(150);
+/// Who was refused by members that had not noticed yet, or stood aside for one whose log is shorter, tries again after a while.
+const SUCCEED_AGAIN_AFTER: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_millis(200);
+const SUCCEED_TRIES: u32 = 4;
 
 /// See the module.
 pub(super) struct Round {
@@ -62,8 +66,8 @@ struct Outgoing {
 pub(super) enum Timer {
     /// Stop taking that node for the leader.
     Forget(GroupId, NodeId),
-    /// Campaign, if nobody leads by then.
-    Succeed(GroupId),
+    /// Campaign, if nobody leads by then; so many tries are left after this one.
+    Succeed(GroupId, u32),
 }
 
 /// Messages of a group to a node were lost.
@@ -204,7 +208,13 @@ impl Round {
         let now = time::now();
         self.set_timer(now + FORGET_LEADER_AFTER, Timer::Forget(group, leader));
         let wait = self.rng.random_range(FORGET_LEADER_AFTER..=SUCCEED_LEADER_WITHIN);
-        self.set_timer(now + wait, Timer::Succeed(group));
+        self.set_timer(now + wait, Timer::Succeed(group, SUCCEED_TRIES - 1));
+    }
+
+    /// Nobody leads the group yet that has lost its leader.
+    pub(super) fn succeed_again(&mut self, group: GroupId, tries: u32) {
+        let wait = self.rng.random_range(SUCCEED_AGAIN_AFTER);
+        self.set_timer(time::now() + wait, Timer::Succeed(group, tries));
     }
 
     fn set_timer(&mut self, at: Instant, timer: Timer) {

@@ -3,9 +3,14 @@
 use super::network::{Cluster, Faults};
 use super::*;
 
+/// A clock so slow that no leader loses its office on a busy machine while writes come one by one.
+fn slow() -> RaftOptions {
+    RaftOptions { tick: Duration::from_millis(100), ..options() }
+}
+
 /// Logs so short that whoever is away for a moment needs a checkpoint.
 fn short_logs() -> RaftOptions {
-    RaftOptions { compact_after_bytes: 4 << 10, keep_bytes_max: 8 << 10, ..options() }
+    RaftOptions { compact_after_bytes: 4 << 10, keep_bytes_max: 8 << 10, ..slow() }
 }
 
 async fn write_much(cluster: &Cluster, count: usize) {
@@ -31,7 +36,7 @@ async fn left_behind(cluster: &Cluster, leader: NodeId, node: NodeId) {
 #[test]
 fn who_is_a_little_behind_catches_up_by_the_log() {
     run(async {
-        let cluster = Cluster::start(3, 20, options(), Faults::default()).await;
+        let cluster = Cluster::start(3, 20, slow(), Faults::default()).await;
         let away = cluster.follower().await;
         cluster.network.isolate(away);
         write_much(&cluster, 300).await;
@@ -44,8 +49,7 @@ fn who_is_a_little_behind_catches_up_by_the_log() {
 #[test]
 fn who_is_far_behind_reads_the_old_part_of_the_log_from_the_leaders_disk() {
     run(async {
-        // Three thousand writes one by one take seconds: on a busy machine a leader with a faster clock would lose its office.
-        let options = RaftOptions { cache_bytes_max: 0, tick: Duration::from_millis(100), ..options() };
+        let options = RaftOptions { cache_bytes_max: 0, ..slow() };
         let cluster = Cluster::start(3, 21, options, Faults::default()).await;
         let away = cluster.follower().await;
         cluster.network.isolate(away);

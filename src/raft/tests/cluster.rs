@@ -92,7 +92,7 @@ fn a_leader_whose_process_ends_is_succeeded_within_a_second() {
         cluster.kill(leader, true);
         let killed = rt::time::now();
         cluster.write("after").await;
-        // An election timeout is 1 to 2 s here.
+        // An election timeout is .8 to 1.2 s here.
         assert!(killed.elapsed() < Duration::from_millis(800), "{:?}", killed.elapsed());
         assert_eq!(cluster.agree().await, ["before", "after"]);
     });

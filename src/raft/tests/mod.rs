@@ -29,7 +29,7 @@ fn store_options() -> StoreOptions {
 
 /// Ten times as fast as in production, so that elections take 0.1 s.
 fn options() -> RaftOptions {
-    RaftOptions { tick: Duration::from_millis(10), ..RaftOptions::default() }
+    RaftOptions { tick: Duration::from_millis(15), ..RaftOptions::default() }
 }
 
 fn open_log(path: &Path) -> LogStore {
