@@ -202,14 +202,12 @@ impl Catalog {
         change: impl Fn(CollectionSpec) -> Result<CollectionSpec>,
     ) -> Result<()> {
         loop {
-            let key = collection_key(name);
-            let stored = self.stored(&key).await?.ok_or_else(|| not_found(name))?;
-            let record: CollectionRecord = from_json(&key, &stored.value)?;
+            let (as_read, record) = self.record(name).await?;
             let spec = change(record.spec.clone())?;
             debug_assert!(spec.vectors == record.spec.vectors && spec.shards == record.spec.shards);
             let transaction = Transaction {
-                compares: vec![Compare::WrittenAt(key.clone(), stored.revision)],
-                changes: vec![Change::Put(key, to_json(&CollectionRecord { spec, ..record }))],
+                compares: vec![as_read],
+                changes: vec![Change::Put(collection_key(name), to_json(&CollectionRecord { spec, ..record }))],
             };
             if self.commit(transaction).await? {
                 return Ok(());
@@ -251,6 +249,23 @@ impl Catalog {
     async fn commit(&self, transaction: Transaction) -> Result<bool> {
         let committed = self.coordinator.commit(transaction).await.map_err(coordination)?;
         Ok(matches!(committed, Committed::At(_)))
+    }
+
+    /// A collection as the coordinator holds it, and the condition that it has not changed since.
+    ///
+    /// # Errors
+    /// `table_not_found`.
+    async fn record(&self, name: &CollectionName) -> Result<(Compare, CollectionRecord)> {
+        let key = collection_key(name);
+        loop {
+            if let Some(stored) = self.stored(&key).await? {
+                let record = from_json(&key, &stored.value)?;
+                return Ok((Compare::WrittenAt(key, stored.revision), record));
+            }
+            if self.still(Compare::Absent(key.clone())).await? {
+                return Err(not_found(name));
+            }
+        }
     }
 
     /// Whether it is so at a moment after this call began. What a read has shown may be of the past; an answer that ends the matter must not.

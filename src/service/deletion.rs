@@ -2,33 +2,24 @@
 //! through nodes that cannot reach the coordinator and know of nothing. Then it is taken out of the catalog. A deletion that was
 //! begun goes on in the background, with whoever leads the first shard. Called by `api` and by the roof's task.
 
-use super::{Service, collections::to_its_end, whole::is_about_slots};
+use super::{
+    Service,
+    collections::to_its_end,
+    find::shard_gone,
+    whole::{Tries, is_about_slots},
+};
 use crate::{
     cluster::{Marked, ShardId, catalog},
     mutants::mutant,
-    rt,
+    rt::{self, time},
     shard::commands,
     types::{Ack, CollectionName, Error, ErrorKind, Result},
 };
 use futures_util::{StreamExt, stream};
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::collections::BTreeSet;
 
 /// Shards that are closed at once.
 const AT_ONCE: usize = 16;
-
-/// The deletions that this node goes on with. Cheap to clone; clones share it.
-#[derive(Clone, Default)]
-pub struct Deletions(Arc<Mutex<BTreeSet<CollectionName>>>);
-
-impl Deletions {
-    fn under_way(&self) -> MutexGuard<'_, BTreeSet<CollectionName>> {
-        // Changed by single calls only.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 impl Service {
     /// Deletes a collection with all its points. Goes on to its end even if the caller goes away. With `force` shards that have no
@@ -66,20 +57,24 @@ impl Service {
 
     /// Closes the shards of a marked collection and takes it out of the catalog.
     async fn close_and_delete(&self, name: &CollectionName) -> Result<()> {
-        let mut closed = BTreeSet::new();
+        let (mut closed, mut tries) = (BTreeSet::new(), Tries::new(self.deadline(time::now())));
         // A split that was under way may have added one.
         while let Some(shards) = self.0.catalog.delete_closed(name, &closed).await? {
-            let open = shards.difference(&closed).copied().collect();
-            self.close(&open).await?;
-            closed.extend(open);
+            let open: BTreeSet<ShardId> = shards.difference(&closed).copied().collect();
+            closed.extend(self.close(&open).await?);
+            if let Some(unknown) = open.difference(&closed).next() {
+                // This node's table may be older than the one that was asked.
+                tries.wait(not_closed(*unknown, &shard_gone(*unknown))).await?;
+                self.look_again().await;
+            }
         }
         rt::mark("a table was deleted after its shards were closed");
         Ok(())
     }
 
-    /// Closes shards; those that are no more count as closed.
-    async fn close(&self, shards: &BTreeSet<ShardId>) -> Result<()> {
-        let command = commands::close()?;
+    /// Closes shards, and returns those that are closed now: all that this node's table knows.
+    async fn close(&self, shards: &BTreeSet<ShardId>) -> Result<BTreeSet<ShardId>> {
+        let (command, mut done) = (commands::close()?, BTreeSet::new());
         let mut closing = stream::iter(shards.iter().copied())
             .map(|shard| {
                 let command = command.clone();
@@ -88,12 +83,12 @@ impl Service {
             .buffer_unordered(AT_ONCE);
         while let Some((shard, closed)) = closing.next().await {
             match closed {
-                Ok(_) => {}
+                Ok(_) => drop(done.insert(shard)),
                 Err(error) if is_about_slots(&error) => {}
                 Err(error) => return Err(not_closed(shard, &error)),
             }
         }
-        Ok(())
+        Ok(done)
     }
 
     /// Goes on, in the background, with deletions that were begun anywhere, of collections whose first shard is led here.
@@ -102,14 +97,16 @@ impl Service {
         for collection in collections.values().filter(|collection| collection.deleting) {
             let first = collection.shards.iter().map(|(id, _)| *id).min();
             let leads = first.and_then(|id| self.0.host.find(id)).is_some_and(|replica| replica.is_leader());
-            if leads && self.0.deletions.under_way().insert(collection.name.clone()) {
+            if leads && self.0.deletions.begin(collection.name.clone()) {
                 let (service, name) = (self.clone(), collection.name.clone());
                 drop(rt::spawn("finish-deletion", async move {
                     match service.close_and_delete(&name).await {
                         Ok(()) => service.look_again().await,
+                        // Whoever began it was faster.
+                        Err(error) if error.kind() == ErrorKind::NotFound => service.look_again().await,
                         Err(error) => tracing::info!(table = %name, %error, "a table is not deleted yet"),
                     }
-                    service.0.deletions.under_way().remove(&name);
+                    service.0.deletions.end(&name);
                 }));
             }
         }

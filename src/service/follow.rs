@@ -16,7 +16,6 @@ use crate::{
     mutants::mutant,
     types::{Error, ErrorKind, Result},
 };
-pub(super) use give::Givers;
 pub use leave::Agreed;
 pub(super) use members::Changes;
 use std::collections::{BTreeMap, BTreeSet};

@@ -13,6 +13,7 @@ mod info;
 mod moves;
 mod owners;
 mod pages;
+mod parts;
 mod payload_indexes;
 mod points;
 mod reach;
@@ -20,6 +21,7 @@ mod read;
 mod search;
 mod splits;
 mod status;
+mod under_way;
 mod verify;
 mod whole;
 mod wire;
@@ -38,16 +40,17 @@ pub use status::{Identity, Phase};
 pub use verify::{Answering, OtherNode, Others, ReplicaVerdict, ShardVerdict, VerifyReport};
 
 use crate::{
-    cluster::{Catalog, Members, ShardTable, admin::Admin},
+    cluster::{Catalog, Members, ShardId, ShardTable, admin::Admin},
     rt::rng,
     shard::{Elsewhere, Host},
     telemetry::metrics::Metrics,
-    types::Limits,
+    types::{CollectionName, Limits},
 };
 use find::Refresh;
 use rand::RngCore;
 use reach::Reach;
 use std::{sync::Arc, time::Duration};
+use under_way::UnderWay;
 
 /// All operations of a node. Cheap to clone.
 #[derive(Clone)]
@@ -70,8 +73,10 @@ struct Inner {
     /// Held while the shards follow the catalog, so that a table is never dropped while it is being opened.
     following: tokio::sync::Mutex<()>,
     changes: follow::Changes,
-    givers: follow::Givers,
-    deletions: deletion::Deletions,
+    /// Shards led here that give slots.
+    givers: UnderWay<ShardId>,
+    /// Deletions that this node goes on with.
+    deletions: UnderWay<CollectionName>,
 }
 
 /// What a service needs of the other nodes.
@@ -102,8 +107,8 @@ impl Service {
             refresh: Refresh::default(),
             following: tokio::sync::Mutex::default(),
             changes: follow::Changes::default(),
-            givers: follow::Givers::default(),
-            deletions: deletion::Deletions::default(),
+            givers: UnderWay::default(),
+            deletions: UnderWay::default(),
         }))
     }
 

@@ -1,10 +1,10 @@
 //! Deleting a collection, in two steps: it is marked, and it goes once its shards are closed. In between it is served as before, by
 //! those of its shards that are open: a node that has not heard of the mark answers no other than one that has. Called by `service`.
 
-use super::{Catalog, CollectionRecord, TABLE, collection_key, from_json, not_found, to_json};
+use super::{Catalog, CollectionRecord, TABLE, collection_key, not_found, to_json};
 use crate::{
     cluster::{control, table::ShardId},
-    coordination::{Change, Compare, Transaction},
+    coordination::{Change, Transaction},
     types::{CollectionName, Result},
 };
 use std::collections::BTreeSet;
@@ -33,23 +33,17 @@ impl Catalog {
     /// `table_not_found`; `Unavailable` or `Indeterminate` if the coordinator did not answer.
     pub async fn mark_for_deletion(&self, name: &CollectionName) -> Result<Marked> {
         loop {
-            let key = collection_key(name);
-            let Some(stored) = self.stored(&key).await? else {
-                match self.still(Compare::Absent(key)).await? {
-                    true => return Err(not_found(name)),
-                    false => continue,
-                }
-            };
-            let record: CollectionRecord = from_json(&key, &stored.value)?;
+            let (as_read, record) = self.record(name).await?;
             if record.deleting {
-                match self.still(Compare::WrittenAt(key, stored.revision)).await? {
+                match self.still(as_read).await? {
                     true => return Ok(Marked::Before),
                     false => continue,
                 }
             }
+            let marked = CollectionRecord { deleting: true, ..record };
             let transaction = Transaction {
-                compares: vec![Compare::WrittenAt(key.clone(), stored.revision)],
-                changes: vec![Change::Put(key, to_json(&CollectionRecord { deleting: true, ..record }))],
+                compares: vec![as_read],
+                changes: vec![Change::Put(collection_key(name), to_json(&marked))],
             };
             if self.commit(transaction).await? {
                 return Ok(Marked::Now);
@@ -89,15 +83,9 @@ impl Catalog {
     ) -> Result<Option<BTreeSet<ShardId>>> {
         loop {
             let (mut table, guard) = self.stored_table().await?;
-            let key = collection_key(name);
-            let Some(stored) = self.stored(&key).await? else {
-                match self.still(Compare::Absent(key)).await? {
-                    true => return Err(not_found(name)),
-                    false => continue,
-                }
-            };
-            let (shards, as_read) = (table.shards_of(name), Compare::WrittenAt(key.clone(), stored.revision));
-            match may_go(&from_json(&key, &stored.value)?, &shards) {
+            let (as_read, record) = self.record(name).await?;
+            let shards = table.shards_of(name);
+            match may_go(&record, &shards) {
                 Ok(true) => {}
                 Ok(false) => return Ok(Some(shards)),
                 Err(error) if self.still(as_read).await? => return Err(error),
@@ -106,7 +94,7 @@ impl Catalog {
             table.remove_collection(name);
             let transaction = Transaction {
                 compares: vec![guard, as_read],
-                changes: vec![Change::Delete(key), Change::Put(TABLE.to_owned(), to_json(&table))],
+                changes: vec![Change::Delete(collection_key(name)), Change::Put(TABLE.to_owned(), to_json(&table))],
             };
             if self.commit(transaction).await? {
                 return Ok(None);

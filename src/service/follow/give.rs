@@ -9,11 +9,7 @@ use crate::{
     shard::{Border, Replica},
     types::{Ack, Error, Result, SLOTS, SlotRange},
 };
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 /// Points of one step, at most, unless a single slot has more: clients that want one of them wait for as long as one command takes.
 /// Few in tests and in the simulation, whose shards have few.
@@ -31,17 +27,6 @@ const STEP_PAUSE: Duration = Duration::from_millis(50);
 /// Steps between two looks at the table.
 const STEPS_MAX: usize = 20;
 
-/// The shards led here that give slots at the moment. Cheap to clone; clones share it.
-#[derive(Clone, Default)]
-pub struct Givers(Arc<Mutex<BTreeSet<ShardId>>>);
-
-impl Givers {
-    fn under_way(&self) -> MutexGuard<'_, BTreeSet<ShardId>> {
-        // Changed by single calls only.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Service {
     /// Goes on with the moves of slots from shards that are led here, in the background.
     pub fn give_slots(&self) {
@@ -51,13 +36,13 @@ impl Service {
             let Some((replica, giving)) = replica.zip(entry.giving) else { continue };
             // A new shard, which has no slots yet, takes the last ones.
             let is_before = table.shards.get(&giving.to).is_some_and(|to| lies_before(to.slots, giving.slots));
-            if self.0.givers.under_way().insert(*id) {
+            if self.0.givers.begin(*id) {
                 let (service, id) = (self.clone(), *id);
                 drop(rt::spawn("give-slots", async move {
                     if let Err(error) = service.give(id, &replica, giving, is_before).await {
                         tracing::info!(shard = id, to = giving.to, %error, "slots of a shard do not move on yet");
                     }
-                    service.0.givers.under_way().remove(&id);
+                    service.0.givers.end(&id);
                 }));
             }
         }
