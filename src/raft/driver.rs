@@ -223,7 +223,10 @@ impl Driver {
                     self.with(group, |member, round| member.peer_lost(node, round));
                 }
             }
-            Input::Withdraw => self.members.values_mut().for_each(Member::withdraw),
+            Input::Withdraw => {
+                self.round.withdraw();
+                self.members.values_mut().for_each(Member::withdraw);
+            }
             Input::Written(writes) => {
                 for Written { group, number, bytes } in writes {
                     self.round.written(bytes);
@@ -280,7 +283,7 @@ impl Driver {
             Err("it is open already".to_owned())
         } else {
             let is_eager = parts.is_eager;
-            self.members.insert(group, Member::new(parts, self.round.tick()));
+            self.members.insert(group, Member::new(parts, &self.round));
             if is_eager {
                 self.with(group, |member, round| member.replica.campaign(&mut round.rng));
             }

@@ -85,9 +85,10 @@ pub(super) struct Parts {
 }
 
 impl Member {
-    pub(super) fn new(parts: Parts, tick: u64) -> Member {
+    pub(super) fn new(parts: Parts, round: &Round) -> Member {
         let mut replica = parts.replica;
-        replica.set_may_campaign(!parts.awaits_state);
+        // Who is to lead a new group first, or is alone, has nobody to leave that to.
+        replica.set_may_campaign(!parts.awaits_state && (round.may_lead() || parts.is_eager));
         Member {
             shared: parts.shared,
             replica,
@@ -97,7 +98,7 @@ impl Member {
             matched: Vec::new(),
             reads: Reads::default(),
             led: None,
-            eager_since: parts.is_eager.then_some(tick),
+            eager_since: parts.is_eager.then_some(round.tick()),
             incoming: Incoming::default(),
             backlog: parts.awaits_state.then(Vec::new),
             offered: BTreeMap::new(),
@@ -106,7 +107,7 @@ impl Member {
             compacting: false,
             unapplied: VecDeque::new(),
             unapplied_bytes: 0,
-            quiet_since: tick,
+            quiet_since: round.tick(),
             jobs: 0,
             closing: None,
             worker_ended: false,

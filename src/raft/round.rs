@@ -44,6 +44,8 @@ pub(super) struct Round {
     unwritten_bytes: usize,
     timers: BTreeMap<(Instant, u64), Timer>,
     next_timer: u64,
+    /// Whether the node leads no more groups: it is about to stop.
+    withdrawn: bool,
     pub(super) parts: RoundParts,
 }
 
@@ -93,6 +95,7 @@ impl Round {
             unwritten_bytes: 0,
             timers: BTreeMap::new(),
             next_timer: 0,
+            withdrawn: false,
             parts,
         }
     }
@@ -112,6 +115,16 @@ impl Round {
 
     pub(super) fn count_tick(&mut self) {
         self.tick += 1;
+    }
+
+    /// From now on no replica here tries to lead.
+    pub(super) fn withdraw(&mut self) {
+        self.withdrawn = true;
+    }
+
+    /// Whether replicas here may try to lead.
+    pub(super) fn may_lead(&self) -> bool {
+        !self.withdrawn
     }
 
     pub(super) fn contexts(&mut self) -> &mut Contexts {

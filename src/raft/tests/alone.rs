@@ -240,3 +240,27 @@ fn a_reader_waits_until_what_was_committed_is_applied() {
         assert!(shared.wait_for(6).unwrap().await.is_err());
     });
 }
+
+#[test]
+fn a_group_that_is_opened_after_its_node_withdrew_tries_to_lead_only_if_nobody_else_can() {
+    run(async {
+        for withdraws in [false, true] {
+            let directory = tempfile::tempdir().unwrap();
+            let raft = start(directory.path(), options());
+            if withdraws {
+                raft.withdraw();
+            }
+            // The first to lead this one is another, whom nothing is heard of.
+            let voters = [NODE, NODE + 1];
+            let group = raft.open(voters.len() as u64 + 1, &voters, Ledger::open(directory.path())).await.unwrap();
+            // Several election timeouts.
+            rt::time::sleep(Duration::from_secs(1)).await;
+            let role = group.status().await.unwrap().role;
+            assert_eq!(role, if withdraws { Role::Follower } else { Role::Candidate });
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let raft = start(directory.path(), options());
+        raft.withdraw();
+        assert!(raft.open(GROUP, &[NODE], Ledger::open(directory.path())).await.unwrap().is_leader());
+    });
+}
