@@ -182,7 +182,9 @@ impl Client {
             Freshness::Session => format!("?consistency=session&session={}", self.token()),
             Freshness::Eventual => "?consistency=eventual".to_string(),
         };
-        self.server().rest.get(id, &query).await
+        let Some((found, token)) = self.server().rest.get(id, &query).await? else { return Ok(None) };
+        self.saw(&token);
+        Ok(Some(found))
     }
 
     /// Whether there was such a point.

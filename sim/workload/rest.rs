@@ -65,15 +65,17 @@ impl Rest {
             puts => json!({ "documents": puts.iter().map(document).collect::<Vec<_>>() }),
         };
         let answer = self.call_once(Method::POST, self.path(""), Some(body), request_id).await?;
-        let token = answer["session"].as_str().unwrap_or_else(|| panic!("an answer without session: {answer}"));
-        Ok((number(&answer, "version"), token.to_string()))
+        Ok((number(&answer, "version"), token(&answer)))
     }
 
-    /// `query` says how fresh the read must be.
-    pub async fn get(&self, id: u64, query: &str) -> Reply<Option<Found>> {
+    /// What is there, with the session token. `query` says how fresh the read must be.
+    pub async fn get(&self, id: u64, query: &str) -> Reply<Option<(Found, String)>> {
         match self.send(Method::GET, self.path(&format!("/{id}{query}")), None, None).await? {
             (StatusCode::NOT_FOUND, answer) if answer["code"] == "document_not_found" => Ok(None),
-            (status, answer) => Ok(Some(found(&judge(status, answer)?)?)),
+            (status, answer) => {
+                let answer = judge(status, answer)?;
+                Ok(Some((found(&answer)?, token(&answer))))
+            }
         }
     }
 
@@ -124,6 +126,10 @@ impl Rest {
     ) -> Reply<(StatusCode, Value)> {
         answer::send(&self.client, answer::request(method, &path, body, id)).await
     }
+}
+
+fn token(answer: &Value) -> String {
+    answer["session"].as_str().unwrap_or_else(|| panic!("an answer without session: {answer}")).to_string()
 }
 
 fn found(document: &Value) -> Reply<Found> {

@@ -34,11 +34,10 @@ impl Workload for Session {
             }
             Call::Get { key, eventual, .. } => {
                 let freshness = if *eventual { Freshness::Eventual } else { Freshness::Session };
-                // The answer of a get carries no token today.
                 Ok(client.read(*key, freshness).await?.map_or(Answer::Absent, |found| Answer::Found {
                     value: found.value,
                     version: found.version,
-                    token: false,
+                    token: true,
                 }))
             }
         }
