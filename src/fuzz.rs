@@ -114,14 +114,13 @@ fn moves(command: &Command<'_>) {
         let mut border = Border::born(owned);
         // Refused or not, it has to hold together.
         let _ = match command {
-            Command::Release { slots, to } => border.release(*slots, *to, (INDEX, 3)).map(|_| ()),
+            Command::Release { slots, to, epoch } => border.release(*slots, *to, *epoch, (INDEX, 3)).map(|_| ()),
             Command::Receive { from, number, slots, cargo } => {
                 // As the shard does it: a cargo that is none goes no further.
-                Cargo::decode(cargo, *slots)
-                    .and_then(|cargo| border.receive(*slots, (*from, *number), cargo.version_floor, INDEX))
+                Cargo::decode(cargo, *slots).and_then(|cargo| border.receive(*slots, (*from, *number), &cargo, INDEX))
             }
             Command::Forget { number } => {
-                border.release(SlotRange::NONE, 9, (*number, 3)).map(|_| assert!(border.forget(*number)))
+                border.release(SlotRange::NONE, 9, 1, (*number, 3)).map(|_| assert!(border.forget(*number)))
             }
             Command::Close => {
                 border.close();
@@ -236,11 +235,12 @@ mod tests {
         let point_of = |version| point::encode(version, None, None, &[], b"").unwrap();
         let (slots, record) = (SlotRange::new(200, 300).unwrap(), point_of(3));
         let mut border = Border::born(SlotRange::new(100, 300).unwrap());
-        border.release(slots, 9, (70_000, 6)).unwrap();
-        border.receive(SlotRange::new(90, 100).unwrap(), (4, 3), 900, INDEX).unwrap();
+        border.release(slots, 9, 7, (70_000, 6)).unwrap();
+        let came = Cargo { version_floor: 900, epoch: 8, ..Cargo::default() };
+        border.receive(SlotRange::new(90, 100).unwrap(), (4, 3), &came, INDEX).unwrap();
         let outcome = Outcome::Applied(Applied::Deleted { count: 5 }).encode();
         let carried = CarriedRequest { id: [7; 16], log_index: 8, covers: vec![slots], outcome: &outcome };
-        let cargo = Cargo { version_floor: 300, points: vec![(id, &record)], requests: vec![carried] };
+        let cargo = Cargo { version_floor: 300, epoch: 9, points: vec![(id, &record)], requests: vec![carried] };
         let cargo = cargo.encode().unwrap();
         let empty = Cargo { version_floor: 300, ..Cargo::default() }.encode().unwrap();
         let covering = RequestRecord { sequence: 3, log_index: 4, covers: vec![slots], outcome: b"out" };
@@ -259,7 +259,7 @@ mod tests {
             ("upsert", Command::Upsert(vec![write]).encode(Some(request)).unwrap()),
             ("delete", Command::Delete(vec![id]).encode(None).unwrap()),
             ("delete_where", Command::DeleteWhere("{}").encode(None).unwrap()),
-            ("release", Command::Release { slots, to: 9 }.encode(None).unwrap()),
+            ("release", Command::Release { slots, to: 9, epoch: 7 }.encode(None).unwrap()),
             ("receive", Command::Receive { from: 8, number: 300, slots, cargo: &empty }.encode(None).unwrap()),
             (
                 "receive_points",
@@ -296,7 +296,7 @@ mod tests {
         let empty = Cargo::default().encode().unwrap();
         for slots in [SlotRange { first: 200, end: 60_000 }, SlotRange { first: 9, end: 3 }] {
             moves(&Command::Receive { from: 8, number: 1, slots, cargo: &empty });
-            moves(&Command::Release { slots, to: 9 });
+            moves(&Command::Release { slots, to: 9, epoch: 7 });
         }
     }
 

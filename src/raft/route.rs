@@ -16,7 +16,8 @@ const PAUSE_MAX: Duration = Duration::from_millis(80);
 
 /// What carries proposals to other nodes.
 pub trait Forward: Send + Sync + 'static {
-    /// Proposes `data` to `group` on node `to`; its index and the encoded outcome (nothing with [`Ack::Async`]).
+    /// Proposes `data` to `group` on node `to`; its index and the encoded outcome (nothing with [`Ack::Async`], unless the leader had
+    /// reason to wait for it).
     ///
     /// # Errors
     /// Those of [`Group::propose`] there; `Unreachable` if it was never sent, `Indeterminate` if the answer was lost.
@@ -56,7 +57,7 @@ impl<O: Send + 'static> Route<O> {
         &self.group
     }
 
-    /// Commits `data` through the leader; its index, and its outcome unless `ack` does not wait for that. Waits up to five
+    /// Commits `data` through the leader; its index, and its outcome unless neither `ack` nor the leader waits for that. Waits up to five
     /// seconds for a leader.
     ///
     /// # Errors
@@ -81,7 +82,7 @@ impl<O: Send + 'static> Route<O> {
         match self.here(data.clone(), ack).await {
             Err(ProposeError::NotLeader { leader: Some(leader) }) => {
                 let (index, outcome) = self.forward.forward(leader, self.group.id(), data, ack).await?;
-                if ack == Ack::Async {
+                if ack == Ack::Async && outcome.is_empty() {
                     return Ok((index, None));
                 }
                 // It happened; only what it did is not known.

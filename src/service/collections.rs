@@ -7,7 +7,7 @@ use super::{
     payload_indexes,
     read::{Answer, Operation},
     status::node_name,
-    whole::{Whole, are_whole},
+    whole::{Whole, are_whole, missing},
 };
 use crate::{
     cluster::{Candidate, Collection, NodeId, ShardId, placement::Standing},
@@ -37,7 +37,7 @@ impl Figures {
     fn are_whole(&self, collection: &Collection) -> bool {
         let is_of = |shard: ShardId| collection.shards.iter().any(|(id, _)| *id == shard);
         let slots = self.slots.iter().filter(|(shard, _)| is_of(*shard)).map(|(_, slots)| *slots);
-        are_whole(&slots.collect::<Vec<_>>(), self.failed.iter().any(|(shard, _)| is_of(*shard)))
+        are_whole(&slots.collect::<Vec<_>>(), &missing(collection, &self.failed))
     }
 
     /// The points of all of them.

@@ -14,6 +14,8 @@ use crate::{
     },
     types::{Ack, Error, ErrorKind, Result, Session, operation::WriteAnswer},
 };
+use bytes::Bytes;
+use futures_util::FutureExt;
 use std::{collections::BTreeMap, sync::Arc};
 
 /// A shard's part of a write, when it is settled.
@@ -45,6 +47,29 @@ impl Service {
             }
         }
         if failed.is_empty() { Ok(written) } else { Err(failure(failed, &written)) }
+    }
+
+    /// Proposes one command to every shard, all at once, and waits for all. Shards that are no more, or closed, do nothing: whoever
+    /// has their slots now is told by the others' outcomes, or is not among them.
+    ///
+    /// # Errors
+    /// As [`failure`] says.
+    pub(super) async fn write_to_all(
+        &self,
+        shards: &[ShardId],
+        command: &Bytes,
+        ack: Ack,
+    ) -> Result<Vec<Done<Written>>> {
+        let write = |shard: ShardId| self.write_shard(shard, command.clone(), ack).map(move |written| (shard, written));
+        let (mut done, mut failed) = (Vec::with_capacity(shards.len()), Vec::new());
+        for (shard, written) in futures_util::future::join_all(shards.iter().copied().map(write)).await {
+            match written {
+                Ok(written) => done.push(Done { shard, rows: Vec::new(), written }),
+                Err(error) if is_about_slots(&error) => {}
+                Err(error) => failed.push(Done { shard, rows: Vec::new(), written: error }),
+            }
+        }
+        if failed.is_empty() { Ok(done) } else { Err(failure(failed, &done).written) }
     }
 
     /// Carries out a part of a write. What is another shard's by now is cut anew and goes there, until the deadline.

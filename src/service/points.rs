@@ -125,7 +125,7 @@ impl Service {
         Ok((deleted(&done), session_of(&done)))
     }
 
-    /// Removes what passes a filter from every slot. Where slots moved while the shards did it, all do it again.
+    /// Removes what passes a filter from every slot. Where slots moved while the shards did it, all do it again, by the newest table.
     async fn delete_where(
         &self,
         name: &CollectionName,
@@ -133,24 +133,27 @@ impl Service {
         options: &WriteOptions,
     ) -> Result<(u64, Session)> {
         let command = commands::delete(&DeleteRequest::Filter(filter.clone()), options.request_id)?;
-        let (mut tries, mut count) = (Tries::new(self.deadline(time::now())), 0);
+        let (mut tries, mut count, mut has_begun) = (Tries::new(self.deadline(time::now())), 0, false);
         loop {
-            let collection = self.find(name).await?;
-            let part = |shard| (shard, Part { rows: Vec::new(), command: command.clone() });
-            let parts = collection.shard_ids().into_iter().map(part).collect();
-            let done = self.write_parts(&collection, parts, options.ack).await.map_err(|failed| failed.written)?;
+            let round = async {
+                let collection = self.find(name).await?;
+                self.write_to_all(&collection.shard_ids(), &command, options.ack).await
+            };
+            let done = round.await.map_err(|error| if has_begun { in_part(&error) } else { error })?;
+            has_begun |= !done.is_empty();
             // What a request did is told again by its next try.
             count = deleted(&done) + if options.request_id.is_some() { 0 } else { count };
             let slots = |done: &Done<Written>| match done.written.applied {
                 Applied::DeletedIn { slots, .. } => slots,
                 _ => self.0.catalog.born(done.shard),
             };
-            if are_whole(&done.iter().map(slots).collect::<Vec<_>>(), false) {
+            if are_whole(&done.iter().map(slots).collect::<Vec<_>>(), &[]) {
                 return Ok((count, session_of(&done)));
             }
             rt::mark("a delete by filter was done again because slots had moved");
-            let message = "slots moved again and again; what passes the filter was removed from some of them";
-            tries.wait(Error::new(ErrorKind::Indeterminate, "outcome_unknown", message)).await?;
+            let message = "slots moved again and again";
+            let late = Error::new(ErrorKind::Unavailable, "slots_moving", message);
+            tries.wait(if has_begun { in_part(&late) } else { late }).await?;
             self.look_again().await;
         }
     }
@@ -184,6 +187,12 @@ impl Service {
         let gathered = whole.gathered;
         Ok(PageAnswer { page: whole.taken.finish(), shards: gathered.shards(), session: gathered.session })
     }
+}
+
+/// What a delete by filter failed with of which shards had done their part.
+fn in_part(error: &Error) -> Error {
+    let message = format!("{}; what passes the filter was removed from some of the slots", error.message());
+    Error::new(ErrorKind::Indeterminate, "outcome_unknown", message)
 }
 
 /// Checks a batch whole, cuts it by shard and encodes the parts.

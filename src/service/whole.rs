@@ -15,6 +15,7 @@ use crate::{
         self,
         time::{self, Instant},
     },
+    shard::add_range,
     types::{
         CollectionName, DocumentId, Error, ErrorKind, Result, Session, SlotRange, StoredPoint,
         operation::{Consistency, OnUnavailable, ReadOptions},
@@ -60,7 +61,9 @@ impl Service {
             let slots = |gathered: &Gathered| gathered.slots.iter().map(|(_, slots)| *slots).collect::<Vec<_>>();
             let error = match answers {
                 // Mutant 39: answers of different moments are taken.
-                Ok(gathered) if mutant!(39) || are_whole(&slots(&gathered), !gathered.failed.is_empty()) => {
+                Ok(gathered)
+                    if mutant!(39) || are_whole(&slots(&gathered), &missing(&collection, &gathered.failed)) =>
+                {
                     return Ok(Whole { taken, gathered });
                 }
                 Ok(_) => {
@@ -166,13 +169,22 @@ pub(super) fn is_about_slots(error: &Error) -> bool {
     matches!(error.code(), "shard_moved" | "shard_moving")
 }
 
-/// Whether these are all slots, each once; with `has_gaps`, each at most once.
-pub(super) fn are_whole(slots: &[SlotRange], has_gaps: bool) -> bool {
+/// The slots that shards which did not answer own or may own.
+pub(super) fn missing(collection: &Collection, failed: &[(ShardId, Error)]) -> Vec<SlotRange> {
+    let is_failed = |shard: ShardId| failed.iter().any(|(one, _)| *one == shard);
+    let owned = collection.shards.iter().filter(|(shard, _)| is_failed(*shard)).map(|(_, slots)| *slots);
+    let moving = collection.giving.iter().filter(|giving| is_failed(giving.from) || is_failed(giving.to));
+    owned.chain(moving.map(|giving| giving.slots)).collect()
+}
+
+/// Whether these are all slots, each once, but for those that are `missing`.
+pub(super) fn are_whole(slots: &[SlotRange], missing: &[SlotRange]) -> bool {
     let mut ranges: Vec<SlotRange> = slots.iter().copied().filter(|range| !range.is_empty()).collect();
     ranges.sort_unstable();
-    let fit = |pair: &[SlotRange]| if has_gaps { pair[0].end <= pair[1].first } else { pair[0].end == pair[1].first };
-    let ends = (ranges.first().map(|range| range.first), ranges.last().map(|range| range.end));
-    ranges.windows(2).all(fit) && (has_gaps || ends == (Some(0), Some(SlotRange::ALL.end)))
+    let are_apart = ranges.windows(2).all(|pair| pair[0].end <= pair[1].first);
+    let mut all = Vec::with_capacity(ranges.len());
+    ranges.iter().chain(missing).for_each(|range| add_range(&mut all, *range));
+    are_apart && all == [SlotRange::ALL]
 }
 
 #[cfg(test)]
@@ -184,13 +196,15 @@ mod tests {
         let range = |first, end| SlotRange { first, end };
         let end = SlotRange::ALL.end;
         for whole in [vec![range(0, end)], vec![range(9, end), SlotRange::NONE, range(0, 9)]] {
-            assert!(are_whole(&whole, false) && are_whole(&whole, true), "{whole:?}");
+            assert!(are_whole(&whole, &[]) && are_whole(&whole, &[range(3, 8)]), "{whole:?}");
         }
         for gap in [vec![], vec![range(0, 9)], vec![range(9, end)], vec![range(0, 9), range(10, end)]] {
-            assert!(!are_whole(&gap, false) && are_whole(&gap, true), "{gap:?}");
+            assert!(!are_whole(&gap, &[]) && are_whole(&gap, &[SlotRange::ALL]), "{gap:?}");
         }
         for twice in [vec![range(0, end), range(0, 9)], vec![range(0, 10), range(9, end)]] {
-            assert!(!are_whole(&twice, false) && !are_whole(&twice, true), "{twice:?}");
+            assert!(!are_whole(&twice, &[]) && !are_whole(&twice, &[SlotRange::ALL]), "{twice:?}");
         }
+        assert!(are_whole(&[range(0, 9), range(20, end)], &[range(5, 12), range(12, 20)]));
+        assert!(!are_whole(&[range(0, 9), range(20, end)], &[range(5, 19)]), "what nobody failed with is not missing");
     }
 }

@@ -10,6 +10,10 @@
 //!    knows the requests.
 //! 3. `Forget`, in the log of the first: the cargo has arrived and is deleted.
 //!
+//! A release says by which epoch of the shard table it was decided, and a cargo carries that on. A shard refuses the release of an
+//! older table than it has seen: its leader may not have heard that the slots were all moved since, and moved back again, and that
+//! the shard they shall go to is no more.
+//!
 //! At no moment do two shards own a slot, whoever crashes when: between 1 and 2 nobody does, for the time of one command. A shard
 //! has one cargo at most; whoever leads it finds the cargo in its state and sends it again until it has arrived. `Receive` takes
 //! each cargo once, known by the number (the log index) of its release.
@@ -20,19 +24,13 @@
 //! Versions that clients know go on growing: a point keeps its version over the move, and the shard it has come to gives out
 //! greater ones than the other ever gave ([`Border::version_told`]). Called by `round`, `open`, `checkpoint` and `replica`.
 
-use super::{outcome::Outcome, records::Records};
+use super::{cargo::Cargo, records::Records};
 use crate::{
     mutants::mutant,
-    store::keys::point::PointRecord,
-    types::{Error, ErrorKind, PointId, Result, SlotRange, limits, slot_of},
+    types::{Error, ErrorKind, PointId, Result, SlotRange, slot_of},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-
-/// Largest cargo: points and requests of one step, encoded. What one slot holds has to fit.
-pub const CARGO_BYTES_MAX: usize = 64 << 20;
-
-const _: () = assert!(CARGO_BYTES_MAX + 1024 < limits::COMMAND_BYTES_MAX, "a cargo fits the command that brings it");
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +51,8 @@ pub struct Border {
     pub has_moved: bool,
     /// Whether its collection is being deleted.
     pub closed: bool,
+    /// The newest epoch of the shard table by which slots were moved from or to it.
+    pub epoch: u64,
 }
 
 /// Slots that are on their way to another shard.
@@ -66,7 +66,7 @@ pub struct Leaving {
     pub requests: u64,
 }
 
-/// The stored form: postcard. Fields keep their order for ever. Behind it stands [`CLOSED`] for a shard that is closed, and else nothing.
+/// The stored form: postcard. Fields keep their order for ever.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     owned: SlotRange,
@@ -74,26 +74,23 @@ struct Stored {
     leaving: Option<Leaving>,
     arrived: BTreeMap<u64, u64>,
     told: BTreeMap<u64, u64>,
+    closed: bool,
+    epoch: u64,
 }
-
-const CLOSED: &[u8] = &[1];
 
 impl Border {
     /// That of a shard of which nothing has moved yet.
     pub fn born(born: SlotRange) -> Border {
         let (arrived, told) = Default::default();
-        Border { born, owned: born, version_base: 0, leaving: None, arrived, told, has_moved: false, closed: false }
+        let (has_moved, closed) = (false, false);
+        Border { born, owned: born, version_base: 0, leaving: None, arrived, told, has_moved, closed, epoch: 0 }
     }
 
     /// The bytes for the store.
     pub fn encode(&self) -> Vec<u8> {
-        let Border { owned, version_base, leaving, arrived, told, .. } = self.clone();
-        let stored = Stored { owned, version_base, leaving, arrived, told };
-        let mut bytes = postcard::to_stdvec(&stored).expect("numbers can be encoded");
-        if self.closed {
-            bytes.extend_from_slice(CLOSED);
-        }
-        bytes
+        let Border { owned, version_base, leaving, arrived, told, closed, epoch, born: _, has_moved: _ } = self.clone();
+        let stored = Stored { owned, version_base, leaving, arrived, told, closed, epoch };
+        postcard::to_stdvec(&stored).expect("numbers can be encoded")
     }
 
     /// The inverse of [`Border::encode`], for a shard that had the slots `born` at first.
@@ -102,14 +99,13 @@ impl Border {
     /// `Corrupt` for bytes no version of this program wrote, or a newer one did.
     pub fn decode(born: SlotRange, bytes: &[u8]) -> Result<Border> {
         let (stored, rest) = postcard::take_from_bytes(bytes).map_err(Records::corrupt)?;
-        let Stored { owned, version_base, leaving, arrived, told } = stored;
+        let Stored { owned, version_base, leaving, arrived, told, closed, epoch } = stored;
         let is_range = |range: SlotRange| SlotRange::new(range.first, range.end).is_some();
-        let closed = rest == CLOSED;
-        let is_whole = rest.is_empty() || closed && owned.is_empty();
+        let is_whole = rest.is_empty() && (owned.is_empty() || !closed);
         if !is_whole || !is_range(owned) || leaving.is_some_and(|leaving| !is_range(leaving.slots)) {
             return Err(Records::corrupt("a border is none"));
         }
-        Ok(Border { born, owned, version_base, leaving, arrived, told, has_moved: true, closed })
+        Ok(Border { born, owned, version_base, leaving, arrived, told, has_moved: true, closed, epoch })
     }
 
     /// The version that clients are told of a point written at log index `at`, where it is another number than that.
@@ -145,11 +141,18 @@ impl Border {
     }
 
     /// Takes `slots`, which may be none, off the shard, to be sent to shard `to` as the cargo called `number`, with the requests behind
-    /// those told there through the one with the number `requests`. From which request on that is.
+    /// those told there through the one with the number `requests`. From which request on that is. Was decided by the shard table of
+    /// `epoch`.
     ///
     /// # Errors
-    /// `slots_not_at_the_edge`, `slots_are_leaving`: nothing has changed.
-    pub fn release(&mut self, slots: SlotRange, to: u64, (number, requests): (u64, u64)) -> Result<u64> {
+    /// `slots_not_at_the_edge`, `slots_are_leaving`, `shard_table_old`: nothing has changed.
+    pub fn release(&mut self, slots: SlotRange, to: u64, epoch: u64, (number, requests): (u64, u64)) -> Result<u64> {
+        if epoch < self.epoch {
+            let message = "slots were moved by a newer shard table than the one that this was decided by";
+            return Err(Error::new(ErrorKind::Conflict, "shard_table_old", message)
+                .expected(format!("epoch {} or later", self.epoch))
+                .got(epoch));
+        }
         if self.leaving.is_some() {
             let message = "the slots released before have not arrived yet";
             return Err(Error::new(ErrorKind::Conflict, "slots_are_leaving", message));
@@ -163,7 +166,7 @@ impl Border {
             }
         }
         self.leaving = Some(Leaving { to, slots, number, requests });
-        self.has_moved = true;
+        (self.has_moved, self.epoch) = (true, epoch);
         Ok(self.told.get(&to).copied().unwrap_or(0))
     }
 
@@ -182,18 +185,18 @@ impl Border {
         self.arrived.get(&from).is_none_or(|last| *last < number)
     }
 
-    /// Puts `slots`, which shard `from` has released as its cargo `number`, to those of the shard. From the entry at log index `at`
-    /// on versions are greater than `version_floor`.
+    /// Puts `slots`, which shard `from` has released as its `cargo` called `number`, to those of the shard. From the entry at log index
+    /// `at` on versions are greater than the cargo's floor.
     ///
     /// # Errors
     /// `slots_not_at_the_edge`, `shard_moved`: nothing has changed.
-    pub fn receive(&mut self, slots: SlotRange, (from, number): (u64, u64), version_floor: u64, at: u64) -> Result<()> {
+    pub fn receive(&mut self, slots: SlotRange, (from, number): (u64, u64), cargo: &Cargo<'_>, at: u64) -> Result<()> {
         self.check_open()?;
         check_range(self.owned, slots)?;
         self.owned = self.owned.with(slots).ok_or_else(|| not_at_the_edge(self.owned, slots))?;
         self.arrived.insert(from, number);
-        self.version_base = self.version_base.max(version_floor.saturating_sub(at));
-        self.has_moved = true;
+        self.version_base = self.version_base.max(cargo.version_floor.saturating_sub(at));
+        (self.has_moved, self.epoch) = (true, self.epoch.max(cargo.epoch));
         Ok(())
     }
 }
@@ -226,69 +229,6 @@ fn not_at_the_edge(owned: SlotRange, slots: SlotRange) -> Error {
         .got(format!("{}..{}", slots.first, slots.end))
 }
 
-/// What one step moves, as it stands in the store of the shard that gives and in the log of the one that takes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Cargo<'a> {
-    /// No version that the shard has told of anything is greater.
-    pub version_floor: u64,
-    /// Records, as the shard had them.
-    #[serde(borrow)]
-    pub points: Vec<(PointId, &'a [u8])>,
-    #[serde(borrow)]
-    pub requests: Vec<CarriedRequest<'a>>,
-}
-
-/// A request that the shard remembers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct CarriedRequest<'a> {
-    pub id: [u8; 16],
-    pub log_index: u64,
-    /// In which slots all of it is done; never none.
-    pub covers: Vec<SlotRange>,
-    pub outcome: &'a [u8],
-}
-
-impl<'a> Cargo<'a> {
-    /// The bytes.
-    ///
-    /// # Errors
-    /// `slots_too_large` over [`CARGO_BYTES_MAX`].
-    pub fn encode(&self) -> Result<Vec<u8>> {
-        let bytes = postcard::to_stdvec(self).map_err(|error| Error::internal(format!("encoding: {error}")))?;
-        if bytes.len() > CARGO_BYTES_MAX {
-            return Err(Error::new(ErrorKind::Conflict, "slots_too_large", "too much is in these slots for one step")
-                .expected(format!("at most {CARGO_BYTES_MAX} bytes"))
-                .got(format!("{} bytes", bytes.len())));
-        }
-        Ok(bytes)
-    }
-
-    /// The inverse of [`Cargo::encode`], for a cargo of `slots`. Every record in it can be decoded.
-    ///
-    /// # Errors
-    /// `Corrupt` for bytes no version of this program wrote, or a newer one did, and for a point of other slots.
-    pub fn decode(bytes: &'a [u8], slots: SlotRange) -> Result<Cargo<'a>> {
-        let (cargo, rest) = postcard::take_from_bytes::<Cargo<'a>>(bytes).map_err(Records::corrupt)?;
-        let is_range =
-            |range: &SlotRange| SlotRange::new(range.first, range.end).is_some_and(|range| !range.is_empty());
-        let are_ranges =
-            |request: &CarriedRequest<'_>| !request.covers.is_empty() && request.covers.iter().all(is_range);
-        if !rest.is_empty() || !cargo.requests.iter().all(are_ranges) {
-            return Err(Records::corrupt("a cargo is none"));
-        }
-        for (id, record) in &cargo.points {
-            PointRecord::decode(record).map_err(Records::corrupt)?;
-            if !slots.contains(slot_of(*id)) {
-                return Err(Records::corrupt(format!("point {id} of a cargo is in none of its slots")));
-            }
-        }
-        for request in &cargo.requests {
-            Outcome::decode(request.outcome)?;
-        }
-        Ok(cargo)
-    }
-}
-
 /// Adds a range to ranges that are in order and do not touch each other, and stay so.
 pub fn add_range(ranges: &mut Vec<SlotRange>, new: SlotRange) {
     if new.is_empty() {
@@ -309,7 +249,6 @@ pub fn add_range(ranges: &mut Vec<SlotRange>, new: SlotRange) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{shard::outcome::Applied, store::keys::point, types::SLOTS};
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
@@ -317,44 +256,37 @@ mod tests {
         SlotRange::new(first, end).unwrap()
     }
 
+    fn cargo(version_floor: u64, epoch: u64) -> Cargo<'static> {
+        Cargo { version_floor, epoch, ..Cargo::default() }
+    }
+
     #[test]
     fn golden_bytes() {
         let hex = |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let mut border = Border::born(range(0, 300));
-        border.release(range(200, 300), 9, (70_000, 6)).unwrap();
+        border.release(range(200, 300), 9, 7, (70_000, 6)).unwrap();
         border.version_base = 5;
         border.arrived.insert(4, 3);
         border.told.insert(2, 1);
-        assert_eq!(hex(border.encode()), "00c8010501 09c801ac02f0a20406 010403 010201".replace(' ', ""));
+        assert_eq!(hex(border.encode()), "00c8010501 09c801ac02f0a20406 010403 010201 0007".replace(' ', ""));
         assert_eq!(Border::decode(range(0, 300), &border.encode()).unwrap(), border);
         border.close();
-        assert_eq!(hex(border.encode()), "00000501 09c801ac02f0a20406 010403 010201 01".replace(' ', ""));
+        assert_eq!(hex(border.encode()), "00000501 09c801ac02f0a20406 010403 010201 0107".replace(' ', ""));
         assert_eq!(Border::decode(range(0, 300), &border.encode()).unwrap(), border);
-        let outcome = Outcome::Applied(Applied::Deleted { count: 5 }).encode();
-        let request = CarriedRequest { id: [7; 16], log_index: 8, covers: vec![range(0, 300)], outcome: &outcome };
-        let record = point::encode(3, None, None, &[], b"").unwrap();
-        let cargo = Cargo { version_floor: 300, points: vec![(PointId::Num(5), &record)], requests: vec![request] };
-        let expected =
-            "ac02 010005 10 01000300000000000000000000000000 01 07070707070707070707070707070707 080100ac02 03010205";
-        assert_eq!(hex(cargo.encode().unwrap()), expected.replace(' ', ""));
-        let bytes = cargo.encode().unwrap();
-        assert_eq!(Cargo::decode(&bytes, SlotRange::ALL).unwrap(), cargo);
-        let other = SlotRange::new(slot_of(PointId::Num(5)) + 1, SLOTS).unwrap();
-        assert_eq!(Cargo::decode(&bytes, other).unwrap_err().kind(), ErrorKind::Corrupt);
     }
 
     #[test]
     fn a_shard_gives_slots_at_its_edges_one_cargo_at_a_time() {
         let mut border = Border::born(range(100, 200));
-        assert_eq!(border.release(range(120, 130), 2, (7, 0)).unwrap_err().code(), "slots_not_at_the_edge");
+        assert_eq!(border.release(range(120, 130), 2, 1, (7, 0)).unwrap_err().code(), "slots_not_at_the_edge");
         assert_eq!(border, Border::born(range(100, 200)));
-        assert_eq!(border.release(range(100, 110), 2, (7, 30)), Ok(0));
+        assert_eq!(border.release(range(100, 110), 2, 1, (7, 30)), Ok(0));
         assert_eq!(border.owned, range(110, 200));
-        assert_eq!(border.release(range(110, 120), 2, (8, 0)).unwrap_err().code(), "slots_are_leaving");
+        assert_eq!(border.release(range(110, 120), 2, 1, (8, 0)).unwrap_err().code(), "slots_are_leaving");
         assert!(!border.forget(6) && border.forget(7) && !border.forget(7));
-        assert_eq!(border.release(SlotRange::NONE, 2, (9, 40)), Ok(30), "requests that are told already");
+        assert_eq!(border.release(SlotRange::NONE, 2, 1, (9, 40)), Ok(30), "requests that are told already");
         assert_eq!((border.owned, border.forget(9)), (range(110, 200), true));
-        assert_eq!(border.release(range(110, 200), 2, (10, 40)), Ok(40));
+        assert_eq!(border.release(range(110, 200), 2, 1, (10, 40)), Ok(40));
         assert_eq!((border.owned, border.born), (SlotRange::NONE, range(100, 200)));
     }
 
@@ -362,19 +294,40 @@ mod tests {
     fn a_shard_takes_what_lies_beside_it_once_and_tells_greater_versions() {
         let mut border = Border::born(SlotRange::NONE);
         assert_eq!(border.version_told(3), None);
-        border.receive(range(50, 60), (1, 900), 900, 4).unwrap();
+        border.receive(range(50, 60), (1, 900), &cargo(900, 1), 4).unwrap();
         assert!(!border.awaits(1, 900) && border.awaits(1, 901) && border.awaits(2, 1));
         assert_eq!(border.version_told(5), Some(901));
-        assert_eq!(border.receive(range(70, 80), (1, 950), 950, 5).unwrap_err().code(), "slots_not_at_the_edge");
+        assert_eq!(
+            border.receive(range(70, 80), (1, 950), &cargo(950, 1), 5).unwrap_err().code(),
+            "slots_not_at_the_edge"
+        );
         assert_eq!((border.owned, border.awaits(1, 950)), (range(50, 60), true));
-        border.receive(range(40, 50), (2, 3), 3, 6).unwrap();
+        border.receive(range(40, 50), (2, 3), &cargo(3, 1), 6).unwrap();
         assert_eq!((border.owned, border.version_told(7)), (range(40, 60), Some(903)));
+    }
+
+    #[test]
+    fn what_an_older_table_says_is_refused() {
+        let mut border = Border::born(range(100, 200));
+        border.release(range(150, 200), 2, 10, (7, 0)).unwrap();
+        assert!(border.forget(7));
+        border.receive(range(150, 200), (2, 3), &cargo(3, 15), 9).unwrap();
+        let merged = border.clone();
+        for slots in [range(150, 200), SlotRange::NONE] {
+            assert_eq!(border.release(slots, 2, 10, (12, 0)).unwrap_err().code(), "shard_table_old");
+        }
+        assert_eq!(border, merged, "nothing is on its way to a shard that may be no more");
+        border.release(range(180, 200), 3, 15, (13, 0)).unwrap();
+        let mut next = Border::born(range(200, 300));
+        next.receive(range(180, 200), (1, 13), &cargo(13, 15), 4).unwrap();
+        next.receive(range(300, 310), (4, 1), &cargo(1, 12), 5).unwrap();
+        assert_eq!(next.epoch, 15, "what was sent is taken, and makes nothing older");
     }
 
     #[test]
     fn a_closed_shard_gives_and_takes_nothing_for_ever() {
         let mut border = Border::born(range(100, 200));
-        border.release(range(100, 110), 2, (7, 30)).unwrap();
+        border.release(range(100, 110), 2, 1, (7, 30)).unwrap();
         assert!(border.check_open().is_ok());
         border.close();
         let one = PointId::Num(1);
@@ -382,8 +335,8 @@ mod tests {
         assert_eq!(owned_by_refusal(&border.check_open().unwrap_err()), Some(SlotRange::NONE));
         assert!(border.forget(7), "what was on its way may have arrived");
         let closed = border.clone();
-        assert_eq!(border.receive(range(50, 60), (1, 9), 9, 10).unwrap_err().code(), "shard_moved");
-        assert_eq!(border.release(range(110, 200), 2, (11, 30)).unwrap_err().code(), "slots_not_at_the_edge");
+        assert_eq!(border.receive(range(50, 60), (1, 9), &cargo(9, 1), 10).unwrap_err().code(), "shard_moved");
+        assert_eq!(border.release(range(110, 200), 2, 1, (11, 30)).unwrap_err().code(), "slots_not_at_the_edge");
         assert_eq!(border, closed);
     }
 
@@ -403,7 +356,7 @@ mod tests {
 
         #[test]
         fn garbage_never_panics(bytes: Vec<u8>) {
-            let _ = (Border::decode(SlotRange::ALL, &bytes).is_ok(), Cargo::decode(&bytes, SlotRange::ALL).is_ok());
+            let _ = Border::decode(SlotRange::ALL, &bytes).is_ok();
         }
     }
 }

@@ -11,7 +11,7 @@
 //! (giving out) and `install` (taking in).
 
 use super::{
-    border::CARGO_BYTES_MAX,
+    cargo::CARGO_BYTES_MAX,
     content::{self, ContentHash},
     records::{Counters, Points, Records, RequestScan, View},
     upkeep::replay,

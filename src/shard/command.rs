@@ -24,14 +24,15 @@ pub enum Command<'a> {
     /// Remove the points that pass a filter (its JSON).
     #[serde(borrow)]
     DeleteWhere(&'a str),
-    /// Give slots at an edge of the shard, or none, and the requests that shard `to` does not know yet, as a cargo for that.
-    Release { slots: SlotRange, to: u64 },
+    /// Give slots at an edge of the shard, or none, and the requests that shard `to` does not know yet, as a cargo for that; decided by
+    /// the shard table of `epoch`.
+    Release { slots: SlotRange, to: u64, epoch: u64 },
     /// Take the cargo called `number` of shard `from`: `slots` with what is in them, and requests.
     Receive {
         from: u64,
         number: u64,
         slots: SlotRange,
-        /// An encoded `border::Cargo`.
+        /// An encoded `cargo::Cargo`.
         cargo: &'a [u8],
     },
     /// The cargo called `number` has arrived.
@@ -222,7 +223,7 @@ mod tests {
         assert_eq!(hex(Command::Delete(vec![PointId::Num(300)])), "01020100ac02");
         assert_eq!(hex(Command::DeleteWhere("{}")), "0103027b7d");
         let slots = SlotRange { first: 1, end: 300 };
-        assert_eq!(hex(Command::Release { slots, to: 9 }), "010401ac0209");
+        assert_eq!(hex(Command::Release { slots, to: 9, epoch: 7 }), "010401ac020907");
         assert_eq!(hex(Command::Receive { from: 8, number: 300, slots, cargo: b"ab" }), "010508ac0201ac02026162");
         assert_eq!(hex(Command::Forget { number: 300 }), "0106ac02");
         assert_eq!(hex(Command::Close), "0107");

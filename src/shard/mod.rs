@@ -2,6 +2,7 @@
 //! view; the background work that keeps its indexes fast. Called by `service` and opened by `node`.
 
 mod border;
+mod cargo;
 mod checkpoint;
 mod command;
 pub mod commands;
@@ -36,9 +37,9 @@ mod upkeep;
 mod verify;
 
 #[cfg(any(test, feature = "fuzz"))]
-pub(crate) use border::Cargo;
+pub(crate) use cargo::Cargo;
 #[cfg(test)]
-pub(crate) use border::CarriedRequest;
+pub(crate) use cargo::CarriedRequest;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) use command::Command;
 #[cfg(test)]
@@ -49,7 +50,7 @@ pub(crate) use upkeep::Upkeep;
 pub(crate) use upkeep::Work;
 
 pub use crate::index::IndexState;
-pub use border::{Border, Leaving};
+pub use border::{Border, Leaving, add_range};
 pub use elsewhere::{Elsewhere, Missed};
 pub use host::Host;
 pub use outcome::{Applied, Outcome};

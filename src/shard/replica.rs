@@ -2,17 +2,16 @@
 //! Called by `host` (life cycle) and `service` (operations).
 
 mod moves;
+mod writes;
 
 pub use moves::Sending;
 
 use super::{
-    border::Cargo,
-    command::Command,
     files::IndexFiles,
     indexer::Proposer,
     live::Live,
     machine::Machine,
-    mutated, open,
+    open,
     outcome::{Applied, Outcome},
     read,
     records::Records,
@@ -20,7 +19,6 @@ use super::{
     settings::IndexSettings,
     state::State,
     stats::ReplicaStats,
-    upkeep::Upkeep,
     verify::{self, Bucket, Recomputed},
 };
 use crate::{
@@ -35,7 +33,11 @@ use crate::{
 };
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 /// What a replica is made of; the same for all replicas of a node.
 #[derive(Clone)]
@@ -55,6 +57,8 @@ pub struct Parts {
 pub struct Replica {
     live: Arc<Live>,
     route: Route<Outcome>,
+    /// The last term in which this replica, as leader, is known to have applied all that was logged before; 0 at first.
+    settled_in: AtomicU64,
     indexer: std::sync::Mutex<Option<rt::Task<()>>>,
 }
 
@@ -105,7 +109,7 @@ impl Replica {
         let route = Route::new(group, parts.forward.clone(), decode);
         let proposer = Arc::new(route.clone());
         let task = rt::spawn("indexer", live.clone().keep_up(files, proposer, parts.trainings.clone()));
-        Ok(Replica { live, route, indexer: std::sync::Mutex::new(Some(task)) })
+        Ok(Replica { live, route, settled_in: AtomicU64::new(0), indexer: std::sync::Mutex::new(Some(task)) })
     }
 
     /// Stops taking operations, finishes what is under way.
@@ -116,46 +120,6 @@ impl Replica {
         if let Some(task) = task {
             let _ended = task.await;
         }
-    }
-
-    /// Carries out an encoded command (see `commands`) through the shard's leader, wherever it is.
-    pub async fn write(&self, mut command: Bytes, ack: Ack) -> Result<Written> {
-        if mutant!(15)
-            && let Some((first, rest)) = mutated::halves(&command)
-        {
-            self.route.propose(first, ack).await.map_err(not_proposed)?;
-            command = rest;
-        }
-        if mutant!(26) {
-            command = mutated::unguarded(&self.state(), &command)?;
-        }
-        let (log_index, outcome) = self.route.propose(command, self.acknowledged(ack)).await.map_err(not_proposed)?;
-        match outcome {
-            Some(outcome) => Written::of(log_index, outcome),
-            None => Ok(Written { log_index, applied: Applied::Written { version: log_index } }),
-        }
-    }
-
-    /// Carries out an encoded command that another node has sent because this one leads; the outcome, which may be a refusal, goes
-    /// back as bytes (none with [`Ack::Async`]).
-    ///
-    /// # Errors
-    /// `bad_command` if it is none: nothing was proposed, since an entry that cannot be applied would stop every replica.
-    /// Otherwise those of [`Route::here`].
-    pub async fn propose_forwarded(&self, command: Bytes, ack: Ack) -> Result<Result<(u64, Bytes), ProposeError>> {
-        if Upkeep::is_one(&command) {
-            Upkeep::decode(&command)?;
-        } else if let Command::Receive { slots, cargo, .. } = Command::decode(&command)?.1 {
-            Cargo::decode(cargo, slots)?;
-        }
-        rt::mark("a write was forwarded to the leader");
-        let proposed = self.route.here(command, self.acknowledged(ack)).await;
-        Ok(proposed.map(|(index, outcome)| (index, outcome.map_or_else(Bytes::new, |outcome| outcome.encode().into()))))
-    }
-
-    /// When a write is acknowledged: where slots have moved, not before it is known that the shard owned its points.
-    fn acknowledged(&self, ack: Ack) -> Ack {
-        if ack == Ack::Async && self.border().has_moved { Ack::Quorum } else { ack }
     }
 
     /// Waits until a read sees every write acknowledged before now, and at least log index `seen`; says how far it sees.

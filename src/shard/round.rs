@@ -120,7 +120,7 @@ impl<'s> Round<'s> {
             Command::Patch(_) => Ok(Applied::Nothing),
             Command::Delete(ids) => self.delete(ids.iter().copied().filter(|id| is_due(*id))),
             Command::DeleteWhere(filter) => self.delete_where(filter, &is_due),
-            Command::Release { slots, to } => self.release(index, *slots, *to),
+            Command::Release { slots, to, epoch } => self.release(index, *slots, *to, *epoch),
             Command::Receive { from, number, slots, cargo } => self.receive(index, (*from, *number), *slots, cargo),
             Command::Forget { number } => Ok(self.forget(*number)),
             Command::Close => Ok(self.close()),

@@ -3,8 +3,8 @@
 
 use super::*;
 use crate::types::{
-    Filter, RequestId,
-    operation::{ListRequest, Search},
+    Filter, RequestId, SlotRange,
+    operation::{DeleteRequest, ListRequest, Search},
 };
 use std::{
     collections::BTreeSet,
@@ -40,6 +40,31 @@ fn rand_bytes(id: u64, count: u64) -> [u8; 16] {
     bytes[..8].copy_from_slice(&id.to_be_bytes());
     bytes[8..].copy_from_slice(&count.to_be_bytes());
     bytes
+}
+
+/// Deletes by filter again and again, each time knowing the end; how often it did.
+async fn sweep(service: crate::service::Service, stop: Arc<AtomicBool>) -> u64 {
+    let nobody = Filter::from_json(&serde_json::json!({"must": [{"has_id": [ALWAYS]}]})).unwrap();
+    let mut count = 0;
+    while !stop.load(SeqCst) {
+        let delete = DeleteRequest::Filter(nobody.clone());
+        let began = rt::time::now();
+        let deleted = service.delete(&table_name(), delete, &WriteOptions::default()).await.unwrap().deleted;
+        assert_eq!(deleted, 0);
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}: asked a shard that is no more", began.elapsed());
+        count += 1;
+    }
+    count
+}
+
+/// A node that stood still since the split says what it wanted to say before that was over.
+async fn an_old_step_is_refused(node: &Node, split: u64, (from, to): (u64, u64)) {
+    let replica = node.service().host().replica(from).unwrap();
+    for slots in [SlotRange { first: 16_000, end: 16_384 }, SlotRange::NONE] {
+        let refused = replica.release(slots, to, split).await.unwrap_err();
+        assert_eq!(refused.code(), "shard_table_old");
+    }
+    assert!(replica.border().leaving.is_none());
 }
 
 /// Looks at all points again and again; how often it did.
@@ -94,6 +119,7 @@ async fn shards_split_and_merge_while_clients_go_on() {
     let stop = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..6)
         .map(|id| rt::spawn("rewrite", rewrite(all[id as usize % 3].service().clone(), id, stop.clone())))
+        .chain(all.iter().map(|node| rt::spawn("sweep", sweep(node.service().clone(), stop.clone()))))
         .chain(all.iter().map(|node| rt::spawn("look", look(node.service().clone(), stop.clone()))))
         .collect();
     let early = second.service().split_shard(&table_name(), SHARD, None).await.unwrap_err();
@@ -119,6 +145,14 @@ async fn shards_split_and_merge_while_clients_go_on() {
     third.service().upsert(&table_name(), batch(), &once).await.unwrap();
     let got = third.service().get(&table_name(), &DocumentId::Num(250), &ReadOptions::default()).await.unwrap();
     assert_eq!(got.point.vectors.unwrap()[0].1[0], 250.0, "a retry does nothing");
+    let split = table.shards[&new].epoch;
+    third.service().merge_shard(&table_name(), new, SHARD).await.unwrap();
+    settled(&all, 1).await;
+    for node in all {
+        an_old_step_is_refused(node, split, (SHARD, new)).await;
+    }
+    let new = first.service().split_shard(&table_name(), SHARD, None).await.unwrap();
+    settled(&all, 2).await;
     // Back again, into the new one.
     third.service().merge_shard(&table_name(), SHARD, new).await.unwrap();
     settled(&all, 1).await;
@@ -134,7 +168,7 @@ async fn shards_split_and_merge_while_clients_go_on() {
     until("the old shard is gone", async || all.iter().all(|node| !node.service().host().stored().contains(&SHARD)))
         .await;
     let everything = Filter::from_json(&serde_json::json!({"must_not": [{"has_id": [1]}]})).unwrap();
-    let delete = crate::types::operation::DeleteRequest::Filter(everything);
+    let delete = DeleteRequest::Filter(everything);
     let deleted = first.service().delete(&table_name(), delete, &WriteOptions::default()).await.unwrap().deleted;
     assert_eq!(deleted, ALWAYS - 1);
     for node in [first, second, third] {

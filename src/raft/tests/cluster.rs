@@ -3,6 +3,7 @@
 
 use super::network::{Cluster, Faults};
 use super::*;
+use crate::types::Ack;
 use futures_util::future::join_all;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -244,5 +245,31 @@ fn a_minority_cannot_lead_and_does_not_disturb_when_it_is_back() {
         assert_eq!(cluster.agree().await.len(), 30);
         let status = cluster.groups[&leader].status().await.unwrap();
         assert_eq!((status.role, status.term), (Role::Leader, term), "pre-vote keeps the term");
+    });
+}
+
+/// A leader elsewhere that has waited for the outcome though nobody asked it to.
+struct Waited;
+
+impl Forward for Waited {
+    fn forward(
+        &self,
+        _: NodeId,
+        _: GroupId,
+        _: Bytes,
+        _: Ack,
+    ) -> futures_util::future::BoxFuture<'static, Result<(LogIndex, Bytes), ProposeError>> {
+        Box::pin(async { Ok((9, Bytes::from_static(&[7]))) })
+    }
+}
+
+#[test]
+fn an_outcome_that_a_leader_has_waited_for_is_told_though_nobody_asked_it_to() {
+    run(async {
+        let cluster = Cluster::start(3, 9, options(), Faults::default()).await;
+        let follower = cluster.groups[&cluster.follower().await].clone();
+        eventually("it knows who leads", async || follower.leader().is_some()).await;
+        let route = Route::new(follower, Arc::new(Waited), |bytes| Ok(LogIndex::from(bytes[0])));
+        assert_eq!(route.propose(Bytes::from_static(b"x"), Ack::Async).await, Ok((9, Some(7))));
     });
 }

@@ -37,9 +37,9 @@ impl Service {
             // A new shard, which has no slots yet, takes the last ones.
             let is_before = table.shards.get(&giving.to).is_some_and(|to| lies_before(to.slots, giving.slots));
             if self.0.givers.begin(*id) {
-                let (service, id) = (self.clone(), *id);
+                let (service, id, epoch) = (self.clone(), *id, entry.epoch);
                 drop(rt::spawn("give-slots", async move {
-                    if let Err(error) = service.give(id, &replica, giving, is_before).await {
+                    if let Err(error) = service.give(id, &replica, (giving, epoch), is_before).await {
                         tracing::info!(shard = id, to = giving.to, %error, "slots of a shard do not move on yet");
                     }
                     service.0.givers.end(&id);
@@ -48,7 +48,14 @@ impl Service {
         }
     }
 
-    async fn give(&self, id: ShardId, replica: &Replica, giving: EntryGiving, is_before: bool) -> Result<()> {
+    /// Does the next steps of what the table of `epoch` says.
+    async fn give(
+        &self,
+        id: ShardId,
+        replica: &Replica,
+        (giving, epoch): (EntryGiving, u64),
+        is_before: bool,
+    ) -> Result<()> {
         if replica.border().leaving.is_some() {
             rt::mark("slots on their way were found and sent on");
         }
@@ -62,8 +69,8 @@ impl Service {
                     rt::mark("slots of a shard moved to its neighbour");
                     rt::time::sleep(STEP_PAUSE).await;
                 }
-                Next::TellRequests => replica.release(SlotRange::NONE, giving.to).await?,
-                Next::Release(left) => self::release(replica, left, giving.to, is_before).await?,
+                Next::TellRequests => replica.release(SlotRange::NONE, giving.to, epoch).await?,
+                Next::Release(left) => self::release(replica, left, (giving.to, epoch), is_before).await?,
             }
         }
         Ok(())
@@ -71,13 +78,13 @@ impl Service {
 }
 
 /// Releases the next slots of those that are `left`: fewer, if the points are so large that they do not fit one command.
-async fn release(replica: &Replica, left: SlotRange, to: ShardId, is_before: bool) -> Result<()> {
+async fn release(replica: &Replica, left: SlotRange, (to, epoch): (ShardId, u64), is_before: bool) -> Result<()> {
     let points = replica.points_by_slot().await;
     let mut most = points.iter().fold(0, |sum: u32, count| sum.saturating_add(*count)) / STEPS_PER_SHARD;
     most = most.max(STEP_POINTS_MAX);
     loop {
         let step = step(left, is_before, &points, most);
-        match replica.release(step, to).await {
+        match replica.release(step, to, epoch).await {
             Err(error) if error.code() == "slots_too_large" && step.end - step.first > 1 && most > 0 => {
                 most /= STEP_SHRINKS_BY;
             }
@@ -189,14 +196,14 @@ mod tests {
         let giving = EntryGiving { to: 2, slots: range(100, 200) };
         let mut border = Border::born(range(0, 200));
         assert_eq!(next(&border, giving), Next::TellRequests);
-        border.release(SlotRange::NONE, 2, (5, 9)).unwrap();
+        border.release(SlotRange::NONE, 2, 1, (5, 9)).unwrap();
         assert_eq!(next(&border, giving), Next::Send);
         border.forget(5);
         assert_eq!(next(&border, giving), Next::Release(range(100, 200)));
-        border.release(range(150, 200), 2, (6, 9)).unwrap();
+        border.release(range(150, 200), 2, 1, (6, 9)).unwrap();
         border.forget(6);
         assert_eq!(next(&border, giving), Next::Release(range(100, 150)));
-        border.release(range(100, 150), 2, (7, 9)).unwrap();
+        border.release(range(100, 150), 2, 1, (7, 9)).unwrap();
         assert_eq!(next(&border, giving), Next::Send);
         border.forget(7);
         assert_eq!(next(&border, giving), Next::Nothing);

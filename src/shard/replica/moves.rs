@@ -57,13 +57,14 @@ impl Replica {
         rt::compute::io(move || sending(&state, from)).await
     }
 
-    /// Proposes that `slots`, at an edge of this shard, leave it for shard `to`; with no slots, that only requests are told.
+    /// Proposes that `slots`, at an edge of this shard, leave it for shard `to`, as the shard table of `epoch` says; with no slots, that
+    /// only requests are told.
     ///
     /// # Errors
-    /// `slots_not_at_the_edge`, `slots_are_leaving`, `slots_too_large`: nothing has changed. `Indeterminate`: [`Replica::border`] of
+    /// `slots_not_at_the_edge`, `slots_are_leaving`, `slots_too_large`, `shard_table_old`: nothing has changed. `Indeterminate`: [`Replica::border`] of
     /// whoever leads tells.
-    pub async fn release(&self, slots: SlotRange, to: u64) -> Result<()> {
-        self.propose_move(&Command::Release { slots, to }).await
+    pub async fn release(&self, slots: SlotRange, to: u64, epoch: u64) -> Result<()> {
+        self.propose_move(&Command::Release { slots, to, epoch }).await
     }
 
     /// Proposes that the cargo called `number`, which has arrived, is forgotten.

@@ -5,7 +5,7 @@ use super::Round;
 use crate::{
     mutants::mutant,
     shard::{
-        border::{Cargo, CarriedRequest},
+        cargo::{Cargo, CarriedRequest},
         outcome::{Applied, Outcome},
         records::Records,
     },
@@ -22,9 +22,9 @@ impl Round<'_> {
     ///
     /// # Errors
     /// `slots_not_at_the_edge`, `slots_are_leaving`, `slots_too_large`: nothing has changed.
-    pub(super) fn release(&mut self, index: u64, slots: SlotRange, to: u64) -> Result<Applied> {
+    pub(super) fn release(&mut self, index: u64, slots: SlotRange, to: u64, epoch: u64) -> Result<Applied> {
         let mut border = self.border.clone();
-        let told = border.release(slots, to, (index, self.requests.recorded()))?;
+        let told = border.release(slots, to, epoch, (index, self.requests.recorded()))?;
         let ids = self.points_in(slots);
         let mut records = Vec::with_capacity(ids.len());
         for id in &ids {
@@ -45,6 +45,7 @@ impl Round<'_> {
         }
         let cargo = Cargo {
             version_floor: index + border.version_base,
+            epoch,
             points: records.iter().map(|(id, record)| (*id, &record[..])).collect(),
             requests: carried,
         };
@@ -76,7 +77,7 @@ impl Round<'_> {
         if !border.awaits(from, number) {
             return Ok(Applied::Nothing);
         }
-        border.receive(slots, (from, number), cargo.version_floor, index)?;
+        border.receive(slots, (from, number), &cargo, index)?;
         self.take_requests(&cargo)?;
         for (id, record) in &cargo.points {
             let record = PointRecord::decode(record).map_err(Records::corrupt)?;

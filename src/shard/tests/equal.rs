@@ -5,7 +5,7 @@ use super::rig::{Chunks, Rig};
 use crate::{
     raft::StateMachine,
     shard::{
-        border::Cargo,
+        cargo::Cargo,
         command::Command,
         commands,
         saving::IndexFile,
@@ -127,7 +127,7 @@ pub(super) fn log_of(happenings: &[Happening]) -> Vec<Bytes> {
                 let slots = SlotRange { first: end.saturating_sub(*count), end };
                 end = slots.first;
                 left.push(slots);
-                log.push(Command::Release { slots, to: 2 }.encode(None).unwrap().into());
+                log.push(Command::Release { slots, to: 2, epoch: 1 }.encode(None).unwrap().into());
                 Command::Forget { number }.encode(None).unwrap().into()
             }
             Happening::Take(count) => {

@@ -5,7 +5,8 @@ use super::rig::{Chunks, Rig, point, request, upsert};
 use crate::{
     raft::StateMachine,
     shard::{
-        border::{Border, Cargo},
+        border::Border,
+        cargo::Cargo,
         command::Command,
         commands,
         outcome::{Applied, Outcome},
@@ -27,7 +28,7 @@ fn border_of(rig: &Rig) -> Border {
 }
 
 fn release(slots: SlotRange) -> Bytes {
-    Command::Release { slots, to: 2 }.encode(None).unwrap().into()
+    Command::Release { slots, to: 2, epoch: 1 }.encode(None).unwrap().into()
 }
 
 /// The command that brings what is on its way from `rig`, which is called `from`.
@@ -126,7 +127,7 @@ fn a_delete_is_counted_once_though_its_slots_went_and_came_back() {
     new.apply(&[receive(&old, 1)]);
     old.apply(&[forget(&old)]);
     assert_eq!(new.apply(&delete()), once);
-    new.apply(&[Command::Release { slots: right, to: 1 }.encode(None).unwrap().into()]);
+    new.apply(&[Command::Release { slots: right, to: 1, epoch: 1 }.encode(None).unwrap().into()]);
     old.apply(&[receive(&new, 2)]);
     assert_eq!(old.apply(&delete()), once);
 }
@@ -312,7 +313,7 @@ impl World {
                     _ => SlotRange { first: owned.first, end: owned.first + slots },
                 };
                 if !edge.is_empty() {
-                    let command = Command::Release { slots: edge, to: 2 - *from as u64 };
+                    let command = Command::Release { slots: edge, to: 2 - *from as u64, epoch: 1 };
                     let outcome = self.apply(*from, command.encode(None).unwrap().into());
                     assert_eq!(outcome, Outcome::Applied(Applied::Nothing));
                 }
