@@ -23,6 +23,7 @@ make_index_room() {
         printf '//! The index room alone.\n#![allow(dead_code)]\n'
         # Of `rt` the room uses the two parallel seams alone, which need nothing else.
         printf 'pub mod rt { pub mod compute { #[path = "%s/src/rt/compute/parallel.rs"] mod parallel;\n' "$root"
+        printf '#[path = "%s/src/rt/compute/helpers.rs"] mod helpers;\n' "$root"
         printf '#[path = "%s/src/rt/compute/spread.rs"] mod spread;\n' "$root"
         printf 'pub use {parallel::parallel, spread::{Busy, busy, idle_cores, spread}};\n'
         printf 'static CORES: std::sync::OnceLock<usize> = std::sync::OnceLock::new();\n'

@@ -13,6 +13,8 @@
 //! In the simulation everything runs in place; `cpu` and `io` let other tasks run before and after, because in production
 //! others do. Called by `store`, `shard`, `index` and `raft`.
 
+#[cfg(not(madsim))]
+mod helpers;
 mod parallel;
 mod spread;
 

@@ -22,8 +22,10 @@ fn changed(metric: Metric, kind: IndexKind, rows: usize, generator: &mut Generat
     whole
 }
 
-/// Bits, not numbers: a distance that is no number equals itself here.
-fn told(outcome: &SearchOutcome) -> (Vec<(u32, PointId, u64, u32, bool)>, bool, SearchPlan, SearchStats) {
+/// Ordinal, id, version, the bits of the distance (what is no number equals itself here), whether it is exact.
+type HitBits = (u32, PointId, u64, u32, bool);
+
+fn told(outcome: &SearchOutcome) -> (Vec<HitBits>, bool, SearchPlan, SearchStats) {
     let hit = |hit: &Hit| (hit.ordinal, hit.id, hit.version, hit.distance.to_bits(), hit.exact);
     (outcome.hits.iter().map(hit).collect(), outcome.settled, outcome.plan, outcome.stats)
 }
