@@ -21,10 +21,13 @@ make_index_room() {
     } | write_changed "$crate/Cargo.toml"
     {
         printf '//! The index room alone.\n#![allow(dead_code)]\n'
-        # Of `rt` the room uses the parallel seam alone, which needs nothing else.
+        # Of `rt` the room uses the two parallel seams alone, which need nothing else.
         printf 'pub mod rt { pub mod compute { #[path = "%s/src/rt/compute/parallel.rs"] mod parallel;\n' "$root"
-        printf 'pub use parallel::parallel;\n'
-        printf 'pub fn cores() -> usize { std::thread::available_parallelism().map_or(1, usize::from) } } }\n'
+        printf '#[path = "%s/src/rt/compute/helpers.rs"] mod helpers;\n' "$root"
+        printf '#[path = "%s/src/rt/compute/spread.rs"] mod spread;\n' "$root"
+        printf 'pub use {parallel::parallel, spread::{Busy, busy, idle_cores, spread}};\n'
+        printf 'static CORES: std::sync::OnceLock<usize> = std::sync::OnceLock::new();\n'
+        printf 'pub fn cores() -> usize { *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from)) } } }\n'
         printf '#[path = "%s/src/mutants.rs"]\npub mod mutants;\n' "$root"
         printf '#[path = "%s/src/types/mod.rs"]\npub mod types;\n' "$root"
         printf '#[path = "%s/src/index/mod.rs"]\npub mod index;\n' "$root"

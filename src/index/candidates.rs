@@ -30,6 +30,25 @@ impl Candidates {
         self.threshold = f32::INFINITY;
     }
 
+    /// Empty, to keep `wanted` of those that are not above a threshold.
+    pub(crate) fn reset_below(&mut self, wanted: usize, threshold: f32) {
+        self.reset(wanted);
+        self.threshold = threshold;
+    }
+
+    /// Appends what another has of positions above all before, to the same end as if it had been appended here at first.
+    pub(crate) fn take_all(&mut self, other: &mut Candidates, kernels: &Kernels) {
+        other.cut_to_wanted(kernels);
+        let (keys, positions) =
+            (other.keys[..other.held].chunks(BLOCK_ROWS), other.positions[..other.held].chunks(BLOCK_ROWS));
+        for (keys, positions) in keys.zip(positions) {
+            let slots = self.slots();
+            slots.keys[..keys.len()].copy_from_slice(keys);
+            slots.positions[..keys.len()].copy_from_slice(positions);
+            self.appended(keys.len(), kernels);
+        }
+    }
+
     /// Estimates above it need not be appended.
     pub(crate) fn threshold(&self) -> f32 {
         self.threshold

@@ -3,11 +3,14 @@
 
 use super::allowed::Allowed;
 use super::distance;
+use super::kernels::Kernels;
 use super::locations::Location;
 use super::plan::Plan;
 use super::points::Points;
 use super::search::{FilteredPlan, Scratch};
 use super::spec::{FilterPlan, Hit, SearchOutcome, SearchParams, SearchPlan, SearchStats};
+use super::tail::TailScan;
+use super::threads::{SharedLimit, gathered_nanos};
 use super::top::TopHits;
 use super::trained::Trained;
 use super::vector_index::VectorIndex;
@@ -83,8 +86,9 @@ impl VectorIndex {
         scratch: &Scratch,
         found: &mut Found,
     ) -> SearchStats {
-        let metric = self.spec().metric;
-        let tail_scanned = self.tail().search_allowed(points, metric, query, allowed, &mut found.tail, scratch.kernels);
+        let (metric, k, &Scratch { kernels, threads, .. }) = (self.spec().metric, found.tail.k(), scratch);
+        let scan = TailScan { points, metric, query, k, allowed: Some(allowed), kernels, threads };
+        let tail_scanned = self.tail().search(scan, &mut found.tail);
         SearchStats { tail_scanned, ..SearchStats::default() }
     }
 
@@ -98,27 +102,83 @@ impl VectorIndex {
         scratch: &mut Scratch,
         found: &mut Found,
     ) -> SearchStats {
-        let (metric, kernels) = (self.spec().metric, scratch.kernels);
-        let mut tail_scanned = 0;
+        let threads = scratch.threads;
+        let nanos = || allowed.count() * gathered_nanos(self.spec().dimension);
+        if self.trained().is_none_or(|trained| trained.lists.len() <= allowed.count()) && threads.pays(nanos) {
+            return self.gather_together((points, query), k, allowed, nanos(), scratch, found);
+        }
         let Found { hits, tail } = found;
-        let mut filed = allowed.iter().filter_map(|ordinal| match self.location(ordinal)? {
+        let (mut tail_scanned, kernels) = (0, scratch.kernels);
+        let mut filed = self.filed(allowed.iter(), (points, query), kernels, tail, &mut tail_scanned);
+        let stats = match self.trained() {
+            Some(trained) => trained.view(points).gather(query, &mut filed, k, scratch, hits),
+            None => {
+                filed.by_ref().for_each(drop);
+                SearchStats::default()
+            }
+        };
+        drop(filed);
+        SearchStats { tail_scanned, ..stats }
+    }
+
+    /// Where the rows of the ordinals are that are in lists; those in the tail are scored on the way.
+    fn filed<'a>(
+        &'a self,
+        ordinals: impl Iterator<Item = u32> + 'a,
+        (points, query): (&'a Points, &'a [f32]),
+        kernels: &'a Kernels,
+        tail: &'a mut TopHits,
+        tail_scanned: &'a mut usize,
+    ) -> impl Iterator<Item = (usize, usize)> + 'a {
+        let metric = self.spec().metric;
+        ordinals.filter_map(move |ordinal| match self.location(ordinal)? {
             Location::List { list, slot } => Some((list as usize, slot as usize)),
             Location::Tail(at) => {
                 let distance = distance::exact(kernels, metric, query, self.tail().vector(at)?);
-                tail_scanned += 1;
+                *tail_scanned += 1;
                 if tail.accepts(distance) {
                     tail.extend(Hit::of(points, ordinal, distance, true));
                 }
                 None
             }
+        })
+    }
+
+    /// [`VectorIndex::gather`] in parts, on several threads.
+    fn gather_together(
+        &self,
+        (points, query): (&Points, &[f32]),
+        k: usize,
+        allowed: &Allowed,
+        nanos: usize,
+        scratch: &mut Scratch,
+        found: &mut Found,
+    ) -> SearchStats {
+        let (threads, kernels) = (scratch.threads, scratch.kernels);
+        let lists = self.trained().map(|trained| trained.view(points));
+        let bases = lists.map_or(Vec::new(), |lists| lists.gather_bases(query, scratch));
+        let (ordinals, limit) = (allowed.iter().collect::<Vec<u32>>(), SharedLimit::new(f32::INFINITY));
+        let parts = threads.over(ordinals.len(), threads.items_a_part(ordinals.len(), nanos), |part| {
+            let (mut tail, mut tail_scanned) = (TopHits::new(k), 0);
+            let ordinals = ordinals[part].iter().copied();
+            let mut filed = self.filed(ordinals, (points, query), kernels, &mut tail, &mut tail_scanned);
+            let gathered = match lists {
+                Some(lists) => Some(lists.gather_part(query, (&bases, &limit), &mut filed, k, kernels)),
+                None => {
+                    filed.by_ref().for_each(drop);
+                    None
+                }
+            };
+            drop(filed);
+            (tail, tail_scanned, gathered)
         });
-        let stats = match self.trained() {
-            Some(trained) => trained.view(points).gather(query, &mut filed, k, scratch, hits),
-            None => {
-                filed.for_each(drop);
-                SearchStats::default()
-            }
-        };
+        let (mut gathered, mut tail_scanned) = (Vec::with_capacity(parts.len()), 0);
+        for (tail, scanned, part) in parts {
+            found.tail.take_all([tail].into_iter());
+            tail_scanned += scanned;
+            gathered.extend(part);
+        }
+        let stats = lists.map(|lists| lists.join_gathered(k, gathered, &mut found.hits)).unwrap_or_default();
         SearchStats { tail_scanned, ..stats }
     }
 

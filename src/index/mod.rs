@@ -6,6 +6,9 @@
 //! view, [`FilingJob::run`] moves the tail's rows into them, [`ReshapeJob::run`] keeps the lists in shape, [`ArrangeJob::run`] does both as often as it takes, [`RecalibrationJob::run`] renews the
 //! plans of searches; all run off the caller's lock and are then installed. A search ranks the lists, scans 4-bit codes with one look-up table, re-ranks candidates in int8, and leaves the f32 re-score to the caller, who has the vectors.
 //!
+//! Long scans that do not depend on the order of rows are cut into parts, which idle cores may take part in (`threads`); what is found
+//! is the same.
+//!
 //! Called by `shard`. [`distance`] is the one exact distance of the system.
 
 mod adoption;
@@ -35,6 +38,7 @@ mod pages;
 mod placement;
 mod plan;
 mod points;
+mod possible;
 mod probes;
 mod product;
 mod quantizer;
@@ -52,6 +56,7 @@ mod select;
 mod sieve;
 mod spec;
 mod tail;
+mod threads;
 mod top;
 mod trace;
 mod train;

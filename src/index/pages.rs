@@ -42,6 +42,13 @@ impl<T: Pod> Base<T> {
         let sound = self.checks.get(page)?.passes(self.part, || crc32c::crc32c(bytemuck::cast_slice(numbers)));
         sound.then_some(numbers)
     }
+
+    /// Has the system read a page in if it is not verified yet.
+    fn read_unverified(&self, page: usize) {
+        if self.checks.get(page).is_some_and(Check::is_unseen) {
+            self.numbers.read_soon(page * PAGE..self.numbers.len().min((page + 1) * PAGE));
+        }
+    }
 }
 
 impl<T: Pod> Pages<T> {
@@ -87,10 +94,13 @@ impl<T: Pod> Pages<T> {
         }
     }
 
-    /// Asks for a number of a page in memory to be in cache soon. One of a file is not asked for: its page may have to be verified.
+    /// Asks for a number of a page in memory to be in cache soon. Of a page of a file that nobody has read yet, the system is asked to read
+    /// it, so that the reads of many pages do not wait for each other.
     pub(crate) fn prefetch(&self, at: usize) {
-        if let Some(Some(page)) = self.pages.get(at / PAGE) {
-            prefetch(&page[at % PAGE..][..1]);
+        match self.pages.get(at / PAGE) {
+            Some(Some(page)) => prefetch(&page[at % PAGE..][..1]),
+            Some(None) => self.base.iter().for_each(|base| base.read_unverified(at / PAGE)),
+            None => {}
         }
     }
 

@@ -3,7 +3,7 @@
 
 use bytemuck::Pod;
 use memmap2::{Advice, Mmap, MmapMut, UncheckedAdvice};
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 const _: () = assert!(cfg!(target_endian = "little"), "index files and memory have the same bytes");
@@ -111,6 +111,16 @@ impl<T: Pod> Region<T> {
         }
     }
 
+    /// Has the system read some of the numbers in soon, if they are in a file.
+    pub(crate) fn read_soon(&self, numbers: Range<usize>) {
+        let Region::Shared { block, start, end } = self else { return };
+        let (from, to) = (start + numbers.start * size_of::<T>(), start + numbers.end * size_of::<T>());
+        if block.is_file && from < to && to <= *end {
+            // Advice: the numbers are the same without.
+            let _slower = block.bytes.advise_range(Advice::WillNeed, from, to - from);
+        }
+    }
+
     /// Gives the memory of the file's pages back, those of other regions in the file with them.
     pub(crate) fn release_file(&self) {
         if let Region::Shared { block, .. } = self {
@@ -186,6 +196,9 @@ mod tests {
         for at_random in [true, false] {
             let before = region.to_vec();
             region.expect_reads(at_random);
+            region.read_soon(900..1000);
+            region.read_soon(999..1001);
+            region.read_soon(5..5);
             region.release_file();
             assert!(region.is_mapped() && *region == *before && block[..] == bytes[..]);
         }

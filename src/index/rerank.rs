@@ -4,6 +4,7 @@
 use super::candidates::Candidates;
 use super::kernels::{BLOCK_ROWS, Kernels, order_bits, prefetch};
 use super::list::{ByteRow, CodedRows, LiveList, Rows};
+use super::possible::Possible;
 use super::probes::Probe;
 use super::quantizer::{HALF_STEP, Quantizer, quantise_query};
 use super::select;
@@ -28,6 +29,8 @@ pub(crate) struct Reranking {
     /// Of `query_wide`, while lists are scanned.
     step: f32,
     pub(crate) rows: Vec<Reranked>,
+    /// Of rows that are scored with their errors.
+    pub(crate) possible: Possible,
     keys: Vec<u32>,
     places: Vec<u32>,
 }
@@ -52,6 +55,11 @@ impl<'a> Against<'a> {
 }
 
 impl Reranking {
+    /// To score rows with their errors for a search for k; those beyond a limit are known not to matter.
+    pub(crate) fn within(k: usize, limit: f32) -> Reranking {
+        Reranking { possible: Possible::within(k, limit), ..Reranking::default() }
+    }
+
     /// Scores the rows at `positions` (ascending), into `rows`. Some rows at a time are found and asked for while those before
     /// are scored.
     pub(crate) fn score(&mut self, against: Against<'_>, positions: &[u32]) {
@@ -91,21 +99,19 @@ impl Reranking {
         }
     }
 
-    /// Scores the given rows (list and slot) with their error bounds, into `rows`. `offset` as [`Quantizer::query_offset`] gives it.
+    /// Scores the given rows (list and slot) with their error bounds, and offers them to `possible`. `base_of` tells a list's part of the distance, with what
+    /// [`Quantizer::query_offset`] adds to it.
     pub(crate) fn score_given(
         &mut self,
         against: Against<'_>,
-        offset: f32,
         given: &mut dyn Iterator<Item = (usize, usize)>,
+        mut base_of: impl FnMut(usize) -> f32,
     ) {
-        let Against { quantizer, lists, projected, kernels, .. } = against;
+        let Against { lists, projected, kernels, .. } = against;
         let step = quantise_query(projected, &mut self.query_wide);
         let query = ByteQuery { against, wide: &self.query_wide, step };
         let length = (kernels.dot)(projected, projected).sqrt();
-        // Lists come in any order and again and again.
-        let mut bases: Vec<Option<f32>> = vec![None; lists.len()];
         let mut ahead = Vec::with_capacity(CHUNK_ROWS);
-        self.rows.clear();
         loop {
             ahead.clear();
             ahead.extend(given.filter(|&(list, _)| lists[list].list.is_sound()).take(CHUNK_ROWS));
@@ -119,23 +125,21 @@ impl Reranking {
             }
             for &(list, slot) in &ahead {
                 let Rows::Coded(rows) = &lists[list].list.rows else { continue };
-                let base = *bases[list].get_or_insert_with(|| quantizer.list_base(projected, list, kernels) + offset);
-                let probe = Probe { list, base, estimate_base: 0.0, position: 0 };
-                self.rows.push(query.bounded(rows, slot, probe, length));
+                let probe = Probe { list, base: base_of(list), estimate_base: 0.0, position: 0 };
+                self.possible.offer(query.bounded(rows, slot, probe, length));
             }
         }
     }
 
-    /// Scores all live rows of the lists probed with their error bounds, into `rows`.
+    /// Scores all live rows of the lists probed with their error bounds, and offers them to `possible`.
     pub(crate) fn score_all(&mut self, against: Against<'_>) {
         let step = quantise_query(against.projected, &mut self.query_wide);
         let query = ByteQuery { against, wide: &self.query_wide, step };
         let length = (against.kernels.dot)(against.projected, against.projected).sqrt();
-        self.rows.clear();
         for &probe in against.probes {
             let Some(rows) = against.rows(probe) else { continue };
             for slot in against.lists[probe.list].live_slots() {
-                self.rows.push(query.bounded(rows, slot, probe, length));
+                self.possible.offer(query.bounded(rows, slot, probe, length));
             }
         }
     }

@@ -2,7 +2,9 @@
 //! Called by `vector_index`, `trace` and `visits`.
 
 mod evenness;
+mod exact;
 mod filtered;
+mod gather;
 mod scratch;
 
 pub(crate) use filtered::FilteredPlan;
@@ -10,7 +12,6 @@ use scratch::QueryScratch;
 pub use scratch::Scratch;
 
 use super::candidates::Candidates;
-use super::distance;
 use super::kernels::{BLOCK_ROWS, CandidateSlots, Kernels, ScanInput, ScanQuery, prefetch};
 use super::list::{LiveList, Rows};
 use super::plan::{Plan, StopRule};
@@ -20,7 +21,6 @@ use super::product::LookupTable;
 use super::quantizer::Quantizer;
 use super::rerank::{Against, Reranked};
 use super::spec::{Hit, IndexKind, SearchStats};
-use super::top::TopHits;
 use crate::types::Rerank;
 
 /// Lists that a search which may stop early chooses at first: to choose is dear, and many stop before they need more. Those that go on
@@ -96,42 +96,6 @@ impl<'a> Lists<'a> {
         self.quantizer.look_up(&query.projected, &mut query.table, kernels);
         query.candidates.reset(plan.candidates.max(self.returned(plan.k)));
         (query.visited, query.next_check) = (0, plan.stop.first_check());
-    }
-
-    /// Appends every row that may be among the true k nearest: by int8 distances and their error bounds, without a code. In
-    /// IVF-Flat the k nearest themselves.
-    pub(crate) fn search_exact(
-        self,
-        query: &[f32],
-        k: usize,
-        scratch: &mut Scratch,
-        hits: &mut Vec<Hit>,
-    ) -> SearchStats {
-        self.choose_probes(query, self.lists.len(), scratch);
-        let mut stats = SearchStats { lists_probed: scratch.query.chosen.probes.len(), ..SearchStats::default() };
-        if self.quantizer.kind == IndexKind::IvfFlat {
-            stats.codes_scanned = self.scan_exact(query, k, scratch, hits);
-            return stats;
-        }
-        let Scratch {
-            kernels, query: QueryScratch { projected, chosen: Chosen { probes, .. }, .. }, reranking, ..
-        } = scratch;
-        reranking.score_all(self.against(projected, probes, kernels));
-        stats.reranked = reranking.rows.len();
-        self.possible_hits(k, &mut reranking.rows, hits);
-        stats
-    }
-
-    /// Appends those of the re-ranked rows that may be among the k nearest of them.
-    fn possible_hits(self, k: usize, rows: &mut [Reranked], hits: &mut Vec<Hit>) {
-        let mut limit = f32::INFINITY;
-        if (1..rows.len()).contains(&k) {
-            let upper = |r: &Reranked| r.distance + r.error;
-            let (_, kth, _) = rows.select_nth_unstable_by(k - 1, |a, b| upper(a).total_cmp(&upper(b)));
-            limit = upper(kth);
-        }
-        let beyond = |r: &Reranked| r.distance - r.error > limit;
-        hits.extend(rows.iter().filter(|r| k > 0 && !beyond(r)).filter_map(|r| self.hit(r)));
     }
 
     /// All lists with live rows in the order in which a search visits them.
@@ -211,27 +175,6 @@ impl<'a> Lists<'a> {
         self.quantizer.project_query(query, &mut state.projected, kernels);
     }
 
-    /// Exact distances of all live rows probed; returns how many.
-    fn scan_exact(self, query: &[f32], k: usize, scratch: &Scratch, hits: &mut Vec<Hit>) -> usize {
-        let d = self.quantizer.dimension;
-        let mut top = TopHits::new(k);
-        let mut scanned = 0;
-        for probe in &scratch.query.chosen.probes {
-            let live = &self.lists[probe.list];
-            let Rows::Exact(vectors) = &live.list.rows else { continue };
-            for slot in live.live_slots() {
-                let vector = &vectors[slot * d..(slot + 1) * d];
-                let distance = distance::exact(scratch.kernels, self.quantizer.metric, query, vector);
-                if top.accepts(distance) {
-                    top.extend(Hit::of(self.points, live.list.ordinals[slot], distance, true));
-                }
-            }
-            scanned += live.live_rows;
-        }
-        hits.extend(top.into_hits());
-        scanned
-    }
-
     /// Visits lists one after the other until there are `end`, or no more of them, or the stop rule ends the search: whether it goes
     /// on. Leaves the wanted candidates of least (estimate, position) in the query's `candidates`.
     fn scan_until(
@@ -263,27 +206,6 @@ impl<'a> Lists<'a> {
     fn visited(self, state: &QueryScratch) -> (usize, usize) {
         let rows = state.chosen.probes[..state.visited].iter().map(|probe| self.lists[probe.list].live_rows);
         (state.visited, rows.sum())
-    }
-
-    /// Leaves the rows of least (int8 distance, position) that are wanted for `k` in the query's `candidates`; returns the rows
-    /// scanned.
-    fn scan_bytes(self, k: usize, scratch: &mut Scratch) -> usize {
-        let Scratch {
-            kernels,
-            query: QueryScratch { projected, chosen: Chosen { probes, .. }, candidates, .. },
-            reranking,
-            ..
-        } = scratch;
-        candidates.reset(self.returned(k));
-        reranking.begin_scan(projected);
-        let against = self.against(projected, probes, kernels);
-        let mut scanned = 0;
-        for (at, probe) in probes.iter().enumerate() {
-            let live = &self.lists[probe.list];
-            reranking.scan_list(against, at, &live.live, candidates);
-            scanned += live.live_rows;
-        }
-        scanned
     }
 
     /// Collects the candidates of one list. `ahead` is the list that is scanned next.

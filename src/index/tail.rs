@@ -6,6 +6,7 @@ use super::distance;
 use super::kernels::Kernels;
 use super::points::Points;
 use super::spec::Hit;
+use super::threads::{SharedLimit, Threads, exact_nanos};
 use super::top::TopHits;
 use crate::types::Metric;
 use std::collections::BTreeMap;
@@ -76,6 +77,18 @@ impl Chunk {
             })
         })
     }
+}
+
+/// What a search asks of the tail: the `k` nearest.
+#[derive(Clone, Copy)]
+pub(crate) struct TailScan<'a> {
+    pub(crate) points: &'a Points,
+    pub(crate) metric: Metric,
+    pub(crate) query: &'a [f32],
+    pub(crate) k: usize,
+    pub(crate) allowed: Option<&'a Allowed>,
+    pub(crate) kernels: &'a Kernels,
+    pub(crate) threads: Threads,
 }
 
 /// The chunks, by number; numbers only grow, so a [`TailSlot`] never comes to mean another row.
@@ -198,19 +211,36 @@ impl Tail {
         rows.vectors.get(at.slot as usize * self.dimension..(at.slot as usize + 1) * self.dimension)
     }
 
-    /// Scores every live row that is allowed exactly; returns how many.
-    pub(crate) fn search_allowed(
+    /// Scores every live row exactly that is allowed (none given: every one); returns how many.
+    pub(crate) fn search(&self, scan: TailScan<'_>, top: &mut TopHits) -> usize {
+        let nanos = || self.live_rows * exact_nanos(self.dimension);
+        if !scan.threads.pays(nanos) {
+            return self.scan_chunks(self.chunks.values(), scan, top);
+        }
+        let chunks: Vec<&Chunk> = self.chunks.values().collect();
+        let size = scan.threads.items_a_part(chunks.len(), nanos());
+        let limit = SharedLimit::new(f32::INFINITY);
+        let parts = scan.threads.over(chunks.len(), size, |part| {
+            let mut top = TopHits::below(scan.k, limit.get());
+            let scored = self.scan_chunks(chunks[part].iter().copied(), scan, &mut top);
+            limit.lower(top.limit());
+            (top, scored)
+        });
+        let scored = parts.iter().map(|(_, scored)| scored).sum();
+        top.take_all(parts.into_iter().map(|(top, _)| top));
+        scored
+    }
+
+    fn scan_chunks<'a>(
         &self,
-        points: &Points,
-        metric: Metric,
-        query: &[f32],
-        allowed: &Allowed,
+        chunks: impl Iterator<Item = &'a Chunk>,
+        TailScan { points, metric, query, allowed, kernels, .. }: TailScan<'_>,
         top: &mut TopHits,
-        kernels: &Kernels,
     ) -> usize {
         let mut scored = 0;
-        for chunk in self.chunks.values() {
-            for slot in chunk.live_slots().filter(|&slot| allowed.contains(chunk.rows.ordinals[slot])) {
+        for chunk in chunks {
+            let is_allowed = |slot: &usize| allowed.is_none_or(|allowed| allowed.contains(chunk.rows.ordinals[*slot]));
+            for slot in chunk.live_slots().filter(is_allowed) {
                 let vector = &chunk.rows.vectors[slot * self.dimension..(slot + 1) * self.dimension];
                 let distance = distance::exact(kernels, metric, query, vector);
                 scored += 1;
@@ -220,19 +250,6 @@ impl Tail {
             }
         }
         scored
-    }
-
-    /// Scores every live row exactly.
-    pub(crate) fn search(&self, points: &Points, metric: Metric, query: &[f32], top: &mut TopHits, kernels: &Kernels) {
-        for chunk in self.chunks.values() {
-            for slot in chunk.live_slots() {
-                let vector = &chunk.rows.vectors[slot * self.dimension..(slot + 1) * self.dimension];
-                let distance = distance::exact(kernels, metric, query, vector);
-                if top.accepts(distance) {
-                    top.extend(Hit::of(points, chunk.rows.ordinals[slot], distance, true));
-                }
-            }
-        }
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {

@@ -15,6 +15,16 @@ impl TopHits {
         TopHits { k, limit: f32::INFINITY, hits: Vec::new() }
     }
 
+    /// The same of those that are not farther than a limit.
+    pub(crate) fn below(k: usize, limit: f32) -> TopHits {
+        TopHits { limit, ..TopHits::new(k) }
+    }
+
+    /// How many are wanted.
+    pub(crate) fn k(&self) -> usize {
+        self.k
+    }
+
     /// Whether a hit at this distance may be among the k nearest. (A distance that is no number orders last, but is a hit.)
     pub(crate) fn accepts(&self, distance: f32) -> bool {
         let above = distance > self.limit;
@@ -25,6 +35,15 @@ impl TopHits {
         self.hits.extend(hit);
         if self.hits.len() >= 2 * self.k + 64 {
             self.cut();
+        }
+    }
+
+    /// The k nearest of what others found.
+    pub(crate) fn take_all(&mut self, others: impl Iterator<Item = TopHits>) {
+        for hit in others.flat_map(TopHits::into_hits) {
+            if self.accepts(hit.distance) {
+                self.extend(Some(hit));
+            }
         }
     }
 

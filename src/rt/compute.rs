@@ -7,14 +7,19 @@
 //! * [`io`]: blocking file work (fsync, reads that may miss the page cache). Threads of its own, so that a slow disk
 //!   never takes the processors away.
 //!
-//! Work that is under way behind one of these doors, and may use several cores, spreads over threads by [`parallel`].
+//! Work that is under way behind one of these doors, and may use several cores, spreads over threads by [`parallel`]; what is over in
+//! milliseconds, over cores that are idle just then, by [`spread`].
 //!
 //! In the simulation everything runs in place; `cpu` and `io` let other tasks run before and after, because in production
 //! others do. Called by `store`, `shard`, `index` and `raft`.
 
+#[cfg(not(madsim))]
+mod helpers;
 mod parallel;
+mod spread;
 
 pub use parallel::parallel;
+pub use spread::{Busy, busy, idle_cores, spread};
 
 /// The most blocking file operations at once: enough to keep a deep device queue busy, few enough to bound memory.
 #[cfg(not(madsim))]
@@ -59,7 +64,11 @@ mod source {
 
     pub(super) async fn cpu<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
         static SLOTS: OnceLock<Semaphore> = OnceLock::new();
-        run(SLOTS.get_or_init(|| Semaphore::new(cores())), work).await
+        let counted = move || {
+            let _computing = super::busy();
+            work()
+        };
+        run(SLOTS.get_or_init(|| Semaphore::new(cores())), counted).await
     }
 
     pub(super) async fn io<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

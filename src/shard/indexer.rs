@@ -213,7 +213,11 @@ impl Indexer {
     async fn run_job(&self, job: Arc<Job>) {
         let started = rt::time::now();
         let (state, its) = (self.state.clone(), job.clone());
-        rt::compute::io(move || its.run(&state)).await;
+        let counted = move || {
+            let _computing = rt::compute::busy();
+            its.run(&state)
+        };
+        rt::compute::io(counted).await;
         let seconds = started.elapsed().as_secs_f64();
         tracing::debug!(shard = self.state.id, vector = %job.vector, work = ?job.work, seconds, "upkeep done, to be adopted");
     }

@@ -33,7 +33,7 @@ const SHORT_SEARCH_LISTS: usize = 512;
 
 thread_local! {
     /// Buffers of the index, kept from one search of a thread to its next.
-    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::with_idle_cores());
 }
 
 /// Components compared below which a search is short.

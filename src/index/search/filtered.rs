@@ -197,56 +197,6 @@ impl Lists<'_> {
         hits.extend(top.into_hits());
         stats
     }
-
-    /// Of the given rows (list and slot, all live) appends every one that may be among the k nearest of them, proven by error
-    /// bounds; in IVF-Flat the k nearest.
-    pub(crate) fn gather(
-        self,
-        query: &[f32],
-        rows: &mut dyn Iterator<Item = (usize, usize)>,
-        k: usize,
-        scratch: &mut Scratch,
-        hits: &mut Vec<Hit>,
-    ) -> SearchStats {
-        self.project(query, &mut scratch.query, scratch.kernels);
-        if self.quantizer.kind == IndexKind::IvfFlat {
-            let codes_scanned = self.gather_exact(query, rows, k, scratch, hits);
-            return SearchStats { codes_scanned, ..SearchStats::default() };
-        }
-        let Scratch { kernels, query: state, reranking, .. } = scratch;
-        let offset = self.quantizer.query_offset(query, kernels);
-        reranking.score_given(self.against(&state.projected, &[], kernels), offset, rows);
-        let reranked = reranking.rows.len();
-        self.possible_hits(k, &mut reranking.rows, hits);
-        SearchStats { reranked, ..SearchStats::default() }
-    }
-
-    fn gather_exact(
-        self,
-        query: &[f32],
-        rows: &mut dyn Iterator<Item = (usize, usize)>,
-        k: usize,
-        scratch: &Scratch,
-        hits: &mut Vec<Hit>,
-    ) -> usize {
-        let d = self.quantizer.dimension;
-        let (mut top, mut scanned) = (TopHits::new(k), 0);
-        for (list, slot) in rows {
-            let list = &self.lists[list].list;
-            if !list.is_sound() {
-                continue;
-            }
-            let Rows::Exact(vectors) = &list.rows else { continue };
-            let vector = &vectors[slot * d..(slot + 1) * d];
-            let distance = distance::exact(scratch.kernels, self.quantizer.metric, query, vector);
-            scanned += 1;
-            if top.accepts(distance) {
-                top.extend(Hit::of(self.points, list.ordinals[slot], distance, true));
-            }
-        }
-        hits.extend(top.into_hits());
-        scanned
-    }
 }
 
 /// The lists by rank, sorted as far as they are visited.

@@ -7,11 +7,13 @@ use crate::index::plan::{StopRule, later_half};
 use crate::index::probes::{Chosen, Ranking};
 use crate::index::product::LookupTable;
 use crate::index::rerank::Reranking;
+use crate::index::threads::Threads;
 
 /// The buffers of searches, so that a search allocates nothing but its answer. One for each thread that searches; holds nothing
 /// between searches.
 pub struct Scratch {
     pub(crate) kernels: &'static Kernels,
+    pub(crate) threads: Threads,
     pub(in crate::index) ranking: Ranking,
     pub(super) query: QueryScratch,
     pub(super) reranking: Reranking,
@@ -37,14 +39,26 @@ impl Default for Scratch {
 }
 
 impl Scratch {
-    /// Buffers for the kernels of this process.
+    /// Buffers for the kernels of this process, and searches on the caller's thread alone.
     pub fn new() -> Scratch {
         Scratch::with_kernels(kernels::active())
+    }
+
+    /// The same, but cores that are idle may take part in long searches. Answers are the same.
+    pub fn with_idle_cores() -> Scratch {
+        Scratch { threads: Threads::Idle, ..Scratch::new() }
+    }
+
+    /// The same on so many threads, however short searches are.
+    #[cfg(test)]
+    pub(crate) fn on_threads(threads: usize) -> Scratch {
+        Scratch { threads: Threads::Exactly(threads), ..Scratch::new() }
     }
 
     pub(crate) fn with_kernels(kernels: &'static Kernels) -> Scratch {
         Scratch {
             kernels,
+            threads: Threads::One,
             ranking: Ranking::default(),
             query: QueryScratch::default(),
             reranking: Reranking::default(),

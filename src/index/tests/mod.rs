@@ -7,6 +7,7 @@ mod changes;
 mod codes;
 mod filtered;
 mod reshape;
+mod threads;
 
 use super::kernels::{self, Kernels};
 use super::random::SplitMix64;

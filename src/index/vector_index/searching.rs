@@ -1,11 +1,11 @@
 //! Searches of an index without a filter, one by one and in batches: hits of the lists and of the tail together. Called by `shard`.
 
 use super::VectorIndex;
-use crate::index::kernels::Kernels;
 use crate::index::plan::Plan;
 use crate::index::points::Points;
 use crate::index::search::Scratch;
 use crate::index::spec::{Hit, SearchOutcome, SearchParams, SearchPlan, SearchStats};
+use crate::index::tail::TailScan;
 use crate::index::top::TopHits;
 use crate::index::trained::Trained;
 use crate::types::Rerank;
@@ -39,7 +39,7 @@ impl VectorIndex {
         if let Some(trained) = self.trained.as_ref().filter(|_| params.k > 0) {
             (plan, stats) = self.search_lists(trained, points, query, params, scratch, &mut hits);
         }
-        self.finish(points, query, params, scratch.kernels, SearchOutcome { hits, settled: false, plan, stats })
+        self.finish((points, query), params, scratch, SearchOutcome { hits, settled: false, plan, stats })
     }
 
     /// The places of the queries in an order in which those that lie near each other follow each other, so that a search finds in
@@ -78,16 +78,16 @@ impl VectorIndex {
     /// Adds the tail's hits to those of the lists, in order.
     fn finish(
         &self,
-        points: &Points,
-        query: &[f32],
+        (points, query): (&Points, &[f32]),
         params: &SearchParams,
-        kernels: &Kernels,
+        &Scratch { kernels, threads, .. }: &Scratch,
         mut outcome: SearchOutcome,
     ) -> SearchOutcome {
         self.count_file_reads(outcome.stats.reranked);
         let mut top = TopHits::new(params.k);
-        self.tail.search(points, self.spec.metric, query, &mut top, kernels);
-        outcome.stats.tail_scanned = self.tail.live_rows();
+        let (metric, k) = (self.spec.metric, params.k);
+        let scan = TailScan { points, metric, query, k, allowed: None, kernels, threads };
+        outcome.stats.tail_scanned = self.tail.search(scan, &mut top);
         outcome.hits.extend(top.into_hits());
         outcome.hits.sort_unstable_by(Hit::order);
         outcome.settled = self.spec.rerank == Rerank::Int8 && !outcome.plan.exact;

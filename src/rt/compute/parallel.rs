@@ -22,6 +22,7 @@ where
 
 #[cfg(not(madsim))]
 mod source {
+    use super::super::spread::busy;
     use std::{
         iter::Enumerate,
         panic::resume_unwind,
@@ -35,8 +36,12 @@ mod source {
         work: &(impl Fn(P) -> T + Sync),
     ) -> Vec<T> {
         let queue = Mutex::new(parts.enumerate());
+        let help = || {
+            let _computing = busy();
+            drain(&queue, work)
+        };
         let mut results = thread::scope(|scope| {
-            let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| drain(&queue, work))).collect();
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(help)).collect();
             let mut results = drain(&queue, work);
             for other in others {
                 results.extend(other.join().unwrap_or_else(|payload| resume_unwind(payload)));
