@@ -26,7 +26,7 @@ pub struct Knobs {
     pub slow: Duration,
     /// A change happens, and the answer is that its outcome is not known.
     pub lost_answers: u64,
-    /// A read shows an old state.
+    /// A read shows an old state; a transaction without operations is one.
     pub stale_reads: u64,
 }
 

@@ -33,6 +33,8 @@ pub(super) const TABLE: &str = "table";
 /// How long this node may take to hear of what the coordinator already holds, and how often it looks.
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(1);
 const CATCH_UP_PAUSE: Duration = Duration::from_millis(5);
+/// Before the coordinator is read again where what it showed was not so: a member of it that is behind goes on showing that for a while.
+const AGAIN_PAUSE: Duration = Duration::from_millis(10);
 
 /// A collection as it is stored, under its name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -245,10 +247,15 @@ impl Catalog {
         Ok(nodes.iter().filter(|node| !removed.contains(&node.id)).cloned().collect())
     }
 
-    /// Whether the transaction's conditions held, and its changes happened.
+    /// Whether the transaction's conditions held, and its changes happened. If not, it is time to read again when this returns.
     async fn commit(&self, transaction: Transaction) -> Result<bool> {
-        let committed = self.coordinator.commit(transaction).await.map_err(coordination)?;
-        Ok(matches!(committed, Committed::At(_)))
+        match self.coordinator.commit(transaction).await.map_err(coordination)? {
+            Committed::At(_) => Ok(true),
+            Committed::Refused => {
+                time::sleep(AGAIN_PAUSE).await;
+                Ok(false)
+            }
+        }
     }
 
     /// A collection as the coordinator holds it, and the condition that it has not changed since.

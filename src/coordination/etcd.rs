@@ -211,9 +211,9 @@ impl Coordinator for Etcd {
     fn commit(&self, transaction: Transaction) -> BoxFuture<'_, Result<Committed, CoordinationError>> {
         Box::pin(async move {
             self.check()?;
-            let stored = self.prefix.stored_transaction(transaction.clone());
+            let stored = convert::stored_transaction(&self.prefix, transaction.clone());
             bounds::check(&stored)?;
-            let response = self.client.txn(&stored).await?;
+            let response = self.client.txn(&stored, transaction.changes.is_empty()).await?;
             match response.succeeded {
                 true => {
                     let revision = convert::revision(response.header.as_ref())?;
