@@ -57,9 +57,6 @@ struct Keeping {
     stop: Shutdown,
 }
 
-/// How long a change that etcd has taken may take to be known here.
-const SHOW_LIMIT: Duration = Duration::from_secs(1);
-
 impl Drop for Keeping {
     fn drop(&mut self) {
         self.stop.trigger();
@@ -218,7 +215,7 @@ impl Coordinator for Etcd {
                 true => {
                     let revision = convert::revision(response.header.as_ref())?;
                     // Whoever changes something reads it back here; it happened, whether or not that comes about.
-                    let _shown = time::timeout(SHOW_LIMIT, self.memory.shows(&transaction, revision)).await;
+                    let _shown = time::timeout(bounds::SHOW_LIMIT, self.memory.shows(&transaction, revision)).await;
                     Ok(Committed::At(revision))
                 }
                 false => Ok(Committed::Refused),

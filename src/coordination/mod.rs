@@ -154,7 +154,8 @@ pub trait Coordinator: Send + Sync {
     fn remembered(&self, prefix: &str) -> Result<Vec<KeyValue>, CoordinationError>;
 
     /// Runs a transaction; when it is answered it survives power loss. It is decided at a moment after the call began, also if it has
-    /// no changes and only asks whether its conditions hold.
+    /// no changes and only asks whether its conditions hold. What it changed is remembered here, unless this node hears nothing of
+    /// it for a while.
     fn commit(&self, transaction: Transaction) -> BoxFuture<'_, Result<Committed, CoordinationError>>;
 
     /// What happens to keys that begin with `prefix` after revision `after`, which [`Coordinator::list`] gave.
