@@ -143,6 +143,15 @@ impl Shared {
         self.state().backup = listed.entries.into_iter().filter(|kv| kv.lease.is_none()).collect();
     }
 
+    /// Whether anything lasting was written since the last backup that the backup does not hold so.
+    pub async fn is_backup_past(&self) -> bool {
+        let Some(engine) = self.engine() else { return false };
+        let now = engine.embedded.list("").await.expect("a group of one answers").entries;
+        let backup = self.state().backup.clone();
+        let is_kept = |kv: &KeyValue| backup.iter().any(|old| old.key == kv.key && old.value == kv.value);
+        now.iter().filter(|kv| kv.lease.is_none()).any(|kv| !is_kept(kv))
+    }
+
     pub async fn restore(&self) {
         let (old, backup, dir) = {
             let mut state = self.state();

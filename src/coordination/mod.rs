@@ -18,7 +18,7 @@ pub use bounds::{OPERATIONS_MAX, VALUE_BYTES_MAX};
 pub use embedded::Embedded;
 pub use error::{CoordinationError, WatchError};
 pub use etcd::Etcd;
-pub use mirror::{Entries, Mirror};
+pub use mirror::{Entries, Mirror, Seen};
 use serde::{Deserialize, Serialize};
 use std::{future::Future, pin::Pin, time::Duration};
 
