@@ -187,9 +187,10 @@ impl Proxy {
             let failed = match self.attempt(outgoing, attempt_body, &pick).await {
                 Ok(answer) => {
                     let (answer, is_declined) = answer::looked_at(answer).await;
-                    let did_nothing = answer::did_nothing(&answer);
+                    // What an earlier attempt may have done is not told by this one.
+                    let leaves_it_open = answer::did_nothing(&answer) && is_unknown(failure.as_ref());
                     let answer = self.answered(answer, is_declined, pick, picked, outgoing);
-                    if !is_declined && !(did_nothing && is_unknown(failure.as_ref())) {
+                    if !is_declined && !leaves_it_open {
                         return Ok(answer);
                     }
                     declined = Some(answer);
