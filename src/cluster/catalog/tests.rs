@@ -20,7 +20,7 @@ async fn what_was_changed_is_shown_here_or_not_known_to_have_happened() {
     coordinator.freeze();
     let late = {
         let coordinator = coordinator.clone();
-        tokio::spawn(async move {
+        crate::rt::spawn("thaw", async move {
             time::sleep(Duration::from_secs(2)).await;
             coordinator.thaw();
         })
