@@ -20,8 +20,8 @@ use vectorsphere::{
     rt::time,
     service::Service,
     types::{
-        CollectionName, CollectionSpec, DocumentId, ErrorKind, IndexType, Metric, Payload, Point, Vector, VectorName,
-        VectorSpec, WriteOptions, operation::ReadOptions,
+        CollectionName, CollectionSpec, DocumentId, ErrorKind, IndexType, Metric, Payload, PayloadIndexKind, Point,
+        Vector, VectorName, VectorSpec, WriteOptions, operation::ReadOptions,
     },
 };
 
@@ -278,6 +278,40 @@ fn copy(from: &Path, to: &Path) {
             false => drop(std::fs::copy(entry.path(), target).expect("a copy")),
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_etcd_that_lost_a_change_of_anything_is_not_obeyed() {
+    if !has_etcd("an_etcd_that_lost_a_change_of_anything_is_not_obeyed") {
+        return;
+    }
+    let (mut etcd, directories) = (Members::start(1), directories::<1>());
+    let member = etcd.directory.path().join("m0");
+    let backup = etcd.directory.path().join("backup");
+    let nodes = vec![start(directories[0].path(), &etcd).await];
+    ready(&nodes).await;
+    nodes[0].service().create_collection(name("t"), spec(None)).await.expect("a table");
+    etcd.kill(0);
+    copy(&member, &backup);
+    etcd.run(0);
+    // This changes no shard: the shard table stays as it is in the backup.
+    until("a field is indexed", async || {
+        let field = vectorsphere::types::path::Path::parse("colour").expect("a path");
+        nodes[0].service().put_payload_index(&name("t"), field, PayloadIndexKind::Value).await.is_ok()
+    })
+    .await;
+    etcd.kill(0);
+    std::fs::remove_dir_all(&member).expect("gone");
+    copy(&backup, &member);
+    etcd.run(0);
+    until("the older state is noticed", async || {
+        let (ok, detail) = coordinator(nodes[0].service());
+        !ok && detail.contains("was etcd restored from an old backup?")
+    })
+    .await;
+    let indexes = nodes[0].service().payload_indexes(&name("t")).await.expect("listed");
+    assert_eq!(indexes.len(), 1, "what was changed is still known");
+    stop(nodes).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

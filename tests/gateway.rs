@@ -165,6 +165,30 @@ async fn a_node_that_declines_for_now_is_not_the_last_word() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_overloaded_node_does_not_say_what_became_of_an_earlier_attempt() {
+    let nodes = Fake::cluster(2).await;
+    let gate = Gate::over(&nodes, Sticky::None).await;
+    nodes[0].behave(Manner::BreakOff);
+    nodes[1].behave(Manner::Overloaded);
+    const PATH: &str = "/api/v1/tables/t/documents";
+    let (mut unknown, mut refused) = (0, 0);
+    for _ in 0..40 {
+        let mut write = request(Method::POST, PATH, "{}");
+        write.headers_mut().insert("idempotency-key", "k".parse().expect("a value"));
+        let answer = Client::new(gate.address()).request(write).await.expect("an answer");
+        let body = String::from_utf8_lossy(answer.body()).into_owned();
+        match answer.status() {
+            StatusCode::TOO_MANY_REQUESTS => refused += 1,
+            _ if body.contains("outcome_unknown") => unknown += 1,
+            other => panic!("{other}: {body}"),
+        }
+    }
+    assert!(unknown > 0 && refused > 0, "{unknown} met the node that breaks off first, {refused} did not");
+    assert_eq!(unknown, nodes[0].hits(PATH));
+    gate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_stream_both_ways() {
     let nodes = Fake::cluster(1).await;
     let gate = Gate::over(&nodes, Sticky::None).await;

@@ -26,7 +26,7 @@ pub struct Knobs {
     pub slow: Duration,
     /// A change happens, and the answer is that its outcome is not known.
     pub lost_answers: u64,
-    /// A read shows an old state.
+    /// A read shows an old state; a transaction without operations is one.
     pub stale_reads: u64,
 }
 
@@ -141,6 +141,15 @@ impl Shared {
         let Some(engine) = self.engine() else { return };
         let listed = engine.embedded.list("").await.expect("a group of one answers");
         self.state().backup = listed.entries.into_iter().filter(|kv| kv.lease.is_none()).collect();
+    }
+
+    /// Whether anything lasting was written since the last backup that the backup does not hold so.
+    pub async fn is_backup_past(&self) -> bool {
+        let Some(engine) = self.engine() else { return false };
+        let now = engine.embedded.list("").await.expect("a group of one answers").entries;
+        let backup = self.state().backup.clone();
+        let is_kept = |kv: &KeyValue| backup.iter().any(|old| old.key == kv.key && old.value == kv.value);
+        now.iter().filter(|kv| kv.lease.is_none()).any(|kv| !is_kept(kv))
     }
 
     pub async fn restore(&self) {

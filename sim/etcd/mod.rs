@@ -23,7 +23,10 @@ use madsim::{
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     time::Duration,
 };
 use vectorsphere::{
@@ -96,6 +99,14 @@ impl SimEtcd {
     pub async fn back_up(&self) {
         log!("etcd: backed up");
         self.on_its_machine(|shared| async move { shared.back_up().await }).await;
+    }
+
+    /// Whether [`SimEtcd::restore`] would lose something.
+    pub async fn is_backup_past(&self) -> bool {
+        let is_past = Arc::new(AtomicBool::new(false));
+        let told = is_past.clone();
+        self.on_its_machine(|shared| async move { told.store(shared.is_backup_past().await, SeqCst) }).await;
+        is_past.load(SeqCst)
     }
 
     /// Puts the state of the last backup in place of this one: revisions begin anew, leases are gone.

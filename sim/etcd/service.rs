@@ -39,6 +39,41 @@ impl Service {
         Ok(engine.embedded.clone())
     }
 
+    /// What the member that is asked shows to whoever only reads: everything there is, or what there was once.
+    async fn shown(&self, engine: &Embedded) -> Result<Listed, Status> {
+        let now = engine.list("").await.map_err(status)?;
+        let knobs = self.0.knobs();
+        Ok(match self.0.old() {
+            Some(old) if knobs.stale_reads > 0 && self.0.chance(knobs.stale_reads) => old,
+            Some(_) if knobs.stale_reads > 0 => now,
+            _ => {
+                self.0.remember(now.clone());
+                now
+            }
+        })
+    }
+
+    /// Decides a transaction, and at which revision if its conditions hold. One without operations goes through no log: etcd (3.2 and
+    /// later) lets the member that is asked decide it by what it has itself, without finding out whether others are ahead of it.
+    async fn decided(&self, engine: &Embedded, transaction: Transaction) -> Result<Committed, Status> {
+        if !transaction.changes.is_empty() {
+            return engine.commit(transaction).await.map_err(status);
+        }
+        let Listed { revision, entries } = self.shown(engine).await?;
+        let holds = |compare: &Compare| {
+            let stored = |key: &String| entries.iter().find(|kv| kv.key == *key);
+            match compare {
+                Compare::Absent(key) => stored(key).is_none(),
+                Compare::CreatedAt(key, at) => stored(key).is_some_and(|kv| kv.created == *at),
+                Compare::WrittenAt(key, at) => stored(key).is_some_and(|kv| kv.revision == *at),
+            }
+        };
+        Ok(match transaction.compares.iter().all(holds) {
+            true => Committed::At(revision),
+            false => Committed::Refused,
+        })
+    }
+
     /// The answer to a change that happened.
     fn changed<T>(&self, answer: T) -> Answering<T> {
         match self.0.chance(self.0.knobs().lost_answers) {
@@ -53,17 +88,7 @@ impl Kv for Service {
     async fn range(&self, request: Request<proto::RangeRequest>) -> Answering<proto::RangeResponse> {
         let engine = self.engine().await?;
         let request = request.into_inner();
-        let now = engine.list("").await.map_err(status)?;
-        let knobs = self.0.knobs();
-        let listed = match self.0.old() {
-            Some(old) if knobs.stale_reads > 0 && self.0.chance(knobs.stale_reads) => old,
-            Some(_) if knobs.stale_reads > 0 => now,
-            _ => {
-                self.0.remember(now.clone());
-                now
-            }
-        };
-        let Listed { revision, entries } = listed;
+        let Listed { revision, entries } = self.shown(&engine).await?;
         let asked = |kv: &KeyValue| match &request.range_end[..] {
             [] => kv.key.as_bytes() == request.key,
             end => kv.key.as_bytes() >= &request.key[..] && kv.key.as_bytes() < end,
@@ -82,7 +107,7 @@ impl Kv for Service {
         weigh(&request);
         let compares = request.compare.into_iter().map(condition).collect::<Result<_, _>>()?;
         let changes = request.success.into_iter().map(operation).collect::<Result<_, _>>()?;
-        let committed = engine.commit(Transaction { compares, changes }).await.map_err(status)?;
+        let committed = self.decided(&engine, Transaction { compares, changes }).await?;
         let (revision, succeeded) = match committed {
             Committed::At(revision) => (revision, true),
             Committed::Refused => (0, false),

@@ -69,6 +69,10 @@ impl contract::Hooks for Hooked {
         // Two seconds, by clocks that may run 5 % slow.
         Duration::from_millis(2400)
     }
+
+    fn show_the_past(&self, shown: bool) {
+        self.0.set(Knobs { stale_reads: if shown { 100 } else { 0 }, ..Knobs::default() });
+    }
 }
 
 fn machine(name: &str, number: u8) -> NodeHandle {

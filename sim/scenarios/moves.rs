@@ -144,7 +144,6 @@ async fn course<W: Workload>(run: Run, kind: Kind, generate: fn(Kind, u64) -> Pl
     if let Some(etcd) = &fleet.etcd {
         etcd.back_up().await;
     }
-    let backed_up = newest_epoch(&fleet);
     let shared = drive::Run::new(workload, plan.clients.len() as u64);
     let (books, tables) = (Books::default(), Tables::default());
     let trouble = join3(
@@ -163,7 +162,7 @@ async fn course<W: Workload>(run: Run, kind: Kind, generate: fn(Kind, u64) -> Pl
     rest::check(&fleet, plan.copies()).await;
     chaos::list_everywhere(&fleet, &service).await;
     if fleet.etcd.is_some() {
-        restore_etcd(&fleet, backed_up).await;
+        restore_etcd(&fleet).await;
         chaos::close(&fleet, &service, &shared).await;
     }
     chaos::conclude(&run.scratch, &shared);
@@ -333,24 +332,18 @@ fn tell_marks(fleet: &Fleet) {
     }
 }
 
-/// The newest shard table that any node knows.
-fn newest_epoch(fleet: &Fleet) -> u64 {
-    fleet.present().filter_map(|victim| Some(victim.inside()?.shard_table().epoch)).max().unwrap_or(0)
-}
-
 /// Puts the etcd of an old backup in place of the one there is: every node must say so, change nothing, and go on.
 ///
 /// # Panics
 /// If a node obeys it, or does not notice.
-async fn restore_etcd(fleet: &Fleet, backed_up: u64) {
+async fn restore_etcd(fleet: &Fleet) {
     let Some(etcd) = &fleet.etcd else { return };
     let epochs = || {
         let known = fleet.present().filter_map(|victim| Some((victim.number, victim.inside()?.shard_table().epoch)));
         known.collect::<BTreeMap<usize, u64>>()
     };
     let before = epochs();
-    if newest_epoch(fleet) == backed_up {
-        // Nothing was changed since the backup: it is the same table.
+    if !etcd.is_backup_past().await {
         return;
     }
     etcd.restore().await;

@@ -107,6 +107,22 @@ enum Failed {
     Unknown,
 }
 
+/// What a call may do when it is sent twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Nothing.
+    Read,
+    /// No more than once: the nodes know it again by its request id.
+    NamedWrite,
+    Write,
+}
+
+impl Kind {
+    fn of_write(request_id: &str) -> Kind {
+        if request_id.is_empty() { Kind::Write } else { Kind::NamedWrite }
+    }
+}
+
 type Service = VectorServiceClient<Channel>;
 
 /// The nodes are as warm as they are: the client is new, not they. Nobody asks how a node is that gets calls: to take it for
@@ -135,12 +151,12 @@ impl Client {
     /// Inserts or replaces documents.
     ///
     /// # Errors
-    /// The status of the last attempt. `Unavailable` and `ResourceExhausted`: nothing happened; `DeadlineExceeded` and `Unknown`: it
-    /// may have.
+    /// The status of the last attempt, but that of one that may have happened, as long as none after it has settled what came of the
+    /// request. `Unavailable` and `ResourceExhausted`: nothing happened; `DeadlineExceeded` and `Unknown`: it may have.
     pub async fn upsert(&self, mut request: proto::UpsertRequest) -> Result<proto::UpsertResponse, Status> {
         self.name(&mut request.request_id);
-        let named = !request.request_id.is_empty();
-        self.call(request, named, async |mut service: Service, request| service.upsert(request).await).await
+        let kind = Kind::of_write(&request.request_id);
+        self.call(request, kind, async |mut service: Service, request| service.upsert(request).await).await
     }
 
     /// Finds the documents nearest to a vector.
@@ -148,7 +164,7 @@ impl Client {
     /// # Errors
     /// The status of the last attempt.
     pub async fn search(&self, request: proto::SearchRequest) -> Result<proto::SearchResponse, Status> {
-        self.call(request, true, async |mut service: Service, request| service.search(request).await).await
+        self.call(request, Kind::Read, async |mut service: Service, request| service.search(request).await).await
     }
 
     /// Deletes documents.
@@ -157,8 +173,8 @@ impl Client {
     /// As for [`Client::upsert`].
     pub async fn delete(&self, mut request: proto::DeleteRequest) -> Result<proto::DeleteResponse, Status> {
         self.name(&mut request.request_id);
-        let named = !request.request_id.is_empty();
-        self.call(request, named, async |mut service: Service, request| service.delete(request).await).await
+        let kind = Kind::of_write(&request.request_id);
+        self.call(request, kind, async |mut service: Service, request| service.delete(request).await).await
     }
 
     /// The cluster as one of its nodes sees it.
@@ -167,7 +183,8 @@ impl Client {
     /// The status of the last attempt.
     pub async fn cluster_info(&self) -> Result<proto::ClusterInfo, Status> {
         let request = proto::GetClusterInfoRequest {};
-        self.call(request, true, async |mut service: Service, request| service.get_cluster_info(request).await).await
+        self.call(request, Kind::Read, async |mut service: Service, request| service.get_cluster_info(request).await)
+            .await
     }
 
     fn name(&self, request_id: &mut String) {
@@ -176,13 +193,13 @@ impl Client {
         }
     }
 
-    async fn call<Q: Clone, A, F>(&self, request: Q, repeatable: bool, send: F) -> Result<A, Status>
+    async fn call<Q: Clone, A, F>(&self, request: Q, kind: Kind, send: F) -> Result<A, Status>
     where
         F: AsyncFn(Service, Request<Q>) -> Result<Response<A>, Status>,
     {
         self.retries().budget.request();
         let deadline = time::now() + self.0.options.timeout;
-        let (mut attempts, mut tried) = (0, Vec::new());
+        let (mut attempts, mut tried, mut unknown) = (0, Vec::new(), None);
         loop {
             attempts += 1;
             let status = match self.attempt(&request, deadline, &mut tried, &send).await {
@@ -190,13 +207,20 @@ impl Client {
                 Err(status) => status,
             };
             let may = match failed(&status) {
-                Failed::Finally => false,
+                Failed::Finally => return Err(status),
                 Failed::Unsent => true,
-                Failed::Unknown => repeatable,
+                Failed::Unknown => {
+                    // Whatever a later attempt did not do, this one may have done.
+                    if kind != Kind::Read {
+                        unknown.get_or_insert_with(|| said_unknown(&status));
+                    }
+                    kind != Kind::Write
+                }
             };
-            let Some(pause) = self.pause(attempts).filter(|_| may) else { return Err(status) };
+            let last = |unknown: Option<Status>| Err(unknown.unwrap_or(status));
+            let Some(pause) = self.pause(attempts).filter(|_| may) else { return last(unknown) };
             if time::now() + pause >= deadline {
-                return Err(status);
+                return last(unknown);
             }
             time::sleep(pause).await;
         }
@@ -268,5 +292,13 @@ fn failed(status: &Status) -> Failed {
         Code::Unavailable | Code::ResourceExhausted if status.metadata().contains_key("vs-code") => Failed::Unsent,
         Code::Unavailable | Code::DeadlineExceeded | Code::Unknown | Code::Cancelled => Failed::Unknown,
         _ => Failed::Finally,
+    }
+}
+
+/// The status of a write that may have happened, under a code that says so: a connection that broke counts as unavailable.
+fn said_unknown(status: &Status) -> Status {
+    match status.code() {
+        Code::DeadlineExceeded | Code::Unknown => status.clone(),
+        code => Status::unknown(format!("it may have happened ({code}): {}", status.message())),
     }
 }

@@ -7,11 +7,18 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 /// A node that answers every call with one status, and counts them.
 async fn node(status: fn() -> Status) -> (String, Arc<AtomicU32>, Shutdown) {
+    changing_node(move |_| status()).await
+}
+
+/// The same where the status depends on how many calls there were before.
+async fn changing_node(
+    status: impl Fn(u32) -> Status + Clone + Send + Sync + 'static,
+) -> (String, Arc<AtomicU32>, Shutdown) {
     let calls = Arc::new(AtomicU32::new(0));
     let counted = calls.clone();
     let answer = move || {
-        counted.fetch_add(1, SeqCst);
-        std::future::ready(status().into_http::<axum::body::Body>())
+        let before = counted.fetch_add(1, SeqCst);
+        std::future::ready(status(before).into_http::<axum::body::Body>())
     };
     let listener = Listener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -69,6 +76,28 @@ async fn a_write_whose_outcome_is_unknown_is_repeated_only_under_a_name() {
     let client = Client::new(&[&address], options(3)).unwrap();
     assert_eq!(client.upsert(write("")).await.unwrap_err().code(), Code::Unknown);
     assert_eq!(calls.load(SeqCst), 4 + 3, "named by the client");
+}
+
+#[tokio::test]
+async fn an_unknown_outcome_is_not_covered_up_by_a_later_attempt() {
+    let broken = || Status::unavailable("the connection broke");
+    let declined = |code| move |before| if before == 0 { broken() } else { said(code) };
+    for code in [Code::Unavailable, Code::ResourceExhausted] {
+        let (address, calls, _stop) = changing_node(declined(code)).await;
+        let client = Client::new(&[&address], options(3)).unwrap();
+        let told = client.upsert(write("mine")).await.unwrap_err();
+        assert_eq!(told.code(), Code::Unknown, "that of the first attempt, which may have happened: {told}");
+        assert_eq!(calls.load(SeqCst), 3);
+    }
+    // By its last word a node settles what came of all attempts: it knows the request by its name.
+    let (address, _calls, _stop) = changing_node(declined(Code::Aborted)).await;
+    let client = Client::new(&[&address], options(3)).unwrap();
+    assert_eq!(client.upsert(write("mine")).await.unwrap_err().code(), Code::Aborted);
+    // A connection that breaks is no node's word that nothing happened.
+    let (address, _calls, _stop) = node(|| Status::unavailable("the connection broke")).await;
+    let client = Client::new(&[&address], options(1)).unwrap();
+    assert_eq!(client.upsert(write("mine")).await.unwrap_err().code(), Code::Unknown);
+    assert_eq!(client.search(proto::SearchRequest::default()).await.unwrap_err().code(), Code::Unavailable);
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@
 //! before serving.
 
 mod delete;
+#[cfg(test)]
+mod tests;
 
 pub use delete::Marked;
 
@@ -14,7 +16,7 @@ use super::{
 };
 use crate::{
     coordination::{
-        Change, Committed, Compare, CoordinationError, Coordinator, KeyValue, Transaction, VALUE_BYTES_MAX,
+        Change, Committed, Compare, CoordinationError, Coordinator, KeyValue, Revision, Transaction, VALUE_BYTES_MAX,
     },
     rt::time,
     types::{CollectionName, CollectionSpec, Error, ErrorKind, PointId, Result, SLOTS, SlotRange, limits, slot_of},
@@ -33,6 +35,11 @@ pub(super) const TABLE: &str = "table";
 /// How long this node may take to hear of what the coordinator already holds, and how often it looks.
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(1);
 const CATCH_UP_PAUSE: Duration = Duration::from_millis(5);
+/// The same for what was changed by a call here, which cannot be undone by giving up: a copy of the coordinator's keys that was lost is
+/// listed again within seconds.
+const HEAR_LIMIT: Duration = Duration::from_secs(10);
+/// Before the coordinator is read again where what it showed was not so: a member of it that is behind goes on showing that for a while.
+const AGAIN_PAUSE: Duration = Duration::from_millis(10);
 
 /// A collection as it is stored, under its name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,6 +104,7 @@ pub struct Catalog {
     collections: ArcSwap<Collections>,
     /// The newest table seen.
     table: ArcSwap<ShardTable>,
+    hear_limit: Duration,
 }
 
 impl Catalog {
@@ -105,7 +113,8 @@ impl Catalog {
     /// # Errors
     /// `Corrupt`, from the coordinator.
     pub fn load(coordinator: Arc<dyn Coordinator>) -> Result<Catalog> {
-        let catalog = Catalog { coordinator, collections: ArcSwap::default(), table: ArcSwap::default() };
+        let (collections, table) = Default::default();
+        let catalog = Catalog { coordinator, collections, table, hear_limit: HEAR_LIMIT };
         let collections = catalog.read()?;
         catalog.publish(collections);
         Ok(catalog)
@@ -145,10 +154,11 @@ impl Catalog {
     }
 
     /// Creates a collection and its shards, placed on those of `nodes` that have not been removed from the cluster meanwhile, in
-    /// one transaction.
+    /// one transaction. When it returns, [`Catalog::read`] shows it.
     ///
     /// # Errors
-    /// `table_exists`, `too_many_tables`, `too_many_replicas`, `too_many_shards`; `Unavailable` or `Indeterminate` if the coordinator did not answer.
+    /// `table_exists`, `too_many_tables`, `too_many_replicas`, `too_many_shards`; `Unavailable` or `Indeterminate` if the coordinator
+    /// did not answer; `Indeterminate`, too, if this node does not hear of what it did.
     pub async fn create(
         &self,
         name: &CollectionName,
@@ -186,16 +196,17 @@ impl Catalog {
                     Change::Put(TABLE.to_owned(), stored_table),
                 ],
             };
-            if self.commit(transaction).await? {
-                return Ok(());
+            if let Some(revision) = self.commit(transaction).await? {
+                return self.shown(TABLE, revision).await;
             }
         }
     }
 
-    /// Changes what of a collection's spec may change: `change` gives the new spec, of which vectors and shards stay as they are.
+    /// Changes what of a collection's spec may change: `change` gives the new spec, of which vectors and shards stay as they are. When
+    /// it returns, [`Catalog::read`] shows that.
     ///
     /// # Errors
-    /// `table_not_found`; those of `change`; `Unavailable` or `Indeterminate` if the coordinator did not answer.
+    /// `table_not_found`; those of `change`; `Unavailable` or `Indeterminate` as for [`Catalog::create`].
     pub async fn alter(
         &self,
         name: &CollectionName,
@@ -209,8 +220,8 @@ impl Catalog {
                 compares: vec![as_read],
                 changes: vec![Change::Put(collection_key(name), to_json(&CollectionRecord { spec, ..record }))],
             };
-            if self.commit(transaction).await? {
-                return Ok(());
+            if let Some(revision) = self.commit(transaction).await? {
+                return self.shown(&collection_key(name), revision).await;
             }
         }
     }
@@ -224,7 +235,7 @@ impl Catalog {
             let (mut table, guard) = self.stored_table().await?;
             let changed = change(&mut table)?;
             let changes = vec![Change::Put(TABLE.to_owned(), to_json(&table))];
-            if self.commit(Transaction { compares: vec![guard], changes }).await? {
+            if self.commit(Transaction { compares: vec![guard], changes }).await?.is_some() {
                 return Ok(changed);
             }
         }
@@ -245,10 +256,36 @@ impl Catalog {
         Ok(nodes.iter().filter(|node| !removed.contains(&node.id)).cloned().collect())
     }
 
-    /// Whether the transaction's conditions held, and its changes happened.
-    async fn commit(&self, transaction: Transaction) -> Result<bool> {
-        let committed = self.coordinator.commit(transaction).await.map_err(coordination)?;
-        Ok(matches!(committed, Committed::At(_)))
+    /// The revision at which the transaction's changes happened, if its conditions held. If not, it is time to read again when this
+    /// returns.
+    async fn commit(&self, transaction: Transaction) -> Result<Option<Revision>> {
+        match self.coordinator.commit(transaction).await.map_err(coordination)? {
+            Committed::At(revision) => Ok(Some(revision)),
+            Committed::Refused => {
+                time::sleep(AGAIN_PAUSE).await;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Waits until this node remembers `key` as new as revision `at`.
+    async fn hear_of(&self, key: &str, at: Revision) -> Result<()> {
+        loop {
+            let known = self.coordinator.remembered(key).map_err(coordination)?;
+            if known.iter().any(|known| known.key == key && known.revision >= at) {
+                return Ok(());
+            }
+            time::sleep(CATCH_UP_PAUSE).await;
+        }
+    }
+
+    /// Waits until this node remembers its own change of `key`, which happened at revision `at`.
+    async fn shown(&self, key: &str, at: Revision) -> Result<()> {
+        time::timeout(self.hear_limit, self.hear_of(key, at)).await.unwrap_or_else(|elapsed| {
+            let message =
+                format!("the change was made, but this node has not heard of it from the coordinator: {elapsed}");
+            Err(Error::new(ErrorKind::Indeterminate, "outcome_unknown", message))
+        })
     }
 
     /// A collection as the coordinator holds it, and the condition that it has not changed since.
@@ -270,7 +307,7 @@ impl Catalog {
 
     /// Whether it is so at a moment after this call began. What a read has shown may be of the past; an answer that ends the matter must not.
     async fn still(&self, compare: Compare) -> Result<bool> {
-        self.commit(Transaction { compares: vec![compare], changes: Vec::new() }).await
+        Ok(self.commit(Transaction { compares: vec![compare], changes: Vec::new() }).await?.is_some())
     }
 
     /// Shows these collections to requests.
@@ -284,16 +321,10 @@ impl Catalog {
     /// `Unavailable` if the coordinator did not answer, or this node has not heard of it within a second.
     pub async fn catch_up(&self) -> Result<()> {
         let now = self.coordinator.get(TABLE).await.map_err(coordination)?.map_or(0, |stored| stored.revision);
-        let heard = async {
-            loop {
-                let known = self.coordinator.remembered(TABLE).map_err(coordination)?;
-                if known.iter().any(|known| known.key == TABLE && known.revision >= now) || now == 0 {
-                    return Ok(());
-                }
-                time::sleep(CATCH_UP_PAUSE).await;
-            }
-        };
-        time::timeout(CATCH_UP_LIMIT, heard).await.unwrap_or_else(|elapsed| {
+        if now == 0 {
+            return Ok(());
+        }
+        time::timeout(CATCH_UP_LIMIT, self.hear_of(TABLE, now)).await.unwrap_or_else(|elapsed| {
             Err(Error::new(ErrorKind::Unavailable, "coordinator", format!("the coordinator is ahead: {elapsed}")))
         })
     }
@@ -414,31 +445,4 @@ pub fn coordination(error: CoordinationError) -> Error {
         CoordinationError::Corrupt(_) => ErrorKind::Corrupt,
     };
     Error::new(kind, "coordinator", error.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::{
-        members::{MemberState, SelfTold},
-        memory::Memory,
-    };
-    use super::*;
-
-    #[tokio::test]
-    async fn nothing_is_placed_on_a_node_that_was_removed_meanwhile() {
-        let coordinator = Arc::new(Memory::default());
-        let removed =
-            MemberRecord { state: MemberState::Removed, ..MemberRecord::joined(SelfTold::default(), 1, false) };
-        coordinator.put(&MemberRecord::key(2), removed.encode());
-        let catalog = Catalog::load(coordinator).unwrap();
-        let name = CollectionName::new("c").unwrap();
-        let (vectors, indexed_fields) = Default::default();
-        let spec = CollectionSpec { vectors, shards: 8, indexed_fields, replicas: Some(1) };
-        let known_before = [Candidate::active(1), Candidate::active(2)];
-        catalog.create(&name, spec, 1, &known_before).await.unwrap();
-        catalog.read().unwrap();
-        let holders: BTreeSet<NodeId> =
-            catalog.table().shards.values().flat_map(|entry| entry.replicas.clone()).collect();
-        assert_eq!(holders, [1].into());
-    }
 }

@@ -10,6 +10,8 @@ pub const VALUE_BYTES_MAX: usize = 1 << 20;
 pub const OPERATIONS_MAX: usize = 128;
 /// Longest key, in bytes, prefix and all.
 const KEY_BYTES_MAX: usize = 4096;
+/// How long a change that has happened may take to be known here before its maker is told that it has happened.
+pub(super) const SHOW_LIMIT: Duration = Duration::from_secs(1);
 /// Shortest and longest time to live of a lease.
 const TTL_MIN: Duration = Duration::from_millis(100);
 const TTL_MAX: Duration = Duration::from_secs(24 * 60 * 60);

@@ -1,7 +1,7 @@
 //! The embedded coordinator: a revisioned key-value map in every node's own store, kept equal by Raft group [`GROUP`]. On a
-//! standalone node that group has one member. A change is answered when it survives the loss of a minority and this node shows it; a
-//! read sees every change acknowledged before it (read index). Leases are in the map, their time is kept by the leader. Called
-//! through [`Coordinator`]; plugged in by `node`.
+//! standalone node that group has one member. A change is answered when it survives the loss of a minority and this node shows it, or
+//! has not come to that for a while; a read sees every change acknowledged before it (read index). Leases are in the map, their time is
+//! kept by the leader. Called through [`Coordinator`]; plugged in by `node`.
 
 mod entry;
 mod history;
@@ -138,9 +138,10 @@ impl Embedded {
     async fn run(&self, command: Command) -> Result<Outcome, CoordinationError> {
         let route = self.route()?;
         let (index, outcome) = route.propose(command.encode(), Ack::Quorum).await.map_err(not_proposed)?;
-        // Whoever changes something reads it back here.
-        let here = route.group().wait_applied(index).await;
-        here.map_err(|error| CoordinationError::Indeterminate(error.to_string()))?;
+        // Whoever changes something reads it back here; it happened, whether or not that comes about.
+        if let Ok(Err(ended)) = rt::time::timeout(bounds::SHOW_LIMIT, route.group().wait_applied(index)).await {
+            return Err(CoordinationError::Indeterminate(ended.to_string()));
+        }
         match outcome {
             Some(Outcome::LeaseGone(lease)) => Err(CoordinationError::LeaseGone(lease)),
             Some(outcome) => Ok(outcome),

@@ -57,9 +57,6 @@ struct Keeping {
     stop: Shutdown,
 }
 
-/// How long a change that etcd has taken may take to be known here.
-const SHOW_LIMIT: Duration = Duration::from_secs(1);
-
 impl Drop for Keeping {
     fn drop(&mut self) {
         self.stop.trigger();
@@ -211,14 +208,14 @@ impl Coordinator for Etcd {
     fn commit(&self, transaction: Transaction) -> BoxFuture<'_, Result<Committed, CoordinationError>> {
         Box::pin(async move {
             self.check()?;
-            let stored = self.prefix.stored_transaction(transaction.clone());
+            let stored = convert::stored_transaction(&self.prefix, transaction.clone());
             bounds::check(&stored)?;
-            let response = self.client.txn(&stored).await?;
+            let response = self.client.txn(&stored, transaction.changes.is_empty()).await?;
             match response.succeeded {
                 true => {
                     let revision = convert::revision(response.header.as_ref())?;
                     // Whoever changes something reads it back here; it happened, whether or not that comes about.
-                    let _shown = time::timeout(SHOW_LIMIT, self.memory.shows(&transaction, revision)).await;
+                    let _shown = time::timeout(bounds::SHOW_LIMIT, self.memory.shows(&transaction, revision)).await;
                     Ok(Committed::At(revision))
                 }
                 false => Ok(Committed::Refused),

@@ -27,6 +27,14 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// The keys of a mirror at one moment.
 pub type Entries = BTreeMap<String, KeyValue>;
 
+/// The keys of a mirror, and of when they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    pub entries: Arc<Entries>,
+    /// They are as they were at this revision, with everything that happened up to it.
+    pub revision: Revision,
+}
+
 /// See the module. Clones share the copy; it is kept until the last clone is dropped.
 #[derive(Clone)]
 pub struct Mirror(Arc<Kept>);
@@ -45,7 +53,7 @@ impl Drop for Kept {
 
 #[derive(Default)]
 struct Shared {
-    entries: ArcSwap<Entries>,
+    seen: ArcSwap<Seen>,
     state: Mutex<State>,
     /// Why the coordinator could not be listed the last time, while that is so.
     problem: Mutex<Option<String>>,
@@ -72,7 +80,12 @@ impl Mirror {
 
     /// The keys as last known; empty before the first answer. Cost: one atomic load.
     pub fn entries(&self) -> Arc<Entries> {
-        self.0.shared.entries.load_full()
+        self.0.shared.seen.load().entries.clone()
+    }
+
+    /// The same with the revision at which they were so; 0 before the first answer.
+    pub fn seen(&self) -> Arc<Seen> {
+        self.0.shared.seen.load_full()
     }
 
     /// When what is here was last known to be what the coordinator has; none before the first answer.
@@ -117,8 +130,8 @@ impl Shared {
         *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
     }
 
-    fn publish(&self, entries: Entries) {
-        self.entries.store(Arc::new(entries));
+    fn publish(&self, entries: Entries, revision: Revision) {
+        self.seen.store(Arc::new(Seen { entries: Arc::new(entries), revision }));
         self.state.lock().unwrap_or_else(PoisonError::into_inner).version += 1;
         self.changed.notify_waiters();
     }
@@ -164,7 +177,7 @@ impl Following {
                 Ok(Ok(Listed { revision, entries })) => {
                     self.shared.set_problem(None);
                     self.shared.confirm(asked);
-                    self.shared.publish(entries.into_iter().map(|kv| (kv.key.clone(), kv)).collect());
+                    self.shared.publish(entries.into_iter().map(|kv| (kv.key.clone(), kv)).collect(), revision);
                     return revision;
                 }
                 Ok(Err(error)) => self.cannot_list(error.to_string()),
@@ -222,13 +235,15 @@ impl Following {
     }
 
     fn apply(&self, events: Vec<Event>) {
-        let mut entries = Entries::clone(&self.shared.entries.load());
+        let seen = self.shared.seen.load_full();
+        let (mut entries, mut revision) = (Entries::clone(&seen.entries), seen.revision);
         for event in events {
+            revision = revision.max(event.revision());
             match event {
                 Event::Put(kv) => entries.insert(kv.key.clone(), kv),
                 Event::Delete(key, _) => entries.remove(&key),
             };
         }
-        self.shared.publish(entries);
+        self.shared.publish(entries, revision);
     }
 }

@@ -18,7 +18,7 @@ pub use bounds::{OPERATIONS_MAX, VALUE_BYTES_MAX};
 pub use embedded::Embedded;
 pub use error::{CoordinationError, WatchError};
 pub use etcd::Etcd;
-pub use mirror::{Entries, Mirror};
+pub use mirror::{Entries, Mirror, Seen};
 use serde::{Deserialize, Serialize};
 use std::{future::Future, pin::Pin, time::Duration};
 
@@ -153,7 +153,9 @@ pub trait Coordinator: Send + Sync {
     /// `Corrupt`.
     fn remembered(&self, prefix: &str) -> Result<Vec<KeyValue>, CoordinationError>;
 
-    /// Runs a transaction; when it is answered it survives power loss.
+    /// Runs a transaction; when it is answered it survives power loss. It is decided at a moment after the call began, also if it has
+    /// no changes and only asks whether its conditions hold. What it changed is remembered here, unless this node hears nothing of
+    /// it for a while.
     fn commit(&self, transaction: Transaction) -> BoxFuture<'_, Result<Committed, CoordinationError>>;
 
     /// What happens to keys that begin with `prefix` after revision `after`, which [`Coordinator::list`] gave.

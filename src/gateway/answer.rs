@@ -62,6 +62,15 @@ fn is_declined_call(headers: &HeaderMap) -> bool {
     is_unavailable && headers.get("vs-code").is_some_and(|code| code != "outcome_unknown")
 }
 
+/// Whether by this answer a node says of the attempt that it answers that nothing happened: then it says nothing of an earlier one.
+pub fn did_nothing(answer: &Response) -> bool {
+    const EXHAUSTED: &str = "8";
+    const UNAVAILABLE: &str = "14";
+    let is_one_of = |status: &http::HeaderValue| status == EXHAUSTED || status == UNAVAILABLE;
+    matches!(answer.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+        || answer.headers().get("grpc-status").is_some_and(is_one_of)
+}
+
 /// What came of a request that was answered so: the time of one that failed says nothing of how fast the node works.
 pub fn outcome(head: &http::response::Parts, took: Duration) -> Outcome {
     let failed_call = || head.headers.get("grpc-status").is_some_and(|status| status != "0");
@@ -160,5 +169,27 @@ impl HttpBody for Ended {
 
     fn is_end_stream(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_did_nothing_is_told_by_status_and_by_code() {
+        let says = |status: u16, grpc: Option<&str>| {
+            let mut answer = Response::builder().status(status);
+            if let Some(grpc) = grpc {
+                answer = answer.header("grpc-status", grpc);
+            }
+            did_nothing(&answer.body(Body::empty()).unwrap())
+        };
+        assert!(says(429, None) && says(503, None) && says(200, Some("8")) && says(200, Some("14")));
+        for (status, grpc) in
+            [(200, None), (504, None), (409, None), (200, Some("0")), (200, Some("2")), (200, Some("4"))]
+        {
+            assert!(!says(status, grpc), "{status} {grpc:?}");
+        }
     }
 }

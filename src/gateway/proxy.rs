@@ -187,8 +187,10 @@ impl Proxy {
             let failed = match self.attempt(outgoing, attempt_body, &pick).await {
                 Ok(answer) => {
                     let (answer, is_declined) = answer::looked_at(answer).await;
+                    // What an earlier attempt may have done is not told by this one.
+                    let leaves_it_open = answer::did_nothing(&answer) && is_unknown(failure.as_ref());
                     let answer = self.answered(answer, is_declined, pick, picked, outgoing);
-                    if !is_declined {
+                    if !is_declined && !leaves_it_open {
                         return Ok(answer);
                     }
                     declined = Some(answer);
@@ -241,7 +243,7 @@ impl Proxy {
             time::sleep(self.pause(attempt)).await;
         }
         if let Some(declined) = declined
-            && failure.as_ref().is_none_or(|failure| failure.kind() != ErrorKind::Indeterminate)
+            && !is_unknown(failure.as_ref())
         {
             return Ok(declined);
         }
@@ -324,6 +326,11 @@ impl Proxy {
         }
         Response::from_parts(head, Body::new(Passing::new(body, pick, came_of_it)))
     }
+}
+
+/// Whether an attempt that failed so may have done what was asked.
+fn is_unknown(failure: Option<&Error>) -> bool {
+    failure.is_some_and(|failure| failure.kind() == ErrorKind::Indeterminate)
 }
 
 /// An error in the client's own terms.

@@ -1,14 +1,15 @@
 //! A cluster held together by etcd: how etcd is reached, which etcd is this cluster's, and how it became so. The first node gives the
 //! cluster an identity there, and brings its tables if it had any; every node remembers that identity and the newest shard table it has
-//! seen, and does not obey an etcd that tells of another cluster or of an older table (one restored from a backup): it goes on with what
-//! it knows and says so. Called by [`super::coordination`]; the options also by whoever else plugs etcd in.
+//! seen, and does not obey an etcd that tells of another cluster or of an older state of anything that lasts (one restored from a backup):
+//! it goes on with what it knows and says so. Called by [`super::coordination`]; the options also by whoever else plugs etcd in.
 
 use super::StartError;
 use crate::{
     cluster::{Founded, Members, ShardTable},
     config::{Config, Mode},
     coordination::{
-        Change, Committed, Compare, Coordinator, Embedded, Entries, Etcd, KeyValue, OPERATIONS_MAX, Transaction,
+        Change, Committed, Compare, Coordinator, Embedded, Entries, Etcd, KeyValue, OPERATIONS_MAX, Revision, Seen,
+        Transaction,
         etcd::{EtcdError, EtcdOptions, EtcdUser},
     },
     raft::NodeId,
@@ -80,7 +81,7 @@ fn read(key: &str, file: &Path) -> Result<Vec<u8>, StartError> {
 pub fn open(config: &Config, file: PathBuf, brings: Option<NodeId>) -> Result<Etcd, StartError> {
     let options = etcd_options(config)?.ok_or_else(|| StartError::Etcd("etcd.endpoints names none".to_owned()))?;
     let brought = brings.map(identity);
-    let vet = move |known: &Entries, found: &Entries| vet(known, found, brought.as_deref());
+    let vet = move |known: &Entries, found: &Seen| vet(known, &found.entries, found.revision, brought.as_deref());
     Etcd::open_vetted(&options, file, Arc::new(vet)).map_err(not_begun)
 }
 
@@ -98,7 +99,7 @@ fn not_begun(error: EtcdError) -> StartError {
 /// The options cannot be used.
 pub fn looked_at(config: &Config) -> Result<Option<Etcd>, StartError> {
     let Some(options) = etcd_options(config)? else { return Ok(None) };
-    let vet = |known: &Entries, found: &Entries| vet(known, found, None);
+    let vet = |known: &Entries, found: &Seen| vet(known, &found.entries, found.revision, None);
     Etcd::open_unkept(&options, Arc::new(vet)).map(Some).map_err(not_begun)
 }
 
@@ -115,8 +116,9 @@ fn identity(node: NodeId) -> String {
     format!("{:016x}", Founded::by(vec![node]).cluster_id)
 }
 
-/// Whether what etcd holds may follow what this node knows; `brought` is the identity of the only cluster it may come to know first.
-fn vet(known: &Entries, found: &Entries, brought: Option<&str>) -> Result<(), String> {
+/// Whether what etcd holds, as of a revision, may follow what this node knows; `brought` is the identity of the only cluster it may come
+/// to know first.
+fn vet(known: &Entries, found: &Entries, as_of: Revision, brought: Option<&str>) -> Result<(), String> {
     let Some(ours) = known.get(IDENTITY).map(text) else { return vet_first(found, brought) };
     match found.get(IDENTITY).map(text) {
         Some(theirs) if theirs == ours => {}
@@ -137,7 +139,22 @@ fn vet(known: &Entries, found: &Entries, brought: Option<&str>) -> Result<(), St
             "the shard table in etcd has epoch {theirs}, but is not the one this node has seen: was etcd restored from an old backup?"
         ));
     }
-    Ok(())
+    match known.values().find(|ours| is_newer(ours, found, as_of)) {
+        None => Ok(()),
+        Some(KeyValue { key, revision, .. }) => Err(format!(
+            "{key} in etcd is not as new as this node has seen it (revision {revision}): was etcd restored from an old backup?"
+        )),
+    }
+}
+
+/// Whether a key that this node has seen cannot have been so before what etcd holds.
+fn is_newer(ours: &KeyValue, found: &Entries, as_of: Revision) -> bool {
+    match found.get(&ours.key) {
+        // The same value is as good under any revision: an etcd with the same content counts its own.
+        Some(theirs) => theirs.revision <= ours.revision && theirs.value != ours.value,
+        // What was deleted, was so later.
+        None => as_of <= ours.revision,
+    }
 }
 
 /// The same where this node belongs to no cluster yet.
@@ -256,8 +273,11 @@ mod tests {
     }
 
     fn entries(identity: Option<&str>, epoch: u64) -> Entries {
-        let kv =
-            |key: &str, value: Vec<u8>| KeyValue { key: key.to_owned(), value, revision: 1, created: 1, lease: None };
+        // Its revision is that of the epoch.
+        let kv = |key: &str, value: Vec<u8>| {
+            let revision = if key == TABLE { epoch } else { 1 };
+            KeyValue { key: key.to_owned(), value, revision, created: 1, lease: None }
+        };
         let table = serde_json::to_vec(&ShardTable { epoch, ..ShardTable::default() }).unwrap();
         let identity = identity.map(|identity| kv(IDENTITY, identity.as_bytes().to_vec()));
         identity.into_iter().chain([kv(TABLE, table)]).map(|kv| (kv.key.clone(), kv)).collect()
@@ -267,8 +287,8 @@ mod tests {
     fn another_clusters_etcd_and_an_older_one_are_not_obeyed() {
         let (ours, theirs) = ("00000000000000aa", "00000000000000bb");
         let known = entries(Some(ours), 7);
-        assert_eq!(vet(&known, &entries(Some(ours), 8), None), Ok(()));
-        assert_eq!(vet(&known, &known, Some(theirs)), Ok(()), "what is known counts");
+        assert_eq!(vet(&known, &entries(Some(ours), 8), 1, None), Ok(()));
+        assert_eq!(vet(&known, &known, 1, Some(theirs)), Ok(()), "what is known counts");
         let mut other = entries(Some(ours), 7);
         other.get_mut(TABLE).unwrap().value.push(b' ');
         for (found, part) in [
@@ -278,7 +298,37 @@ mod tests {
             (entries(Some(ours), 6), "has seen epoch 7: was etcd restored from an old backup?"),
             (other, "is not the one this node has seen"),
         ] {
-            assert!(vet(&known, &found, None).unwrap_err().contains(part), "{part}");
+            assert!(vet(&known, &found, 1, None).unwrap_err().contains(part), "{part}");
+        }
+    }
+
+    #[test]
+    fn no_lasting_key_may_be_older_than_it_is_known() {
+        let ours = "00000000000000aa";
+        let with = |others: &[(&str, u64, &str)]| {
+            let mut all = entries(Some(ours), 7);
+            for (key, revision, value) in others {
+                let (key, value) = ((*key).to_owned(), value.as_bytes().to_vec());
+                all.insert(key.clone(), KeyValue { key, value, revision: *revision, created: 1, lease: None });
+            }
+            all
+        };
+        let known = with(&[("members/1", 20, "drained"), ("settings/version", 30, "2")]);
+        let judged = |found: &[(&str, u64, &str)], as_of| vet(&known, &with(found), as_of, None);
+        let (member, version) = (("members/1", 20, "drained"), ("settings/version", 30, "2"));
+        assert_eq!(judged(&[member, version], 30), Ok(()));
+        assert_eq!(judged(&[("members/1", 40, "active"), version, ("new", 41, "")], 41), Ok(()), "it went on");
+        assert_eq!(judged(&[member], 31), Ok(()), "deleted since");
+        let copied = [("members/1", 2, "drained"), ("settings/version", 3, "2")];
+        assert_eq!(judged(&copied, 3), Ok(()), "a copy that holds the same takes no knowledge away");
+        for (found, as_of, part) in [
+            (vec![("members/1", 10, "active"), version], 50, "members/1 in etcd"),
+            (vec![("members/1", 20, "active"), version], 50, "members/1 in etcd"),
+            (vec![member], 29, "settings/version in etcd"),
+            (vec![member, ("settings/version", 9, "1")], 60, "settings/version in etcd"),
+        ] {
+            let refused = judged(&found, as_of).unwrap_err();
+            assert!(refused.contains(part) && refused.contains("old backup?"), "{refused}");
         }
     }
 
@@ -288,12 +338,12 @@ mod tests {
         assert_eq!(own, identity(7), "tried again it is the same cluster");
         assert_ne!(own, identity(8));
         let none = Entries::new();
-        assert_eq!(vet(&none, &none, Some(&own)), Ok(()));
-        assert_eq!(vet(&none, &entries(Some(&own), 3), Some(&own)), Ok(()));
-        assert_eq!(vet(&none, &entries(Some(&identity(8)), 3), None), Ok(()));
-        let refused = vet(&none, &entries(Some(&identity(8)), 3), Some(&own)).unwrap_err();
+        assert_eq!(vet(&none, &none, 1, Some(&own)), Ok(()));
+        assert_eq!(vet(&none, &entries(Some(&own), 3), 1, Some(&own)), Ok(()));
+        assert_eq!(vet(&none, &entries(Some(&identity(8)), 3), 1, None), Ok(()));
+        let refused = vet(&none, &entries(Some(&identity(8)), 3), 1, Some(&own)).unwrap_err();
         assert!(refused.contains("has tables of its own"), "{refused}");
-        assert!(vet(&none, &entries(None, 3), None).unwrap_err().contains("not whose it is"));
+        assert!(vet(&none, &entries(None, 3), 1, None).unwrap_err().contains("not whose it is"));
     }
 
     #[test]

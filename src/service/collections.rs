@@ -56,7 +56,7 @@ impl Service {
     /// even if the caller goes away.
     ///
     /// # Errors
-    /// `table_exists`, `too_many_tables`.
+    /// `table_exists`, `too_many_tables`; `outcome_unknown`: also if it was made, and cannot be used here yet.
     pub async fn create_collection(&self, name: CollectionName, spec: CollectionSpec) -> Result<CollectionInfo> {
         let service = self.clone();
         to_its_end(rt::spawn("create-table", async move { service.create(name, spec).await })).await
@@ -66,9 +66,9 @@ impl Service {
         self.can_agree()?;
         let nodes = self.candidates()?;
         self.0.catalog.create(&name, spec, rt::time::wall().0, &nodes).await?;
-        self.follow_catalog().await?;
-        let collection = self.0.catalog.collection(&name)?;
-        let figures = self.first_figures(&collection).await?;
+        self.follow_catalog().await.map_err(afterwards)?;
+        let collection = self.0.catalog.collection(&name).map_err(afterwards)?;
+        let figures = self.first_figures(&collection).await.map_err(afterwards)?;
         tracing::info!(table = %name, shards = collection.shards.len(), "table created");
         Ok(self.info(&collection, &figures))
     }
@@ -230,6 +230,17 @@ pub(super) async fn to_its_end<T>(task: rt::Task<Result<T>>) -> Result<T> {
     task.await.unwrap_or_else(|ended| Err(Error::internal(ended.to_string())))
 }
 
+/// An error that came after the catalog was changed: it must not read as if nothing had happened.
+pub(super) fn afterwards(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Indeterminate | ErrorKind::Corrupt | ErrorKind::Internal => error,
+        _ => {
+            let message = format!("the change was made, but then: {error}");
+            Error::new(ErrorKind::Indeterminate, "outcome_unknown", message)
+        }
+    }
+}
+
 fn info_of(collection: &Collection, figures: &Figures, replicas: u32) -> CollectionInfo {
     let shards = figures.of(collection);
     CollectionInfo {
@@ -293,4 +304,18 @@ fn notices(collection: &Collection) -> Vec<String> {
         .filter(|(is_so, _)| *is_so)
         .map(|(_, text)| (*text).to_owned())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_change_no_error_says_that_nothing_happened() {
+        for kind in ErrorKind::ALL {
+            let told = afterwards(Error::new(kind, "why", "of all reasons")).kind();
+            let says_nothing_of_it = [ErrorKind::Indeterminate, ErrorKind::Corrupt, ErrorKind::Internal];
+            assert!(says_nothing_of_it.contains(&told), "{kind:?} is told as {told:?}");
+        }
+    }
 }

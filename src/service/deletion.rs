@@ -4,7 +4,7 @@
 
 use super::{
     Service,
-    collections::to_its_end,
+    collections::{afterwards, to_its_end},
     find::shard_gone,
     whole::{Tries, is_about_slots},
 };
@@ -40,7 +40,7 @@ impl Service {
             true => self.0.catalog.delete_open(name).await?,
             false => self.mark_and_delete(name).await?,
         }
-        self.follow_catalog().await?;
+        self.follow_catalog().await.map_err(afterwards)?;
         tracing::info!(table = %name, "table deleted");
         Ok(())
     }

@@ -6,27 +6,45 @@ use crate::{
     cluster::{Collection, NodeId, ShardId},
     types::{CollectionName, Error, ErrorKind, Result},
 };
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::SeqCst},
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
 };
 
 /// Lets requests that miss something at the same time share one question to the coordinator.
 pub(super) struct Refresh {
+    /// How many have begun to ask.
     begun: AtomicU64,
-    /// Held while one asks; what came of the last one.
-    turn: tokio::sync::Mutex<Result<()>>,
+    /// Held while one asks; what came of the last one that was not given up, and its number.
+    turn: tokio::sync::Mutex<(u64, Result<()>)>,
 }
 
 impl Default for Refresh {
     fn default() -> Refresh {
-        Refresh { begun: AtomicU64::new(0), turn: tokio::sync::Mutex::new(Ok(())) }
+        Refresh { begun: AtomicU64::new(0), turn: tokio::sync::Mutex::new((0, Ok(()))) }
     }
 }
 
 /// The error of whoever asks for a shard that is no more: nothing happened, and its slots, if they are anywhere, are another's.
 pub(super) fn shard_gone(shard: ShardId) -> Error {
     Error::new(ErrorKind::Unavailable, "shard_moved", format!("there is no shard {shard} any more"))
+}
+
+impl Refresh {
+    /// What came of an asking that began after this call did: its own, or one that it waited for.
+    async fn ask(&self, asking: impl Future<Output = Result<()>>) -> Result<()> {
+        let before = self.begun.load(SeqCst);
+        let mut last = self.turn.lock().await;
+        // Not by how many have begun: one of them may have been given up, and have left the answer of one before this call.
+        if last.0 <= before {
+            let number = self.begun.fetch_add(1, SeqCst) + 1;
+            *last = (number, asking.await);
+        }
+        last.1.clone()
+    }
 }
 
 impl Service {
@@ -44,15 +62,7 @@ impl Service {
 
     /// Follows the catalog as it is at a moment after this call began. Calls that wait for each other ask once.
     pub(super) async fn refresh(&self) -> Result<()> {
-        let refresh = &self.0.refresh;
-        let begun = refresh.begun.load(SeqCst);
-        let mut last = refresh.turn.lock().await;
-        if refresh.begun.load(SeqCst) == begun {
-            refresh.begun.fetch_add(1, SeqCst);
-            *last = self.follow_newest().await;
-        }
-        // Else one that began after this call did has just ended.
-        last.clone()
+        self.0.refresh.ask(self.follow_newest()).await
     }
 
     async fn follow_newest(&self) -> Result<()> {
@@ -80,5 +90,40 @@ impl Service {
         nodes.extend(self.0.elsewhere.leader(shard).filter(|leader| !nodes.contains(leader)));
         nodes.retain(|node| *node != self.0.identity.node_id);
         nodes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+    use std::pin::pin;
+    use tokio::sync::Semaphore;
+
+    #[tokio::test]
+    async fn an_asking_that_was_given_up_lends_no_older_answer() {
+        let (refresh, answers, asked) = (Refresh::default(), Semaphore::new(0), AtomicU64::new(0));
+        let ask = || {
+            refresh.ask(async {
+                asked.fetch_add(1, SeqCst);
+                answers.acquire().await.unwrap().forget();
+                Ok(())
+            })
+        };
+        let mut first = pin!(ask());
+        assert!(first.as_mut().now_or_never().is_none());
+        let mut given_up = Box::pin(ask());
+        let (mut third, mut fourth) = (pin!(ask()), pin!(ask()));
+        assert!(given_up.as_mut().now_or_never().is_none());
+        assert!(third.as_mut().now_or_never().is_none() && fourth.as_mut().now_or_never().is_none());
+        answers.add_permits(1);
+        first.await.unwrap();
+        assert!(given_up.as_mut().now_or_never().is_none() && asked.load(SeqCst) == 2, "it is its turn");
+        drop(given_up);
+        answers.add_permits(1);
+        third.await.unwrap();
+        assert_eq!(asked.load(SeqCst), 3, "the first one had begun before");
+        fourth.await.unwrap();
+        assert_eq!(asked.load(SeqCst), 3, "the third one began after this call did");
     }
 }

@@ -1,7 +1,11 @@
 //! Operations on payload indexes: add, list, remove. The catalog holds which fields are indexed; every shard then follows, and
 //! fills new ones in the background.
 
-use super::{PayloadIndexInfo, Service, collections::to_its_end, figures::ShardFigures};
+use super::{
+    PayloadIndexInfo, Service,
+    collections::{afterwards, to_its_end},
+    figures::ShardFigures,
+};
 use crate::{
     cluster::Collection,
     rt,
@@ -62,8 +66,9 @@ impl Service {
             spec.with_indexed_fields(fields)
         };
         self.0.catalog.alter(name, change).await?;
-        self.follow_catalog().await?;
-        self.payload_index_infos(&*self.0.catalog.collection(name)?).await
+        self.follow_catalog().await.map_err(afterwards)?;
+        let collection = self.0.catalog.collection(name).map_err(afterwards)?;
+        self.payload_index_infos(&collection).await.map_err(afterwards)
     }
 
     async fn payload_index_infos(&self, collection: &Collection) -> Result<Vec<PayloadIndexInfo>> {

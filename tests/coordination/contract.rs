@@ -20,6 +20,10 @@ pub trait Hooks: Send + Sync {
 
     /// What a lease of one second lasts at most: how long it is granted for, and how late its end is noticed.
     fn second_lasts_max(&self) -> Duration;
+
+    /// From now on reads may show what was last read before, until this is called with `false`. Where nothing of the kind can be
+    /// brought about, reads stay as they are.
+    fn show_the_past(&self, _shown: bool) {}
 }
 
 /// Runs every rule. `run` tells apart runs over the same coordinator.
@@ -28,6 +32,7 @@ pub async fn check(coordinator: &Arc<dyn Coordinator>, hooks: &dyn Hooks, run: u
     let at = |rule: &str| format!("contract-{run}/{rule}/");
     reads_show_what_was_written(c, &at("reads")).await;
     transactions_compare_then_change_all_at_once(c, &at("transactions")).await;
+    a_transaction_is_decided_by_what_is_so_now(c, hooks, &at("present")).await;
     what_cannot_be_done_is_rejected(c, &at("bounds")).await;
     watches_tell_everything_once_in_order(c, &at("watch")).await;
     forgotten_history_is_told(c, hooks, &at("compaction")).await;
@@ -90,6 +95,32 @@ async fn transactions_compare_then_change_all_at_once(c: &dyn Coordinator, p: &s
     assert_eq!(transact(c, fence, vec![put(&b, "never")]).await, None, "made again: fenced");
     let values: Vec<_> = c.list(p).await.expect("listed").entries.into_iter().map(|kv| kv.value).collect();
     assert_eq!(values, [b"3", b"2"]);
+}
+
+/// With changes or without: whoever asks by a transaction that changes nothing whether something is still so gets no answer of the past.
+async fn a_transaction_is_decided_by_what_is_so_now(c: &dyn Coordinator, hooks: &dyn Hooks, p: &str) {
+    let (k, gone) = (format!("{p}k"), format!("{p}gone"));
+    let before = write(c, vec![put(&k, "1"), put(&gone, "1")]).await;
+    assert_eq!(c.list(p).await.expect("listed").entries.len(), 2);
+    hooks.show_the_past(true);
+    let now = write(c, vec![put(&k, "2"), put(&format!("{p}new"), "1"), Change::Delete(gone.clone())]).await;
+    let is_so = async |compare| transact(c, vec![compare], Vec::new()).await;
+    let as_it_was = [
+        Compare::WrittenAt(k.clone(), before),
+        Compare::CreatedAt(gone.clone(), before),
+        Compare::Absent(format!("{p}new")),
+    ];
+    for past in as_it_was {
+        assert_eq!(is_so(past.clone()).await, None, "{past:?} is of the past");
+    }
+    for present in [Compare::WrittenAt(k.clone(), now), Compare::CreatedAt(k, before), Compare::Absent(gone)] {
+        let at = is_so(present.clone()).await;
+        assert!(at.is_some_and(|revision| revision >= now), "{present:?} is so: {at:?}");
+    }
+    hooks.show_the_past(false);
+    let listed = c.list(p).await.expect("listed");
+    let keys: Vec<_> = listed.entries.iter().map(|kv| &kv.key[p.len()..]).collect();
+    assert_eq!(keys, ["k", "new"], "asking changed nothing");
 }
 
 async fn what_cannot_be_done_is_rejected(c: &dyn Coordinator, p: &str) {

@@ -12,7 +12,7 @@ use std::{
 };
 use tempfile::TempDir;
 use vectorsphere::{
-    coordination::{Change, Coordinator, Embedded, KeptAlive, embedded},
+    coordination::{Change, Committed, Coordinator, Embedded, KeptAlive, Transaction, embedded},
     raft::{
         CheckpointStream, FetchError, Forward, GroupId, GroupMessage, LogIndex, LogStore, MultiRaft, NodeId,
         ProposeError, RaftOptions, Route, SendError, Transport, log_options,
@@ -33,6 +33,8 @@ struct State {
     nodes: BTreeMap<NodeId, (MultiRaft, Embedded)>,
     /// Nodes that nothing reaches and that reach nobody.
     cut: BTreeSet<NodeId>,
+    /// Nodes that no message of Raft reaches; they reach the others, and what they ask is answered.
+    deaf: BTreeSet<NodeId>,
 }
 
 impl Wire {
@@ -55,6 +57,9 @@ struct Port {
 impl Transport for Port {
     fn send(&self, to: NodeId, messages: Vec<GroupMessage>) -> Result<(), SendError> {
         let (raft, _) = self.wire.between(self.node, to).ok_or(SendError::Disconnected)?;
+        if self.wire.state().deaf.contains(&to) {
+            return Ok(());
+        }
         raft.receive(self.node, messages);
         Ok(())
     }
@@ -199,6 +204,23 @@ async fn three_embedded_coordinators_keep_the_contract_from_every_node() {
     contract::check(&leader.coordinator(), leader, 1).await;
     let follower = cluster.follower().await;
     contract::check(&follower.coordinator(), follower, 2).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_does_not_hear_of_its_own_change_says_so_in_time() {
+    let cluster = Cluster::start(3).await;
+    let follower = cluster.follower().await;
+    let c = follower.coordinator();
+    contract::write(&*c, vec![contract::put("k", "1")]).await;
+    cluster.wire.state().deaf.insert(follower.id);
+    let change = Transaction { compares: Vec::new(), changes: vec![contract::put("k", "2")] };
+    let done = time::timeout(Duration::from_secs(10), c.commit(change)).await.expect("answered in time");
+    let Ok(Committed::At(revision)) = done else { panic!("the leader has done it: {done:?}") };
+    assert_eq!(c.remembered("k").unwrap()[0].value, b"1", "it has not come here");
+    cluster.wire.state().deaf.clear();
+    let there = c.get("k").await.unwrap().unwrap();
+    assert_eq!((&there.value[..], there.revision), (&b"2"[..], revision));
     cluster.stop().await;
 }
 

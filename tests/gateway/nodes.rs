@@ -38,6 +38,8 @@ pub enum Manner {
     Silent,
     /// Answers that it cannot now, and that nothing happened; its health is good.
     Decline,
+    /// Answers that it has too much to do, and that nothing happened.
+    Overloaded,
     /// Says that it is not ready, and answers all the same.
     NotReady,
 }
@@ -133,6 +135,11 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
             let problem = json!({"status": 503, "code": "no_leader", "detail": format!("node {}", shared.number)});
             let head = [("content-type", "application/problem+json")];
             return (StatusCode::SERVICE_UNAVAILABLE, head, problem.to_string()).into_response();
+        }
+        _ if manner == Manner::Overloaded => {
+            let problem = json!({"status": 429, "code": "too_many_requests"});
+            let head = [("content-type", "application/problem+json")];
+            return (StatusCode::TOO_MANY_REQUESTS, head, problem.to_string()).into_response();
         }
         // A panic ends the connection without an answer.
         _ if manner == Manner::BreakOff => std::panic::resume_unwind(Box::new("breaks off")),

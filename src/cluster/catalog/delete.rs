@@ -45,7 +45,7 @@ impl Catalog {
                 compares: vec![as_read],
                 changes: vec![Change::Put(collection_key(name), to_json(&marked))],
             };
-            if self.commit(transaction).await? {
+            if self.commit(transaction).await?.is_some() {
                 return Ok(Marked::Now);
             }
         }
@@ -96,7 +96,7 @@ impl Catalog {
                 compares: vec![guard, as_read],
                 changes: vec![Change::Delete(collection_key(name)), Change::Put(TABLE.to_owned(), to_json(&table))],
             };
-            if self.commit(transaction).await? {
+            if self.commit(transaction).await?.is_some() {
                 return Ok(None);
             }
         }

@@ -160,11 +160,16 @@ impl Client {
         self.call(true, request, call).await
     }
 
-    pub(super) async fn txn(&self, transaction: &Transaction) -> Result<proto::TxnResponse, CoordinationError> {
+    /// Runs a transaction; one that is `repeatable` changes nothing, so that its outcome is never of doubt.
+    pub(super) async fn txn(
+        &self,
+        transaction: &Transaction,
+        repeatable: bool,
+    ) -> Result<proto::TxnResponse, CoordinationError> {
         let call = |channel, request| -> Calling<proto::TxnResponse> {
             Box::pin(async move { KvClient::new(channel).txn(request).await })
         };
-        let answer = self.call(false, convert::transaction(transaction), call).await;
+        let answer = self.call(repeatable, convert::transaction(transaction), call).await;
         // etcd does not say which lease it is that it has not found.
         answer.map_err(|error| match error {
             CoordinationError::LeaseGone(_) => CoordinationError::LeaseGone(a_lease(transaction)),

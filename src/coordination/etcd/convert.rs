@@ -61,6 +61,20 @@ fn key(prefix: &Prefix, stored: Vec<u8>) -> Result<String, CoordinationError> {
     prefix.relative(&stored)
 }
 
+/// A key below the prefix that nobody ever writes.
+const NEVER: &str = "never";
+
+/// A transaction over stored keys, never without a change: etcd sends one without operations through no log, but lets the member that
+/// is asked decide it by what it has, however far that is behind. Deleting a key that is not there changes nothing, takes no revision,
+/// and is a write all the same.
+pub(super) fn stored_transaction(prefix: &Prefix, transaction: Transaction) -> Transaction {
+    let mut stored = prefix.stored_transaction(transaction);
+    if stored.changes.is_empty() {
+        stored.changes.push(Change::Delete(prefix.stored(NEVER)));
+    }
+    stored
+}
+
 pub(super) fn transaction(transaction: &Transaction) -> proto::TxnRequest {
     proto::TxnRequest {
         compare: transaction.compares.iter().map(condition).collect(),
@@ -108,6 +122,22 @@ mod tests {
     #[test]
     fn a_prefix_ends_before_the_next_key() {
         assert_eq!(range_end("/vectorsphere/a/"), b"/vectorsphere/a0");
+    }
+
+    #[test]
+    fn every_transaction_is_a_write() {
+        let prefix = Prefix::of("c");
+        let asked = Transaction { compares: vec![Compare::Absent("k".to_owned())], changes: Vec::new() };
+        let sent = transaction(&stored_transaction(&prefix, asked.clone()));
+        let [proto::RequestOp { request: Some(request_op::Request::RequestDeleteRange(deleted)) }] = &sent.success[..]
+        else {
+            panic!("{sent:?} is no write")
+        };
+        assert_eq!((&deleted.key[..], &deleted.range_end[..]), (&b"/vectorsphere/c/never"[..], &b""[..]));
+        assert_eq!(sent.compare.len(), 1);
+        let put = Transaction { changes: vec![Change::Put("k".to_owned(), vec![1])], ..asked };
+        let sent = transaction(&stored_transaction(&prefix, put));
+        assert!(sent.success.len() == 1, "nothing is added to what is a write: {sent:?}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! are not kept. Called by `etcd`.
 
 use crate::{
-    coordination::{Change, Entries, KeyValue, Mirror, Transaction},
+    coordination::{Change, Entries, KeyValue, Mirror, Seen, Transaction},
     rt::{self, Shutdown, time},
     store::{
         StoreError,
@@ -28,8 +28,8 @@ const KNOWN: FileKind = FileKind { tag: *b"ETCD", version: 1 };
 /// After the file could not be written.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Whether keys that were found may take the place of those that are known; why not.
-pub type Vet = Arc<dyn Fn(&Entries, &Entries) -> Result<(), String> + Send + Sync>;
+/// Whether what was found may take the place of the keys that are known; why not.
+pub type Vet = Arc<dyn Fn(&Entries, &Seen) -> Result<(), String> + Send + Sync>;
 
 /// See the module.
 pub(super) struct Memory {
@@ -119,16 +119,16 @@ impl Memory {
     }
 
     /// The lasting ones of these keys, if they may be taken and are others than those that are known.
-    fn news(&self, entries: &Entries) -> Option<Entries> {
-        if let Err(why) = (self.vet)(&self.known.load(), entries) {
+    fn news(&self, found: &Seen) -> Option<Entries> {
+        if let Err(why) = (self.vet)(&self.known.load(), found) {
             if self.alarm.load().is_none() {
                 tracing::error!(why, "what etcd holds is not obeyed; the node goes on with what it knows");
             }
             self.alarm.store(Some(Arc::new(why)));
             return None;
         }
-        let lasting: Entries =
-            entries.iter().filter(|(_, kv)| kv.lease.is_none()).map(|(key, kv)| (key.clone(), kv.clone())).collect();
+        let lasting = found.entries.iter().filter(|(_, kv)| kv.lease.is_none());
+        let lasting: Entries = lasting.map(|(key, kv)| (key.clone(), kv.clone())).collect();
         if **self.known.load() != lasting {
             return Some(lasting);
         }
@@ -163,8 +163,8 @@ impl Memory {
     ///
     /// # Errors
     /// The file cannot be written; nothing is taken then.
-    async fn take(self: &Arc<Memory>, entries: &Entries) -> Result<(), StoreError> {
-        let Some(lasting) = self.news(entries) else { return Ok(()) };
+    async fn take(self: &Arc<Memory>, found: &Seen) -> Result<(), StoreError> {
+        let Some(lasting) = self.news(found) else { return Ok(()) };
         let memory = self.clone();
         let lasting = rt::compute::io(move || memory.write(&lasting).map(|()| lasting)).await?;
         self.publish(lasting);
@@ -203,7 +203,7 @@ pub(super) async fn keep(mirror: Mirror, memory: Arc<Memory>, stop: Shutdown) {
             () = stop.wait() => return,
             version = mirror.changed(seen) => seen = version,
         }
-        while let Err(error) = memory.take(&mirror.entries()).await {
+        while let Err(error) = memory.take(&mirror.seen()).await {
             tracing::error!(%error, "what is known of etcd cannot be kept, so nothing new is taken");
             tokio::select! {
                 biased;
@@ -218,28 +218,33 @@ pub(super) async fn keep(mirror: Mirror, memory: Arc<Memory>, stop: Shutdown) {
 mod tests {
     use super::*;
 
+    fn seen(entries: Entries) -> Seen {
+        Seen { entries: Arc::new(entries), revision: 20 }
+    }
+
     #[tokio::test]
     async fn lasting_keys_are_found_again_and_damage_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("etcd");
-        let vet: Vet = Arc::new(|_, found| if found.contains_key("bad") { Err("bad".to_owned()) } else { Ok(()) });
+        let vet: Vet =
+            Arc::new(|_, found: &Seen| if found.entries.contains_key("bad") { Err("bad".to_owned()) } else { Ok(()) });
         let memory = Arc::new(Memory::open(Some(file.clone()), vet.clone()).unwrap());
         assert!(memory.list("").is_empty() && !memory.has_heard());
         let kv = |key: &str, lease| KeyValue { key: key.into(), value: vec![1], revision: 9, created: 3, lease };
-        let entries: Entries =
-            [kv("a/1", None), kv("a/2", Some(5)), kv("b", None)].into_iter().map(|kv| (kv.key.clone(), kv)).collect();
+        let all = [kv("a/1", None), kv("a/2", Some(5)), kv("b", None)];
+        let entries = seen(all.into_iter().map(|kv| (kv.key.clone(), kv)).collect());
         memory.take(&entries).await.unwrap();
         assert!(memory.has_heard() && memory.changed(0).await == 1);
         let again = Memory::open(Some(file.clone()), vet.clone()).unwrap();
         assert_eq!((again.list("a/"), again.list("").len()), (vec![kv("a/1", None)], 2), "it was kept first");
-        let bad: Entries = [("bad".to_owned(), kv("bad", None))].into();
+        let bad = seen([("bad".to_owned(), kv("bad", None))].into());
         memory.take(&bad).await.unwrap();
         assert!(memory.alarm().is_some() && memory.list("").len() == 2, "it is not taken");
         memory.take(&entries).await.unwrap();
         assert!(memory.alarm().is_none() && memory.changed(0).await == 1, "the alarm ends with its cause");
         // What cannot be kept is not acted by.
         std::fs::create_dir(dir.path().join("etcd.tmp")).unwrap();
-        assert!(memory.take(&Entries::new()).await.is_err() && memory.list("").len() == 2);
+        assert!(memory.take(&Seen::default()).await.is_err() && memory.list("").len() == 2);
         write_file_synced(&dir.path().join("other"), KNOWN, b"\xff\xff").unwrap();
         assert!(matches!(Memory::open(Some(dir.path().join("other")), vet), Err(StoreError::Corrupt { .. })));
     }
@@ -253,11 +258,11 @@ mod tests {
         let shows = async |transaction: &Transaction, revision| {
             time::timeout(Duration::from_millis(20), memory.shows(transaction, revision)).await.is_ok()
         };
-        memory.take(&[("k".to_owned(), kv(9))].into()).await.unwrap();
+        memory.take(&seen([("k".to_owned(), kv(9))].into())).await.unwrap();
         assert!(shows(&put, 9).await && !shows(&put, 10).await && !shows(&deleted, 10).await);
-        memory.take(&[("k".to_owned(), kv(11))].into()).await.unwrap();
+        memory.take(&seen([("k".to_owned(), kv(11))].into())).await.unwrap();
         assert!(shows(&put, 10).await && shows(&deleted, 10).await, "it was made again since");
-        memory.take(&Entries::new()).await.unwrap();
+        memory.take(&Seen::default()).await.unwrap();
         assert!(shows(&deleted, 12).await);
     }
 }

@@ -1,0 +1,53 @@
+//! The catalog over a coordinator in memory: who may be given shards, and what a call here sees of its own changes.
+
+use super::*;
+use crate::cluster::{
+    members::{MemberState, SelfTold},
+    memory::Memory,
+};
+
+fn a_table() -> (CollectionName, CollectionSpec) {
+    let (vectors, indexed_fields) = Default::default();
+    let spec = CollectionSpec { vectors, shards: 8, indexed_fields, replicas: Some(1) };
+    (CollectionName::new("c").unwrap(), spec)
+}
+
+#[tokio::test]
+async fn what_was_changed_is_shown_here_or_not_known_to_have_happened() {
+    let coordinator = Arc::new(Memory::default());
+    let mut catalog = Catalog::load(coordinator.clone()).unwrap();
+    let (name, spec) = a_table();
+    coordinator.freeze();
+    let late = {
+        let coordinator = coordinator.clone();
+        crate::rt::spawn("thaw", async move {
+            time::sleep(Duration::from_secs(2)).await;
+            coordinator.thaw();
+        })
+    };
+    catalog.create(&name, spec.clone(), 1, &[Candidate::active(1)]).await.unwrap();
+    assert!(catalog.read().unwrap().contains_key(&name), "it can be used");
+    late.await.unwrap();
+    catalog.hear_limit = Duration::from_millis(100);
+    let wider = |spec| Ok(CollectionSpec { replicas: Some(2), ..spec });
+    coordinator.freeze();
+    let unknown = catalog.alter(&name, wider).await.unwrap_err();
+    assert_eq!(unknown.kind(), ErrorKind::Indeterminate, "{unknown}");
+    coordinator.thaw();
+    let known = catalog.read().unwrap();
+    assert_eq!(known[&name].spec.replicas, Some(2), "it happened all the same");
+}
+
+#[tokio::test]
+async fn nothing_is_placed_on_a_node_that_was_removed_meanwhile() {
+    let coordinator = Arc::new(Memory::default());
+    let removed = MemberRecord { state: MemberState::Removed, ..MemberRecord::joined(SelfTold::default(), 1, false) };
+    coordinator.put(&MemberRecord::key(2), removed.encode());
+    let catalog = Catalog::load(coordinator).unwrap();
+    let (name, spec) = a_table();
+    let known_before = [Candidate::active(1), Candidate::active(2)];
+    catalog.create(&name, spec, 1, &known_before).await.unwrap();
+    catalog.read().unwrap();
+    let holders: BTreeSet<NodeId> = catalog.table().shards.values().flat_map(|entry| entry.replicas.clone()).collect();
+    assert_eq!(holders, [1].into());
+}
