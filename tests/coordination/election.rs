@@ -138,7 +138,10 @@ pub async fn hands_over_and_inherits(coordinators: Vec<Arc<dyn Coordinator>>, by
     eprintln!("crash, noticed by the lease: {inherited:?}");
     assert!(next != node && inherited < by_lease_max, "{inherited:?}");
     (node, term) = (next, later);
-    // The same, where somebody sees it.
+    // The same, where somebody sees it: who has not heard yet that it leads suspects it in vain.
+    while !standing.values().all(|other| other.election.leader().is_some_and(|leader| leader.node == node)) {
+        time::sleep(Duration::from_millis(2)).await;
+    }
     let crashed = time::now();
     drop(standing.remove(&node));
     for other in standing.values() {
