@@ -49,7 +49,7 @@ pub struct MemberRecord {
     pub zone: String,
     #[serde(default)]
     pub mode: String,
-    /// Its share of a gateway's requests, relative to others.
+    /// Its share of the shards and of a gateway's requests, relative to others.
     #[serde(default = "ordinary", skip_serializing_if = "is_ordinary")]
     pub weight: u32,
 }
@@ -368,7 +368,7 @@ impl Members {
             Some(record) => {
                 let is_active = record.state == MemberState::Active;
                 let standing = if is_active { Standing::Active } else { Standing::Draining };
-                Some(Candidate { zone: record.zone.clone(), standing, ..Candidate::active(id) })
+                Some(Candidate { id, zone: record.zone.clone(), weight: record.weight, standing })
             }
         };
         Ok(ids.into_iter().filter_map(candidate).collect())
@@ -420,6 +420,10 @@ mod tests {
         records.insert(1, MemberRecord { mode: "master".to_owned(), ..record(MemberState::Active) });
         members.set_records(records);
         assert_eq!(standings(&members), [(5, Standing::Draining)]);
+        let mut records = members.records();
+        records.insert(1, MemberRecord { weight: 300, ..record(MemberState::Active) });
+        members.set_records(records);
+        assert_eq!(members.candidates().unwrap()[0].weight, 300);
         assert_eq!(members.cluster_id(), Members::of(vec![1, 3]).cluster_id());
     }
 

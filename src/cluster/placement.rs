@@ -12,7 +12,10 @@ mod share;
 #[cfg(test)]
 mod tests;
 
-use super::table::{NodeId, ShardId, ShardTable};
+use super::{
+    members::WEIGHT_ORDINARY,
+    table::{NodeId, ShardId, ShardTable},
+};
 use crate::types::CollectionName;
 use std::{cmp::Ordering, collections::BTreeMap};
 
@@ -43,7 +46,7 @@ pub struct Candidate {
 impl Candidate {
     /// An active node of ordinary weight in the default zone.
     pub fn active(id: NodeId) -> Candidate {
-        Candidate { id, zone: String::new(), weight: 1, standing: Standing::Active }
+        Candidate { id, zone: String::new(), weight: WEIGHT_ORDINARY, standing: Standing::Active }
     }
 }
 

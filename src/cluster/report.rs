@@ -31,8 +31,6 @@ pub struct ReplicaReport {
 /// How one node is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeReport {
-    /// Its share of the data, relative to other nodes; 0 counts as 1.
-    pub weight: u32,
     pub version: String,
     /// The newest version of the cluster's protocols that it speaks; 0: not told.
     pub speaks: u32,

@@ -176,7 +176,7 @@ pub static KEYS: &[Key] = &[
         NOW,
         "Peer addresses of other nodes of the cluster, for the modes auto, master and worker without etcd. Nodes that all name each other found a cluster when they have all met once; a node that comes later names some that are there and is taken in by them. An odd number of founders survives the loss of a minority."
     ),
-    key!(cluster.weight, NOW, 1u64 => 10_000u64, "This node's share of what a gateway with gateway.balance weighted or two_choices sends, relative to the other nodes of the cluster."),
+    key!(cluster.weight, NOW, 1u64 => 10_000u64, "This node's share, relative to the other nodes of the cluster: of the shards it holds, and of what a gateway with gateway.balance weighted or two_choices sends."),
     key!(cluster.replace_after, NOW, Duration::from_secs(1) => Duration::from_secs(86_400), "How long a node may be away before its replicas are made anew on others. Its leaders are replaced at once in any case."),
     key!(cluster.rebalance.bytes_per_second, NOW, ByteSize::kib(64) => ByteSize::gib(16), "What a node may receive or send, in the long run, to even the cluster out or to drain a node. Replacing what is lost is not held back."),
     key!(cluster.rebalance.moves_max, NOW, 1u64 => 64u64, "Replicas that one node may be receiving or sending at once."),

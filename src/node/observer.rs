@@ -146,7 +146,7 @@ mod tests {
         };
         let failed = GroupReport { group: 6, failure: Some("damaged".to_owned()), ..GroupReport::default() };
         let report = of_node("1.2.3".to_owned(), 4, vec![group(embedded::GROUP, true), group(5, false), failed]);
-        assert_eq!((report.version.as_str(), report.speaks, report.weight), ("1.2.3", 4, 0));
+        assert_eq!((report.version.as_str(), report.speaks), ("1.2.3", 4));
         let expected = ReplicaReport {
             term: 3,
             leader: Some(1),

@@ -135,7 +135,7 @@ fn what_a_lost_node_held_is_made_anew_by_all_others() {
 #[test]
 fn weights_count() {
     let mut nodes = nodes(6, 1);
-    nodes[0].weight = 3;
+    nodes[0].weight *= 3;
     let table = placed(&nodes, 800, 2);
     let counts = counts(&table);
     assert!((598..=602).contains(&counts[&nodes[0].id]), "{counts:?}");

@@ -86,6 +86,16 @@ fn a_replica_that_will_not_arrive_holds_no_place() {
 }
 
 #[test]
+fn a_node_that_is_said_to_be_twice_as_large_gets_twice_as_much() {
+    let mut world = World::new(4, 1).with_collection("c", 40, Some(1));
+    assert_eq!(holders(&world, 1), 10);
+    world.records.get_mut(&1).unwrap().weight *= 2;
+    world.run(400);
+    assert_eq!([1, 2, 3, 4].map(|node| holders(&world, node)), [16, 8, 8, 8]);
+    assert!(planned(&world).is_done());
+}
+
+#[test]
 fn draining_moves_leaders_then_replicas_and_ends() {
     let mut world = World::new(5, 1).with_collection("c", 10, Some(3));
     world.set_state(3, MemberState::Draining);

@@ -96,7 +96,7 @@ impl View {
         let candidate = |(id, node): (&NodeId, &NodeView)| Candidate {
             id: *id,
             zone: node.record.zone.clone(),
-            weight: node.report.weight.max(1),
+            weight: node.record.weight,
             standing: node.standing(replace_after),
         };
         self.nodes.iter().map(candidate).collect()

@@ -2,7 +2,7 @@
 
 use super::super::*;
 use crate::cluster::{
-    members::{MemberRecord, MemberState, SelfTold},
+    members::{MemberRecord, MemberState, SelfTold, WEIGHT_ORDINARY},
     placement::{Candidate, place},
     report::{NodeReport, ReplicaReport, Reports},
     table::ShardTable,
@@ -71,7 +71,8 @@ impl World {
     }
 
     pub fn join(&mut self, node: NodeId) {
-        let told = SelfTold { zone: format!("z{}", node % self.zones), ..SelfTold::default() };
+        let zone = format!("z{}", node % self.zones);
+        let told = SelfTold { zone, weight: WEIGHT_ORDINARY, ..SelfTold::default() };
         self.records.insert(node, MemberRecord::joined(told, 0, false));
     }
 
@@ -148,7 +149,6 @@ impl World {
         });
         let control = Some(of(&self.control, 0, 0, false));
         NodeReport {
-            weight: 1,
             version: String::new(),
             speaks: self.speaks.get(&node).copied().unwrap_or(0),
             replicas: replicas.collect(),
