@@ -6,7 +6,7 @@
 mod transfer;
 
 use super::{
-    border::Border,
+    border::{Border, owned_by_refusal},
     command::{Command, PointWrite},
     content,
     indexes::PayloadChange,
@@ -128,6 +128,8 @@ impl<'s> Round<'s> {
         match outcome {
             Ok(applied) => Ok(Outcome::Applied(applied)),
             Err(error) if error.kind().is_refusal() => Ok(Outcome::Refused(error)),
+            // Slots came to a shard that is closed.
+            Err(error) if owned_by_refusal(&error).is_some() => Ok(Outcome::Refused(error)),
             // The store could not be read: what the entry does is not known here, so nothing after it may be applied.
             Err(failure) => Err(failure),
         }

@@ -70,6 +70,18 @@ fn pair() -> ([tempfile::TempDir; 2], [Rig; 2], SlotRange) {
 }
 
 #[test]
+fn slots_that_come_to_a_closed_shard_are_refused_and_its_log_goes_on() {
+    let (_directories, [mut old, mut new], right) = pair();
+    old.apply(&[release(right)]);
+    new.apply(&[Command::Close.encode(None).unwrap().into()]);
+    let came = receive(&old, 1);
+    for outcome in new.apply(&[came.clone(), upsert(1, 1, None), came]) {
+        assert_eq!(code(&outcome), "shard_moved");
+    }
+    assert!(new.contents().points.is_empty() && border_of(&new).owned.is_empty());
+}
+
+#[test]
 fn slots_move_with_points_versions_and_requests() {
     let (_directories, [mut old, mut new], right) = pair();
     let before = old.contents();
