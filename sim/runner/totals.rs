@@ -54,7 +54,8 @@ impl Totals {
         self.marks.entry(scenario).or_default().extend(report.marks.into_keys());
     }
 
-    pub fn print(&self, scenarios: &[Scenario]) {
+    /// Prints what the runs came to. Returns the share of the marks that were hit.
+    pub fn print(&self, scenarios: &[Scenario]) -> f64 {
         self.print_costs();
         for (title, prefix) in [("operations", "ops."), ("faults", "fault."), ("disk", "disk.")] {
             let of_kind: Vec<_> =
@@ -64,7 +65,7 @@ impl Totals {
                 println!("{title}: {}", list.join(", "));
             }
         }
-        self.print_marks(scenarios);
+        self.print_marks(scenarios)
     }
 
     /// Simulated time, what it took of a core, and where most of that went.
@@ -86,7 +87,7 @@ impl Totals {
     }
 
     /// A mark is hit if any scenario hits it, as several may share it.
-    fn print_marks(&self, scenarios: &[Scenario]) {
+    fn print_marks(&self, scenarios: &[Scenario]) -> f64 {
         let wanted: BTreeSet<&str> =
             scenarios.iter().flat_map(|scenario| scenario.marks).copied().flatten().copied().collect();
         let hit: BTreeSet<&str> = self.marks.values().flatten().map(String::as_str).collect();
@@ -95,5 +96,6 @@ impl Totals {
         missed.iter().for_each(|mark| println!("  missed: {mark}"));
         // A mark that is listed nowhere would not be missed if it stopped being hit.
         hit.difference(&wanted).for_each(|mark| println!("  not in any list: {mark}"));
+        1.0 - missed.len() as f64 / wanted.len().max(1) as f64
     }
 }

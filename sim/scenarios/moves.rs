@@ -49,6 +49,8 @@ pub const SPLIT_MARKS: &[&str] = &[
     "slots on their way were found and sent on",
     "the master split a shard by itself",
     "the master merged shards by itself",
+    "a read began again because slots moved in its middle",
+    "a write went to another shard because slots had moved",
 ];
 
 pub const UPGRADE_MARKS: &[&str] = &[
