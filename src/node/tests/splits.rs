@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::types::{
-    Filter, RequestId, SlotRange,
+    ErrorKind, Filter, RequestId, SlotRange,
     operation::{DeleteRequest, ListRequest, Search},
 };
 use std::{
@@ -49,9 +49,13 @@ async fn sweep(service: crate::service::Service, stop: Arc<AtomicBool>) -> u64 {
     while !stop.load(SeqCst) {
         let delete = DeleteRequest::Filter(nobody.clone());
         let began = rt::time::now();
-        let deleted = service.delete(&table_name(), delete, &WriteOptions::default()).await.unwrap().deleted;
-        assert_eq!(deleted, 0);
-        assert!(began.elapsed() < Duration::from_secs(5), "{:?}: asked a shard that is no more", began.elapsed());
+        match service.delete(&table_name(), delete, &WriteOptions::default()).await {
+            Ok(answer) => assert_eq!(answer.deleted, 0),
+            // The replicas of a shard that was merged away are closed one by one: what its leader was asked last may never be decided.
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Indeterminate, "{error}"),
+        }
+        // It would go on until the request's deadline, half a minute.
+        assert!(began.elapsed() < Duration::from_secs(15), "{:?}: asked a shard that is no more", began.elapsed());
         count += 1;
     }
     count
