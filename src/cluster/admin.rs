@@ -3,7 +3,7 @@
 
 use super::{
     catalog,
-    control::{Draft, Rebalance, Stored, VERSION_OF_SPLITS},
+    control::{Draft, REBALANCE, Rebalance, Stored, VERSION_OF_SPLITS},
     controller::{Controller, Seen},
     history::Entry,
     members::{MemberRecord, MemberState},
@@ -171,10 +171,12 @@ impl Admin {
     /// `Unavailable` or `Indeterminate` if the coordinator did not answer.
     pub async fn pause(&self, paused: bool, wall_ms: u64) -> Result<()> {
         self.change(wall_ms, |stored, draft| {
-            if stored.rebalance.paused != paused {
-                draft.rebalance(Rebalance { paused });
-                draft.tell(if paused { "evening out is paused" } else { "evening out goes on" }, "asked for", 0);
+            if stored.rebalance.paused == paused {
+                draft.only_if(stored.unchanged(REBALANCE));
+                return Ok(());
             }
+            draft.rebalance(Rebalance { paused });
+            draft.tell(if paused { "evening out is paused" } else { "evening out goes on" }, "asked for", 0);
             Ok(())
         })
         .await
@@ -195,11 +197,13 @@ impl Admin {
             if drain && !stored.members.iter().any(stays) {
                 return Err(conflict("last_node", "no other node could take what this one has", node));
             }
-            if record.state != state {
-                draft.member(node, &MemberRecord { state, ..record.clone() });
-                let what = if drain { "is to be drained" } else { "is no longer to be drained" };
-                draft.tell(format!("node {node:016x} {what}"), "asked for", 0);
+            if record.state == state {
+                draft.only_if(stored.unchanged(&MemberRecord::key(node)));
+                return Ok(());
             }
+            draft.member(node, &MemberRecord { state, ..record.clone() });
+            let what = if drain { "is to be drained" } else { "is no longer to be drained" };
+            draft.tell(format!("node {node:016x} {what}"), "asked for", 0);
             Ok(())
         })
         .await
@@ -217,6 +221,7 @@ impl Admin {
         self.change(wall_ms, |stored, draft| {
             let record = find(stored, node)?;
             if record.state == MemberState::Removed {
+                draft.only_if(stored.unchanged(&MemberRecord::key(node)));
                 return Ok(());
             }
             let told = seen.view.nodes.get(&node).filter(|known| known.answers());
@@ -243,15 +248,13 @@ impl Admin {
         .await
     }
 
-    /// Tries a change until nothing comes between reading and writing.
+    /// Tries a change until nothing comes between reading and writing. What needs no change is committed, too, with its conditions: this
+    /// node may remember a cluster of the past, in which all was as it is asked for now.
     async fn change<T>(&self, wall_ms: u64, make: impl Fn(&Stored, &mut Draft<'_>) -> Result<T>) -> Result<T> {
         for _ in 0..TRIES_MAX {
             let stored = self.stored()?;
             let mut draft = Draft::new(&stored);
             let made = make(&stored, &mut draft)?;
-            if draft.is_empty() {
-                return Ok(made);
-            }
             let committed = draft.commit(&*self.coordinator, self.controller.node(), wall_ms).await;
             if committed.map_err(catalog::coordination)? {
                 return Ok(made);

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// Where the master's own settings are kept.
-const REBALANCE: &str = "settings/rebalance";
+pub const REBALANCE: &str = "settings/rebalance";
 /// Where the version is kept that the cluster speaks, in decimal.
 pub const VERSION: &str = "settings/version";
 /// What a cluster speaks that has kept no version.

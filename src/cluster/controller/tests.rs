@@ -5,7 +5,7 @@ use crate::{
     cluster::{
         admin::Admin,
         catalog::{COLLECTIONS, TABLE},
-        control::{VERSION, VERSION_OF_SPLITS, spoken_version},
+        control::{REBALANCE, VERSION, VERSION_OF_SPLITS, spoken_version},
         members::{MemberRecord, MemberState},
         memory::{Fault, Memory},
         plan::tests::world::{SHARD_BYTES, World},
@@ -274,6 +274,30 @@ async fn a_node_is_drained_and_removed() {
     assert!(bench.is_done() && bench.world(|world| !world.control.voters.contains(&3)));
     let what: Vec<String> = admin.history().unwrap().into_iter().map(|entry| entry.what).collect();
     assert!(what.iter().any(|what| what == "node 0000000000000003 is removed"), "{what:?}");
+}
+
+#[tokio::test]
+async fn what_is_done_already_by_an_old_memory_is_not_believed() {
+    let bench = Bench::new(five());
+    let admin = bench.admin();
+    // This node remembers a cluster in which nobody is drained and evening out goes on.
+    bench.coordinator.freeze();
+    let record = bench.world(|world| world.records[&3].clone());
+    let drained = MemberRecord { state: MemberState::Draining, ..record };
+    bench.coordinator.put(&MemberRecord::key(3), drained.encode());
+    bench.coordinator.put(REBALANCE, br#"{"paused":true}"#.to_vec());
+    assert_eq!(admin.drain(3, false, 1).await.unwrap_err().code(), "cluster_busy");
+    assert_eq!(admin.pause(false, 1).await.unwrap_err().code(), "cluster_busy");
+    bench.coordinator.thaw();
+    let commits = bench.coordinator.commits();
+    admin.drain(3, true, 1).await.unwrap();
+    admin.pause(true, 1).await.unwrap();
+    assert_eq!(bench.coordinator.commits(), commits + 2, "it was asked");
+    assert!(admin.history().unwrap().is_empty());
+    admin.drain(3, false, 1).await.unwrap();
+    admin.pause(false, 1).await.unwrap();
+    let stored = Stored::remembered(&*bench.coordinator).unwrap();
+    assert!(stored.members[&3].state == MemberState::Active && !stored.rebalance.paused);
 }
 
 #[tokio::test]
