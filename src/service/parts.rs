@@ -38,15 +38,7 @@ impl Service {
         ack: Ack,
     ) -> Result<Vec<Done<Written>>, Done<Error>> {
         let write = |(shard, part)| self.write_part(collection.clone(), shard, part, ack);
-        let results = futures_util::future::join_all(parts.into_iter().map(write)).await;
-        let (mut written, mut failed) = (Vec::with_capacity(results.len()), Vec::new());
-        for Done { shard, rows, written: result } in results.into_iter().flatten() {
-            match result {
-                Ok(done) => written.push(Done { shard, rows, written: done }),
-                Err(error) => failed.push(Done { shard, rows, written: error }),
-            }
-        }
-        if failed.is_empty() { Ok(written) } else { Err(failure(failed, &written)) }
+        all_written(futures_util::future::join_all(parts.into_iter().map(write)).await.into_iter().flatten())
     }
 
     /// Proposes one command to every shard, all at once, and waits for all. Shards that are no more, or closed, do nothing: whoever
@@ -60,16 +52,13 @@ impl Service {
         command: &Bytes,
         ack: Ack,
     ) -> Result<Vec<Done<Written>>> {
-        let write = |shard: ShardId| self.write_shard(shard, command.clone(), ack).map(move |written| (shard, written));
-        let (mut done, mut failed) = (Vec::with_capacity(shards.len()), Vec::new());
-        for (shard, written) in futures_util::future::join_all(shards.iter().copied().map(write)).await {
-            match written {
-                Ok(written) => done.push(Done { shard, rows: Vec::new(), written }),
-                Err(error) if is_about_slots(&error) => {}
-                Err(error) => failed.push(Done { shard, rows: Vec::new(), written: error }),
-            }
-        }
-        if failed.is_empty() { Ok(done) } else { Err(failure(failed, &done).written) }
+        let write = |shard: ShardId| {
+            let done = self.write_shard(shard, command.clone(), ack);
+            done.map(move |written| Done { shard, rows: Vec::new(), written })
+        };
+        let mut done = futures_util::future::join_all(shards.iter().copied().map(write)).await;
+        done.retain(|done| !done.written.as_ref().is_err_and(is_about_slots));
+        all_written(done).map_err(|failed| failed.written)
     }
 
     /// Carries out a part of a write. What is another shard's by now is cut anew and goes there, until the deadline.
@@ -123,6 +112,21 @@ impl Service {
         }
         false
     }
+}
+
+/// What was written, if no part failed.
+///
+/// # Errors
+/// As [`failure`] says; with the part whose error it is.
+fn all_written(results: impl IntoIterator<Item = Done<Result<Written>>>) -> Result<Vec<Done<Written>>, Done<Error>> {
+    let (mut written, mut failed) = (Vec::new(), Vec::new());
+    for Done { shard, rows, written: result } in results {
+        match result {
+            Ok(done) => written.push(Done { shard, rows, written: done }),
+            Err(error) => failed.push(Done { shard, rows, written: error }),
+        }
+    }
+    if failed.is_empty() { Ok(written) } else { Err(failure(failed, &written)) }
 }
 
 /// What a write over several shards failed with: "may have happened" if any part may have, or if some parts were taken and the others

@@ -44,13 +44,13 @@ pub fn delete(request: &DeleteRequest, id: Option<RequestId>) -> Result<Bytes> {
 /// A part of a command that was cut.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Part {
-    /// Where its points stood in the whole, in order; none for a delete by filter, which concerns every shard.
+    /// Where its points stood in the whole, in order.
     pub rows: Vec<usize>,
     pub command: Bytes,
 }
 
 /// Cuts an encoded write by the shard that `owner` says its points have now, for a write that was cut when slots were elsewhere. Each
-/// part carries the id of the whole's request. A delete by filter stays whole, and its own shard's.
+/// part carries the id of the whole's request. What names no points stays whole, and its own shard's.
 ///
 /// # Errors
 /// `Corrupt` if it is no command.
