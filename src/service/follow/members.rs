@@ -1,12 +1,7 @@
-//! Where a shard is led here, its group gets the members the table says. One change a shard at a time, in the background; whatever
-//! stops it, the next round looks at what the group and the table are then. Called by the roof's task.
+//! Where a shard is led here, its group gets the members the table says, as the coordinator has it at that moment. One change a shard at a
+//! time, in the background; whatever stops it, the next round looks at what the group and the table are then. Called by the roof's task.
 
-use crate::{
-    cluster::{NodeId, ShardId},
-    rt,
-    service::Service,
-    shard::Replica,
-};
+use crate::{cluster::ShardId, rt, service::Service, shard::Replica, types::Result};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -53,24 +48,30 @@ impl Service {
             if before.get(&id) != Some(&right_at) {
                 let Ok(is_right) = replica.is_held_by(&entry.replicas).await else { continue };
                 if !is_right {
-                    let changes = self.0.changes.clone();
-                    changes.known().under_way.insert(id);
-                    drop(rt::spawn("change-members", change(changes, id, replica, entry.replicas.clone())));
+                    self.0.changes.known().under_way.insert(id);
+                    let (service, epoch) = (self.clone(), entry.epoch);
+                    drop(rt::spawn("change-members", async move {
+                        if let Err(error) = service.change_members(id, &replica, epoch).await {
+                            tracing::info!(shard = id, %error, "the members of a shard are not changed yet");
+                        }
+                        service.0.changes.known().under_way.remove(&id);
+                    }));
                     continue;
                 }
             }
             self.0.changes.known().right_at.insert(id, right_at);
         }
     }
-}
 
-async fn change(changes: Changes, id: ShardId, replica: Arc<Replica>, wanted: Vec<NodeId>) {
-    match replica.change_members(&wanted, CHANGE_LIMIT).await {
-        Ok(()) => {
-            rt::mark("a shard's group got other members");
-            tracing::info!(shard = id, replicas = ?wanted, "the replicas of a shard are where they should be");
-        }
-        Err(error) => tracing::info!(shard = id, %error, "the members of a shard are not changed yet"),
+    /// Makes the group of a shard what the newest table says, if that is still what the table of `epoch` said: a leader that was cut off
+    /// from the coordinator must not undo what others have been told since.
+    async fn change_members(&self, id: ShardId, replica: &Replica, epoch: u64) -> Result<()> {
+        self.refresh().await?;
+        let table = self.0.catalog.table();
+        let Some(entry) = table.shards.get(&id).filter(|entry| entry.epoch == epoch) else { return Ok(()) };
+        replica.change_members(&entry.replicas, CHANGE_LIMIT).await?;
+        rt::mark("a shard's group got other members");
+        tracing::info!(shard = id, replicas = ?entry.replicas, "the replicas of a shard are where they should be");
+        Ok(())
     }
-    changes.known().under_way.remove(&id);
 }
