@@ -29,6 +29,7 @@ pub const MARKS: &[&str] = &[
     "indexes were compared at the same log index",
     "indexes were compared at the same log index while clients wrote",
     "an old request came once more",
+    "a write was on every voter's disk",
     "a retry learnt what became of a lost write",
     "a node joined a cluster that was there",
     "a node told its new address",

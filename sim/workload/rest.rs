@@ -4,7 +4,7 @@ use super::{
     client::{Found, Put, TIMEOUT},
     vectors,
 };
-use crate::{check::search::Hit, plan::IndexPlan};
+use crate::{check::search::Hit, plan::IndexPlan, world::sometimes};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -50,7 +50,7 @@ impl Rest {
         self.client.request_within(READY_LIMIT, request).await.is_ok_and(|answer| answer.status() == StatusCode::OK)
     }
 
-    /// The version and the session token.
+    /// The version and the session token. Now and then a write waits for every voter's disk, which promises no less.
     pub async fn put(&self, puts: &[Put], request_id: Option<&str>) -> Reply<(u64, String)> {
         let document = |put: &Put| {
             let mut document = json!({ "document_id": put.id, "vector": vectors::of(put.value, self.dimension),
@@ -64,7 +64,10 @@ impl Rest {
             [put] => document(put),
             puts => json!({ "documents": puts.iter().map(document).collect::<Vec<_>>() }),
         };
-        let answer = self.call_once(Method::POST, self.path(""), Some(body), request_id).await?;
+        let for_all = puts.iter().any(|put| put.value % 50 == 7);
+        let path = self.path(if for_all { "?ack=all" } else { "" });
+        let answer = self.call_once(Method::POST, path, Some(body), request_id).await?;
+        sometimes!(for_all, "a write was on every voter's disk");
         Ok((number(&answer, "version"), token(&answer)))
     }
 
