@@ -316,6 +316,24 @@ pub unsafe extern "C" fn ftruncate64(fd: c_int, length: off64_t) -> c_int {
     }
 }
 
+/// A disk of the simulation has so much room, if nothing else was said.
+const ROOM_BYTES: u64 = 1 << 40;
+
+/// # Safety
+/// As libc's `statvfs`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn statvfs(path: *const c_char, to: *mut libc::statvfs) -> c_int {
+    // SAFETY: the caller's.
+    let (name, told) = unsafe { (path_of(path), real::statvfs(path, to)) };
+    if told == 0 && state::with(|state| state.covers(&name)).unwrap_or(false) {
+        let left = state::with(|state| state.space_left(&name)).flatten();
+        // SAFETY: the call has filled what `to` points at.
+        let stat = unsafe { &mut *to };
+        (stat.f_frsize, stat.f_bavail) = (1, left.unwrap_or(ROOM_BYTES));
+    }
+    told
+}
+
 /// The real disk is never synced: the files live in memory.
 fn syncing(fd: c_int, real_sync: unsafe fn(c_int) -> c_int) -> c_int {
     let decided: Call = changing(fd, |state, file| match state.sync(file) {

@@ -49,6 +49,7 @@ real! {
     rmdir: fn(path: *const c_char) -> c_int;
     copy_file_range: fn(from: c_int, from_offset: *mut off64_t, to: c_int, to_offset: *mut off64_t, bytes: size_t, flags: c_uint) -> ssize_t;
     sendfile64: fn(to: c_int, from: c_int, offset: *mut off64_t, bytes: size_t) -> ssize_t;
+    statvfs: fn(path: *const c_char, to: *mut libc::statvfs) -> c_int;
     getpid: fn() -> libc::pid_t;
     syscall: fn(number: c_long, a: c_long, b: c_long, c: c_long, d: c_long, e: c_long, f: c_long) -> c_long;
 }

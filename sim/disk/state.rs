@@ -272,6 +272,11 @@ impl State {
         room
     }
 
+    /// By how much files below `path` may grow, if there is a bound.
+    pub fn space_left(&self, path: &Path) -> Option<u64> {
+        self.faults.iter().find(|(dir, _)| path.starts_with(dir)).and_then(|(_, faults)| faults.space_left)
+    }
+
     /// Whether a new name finds no room below `path`.
     pub fn is_full(&mut self, path: &Path) -> bool {
         let full = self.faults.iter_mut().find(|(dir, faults)| path.starts_with(dir) && faults.space_left == Some(0));

@@ -302,6 +302,7 @@ fn config(data_dir: PathBuf, number: usize, plan: &Plan) -> Config {
         config.raft.log_bytes_max = ByteSize(bytes);
     }
     config.storage.cache = ByteSize::mib(4);
+    config.storage.reserve = ByteSize(20_000);
     config.limits.shutdown_grace = Duration::from_secs(2);
     // No gateway looks.
     config.limits.shutdown_notice = Duration::ZERO;

@@ -103,12 +103,17 @@ fn reads_fail_when_told(disk: &Disk, dir: &Path, _: &mut StdRng) {
 fn the_disk_fills_up(disk: &Disk, dir: &Path, _: &mut StdRng) {
     let mut file = durable(dir, "f", b"");
     disk.limit_space(dir, 10);
+    let free = || vectorsphere::store::room::free_bytes(dir).expect("it is told");
+    assert_eq!(free(), 10);
     file.write_all(b"12345678").expect("it fits");
+    assert_eq!(free(), 2);
     assert_eq!(errno(file.write_all(b"abcd")), Some(libc::ENOSPC));
     assert_eq!(fs::read(dir.join("f")).expect("it is there"), b"12345678ab", "a write may come short");
     assert_eq!(errno(File::create_new(dir.join("new"))), Some(libc::ENOSPC));
     assert_eq!(errno(fs::create_dir(dir.join("directory"))), Some(libc::ENOSPC));
+    assert_eq!(free(), 0);
     disk.mend(dir);
+    assert!(free() > 1 << 30);
     file.write_all(b"cd").expect("there is room again");
 }
 

@@ -13,6 +13,8 @@ pub const MARKS: &[&str] = &[
     "a read failed under the node",
     "the disk was full under the node",
     "a node stopped on a disk fault and came back",
+    "a write was refused for want of room",
+    "the room on the disk ran short or came back",
     "an outcome was unknown",
     "an index was trained",
     "an index was trained again",

@@ -161,6 +161,8 @@ pub struct Storage {
     pub cache: ByteSize,
     /// Journal size at which the oldest part is flushed away.
     pub journal_max: ByteSize,
+    /// Bytes of the disk that are kept free; 0: none.
+    pub reserve: ByteSize,
 }
 
 /// The vector index.
@@ -242,7 +244,7 @@ impl Default for Config {
             },
             etcd: Etcd::default(),
             gateway: Gateway::default(),
-            storage: Storage { cache: ByteSize::mib(64), journal_max: ByteSize::mib(64) },
+            storage: Storage { cache: ByteSize::mib(64), journal_max: ByteSize::mib(64), reserve: ByteSize::mib(256) },
             index: Index {
                 flat_points_max: 20_000,
                 build_threads_max: 0,

@@ -9,21 +9,22 @@ use super::{
     network::InCluster,
     observer::NodeObserver,
     registration::{Registered, Registering},
+    room::RoomWatch,
+    stores::Stores,
     version,
 };
 use crate::{
     cluster::{Catalog, Members, SelfTold},
-    config::{Config, Mode, Name},
+    config::{Config, Name},
     coordination::{Embedded, embedded},
-    raft::{LogStore, MultiRaft, NodeId, RaftOptions, log_options},
+    raft::{LogStore, MultiRaft, RaftOptions},
     rt::{self, shutdown::Shutdown},
-    service::{Beyond, Identity, Phase, Service},
+    service::{Beyond, Identity, Phase, ReadInVain, Service},
     shard::{Elsewhere, Host, IndexSettings, Parts},
-    store::{DataDir, Store, StoreOptions},
+    store::{DataDir, Store, room::RoomSeen},
     telemetry::metrics::Metrics,
     types::limits,
 };
-use rand::RngCore;
 use std::{
     collections::BTreeSet,
     path::Path,
@@ -39,6 +40,8 @@ const MAINTAIN_INTERVAL: Duration = Duration::from_millis(500);
 const FOLLOW_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a node that stops waits for others to lead in its place.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(3);
+/// Between two looks whether replicas have met damage.
+const ASIDE_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two looks whether replicas are where the table says.
 const KEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// Trainings at once on a node: one, so that searches keep the other processors.
@@ -73,14 +76,6 @@ pub(super) struct Inside {
     /// None on a node that is alone.
     pub(super) mastership: Option<Arc<Mastership>>,
     pub(super) service: Service,
-}
-
-/// The opened data directory and the stores in it.
-pub struct Stores {
-    directory: Arc<DataDir>,
-    node_id: u64,
-    store: Store,
-    log: LogStore,
 }
 
 impl Engine {
@@ -143,7 +138,7 @@ impl Engine {
             own,
         };
         let is_formed = forming.open().await?;
-        let to_leaders = forward.clone();
+        let (to_leaders, room) = (forward.clone(), RoomSeen::default());
         let host = Arc::new(Host::new(Parts {
             store: store.clone(),
             log: log.clone(),
@@ -159,6 +154,7 @@ impl Engine {
                 ..IndexSettings::default()
             },
             trainings: Arc::new(tokio::sync::Semaphore::new(TRAININGS_MAX)),
+            room: room.clone(),
         }));
         remove_strays(before.as_ref().unwrap_or(&catalog), &host).await?;
         let (stop, failed) = (Shutdown::new(), Shutdown::new());
@@ -201,9 +197,11 @@ impl Engine {
             directory,
         };
         engine.watch();
+        engine.watch_room(config.storage.reserve.bytes(), room);
         engine.maintain();
         engine.follow();
         engine.keep_replicas();
+        engine.keep_damaged_aside();
         if let Some((told, monitoring)) = told {
             engine.register(told.clone(), monitoring);
             engine.keep_members(told, members);
@@ -315,6 +313,12 @@ impl Engine {
         });
     }
 
+    fn watch_room(&self, reserve: u64, seen: RoomSeen) {
+        let directory = self.directory.path().to_owned();
+        let watch = RoomWatch { directory, reserve, seen, raft: self.raft.clone(), service: self.service.clone() };
+        drop(rt::spawn("room-watch", watch.run(self.stop.clone())));
+    }
+
     /// Keeps groups and replicas as the shard table says, where this node leads and where it is not wanted any more.
     fn keep_replicas(&self) {
         let (service, stop) = (self.service.clone(), self.stop.clone());
@@ -328,6 +332,25 @@ impl Engine {
                     if let Err(error) = service.leave_unwanted().await {
                         tracing::error!(%error, "the data of a replica that was moved away could not be removed");
                     }
+                }
+            };
+            tokio::select! {
+                biased;
+                () = stop.wait() => {}
+                () = keep => {}
+            }
+        });
+    }
+
+    /// Keeps replicas whose records are damaged from leading and serving.
+    fn keep_damaged_aside(&self) {
+        let (service, stop) = (self.service.clone(), self.stop.clone());
+        rt::spawn("damaged-aside", async move {
+            let mut in_vain = ReadInVain::default();
+            let keep = async {
+                loop {
+                    rt::time::sleep(ASIDE_INTERVAL).await;
+                    service.keep_damaged_aside(&mut in_vain).await;
                 }
             };
             tokio::select! {
@@ -429,69 +452,6 @@ impl Engine {
                 }
             }
         });
-    }
-}
-
-impl Stores {
-    /// Opens the data directory of `config`, making it if it is not there.
-    ///
-    /// # Errors
-    /// As [`Engine::open`].
-    pub async fn open(config: &Config) -> Result<Stores, StartError> {
-        let path = config.data_dir.clone();
-        let options = StoreOptions {
-            cache_bytes: config.storage.cache.bytes(),
-            journal_bytes_max: config.storage.journal_max.bytes(),
-            ..StoreOptions::default()
-        };
-        let candidate = rt::rng::stream("node/id").next_u64();
-        let (directory, node_id) = rt::compute::io(move || {
-            let directory = DataDir::open(path)?;
-            let node_id = directory.node_id(candidate)?;
-            Ok::<_, StartError>((directory, node_id))
-        })
-        .await?;
-        let (log_path, store_path) = (directory.join("log"), directory.join("store"));
-        // At once: after a crash both read their journals, which is most of the time a start takes.
-        let log = rt::compute::io(move || LogStore::open(log_path, log_options()));
-        let store = rt::compute::io(move || Store::open(store_path, options));
-        let (log, store) = futures_util::future::join(log, store).await;
-        Ok(Stores { directory: Arc::new(directory), node_id, store: store?, log: log? })
-    }
-
-    /// Counts this start; its number, and who founded the cluster if it was founded.
-    ///
-    /// # Errors
-    /// Those of the data directory.
-    pub async fn begin_boot(&self) -> Result<(u64, Option<Vec<NodeId>>), StartError> {
-        let directory = self.directory.clone();
-        let (boot, founders) =
-            rt::compute::io(move || Ok::<_, StartError>((directory.next_boot()?, directory.members()?))).await?;
-        // Standalone nodes of versions before kept no founders: they were alone.
-        let was_alone = founders.is_none() && self.log.group(embedded::GROUP).is_some();
-        Ok((boot, if was_alone { Some(vec![self.node_id]) } else { founders }))
-    }
-
-    /// Whether a node may use this data without others.
-    ///
-    /// # Errors
-    /// `Mode`: others belong to its cluster.
-    pub fn check_alone(&self) -> Result<(), StartError> {
-        if !coordination::has_others(&self.log, self.node_id) {
-            return Ok(());
-        }
-        let why = "the data directory belongs to a cluster of several nodes: start it with --mode auto";
-        Err(StartError::Mode { mode: Mode::Standalone, why })
-    }
-
-    /// The node's identity.
-    pub fn node_id(&self) -> NodeId {
-        self.node_id
-    }
-
-    /// The data directory.
-    pub fn directory(&self) -> &DataDir {
-        &self.directory
     }
 }
 

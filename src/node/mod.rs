@@ -14,7 +14,9 @@ mod observer;
 mod peers;
 mod registration;
 mod reports;
+mod room;
 mod servers;
+mod stores;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -34,10 +36,10 @@ use crate::{
     telemetry::metrics::Metrics,
     types::Error,
 };
-use engine::Stores;
 use peers::Wire;
 use servers::{Bound, Servers};
 use std::time::Duration;
+use stores::Stores;
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]

@@ -2,13 +2,12 @@
 //! [`super::Node`].
 
 use super::{
-    Engine, Network, StartError,
-    engine::Stores,
-    etcd,
+    Engine, Network, StartError, etcd,
     gate::Gate,
     join::{self, Met},
     membership,
     network::InCluster,
+    stores::Stores,
 };
 use crate::{
     cluster::{Members, SelfTold},

@@ -40,7 +40,7 @@ async fn of_replica(id: GroupId, replica: &Arc<Replica>) -> GroupReport {
         Ok(status) => of_group(id, status),
         Err(error) => GroupReport { group: id, failure: Some(error.to_string()), ..GroupReport::default() },
     };
-    let failure = replica.failure().or(report.failure);
+    let failure = replica.failure().or(report.failure).or_else(|| replica.aside());
     GroupReport { points: replica.points(), bytes: replica.stored_bytes(), failure, ..report }
 }
 

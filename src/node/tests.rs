@@ -5,6 +5,8 @@
 mod calls;
 mod deletion;
 mod master;
+mod room;
+mod rot;
 mod splits;
 
 use super::*;

@@ -50,6 +50,8 @@ pub(super) enum Input {
     PeerLost(NodeId),
     /// Lead nothing more that is not led already.
     Withdraw,
+    /// Whether the disk has no room.
+    DiskFull(bool),
     Written(Vec<Written>),
     LogFailed(String),
     Applied {
@@ -227,6 +229,7 @@ impl Driver {
                 self.round.withdraw();
                 self.members.values_mut().for_each(Member::withdraw);
             }
+            Input::DiskFull(is_full) => self.round.set_disk_full(is_full),
             Input::Written(writes) => {
                 for Written { group, number, bytes } in writes {
                     self.round.written(bytes);

@@ -57,6 +57,7 @@ pub(super) enum Request {
     Members { changes: Vec<MemberChange>, answer: oneshot::Sender<Result<LogIndex, ProposeError>> },
     Transfer { to: NodeId, answer: oneshot::Sender<Result<(), ProposeError>> },
     Status(oneshot::Sender<GroupStatus>),
+    MayLead(bool),
 }
 
 impl Request {
@@ -71,6 +72,7 @@ impl Request {
             Request::Transfer { answer, .. } => drop(answer.send(Err(error))),
             // Its own handle says why.
             Request::Status(answer) => drop(answer),
+            Request::MayLead(_) => {}
         }
     }
 }
@@ -177,6 +179,11 @@ impl<O: Send + 'static> Group<O> {
         let (answer, status) = oneshot::channel();
         self.ask(Request::Status(answer))?;
         status.await.map_err(|_| self.inner.shared.why_not_running())
+    }
+
+    /// Whether this replica may try to lead, from now on: true at first. One that leads goes on until it has handed over.
+    pub fn set_may_lead(&self, may: bool) -> Result<(), ProposeError> {
+        self.ask(Request::MayLead(may))
     }
 
     /// Hands leadership to `to`, a voter, and returns when this replica knows it leads. `Unavailable` if it does not come to

@@ -44,6 +44,8 @@ pub(super) struct Member {
     reads: Reads,
     /// Whether it led, and in which term, when last looked at.
     led: Option<u64>,
+    /// Whether its owner lets it lead.
+    may_lead: bool,
     /// The first tick after a new group was opened whose first leader this is to be.
     eager_since: Option<u64>,
     pub(super) incoming: Incoming,
@@ -98,6 +100,7 @@ impl Member {
             matched: Vec::new(),
             reads: Reads::default(),
             led: None,
+            may_lead: true,
             eager_since: parts.is_eager.then_some(round.tick()),
             incoming: Incoming::default(),
             backlog: parts.awaits_state.then(Vec::new),
@@ -144,6 +147,10 @@ impl Member {
                 // As above.
                 let _ = answer.send(self.status());
             }
+            Request::MayLead(may) => {
+                self.may_lead = may;
+                self.replica.set_may_campaign(may && !self.awaits_state() && round.may_lead());
+            }
         }
     }
 
@@ -152,6 +159,7 @@ impl Member {
         match message.get_msg_type() {
             // Full: as if it had been lost.
             MessageType::MsgAppend if self.is_full(round) && !message.entries.is_empty() => {}
+            MessageType::MsgSnapshot if round.is_disk_full() => {}
             MessageType::MsgSnapshot => self.offered_checkpoint(message, round),
             _ => self.replica.step(message, &mut round.rng),
         }
@@ -172,7 +180,7 @@ impl Member {
     }
 
     fn is_full(&self, round: &Round) -> bool {
-        self.unapplied_bytes > UNAPPLIED_BYTES_MAX || round.is_writing_too_much()
+        self.unapplied_bytes > UNAPPLIED_BYTES_MAX || round.is_writing_too_much() || round.is_disk_full()
     }
 
     pub(super) fn tick(&mut self, now: Instant, round: &mut Round) {

@@ -179,6 +179,12 @@ impl MultiRaft {
         let _ = self.inner.driver.send(Input::Withdraw);
     }
 
+    /// Whether the disk has no room: then groups here take neither entries nor checkpoints of others, as if they had been lost.
+    pub fn set_full(&self, is_full: bool) {
+        // A driver that has ended takes nothing.
+        let _ = self.inner.driver.send(Input::DiskFull(is_full));
+    }
+
     /// The state of a group here, at `at_least` or later, for another node.
     pub fn serve_checkpoint(
         &self,

@@ -46,6 +46,8 @@ pub(super) struct Round {
     next_timer: u64,
     /// Whether the node leads no more groups: it is about to stop.
     withdrawn: bool,
+    /// Whether the disk has no room for what others send.
+    disk_full: bool,
     pub(super) parts: RoundParts,
 }
 
@@ -96,6 +98,7 @@ impl Round {
             timers: BTreeMap::new(),
             next_timer: 0,
             withdrawn: false,
+            disk_full: false,
             parts,
         }
     }
@@ -125,6 +128,15 @@ impl Round {
     /// Whether replicas here may try to lead.
     pub(super) fn may_lead(&self) -> bool {
         !self.withdrawn
+    }
+
+    pub(super) fn set_disk_full(&mut self, is_full: bool) {
+        self.disk_full = is_full;
+    }
+
+    /// Whether the disk has no room for what others send.
+    pub(super) fn is_disk_full(&self) -> bool {
+        self.disk_full
     }
 
     pub(super) fn contexts(&mut self) -> &mut Contexts {

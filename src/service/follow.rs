@@ -6,6 +6,7 @@
 //! not for the table to say but for the group ([`leave`]). Where a shard is led, its group is made what the table says
 //! ([`members`]).
 
+mod aside;
 mod give;
 mod leave;
 mod members;
@@ -16,6 +17,7 @@ use crate::{
     mutants::mutant,
     types::{Error, ErrorKind, Result},
 };
+pub use aside::ReadInVain;
 pub use leave::Agreed;
 pub(super) use members::Changes;
 use std::collections::{BTreeMap, BTreeSet};

@@ -30,7 +30,7 @@ mod write;
 pub use administration::{
     ChangeInfo, ClusterPlacement, NodePlacement, PlannedInfo, RebalanceForecast, ReplicaPlacement, ShardPlacement,
 };
-pub use follow::Agreed;
+pub use follow::{Agreed, ReadInVain};
 pub use info::{
     Check, ClusterStatus, CollectionInfo, CollectionStats, HealthReport, NodeInfo, PayloadIndexInfo, ShardStats,
     VectorIndexInfo,

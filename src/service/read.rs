@@ -126,7 +126,7 @@ impl Service {
         consistency: Consistency,
         operation: &Operation,
     ) -> Result<Seen> {
-        let replica = self.0.host.replica(shard)?;
+        let replica = self.0.host.sound_replica(shard)?;
         let index = wait_to_read(&replica, consistency, seen).await?;
         replica.border().check_open()?;
         for _ in 0..OWNED_TRIES {

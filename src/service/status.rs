@@ -4,6 +4,7 @@ use super::{Check, ClusterStatus, HealthReport, NodeInfo, OtherNode, Service};
 use crate::{
     cluster::{MemberRecord, MemberState, NodeId, ShardId, WEIGHT_ORDINARY},
     rt::{self, time::Instant},
+    store::room::Room,
     types::operation::Consistency,
 };
 use std::collections::BTreeSet;
@@ -175,13 +176,22 @@ impl Service {
         ];
         let ready = checks.iter().all(|check| check.ok);
         // What others have to put right does not keep this node from answering.
-        let given_up = format!("{} replicas are given up and wait to be rebuilt", failed.len());
-        let own = [
-            check("replicas", failed.is_empty(), "no replica is given up", given_up),
-            self.membership(),
-            self.obedience(),
-        ];
+        let aside = self.0.host.replicas().iter().filter(|(_, replica)| replica.aside().is_some()).count();
+        let given_up = failed.len() + aside;
+        let told = format!("{given_up} replicas are given up and wait to be rebuilt");
+        let replicas = check("replicas", given_up == 0, "no replica is given up", told);
+        let own = [replicas, self.room(), self.membership(), self.obedience()];
         HealthReport { live: writable, ready, checks: checks.into_iter().chain(own).collect() }
+    }
+
+    fn room(&self) -> Check {
+        let room = self.0.host.room();
+        let detail = match room {
+            Room::Enough => "the disk has room",
+            Room::Reserve => "less than storage.reserve is free: writes to what is led here are refused",
+            Room::Last => "the disk is full: nothing is written",
+        };
+        Check { name: "disk", ok: room == Room::Enough, detail: detail.to_owned() }
     }
 
     fn membership(&self) -> Check {

@@ -131,10 +131,8 @@ impl Service {
 
     async fn judge(&self, id: u64, replicas: &[ReplicaVerdict]) -> (&'static str, Option<String>) {
         for replica in replicas {
-            if let Ok(found) = &replica.found
-                && !found.is_sound()
-            {
-                return ("different", Some(unsound(replica.node, found)));
+            if let Some(damage) = replica.found.as_ref().ok().and_then(Recomputed::damage) {
+                return ("different", Some(format!("node {:016x}: {damage}", replica.node)));
             }
         }
         if let Some((node, why)) = replicas.iter().find_map(|r| r.found.as_ref().err().map(|why| (r.node, why))) {
@@ -199,15 +197,4 @@ fn other_index(found: &[(NodeId, &Recomputed)]) -> Option<(NodeId, NodeId)> {
 /// How many replicas hold what this one holds.
 fn alike(found: &[(NodeId, &Recomputed)], one: &Recomputed) -> usize {
     found.iter().filter(|(_, other)| (other.applied, other.found) == (one.applied, one.found)).count()
-}
-
-fn unsound(node: NodeId, found: &Recomputed) -> String {
-    if let Some(damaged) = found.damaged.first() {
-        return format!("node {node:016x}: {} is damaged: {}", damaged.record, damaged.problem);
-    }
-    if let Some(why) = &found.unreadable {
-        return format!("node {node:016x} cannot be read {why}");
-    }
-    let (kept, got) = (found.kept, found.found);
-    format!("node {node:016x}: its records come to {got:016x}, not to {kept:016x} as was kept")
 }

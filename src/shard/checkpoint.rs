@@ -14,6 +14,7 @@ use super::{
     cargo::CARGO_BYTES_MAX,
     content::{self, ContentHash},
     records::{Counters, Points, Records, RequestScan, View},
+    state::State,
     upkeep::replay,
 };
 use crate::{
@@ -87,6 +88,8 @@ pub struct ShardCheckpoint {
     hash: ContentHash,
     /// Of the head and of what concerns the indexes.
     other_hash: Xxh3,
+    /// Whose records these are: it hears of damage to them.
+    source: Arc<State>,
 }
 
 /// The records still to come, kind by kind.
@@ -107,8 +110,8 @@ type Entries = Box<dyn Iterator<Item = Result<(u64, Value)>> + Send>;
 type Befores = Box<dyn Iterator<Item = Result<(PointId, u64, Value)>> + Send>;
 
 impl ShardCheckpoint {
-    /// The state as of `view`, whose index file is `file`. Cheap: nothing is read but the counters.
-    pub fn new(view: &View, file: Option<Arc<Block>>) -> Result<ShardCheckpoint> {
+    /// The state `source` as of `view`, whose index file is `file`. Cheap: nothing is read but the counters.
+    pub fn new(source: Arc<State>, view: &View, file: Option<Arc<Block>>) -> Result<ShardCheckpoint> {
         let base = replay::base_index(view)?;
         let head = Head { counters: view.counters()?, base };
         let mut pending = BytesMut::with_capacity(2 * CHUNK_BYTES);
@@ -129,7 +132,7 @@ impl ShardCheckpoint {
             given: 0,
             has_ended: false,
         };
-        Ok(ShardCheckpoint { head, rest, pending, records: 0, hash: ContentHash::default(), other_hash })
+        Ok(ShardCheckpoint { head, rest, pending, records: 0, hash: ContentHash::default(), other_hash, source })
     }
 
     /// Adds the next part to the pending bytes; `false` after the last.
@@ -237,7 +240,13 @@ impl Checkpoint for ShardCheckpoint {
 
     fn next_chunk(&mut self) -> Result<Option<Bytes>, ApplyError> {
         while self.pending.len() < CHUNK_BYTES {
-            if !self.put_next().map_err(|error| failed(self.head.counters.applied, &error))? {
+            let put = self.put_next();
+            if !self
+                .source
+                .trust
+                .heard(self.source.id, put)
+                .map_err(|error| failed(self.head.counters.applied, &error))?
+            {
                 break;
             }
         }

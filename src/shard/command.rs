@@ -41,6 +41,17 @@ pub enum Command<'a> {
     Close,
 }
 
+impl Command<'_> {
+    /// Whether it adds to what the shard holds. The others may free room, or are steps of something that will.
+    pub fn needs_room(&self) -> bool {
+        match self {
+            Command::Upsert(_) | Command::Patch(_) | Command::Receive { .. } => true,
+            Command::Delete(_) | Command::DeleteWhere(_) => false,
+            Command::Release { .. } | Command::Forget { .. } | Command::Close => false,
+        }
+    }
+}
+
 /// One point of a command.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PointWrite<'a> {

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     raft::{GroupId, NodeId},
     rt,
-    store::keys::shard_of_space,
+    store::{keys::shard_of_space, room::Room},
     types::{CollectionSpec, Error, ErrorKind, Result, SlotRange},
 };
 use std::{
@@ -63,9 +63,26 @@ impl Host {
         !self.parts.store.is_poisoned() && !self.parts.raft.log().is_poisoned()
     }
 
+    /// The room on the node's disk, as it was seen last.
+    pub fn room(&self) -> Room {
+        self.parts.room.get()
+    }
+
     /// A shard of this node, if it is open here. Cost: none but a lock; of most shards a node has no replica.
     pub fn find(&self, id: u64) -> Option<Arc<Replica>> {
         self.replicas.read().expect("no panic while changing").get(&id).cloned()
+    }
+
+    /// A shard of this node that may be read: it does not stand aside.
+    ///
+    /// # Errors
+    /// As [`Host::replica`].
+    pub fn sound_replica(&self, id: u64) -> Result<Arc<Replica>> {
+        let replica = self.replica(id)?;
+        match replica.aside() {
+            Some(reason) => Err(unusable(id, &reason)),
+            None => Ok(replica),
+        }
     }
 
     /// A shard of this node.
@@ -74,11 +91,7 @@ impl Host {
     /// `Unavailable` if it is not here, or has failed.
     pub fn replica(&self, id: u64) -> Result<Arc<Replica>> {
         self.find(id).ok_or_else(|| match self.failed.read().expect("no panic while changing").get(&id) {
-            Some(reason) => Error::new(
-                ErrorKind::Unavailable,
-                "shard_failed",
-                format!("the replica of shard {id} on this node cannot be used: {reason}"),
-            ),
+            Some(reason) => unusable(id, reason),
             None => {
                 Error::new(ErrorKind::Unavailable, "shard_not_here", format!("shard {id} is not open on this node"))
             }
@@ -157,6 +170,11 @@ impl Host {
         }
         self.replicas.write().expect("no panic while changing").clear();
     }
+}
+
+fn unusable(id: u64, reason: &str) -> Error {
+    let message = format!("the replica of shard {id} on this node cannot be used: {reason}");
+    Error::new(ErrorKind::Unavailable, "shard_failed", message)
 }
 
 /// The group of the coordinator: shards are numbered from 1.

@@ -33,6 +33,7 @@ mod state;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod upkeep;
 mod verify;
 

@@ -25,7 +25,7 @@ use crate::{
     mutants::mutant,
     raft::{Forward, GroupStatus, LogError, LogStore, MultiRaft, NodeId, ProposeError, Route, StartError},
     rt,
-    store::{Store, StoreError},
+    store::{Store, StoreError, room::RoomSeen},
     types::{
         Ack, CollectionSpec, DocumentId, Error, ErrorKind, IndexedFields, Result, SlotRange, StoredPoint,
         operation::{ListAnswer, ListRequest, Search, SearchAnswer},
@@ -35,7 +35,10 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::{
     path::Path,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -51,6 +54,8 @@ pub struct Parts {
     pub settings: IndexSettings,
     /// Trainings that may run at once on the node.
     pub trainings: Arc<tokio::sync::Semaphore>,
+    /// The room on the disk, as it was seen last.
+    pub room: RoomSeen,
 }
 
 /// See the module.
@@ -59,6 +64,9 @@ pub struct Replica {
     route: Route<Outcome>,
     /// The last term in which this replica, as leader, is known to have applied all that was logged before; 0 at first.
     settled_in: AtomicU64,
+    room: RoomSeen,
+    /// Whether its group was told that it shall not lead.
+    stands_aside: AtomicBool,
     indexer: std::sync::Mutex<Option<rt::Task<()>>>,
 }
 
@@ -109,7 +117,14 @@ impl Replica {
         let route = Route::new(group, parts.forward.clone(), decode);
         let proposer = Arc::new(route.clone());
         let task = rt::spawn("indexer", live.clone().keep_up(files, proposer, parts.trainings.clone()));
-        Ok(Replica { live, route, settled_in: AtomicU64::new(0), indexer: std::sync::Mutex::new(Some(task)) })
+        Ok(Replica {
+            live,
+            route,
+            room: parts.room.clone(),
+            settled_in: AtomicU64::new(0),
+            stands_aside: AtomicBool::new(false),
+            indexer: std::sync::Mutex::new(Some(task)),
+        })
     }
 
     /// Stops taking operations, finishes what is under way.
@@ -222,18 +237,20 @@ impl Replica {
 
     /// One point, as of now.
     pub fn get(&self, id: &DocumentId) -> Result<StoredPoint> {
-        read::get(&self.state(), id)
+        let state = self.state();
+        state.trust.heard(state.id, read::get(&state, id))
     }
 
     /// A page of points. Runs on a compute thread.
     pub async fn list(&self, request: ListRequest) -> Result<ListAnswer> {
         let state = self.state();
-        rt::compute::cpu(move || read::list(&state, &request)).await
+        rt::compute::cpu(move || state.trust.heard(state.id, read::list(&state, &request))).await
     }
 
     /// Runs one search. Blocks the calling thread for the time of the search.
     pub fn search(&self, request: &Search) -> Result<SearchAnswer> {
-        search::search(&self.state(), request)
+        let state = self.state();
+        state.trust.heard(state.id, search::search(&state, request))
     }
 
     /// The places of the searches in the order in which they cost least. Blocks the calling thread for some microseconds a search.
@@ -290,19 +307,54 @@ impl Replica {
     /// Computes the content hash again from all records. Cost: a pass over the shard's data.
     pub async fn recompute_hash(&self) -> Result<Recomputed> {
         let state = self.state();
-        rt::compute::io(move || verify::recompute_all(&state)).await
+        let found = rt::compute::io(move || {
+            let found = state.trust.heard(state.id, verify::recompute_all(&state))?;
+            if let Some(damage) = found.damage() {
+                state.trust.note(state.id, damage);
+            }
+            Ok(found)
+        });
+        found.await
     }
 
     /// The records of one bucket of [`Recomputed::buckets`], to find the one in which two replicas differ. Cost: as
     /// [`Replica::recompute_hash`].
     pub async fn bucket(&self, bucket: u8) -> Result<Bucket> {
         let state = self.state();
-        rt::compute::io(move || verify::bucket(&state.records.view(), bucket)).await
+        rt::compute::io(move || state.trust.heard(state.id, verify::bucket(&state.records.view(), bucket))).await
     }
 
     /// Why the replica can no longer follow its log, if it cannot.
     pub fn failure(&self) -> Option<String> {
         self.route.group().failure()
+    }
+
+    /// What damage was met in the replica's records, if any was.
+    pub fn damage(&self) -> Option<String> {
+        self.state().trust.damage().map(str::to_owned)
+    }
+
+    /// Why the replica neither leads nor serves, if it stands aside.
+    pub fn aside(&self) -> Option<String> {
+        if self.stands_aside.load(SeqCst) { self.damage() } else { None }
+    }
+
+    /// From now on the replica votes and follows only, until it is told otherwise. Hands over what it leads: to be called again while
+    /// it is still the leader.
+    ///
+    /// # Errors
+    /// As [`Replica::hand_over`]; `Unavailable` when the replica has stopped or failed.
+    pub async fn stand_aside(&self, aside: bool) -> Result<()> {
+        if self.stands_aside.load(SeqCst) != aside {
+            self.route.group().set_may_lead(!aside).map_err(not_proposed)?;
+            self.stands_aside.store(aside, SeqCst);
+        }
+        if aside { self.hand_over().await } else { Ok(()) }
+    }
+
+    /// Whether the replica has been told to stand aside, for whatever damage it had then.
+    pub fn was_set_aside(&self) -> bool {
+        self.stands_aside.load(SeqCst)
     }
 
     /// Sizes and states, as of now.

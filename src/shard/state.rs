@@ -14,6 +14,7 @@ use crate::{
         indexes::Indexes,
         records::{Counters, Records},
         settings::IndexSettings,
+        trust::Trust,
         upkeep::keeper::Keeper,
     },
     types::{CollectionSpec, IndexedFields, SlotRange, limits::REQUEST_IDS_MAX},
@@ -36,6 +37,8 @@ pub struct State {
     pub spec: CollectionSpec,
     pub records: Records,
     pub settings: IndexSettings,
+    /// Whether the records can be trusted.
+    pub trust: Trust,
     /// Held by the machine from before a batch commits until the index shows it.
     gate: Mutex<()>,
     indexes: RwLock<Indexes>,
@@ -83,6 +86,7 @@ impl State {
             spec,
             records,
             settings,
+            trust: Trust::default(),
             gate: Mutex::new(()),
             indexes: RwLock::new(indexes),
             applied: AtomicU64::new(counters.applied),

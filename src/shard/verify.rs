@@ -109,8 +109,23 @@ pub struct Recomputed {
 impl Recomputed {
     /// Whether the replica holds what it has applied, as far as it can tell by itself.
     pub fn is_sound(&self) -> bool {
-        let as_kept = (self.kept, self.points_kept) == (self.found, self.points_found);
-        as_kept && self.damaged.is_empty() && self.unreadable.is_none()
+        self.damage().is_none()
+    }
+
+    /// What is damaged, in words, if the replica does not hold what it has applied.
+    pub fn damage(&self) -> Option<String> {
+        if let Some(damaged) = self.damaged.first() {
+            return Some(format!("{} is damaged: {}", damaged.record, damaged.problem));
+        }
+        if let Some(why) = &self.unreadable {
+            return Some(format!("the records cannot be read {why}"));
+        }
+        let Recomputed { kept, found, points_kept, points_found, .. } = self;
+        ((kept, points_kept) != (found, points_found)).then(|| {
+            format!(
+                "the records, with {points_found} points, come to {found:016x}, not to {kept:016x} with {points_kept} points as was kept"
+            )
+        })
     }
 
     /// The buckets in which another replica, at the same applied index, holds something else.

@@ -12,6 +12,7 @@ mod error;
 pub mod files;
 mod journal;
 pub mod keys;
+pub mod room;
 mod view;
 
 #[cfg(test)]

@@ -3,16 +3,15 @@
 //! Promise: asking and judging are apart, so every judgement is tested without the machine that would give rise to it;
 //! what the system does not tell is said so and fails nothing. Called by `cli::doctor`.
 
-use std::ffi::CString;
 use std::fs;
 use std::io::ErrorKind;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::{Finding, Verdict};
 use crate::config::{ByteSize, Config};
+use crate::store::room::free_bytes;
 use crate::{index, rt};
 
 /// Below this a node meets its limit under an ordinary load: connections, tables and journals each hold one.
@@ -112,7 +111,7 @@ pub(super) fn data_directory(directory: &Path) -> Vec<Finding> {
         let seen = format!("{}: nothing of this path exists", directory.display());
         return vec![Finding::new("data directory", Verdict::Fail, seen, "choose another data_dir")];
     };
-    vec![writable(directory, existing), judge_free_space(existing, free_bytes(existing))]
+    vec![writable(directory, existing), judge_free_space(existing, free_bytes(existing).ok())]
 }
 
 fn writable(directory: &Path, existing: &Path) -> Finding {
@@ -131,23 +130,6 @@ fn writable(directory: &Path, existing: &Path) -> Finding {
             Finding::new("data directory", Verdict::Fail, seen, "make it writable for this user")
         }
     }
-}
-
-/// Bytes an ordinary user may still write where `path` lies.
-fn free_bytes(path: &Path) -> Option<u64> {
-    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
-    let mut stat = MaybeUninit::<libc::statvfs>::uninit();
-    // SAFETY: `path` ends in a zero byte and lives over the call; the pointer is valid for one statvfs, which the call
-    // fills where it gives 0.
-    let status = unsafe { libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) };
-    if status != 0 {
-        return None;
-    }
-    // SAFETY: the call gave 0, so the value is initialised.
-    let stat = unsafe { stat.assume_init() };
-    // The fields' widths differ between systems.
-    #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
-    Some((stat.f_bavail as u64).saturating_mul(stat.f_frsize as u64))
 }
 
 fn judge_free_space(path: &Path, free: Option<u64>) -> Finding {
@@ -241,7 +223,7 @@ mod tests {
         let file = directory.path().join("file");
         fs::write(&file, "").expect("writable");
         assert_eq!(data_directory(&file.join("below"))[0].verdict, Verdict::Fail);
-        assert!(free_bytes(directory.path()).is_some_and(|free| free > 0));
+        assert!(free_bytes(directory.path()).is_ok_and(|free| free > 0));
     }
 
     #[test]

@@ -117,7 +117,7 @@ impl Member {
     pub(in crate::raft) fn installed(&mut self, index: LogIndex, round: &mut Round) {
         self.incoming = Incoming::default();
         self.replica.applied(index, round.options().cache_bytes_max, &mut round.rng);
-        self.replica.set_may_campaign(round.may_lead());
+        self.replica.set_may_campaign(self.may_lead && round.may_lead());
         for task in self.backlog.take().unwrap_or_default() {
             self.send(task);
         }

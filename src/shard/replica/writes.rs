@@ -6,8 +6,15 @@ use crate::{
     mutants::mutant,
     raft::ProposeError,
     rt,
-    shard::{cargo::Cargo, command::Command, mutated, outcome::Applied, upkeep::Upkeep},
-    types::{Ack, Result},
+    shard::{
+        cargo::Cargo,
+        command::Command,
+        mutated,
+        outcome::{Applied, Outcome},
+        upkeep::Upkeep,
+    },
+    store::room::Room,
+    types::{Ack, Error, ErrorKind, Result},
 };
 use bytes::Bytes;
 use std::sync::atomic::Ordering;
@@ -23,6 +30,9 @@ impl Replica {
         }
         if mutant!(26) {
             command = mutated::unguarded(&self.state(), &command)?;
+        }
+        if self.has_no_room() {
+            self.check_room(&Command::decode(&command)?.1)?;
         }
         let term = self.leads_in();
         let (log_index, outcome) = self.route.propose(command, self.acknowledged(ack)).await.map_err(not_proposed)?;
@@ -42,14 +52,39 @@ impl Replica {
     pub async fn propose_forwarded(&self, command: Bytes, ack: Ack) -> Result<Result<(u64, Bytes), ProposeError>> {
         if Upkeep::is_one(&command) {
             Upkeep::decode(&command)?;
-        } else if let Command::Receive { slots, cargo, .. } = Command::decode(&command)?.1 {
-            Cargo::decode(cargo, slots)?;
+        } else {
+            let command = Command::decode(&command)?.1;
+            if let Command::Receive { slots, cargo, .. } = &command {
+                Cargo::decode(cargo, *slots)?;
+            }
+            if let Err(refused) = self.check_room(&command) {
+                // Nothing was logged: index 0 is nobody's.
+                return Ok(Ok((0, Outcome::Refused(refused).encode().into())));
+            }
         }
         rt::mark("a write was forwarded to the leader");
         let term = self.leads_in();
         let proposed = self.route.here(command, self.acknowledged(ack)).await;
         self.has_applied(term, matches!(proposed, Ok((_, Some(_)))));
         Ok(proposed.map(|(index, outcome)| (index, outcome.map_or_else(Bytes::new, |outcome| outcome.encode().into()))))
+    }
+
+    /// Whether this replica leads and only the reserve of the disk is left.
+    fn has_no_room(&self) -> bool {
+        self.room.get() != Room::Enough && self.is_leader()
+    }
+
+    /// Whether a command may be proposed here, as far as room goes.
+    ///
+    /// # Errors
+    /// `disk_full`: nothing happened. Others may lead soon, and have room.
+    fn check_room(&self, command: &Command<'_>) -> Result<()> {
+        if !self.has_no_room() || !command.needs_room() {
+            return Ok(());
+        }
+        rt::mark("a write was refused for want of room");
+        let message = "the disk of the node that leads the shard is nearly full; reads and deletes go on";
+        Err(Error::new(ErrorKind::Exhausted, "disk_full", message))
     }
 
     /// When a write is acknowledged: where slots have moved, or may have been moved by what a new leader has not applied yet, not
