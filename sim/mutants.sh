@@ -49,6 +49,8 @@ declare -A BUG=(
     [38]="a shard goes on to own slots that are on their way to another"
     [39]="a list or search takes answers of shards that do not fit each other"
     [40]="a table is gone before its shards are closed"
+    [41]="changes of aliases of one request are made one after the other"
+    [42]="a change of aliases is answered before the other nodes have heard of it"
 )
 
 # Where each is looked for: names of scenarios contain one of these.
@@ -58,7 +60,7 @@ declare -A WHERE=(
     [14]="cluster_retried" [15]="cluster_bank" [18]="node_search" [19]="node_set cluster_set" [20]="cluster_moves" [21]="cluster_moves" [22]="group_" [23]="group_" [24]="coordinat an_etcd" [25]="coordinat"
     [26]="cluster_append cluster_bank cluster_register" [27]="cluster_register group_" [30]="cluster_session"
     [29]="cluster_recreated" [31]="cluster_register" [32]="cluster_register" [33]="cluster_search" [34]="group_ cluster_register" [36]="cluster_upgrades"
-    [37]="cluster_splits" [38]="cluster_splits" [39]="cluster_splits_keep" [40]="etcd_cluster"
+    [37]="cluster_splits" [38]="cluster_splits" [39]="cluster_splits_keep" [40]="etcd_cluster_keeps" [41]="cluster_switched" [42]="cluster_switched"
 )
 # Those whose site is in the code.
 mapfile -t PRESENT < <(grep -rhoE 'mutant!\([0-9]+\)' src --include='*.rs' --exclude=mutants.rs | grep -oE '[0-9]+' | sort -nu)

@@ -239,6 +239,107 @@ fn each_way_of_being_wrong_has_its_status_and_code() {
 }
 
 #[test]
+fn an_alias_stands_for_its_table_wherever_documents_are_asked_for() {
+    let node = Node::with_table();
+    let other = json!({"table_name": "other", "dimension": 2, "index_type": "flat"});
+    assert_eq!(node.json("POST", "/api/v1/tables", &other).status, 201);
+    let change = |changes: Value| node.json("POST", "/api/v1/aliases", &json!({ "changes": changes }));
+    let set = |alias: &str, table: &str| json!({"create": {"alias_name": alias, "table_name": table}});
+    let made = change(json!([set("live", "t"), set("next", "other")]));
+    assert_eq!((made.status.as_u16(), made.body), (200, json!({"changed": 2, "behind": []})));
+    let listed =
+        json!({"aliases": [{"alias_name": "live", "table_name": "t"}, {"alias_name": "next", "table_name": "other"}]});
+    assert_eq!(node.get("/api/v1/aliases").body, listed);
+    let of_one = json!({"aliases": [{"alias_name": "live", "table_name": "t"}]});
+    for name in ["t", "live"] {
+        assert_eq!(node.get(&format!("/api/v1/tables/{name}/aliases")).body, of_one);
+    }
+
+    // Every call on documents, indexes and figures.
+    let ok = |method: &str, path: &str, body: Value| {
+        let answer = node.json(method, &format!("/api/v1/tables/live{path}"), &body);
+        assert_eq!(answer.status, 200, "{method} {path}: {}", answer.body);
+        answer.body
+    };
+    ok("POST", "/documents", json!({"document_id": "new", "vector": [3, 2, 1], "metadata": {"a": 2}}));
+    ok("PUT", "/documents/put", json!({"vector": [1, 1, 1]}));
+    ok("PATCH", "/documents/new", json!({"metadata": {"b": 3}}));
+    assert_eq!(ok("GET", "/documents/new", json!({}))["metadata"], json!({"a": 2, "b": 3}));
+    assert_eq!(ok("GET", "", json!({}))["table_name"], "t");
+    assert_eq!(ok("GET", "/stats", json!({}))["documents_count"], 3);
+    assert_eq!(ok("POST", "/documents/list", json!({"limit": 9}))["documents"].as_array().unwrap().len(), 3);
+    assert_eq!(ok("POST", "/search", json!({"vector": [3, 2, 1], "top_k": 1}))["results"][0]["document_id"], "new");
+    assert_eq!(ok("PUT", "/indexes/a", json!({}))["field"], "a");
+    assert_eq!(ok("GET", "/indexes", json!({}))["indexes"][0]["field"], "a");
+    ok("DELETE", "/indexes/a", json!({}));
+    assert_eq!(ok("POST", "/documents/delete", json!({"ids": ["put"]}))["deleted"], 1);
+    assert_eq!(
+        ok("POST", "/documents/delete", json!({"filter": {"must": [{"key": "a", "match": {"value": 2}}]}}))["deleted"],
+        1
+    );
+    assert_eq!(node.count(), 1);
+
+    // From one request to the next it is the other table, which has other vectors.
+    assert_eq!(change(json!([set("live", "other")])).body, json!({"changed": 1, "behind": []}));
+    assert_eq!(ok("GET", "", json!({}))["table_name"], "other");
+    let search = json!({"vector": [1, 2, 3], "top_k": 1});
+    assert_problem(&node.json("POST", "/api/v1/tables/live/search", &search), 400, "dimension_mismatch");
+    let renamed = change(
+        json!([{"rename": {"alias_name": "next", "new_alias_name": "last"}}, {"delete": {"alias_name": "live"}}]),
+    );
+    assert_eq!(renamed.body["changed"], 3);
+    assert_problem(&node.get("/api/v1/tables/live"), 404, "table_not_found");
+    assert_eq!(node.get("/api/v1/tables/last").body["table_name"], "other");
+
+    // A table is deleted by its own name, and its aliases with it.
+    let by_alias = node.raw("DELETE", "/api/v1/tables/last", &[], Body::empty());
+    assert_problem(&by_alias, 409, "table_is_alias");
+    assert_eq!(by_alias.body["expected"], "other");
+    assert_eq!(node.raw("DELETE", "/api/v1/tables/other", &[], Body::empty()).status, 200);
+    assert_eq!(node.get("/api/v1/aliases").body, json!({"aliases": []}));
+    assert_problem(&node.get("/api/v1/tables/last"), 404, "table_not_found");
+}
+
+#[test]
+fn changes_of_aliases_that_cannot_be_are_refused_whole_with_their_place() {
+    let node = Node::with_table();
+    let change = |changes: Value| node.json("POST", "/api/v1/aliases", &json!({ "changes": changes }));
+    let set = |alias: &str, table: &str| json!({"create": {"alias_name": alias, "table_name": table}});
+    let good = set("live", "t");
+    for (bad, status, code, field) in [
+        (set("x", "none"), 404, "table_not_found", "changes[1].create.table_name"),
+        (set("t", "t"), 409, "table_exists", "changes[1].create.alias_name"),
+        (set("x", "live"), 409, "alias_of_alias", "changes[1].create.table_name"),
+        (set("a/b", "t"), 400, "bad_table_name", "changes[1].create.alias_name"),
+        (set("", "t"), 400, "bad_table_name", "changes[1].create.alias_name"),
+        (
+            json!({"rename": {"alias_name": "x", "new_alias_name": "y"}}),
+            404,
+            "alias_not_found",
+            "changes[1].rename.alias_name",
+        ),
+        (json!({"delete": {"alias_name": ".x"}}), 400, "bad_table_name", "changes[1].delete.alias_name"),
+        (json!({"create": {"alias_name": "x"}}), 400, "missing_field", "changes[1].create.table_name"),
+    ] {
+        let answer = change(json!([good, bad]));
+        assert_problem(&answer, status, code);
+        assert_eq!(answer.body["field"], field, "{}", answer.body);
+    }
+    assert_problem(&change(json!([good, {"drop": {"alias_name": "x"}}])), 400, "unknown_value");
+    assert_problem(&change(json!([])), 400, "no_changes");
+    let many: Vec<Value> = (0..51).map(|i| set(&format!("a{i}"), "t")).collect();
+    let answer = change(json!(many));
+    assert_problem(&answer, 400, "too_many_changes");
+    assert_eq!((&answer.body["expected"], &answer.body["got"]), (&json!("at most 50"), &json!(51)));
+    assert_eq!(change(json!(many[..50])).body["changed"], 50);
+    assert_problem(&node.get("/api/v1/tables/none/aliases"), 404, "table_not_found");
+    let taken = node.json("POST", "/api/v1/tables", &json!({"table_name": "a7", "dimension": 3}));
+    assert_problem(&taken, 409, "alias_exists");
+    assert_eq!(taken.body["field"], "table_name");
+    assert_eq!(node.get("/api/v1/aliases").body["aliases"].as_array().unwrap().len(), 50);
+}
+
+#[test]
 fn a_bad_row_refuses_the_whole_batch_by_name() {
     let node = Node::with_table();
     let batch = json!({"documents": [

@@ -5,7 +5,7 @@
 mod check;
 
 use check::{
-    append, bank, export,
+    alias, append, bank, export,
     history::{History, Operation, Outcome},
     recreate, register, search, session, set,
     wgl::{self, Model, STEPS_MAX, Verdict},
@@ -318,6 +318,48 @@ fn the_checker_of_recreated_tables_wants_all_that_is_new_and_nothing_old() {
     }
     let refused: Outcome<recreate::Answer> = Outcome::Failed("refused".into());
     assert!(judge(vec![(Add(vec![1]), refused), list(&[1])]).is_err());
+}
+
+#[test]
+fn the_checker_of_aliases_wants_one_table_that_was_named_and_no_older_one() {
+    use alias::{Answer::*, Call::*, MARKERS, Name::*, marker};
+    let judge = |calls| alias::check(&sequence(calls));
+    let all = |table| (0..MARKERS).map(|id| (id, marker(id, table))).collect::<Vec<_>>();
+    let with = |table, ids: &[u64]| Shown([all(table), ids.iter().map(|id| (*id, *id)).collect()].concat());
+    let list = |name, table| (List(name), ok(Shown(all(table))));
+    let switch = |number, behind| (Switch(number), ok(Switched { behind }));
+    assert!(judge(vec![list(Live, 0), list(Spare, 1), switch(1, 0), list(Live, 1), list(Spare, 0)]).is_ok());
+    for stale in
+        [vec![list(Live, 1)], vec![switch(1, 0), list(Live, 0)], vec![switch(1, 0), switch(2, 0), list(Spare, 0)]]
+    {
+        assert!(judge(stale).unwrap_err().contains("had not named since"));
+    }
+    for either in [list(Live, 0), list(Live, 1)] {
+        assert!(judge(vec![switch(1, 1), either.clone()]).is_ok(), "a node is behind");
+        assert!(judge(vec![(Switch(1), lost()), either]).is_ok(), "it may have been switched");
+    }
+    assert!(judge(vec![switch(1, 1), switch(2, 0), list(Live, 1)]).is_err(), "everybody has heard of the second");
+    assert!(judge(vec![(List(Live), ok(Missing))]).unwrap_err().contains("is missing"));
+    assert!(judge(vec![(Add(Live, vec![20]), ok(Missing))]).unwrap_err().contains("is missing"));
+    let mixed = [all(0), all(1)[1..].to_vec()].concat();
+    assert!(judge(vec![(List(Live), ok(Shown(mixed)))]).unwrap_err().contains("two tables"));
+    assert!(judge(vec![(List(Live), ok(Shown(all(0)[1..].to_vec())))]).unwrap_err().contains("marker 0"));
+    assert!(judge(vec![(ListTable(1), ok(Shown(all(0))))]).unwrap_err().contains("what is in table 0"));
+
+    let add = |ids: &[u64]| (Add(Live, ids.to_vec()), ok(Done));
+    let shown = |table, ids: &[u64]| (ListTable(table), ok(with(table, ids)));
+    assert!(judge(vec![add(&[20, 21]), shown(0, &[20, 21]), shown(1, &[])]).is_ok());
+    assert!(judge(vec![add(&[20]), shown(0, &[]), shown(1, &[])]).unwrap_err().contains("neither table"));
+    assert!(judge(vec![add(&[20, 21]), shown(0, &[20]), shown(1, &[21])]).unwrap_err().contains("in two tables"));
+    assert!(judge(vec![add(&[20]), shown(0, &[20]), shown(1, &[20])]).unwrap_err().contains("both tables"));
+    assert!(judge(vec![add(&[20]), shown(1, &[20])]).unwrap_err().contains("had not named"));
+    assert!(judge(vec![add(&[20]), shown(0, &[]), shown(0, &[20])]).unwrap_err().contains("lacks"));
+    let refused: Outcome<alias::Answer> = Outcome::Failed("refused".into());
+    assert!(judge(vec![(Add(Live, vec![20]), refused), shown(0, &[20])]).unwrap_err().contains("refused"));
+    let found = |hits: Vec<(u64, u64)>| (Search(Live, 3), ok(Shown(hits)));
+    assert!(judge(vec![found(vec![(3, marker(3, 0))])]).is_ok());
+    assert!(judge(vec![found(vec![(3, marker(3, 1))])]).is_err());
+    assert!(judge(vec![found(vec![(20, 20)]), shown(1, &[20])]).is_err(), "by what was added there");
 }
 
 #[test]

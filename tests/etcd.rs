@@ -20,8 +20,8 @@ use vectorsphere::{
     rt::time,
     service::Service,
     types::{
-        CollectionName, CollectionSpec, DocumentId, ErrorKind, IndexType, Metric, Payload, PayloadIndexKind, Point,
-        Vector, VectorName, VectorSpec, WriteOptions, operation::ReadOptions,
+        AliasChange, CollectionName, CollectionSpec, DocumentId, ErrorKind, IndexType, Metric, Payload,
+        PayloadIndexKind, Point, Vector, VectorName, VectorSpec, WriteOptions, operation::ReadOptions,
     },
 };
 
@@ -215,6 +215,8 @@ async fn a_node_that_was_alone_brings_its_tables_into_etcd_once() {
         let node = Node::start(&config(directory, Mode::Standalone, &[])).await.expect("it starts");
         node.service().create_collection(name(table), spec(None)).await.expect("a table");
         write(&node, table, 0..30).await;
+        let alias = AliasChange::Create { alias: name(&format!("also_{table}")), table: name(table) };
+        node.service().change_aliases(vec![alias]).await.expect("an alias");
         node.stop().await;
     };
     alone(directories[0].path(), "mine").await;
@@ -240,7 +242,8 @@ async fn a_node_that_was_alone_brings_its_tables_into_etcd_once() {
     nodes.push(start(directories[1].path(), &etcd).await);
     ready(&nodes).await;
     all_read(&nodes, "mine", 30).await;
-    write(&nodes[1], "mine", 30..40).await;
+    all_read(&nodes, "also_mine", 30).await;
+    write(&nodes[1], "also_mine", 30..40).await;
     stop(nodes).await;
 
     // There is no way back to being alone, or to another coordinator.

@@ -17,7 +17,7 @@ use vectorsphere::{
     },
     service::Phase,
     telemetry::metrics::Metrics,
-    types::{CollectionName, CollectionSpec, IndexType, Metric, VectorSpec},
+    types::{AliasChange, CollectionName, CollectionSpec, IndexType, Metric, VectorSpec},
 };
 
 struct Node {
@@ -118,6 +118,39 @@ async fn what_is_written_is_found_and_deleted() {
     assert_eq!(deleted.into_inner().deleted, 1);
     let found = client.search(request).await.unwrap().into_inner();
     assert_eq!(found.results[0].id, Some(proto::DocumentId { id: Some(Id::Num(7)) }));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn an_alias_stands_for_its_table() {
+    let node = Node::start().await;
+    let (service, mut client) = (node.engine.service(), node.client());
+    let name = |text: &str| CollectionName::new(text).unwrap();
+    let live = |table| vec![AliasChange::Create { alias: name("live"), table: name(table) }];
+    let other = CollectionSpec::single(VectorSpec::new(3, Metric::Dot, IndexType::Flat).unwrap());
+    service.create_collection(name("other"), other).await.unwrap();
+    service.change_aliases(live("t")).await.unwrap();
+    let written = proto::UpsertRequest { table: "live".to_owned(), ..upsert(vec![document("a", &[1.0, 0.0], "")]) };
+    client.upsert(written.clone()).await.unwrap();
+    let request = proto::SearchRequest {
+        table: "live".to_owned(),
+        vector: vec![1.0, 0.0],
+        top_k: 1,
+        ..proto::SearchRequest::default()
+    };
+    let found = client.search(request.clone()).await.unwrap().into_inner();
+    assert_eq!(found.results[0].id, Some(text("a")));
+    assert_eq!(service.collection(&name("t")).await.unwrap().points, 1);
+    let selector = Some(Selector::Ids(proto::DocumentIds { ids: vec![text("a")] }));
+    let delete = proto::DeleteRequest { table: "live".to_owned(), selector, ..proto::DeleteRequest::default() };
+    assert_eq!(client.delete(delete).await.unwrap().into_inner().deleted, 1);
+
+    // The other table's vectors are longer.
+    service.change_aliases(live("other")).await.unwrap();
+    assert_eq!(client.search(request.clone()).await.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(client.upsert(written).await.unwrap_err().code(), Code::InvalidArgument);
+    service.change_aliases(vec![AliasChange::Delete { alias: name("live") }]).await.unwrap();
+    assert_eq!(client.search(request).await.unwrap_err().code(), Code::NotFound);
     node.stop().await;
 }
 

@@ -14,7 +14,7 @@ use vectorsphere::{
 };
 
 const SEEDS: u64 = 3_000;
-const WORKLOADS: [Workload; 8] = [
+const WORKLOADS: [Workload; 9] = [
     Workload::Register,
     Workload::Once,
     Workload::Set,
@@ -23,6 +23,7 @@ const WORKLOADS: [Workload; 8] = [
     Workload::Append,
     Workload::Session,
     Workload::Recreate,
+    Workload::Alias,
 ];
 
 fn plans() -> impl Iterator<Item = (u64, Plan)> {

@@ -5,9 +5,11 @@
 //! - [`wgl`]: linearizability of any [`wgl::Model`], with a budget of steps; [`register`] is the model of one document.
 //! - [`set`]: what was acknowledged is there, what was deleted is not, nothing else ever is.
 //! - [`recreate`]: of a table that was dropped and made again nothing old is ever shown.
+//! - [`alias`]: an alias that is switched is never missing, names one table at a time, and never one it did before.
 //! - [`bank`]: a batch in one shard is atomic and isolated; [`append`]: lists lose nothing and never fork;
 //! - [`session`]: a session reads its writes wherever it goes.
 //! - [`search`]: a search that starts after an acknowledgement finds what was acknowledged.
+pub mod alias;
 pub mod append;
 pub mod bank;
 pub mod export;

@@ -23,6 +23,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 const STEP_LIMIT: Duration = Duration::from_secs(25);
 
 const SPLIT: &str = "/api/v1/cluster/split";
+const ALIASES: &str = "/api/v1/aliases";
 const MERGE: &str = "/api/v1/cluster/merge";
 
 /// What the cluster was told.
@@ -121,6 +122,12 @@ pub async fn status(fleet: &Fleet, node: usize) -> Option<Value> {
 pub async fn split(fleet: &Fleet, node: usize, shard: u64, at: Option<u16>) -> Option<(StatusCode, Value)> {
     let body = json!({ "table_name": TABLE, "shard": shard, "at": at });
     ask(fleet, node, Method::POST, SPLIT, Some(body)).await
+}
+
+/// Asks for an alias of the table.
+pub async fn alias(fleet: &Fleet, node: usize) -> Option<(StatusCode, Value)> {
+    let body = json!({ "changes": [{ "create": { "alias_name": "too_early", "table_name": TABLE } }] });
+    ask(fleet, node, Method::POST, ALIASES, Some(body)).await
 }
 
 /// A shard's id and its slots, in slot order.

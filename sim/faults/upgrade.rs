@@ -1,6 +1,6 @@
 //! Rolling upgrades: nodes begin as the program before this one, and become this one, one after the other. What the two programs differ
 //! in is only the versions of the cluster's protocols that they speak, which is what the cluster goes by: what only this program knows,
-//! that slots move between shards, it must not do before. Called by the operator and by the scenario.
+//! that slots move between shards and what aliases are, it must not do before. Called by the operator and by the scenario.
 use super::{
     fleet::Fleet,
     operator,
@@ -14,7 +14,7 @@ use vectorsphere::rt::sim as machine;
 /// Of the program before.
 pub const BEFORE: RangeInclusive<u32> = 1..=1;
 /// Of this program.
-const THIS: RangeInclusive<u32> = 1..=2;
+const THIS: RangeInclusive<u32> = 1..=3;
 /// A process must have started, or have refused to, within this.
 const START_LIMIT: Duration = Duration::from_secs(20);
 /// A whole cluster must speak the new version within this.
@@ -32,6 +32,7 @@ pub async fn step(fleet: &Fleet, node: usize, back: bool) {
         sometimes!(back, "a node went back to the program before");
         check_spoken(fleet).await;
         check_split(fleet, node).await;
+        check_alias(fleet, node).await;
         become_program(victim, if back { BEFORE } else { THIS }).await;
         victim.was_upgraded.set(true);
         world::count("operator.upgrades", 1);
@@ -100,6 +101,14 @@ async fn check_split(fleet: &Fleet, at: usize) {
     let Some((status, answer)) = operator::split(fleet, at, 1, None).await.filter(|_| never) else { return };
     assert!(!status.is_success(), "a shard is split though a node does not know how: {answer}");
     sometimes!(answer["code"] == "version_too_old", "a split was refused because a node did not know how");
+}
+
+/// While a node has never been upgraded, no alias may be made.
+async fn check_alias(fleet: &Fleet, at: usize) {
+    let never = fleet.present().any(|victim| !victim.was_upgraded.get());
+    let Some((status, answer)) = operator::alias(fleet, at).await.filter(|_| never) else { return };
+    assert!(!status.is_success(), "an alias is made though a node does not know what that is: {answer}");
+    sometimes!(answer["code"] == "version_too_old", "an alias was refused because a node did not know what it is");
 }
 
 /// The version that the cluster speaks, as the master says.

@@ -16,6 +16,8 @@ pub enum Workload {
     Session,
     /// A table that is dropped and made again.
     Recreate,
+    /// Aliases that are switched from table to table.
+    Alias,
 }
 
 /// What a client does next; each workload uses those it has a meaning for.
@@ -70,6 +72,8 @@ pub enum Action {
     Move,
     /// Drops the table and makes it again.
     Recreate,
+    /// Lets two aliases name the tables that the other named.
+    Switch,
 }
 
 impl Action {
@@ -120,6 +124,13 @@ pub fn draw(workload: Workload, client: u64, values: &mut u64, rng: &mut StdRng)
             0..8 if client == 0 => Action::Recreate,
             0..60 => Action::Add { first: value * 10, count: rng.random_range(1..=5) },
             _ => Action::List,
+        },
+        Workload::Alias => match dice {
+            // By one client, one after the other.
+            0..25 if client == 0 => Action::Switch,
+            0..35 => Action::Add { first: value * 10, count: rng.random_range(1..=5) },
+            35..70 => Action::List,
+            _ => Action::Search { id: rng.random_range(0..8), exact: rng.random_bool(0.5) },
         },
         Workload::Search => {
             // Each client mostly writes points of its own, or nothing would ever be certain.

@@ -20,6 +20,8 @@ const CLIENTS_LIMIT: Duration = Duration::from_secs(1_800);
 /// A fleet must have formed this soon after its start, and be whole this soon after everything was healed.
 const FORM_LIMIT: Duration = Duration::from_secs(40);
 const READY_LIMIT: Duration = Duration::from_secs(30);
+/// Between two attempts to make what a workload needs: a cluster may have to agree on its version first.
+const PREPARE_PAUSE: Duration = Duration::from_millis(200);
 /// A healed majority must carry out any operation within this.
 const LIVE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -31,8 +33,8 @@ pub async fn run<W: Workload>(run: Run, kind: Kind, generate: fn(Kind, u64) -> P
     let everyone: Vec<usize> = (0..plan.nodes).collect();
     fleet.wait_until_ready(&everyone, FORM_LIMIT).await;
     let service = service(&fleet, &plan, &everyone);
-    prepare(&fleet, &service, &workload).await;
     let shared = drive::Run::new(workload, plan.clients.len() as u64);
+    prepare(&fleet, &service, &shared).await;
     let trouble = join(nemesis::run(&fleet, &plan.faults, run.seed), drive_clients(&fleet, &service, &plan, &shared));
     rest::witnessed(&fleet, trouble).await;
     if let Some(finale) = &plan.finale {
@@ -82,9 +84,9 @@ async fn on_clients<T: Send + 'static>(fleet: &Fleet, future: impl Future<Output
 }
 
 /// Creates the table and writes what the workload begins with.
-pub(super) async fn prepare<W: Workload>(fleet: &Fleet, service: &Service, workload: &W) {
+pub(super) async fn prepare<W: Workload>(fleet: &Fleet, service: &Service, shared: &Shared<W>) {
     let client = Client::new(service, Face::Rest, u64::MAX, 0);
-    let puts = workload.preparation();
+    let (shared, puts) = (shared.clone(), shared.workload.preparation());
     let prepared = on_clients(fleet, async move {
         while let Err(failure) = client.create().await {
             log!("the table is not there yet: {failure:?}");
@@ -94,6 +96,11 @@ pub(super) async fn prepare<W: Workload>(fleet: &Fleet, service: &Service, workl
             && let Err(failure) = client.put_all(&puts, None).await
         {
             log!("the first documents are not there yet: {failure:?}");
+            client.find_ready().await;
+        }
+        while let Err(failure) = shared.workload.prepare(&client).await {
+            log!("what the workload needs is not there yet: {failure:?}");
+            time::sleep(PREPARE_PAUSE).await;
             client.find_ready().await;
         }
     });

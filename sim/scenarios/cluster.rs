@@ -3,7 +3,8 @@ use super::{Run, chaos};
 use crate::{
     plan::{Workload, cluster::generate},
     workload::{
-        append::Append, bank::Bank, recreate::Recreate, register::Register, search::Search, session::Session, set::Set,
+        alias::Alias, append::Append, bank::Bank, recreate::Recreate, register::Register, search::Search,
+        session::Session, set::Set,
     },
 };
 
@@ -62,6 +63,10 @@ pub async fn bank(run: Run) {
 
 pub async fn recreate(run: Run) {
     chaos::run(run, Workload::Recreate, generate, Recreate).await;
+}
+
+pub async fn alias(run: Run) {
+    chaos::run(run, Workload::Alias, generate, Alias).await;
 }
 
 pub async fn append(run: Run) {

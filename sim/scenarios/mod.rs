@@ -92,6 +92,12 @@ pub fn all() -> Vec<Scenario> {
             marks: &[node::MARKS, cluster::MARKS, RECREATE_MARKS],
             ..cluster("cluster_recreated_table_begins_empty", |run| Box::pin(cluster::recreate(run)))
         },
+        Scenario {
+            marks: &[node::MARKS, cluster::MARKS, ALIAS_MARKS],
+            ..cluster("cluster_switched_alias_names_one_table", |run| Box::pin(cluster::alias(run)))
+        },
+        marked("cluster_moves_switched_alias_names_one_table", ALIAS_MOVES_MARKS, |run| Box::pin(moves::alias(run))),
+        marked("etcd_cluster_switched_alias_names_one_table", ALIAS_ETCD_MARKS, |run| Box::pin(moves::etcd_alias(run))),
         marked("cluster_moves_register_is_linearizable", MOVES_MARKS, |run| Box::pin(moves::register(run))),
         marked("cluster_moves_keep_what_was_acknowledged", MOVES_MARKS, |run| Box::pin(moves::kept(run))),
         marked("cluster_moves_recreated_table_begins_empty", MOVES_MARKS, |run| Box::pin(moves::recreate(run))),
@@ -103,6 +109,13 @@ pub fn all() -> Vec<Scenario> {
     ]
 }
 
+const ALIAS_MARKS: &[&str] = &[
+    "aliases were switched, and every node had heard of it",
+    "aliases were switched while a node was away",
+    "a search by an alias was answered while it was switched",
+];
+const ALIAS_MOVES_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, moves::MARKS, ALIAS_MARKS];
+const ALIAS_ETCD_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, moves::MARKS, ALIAS_MARKS, moves::ETCD_MARKS];
 const RECREATE_MARKS: &[&str] = &["a table was dropped and made again"];
 const MOVES_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, moves::MARKS, RECREATE_MARKS];
 const SPLIT_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, moves::SPLIT_MARKS];

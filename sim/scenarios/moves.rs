@@ -13,8 +13,8 @@ use crate::{
     },
     plan::{Plan, Workload as Kind, moves},
     workload::{
-        Workload, append::Append, bank::Bank, drive, recreate::Recreate, register::Register, search::Search,
-        session::Session, set::Set,
+        Workload, alias::Alias, append::Append, bank::Bank, drive, recreate::Recreate, register::Register,
+        search::Search, session::Session, set::Set,
     },
     world::{log, sometimes},
 };
@@ -55,6 +55,7 @@ pub const SPLIT_MARKS: &[&str] = &[
 
 pub const UPGRADE_MARKS: &[&str] = &[
     "a split was refused because a node did not know how",
+    "an alias was refused because a node did not know what it is",
     "a cluster was upgraded node by node",
     "a node went back to the program before",
     "the program before was refused",
@@ -92,6 +93,10 @@ pub async fn recreate(run: Run) {
     course(run, Kind::Recreate, moves::generate, Recreate).await;
 }
 
+pub async fn alias(run: Run) {
+    course(run, Kind::Alias, moves::generate, Alias).await;
+}
+
 /// Shards are split and merged; seeds take turns.
 pub async fn split_register(run: Run) {
     match kind(&run, &[Kind::Register, Kind::Once, Kind::Session]) {
@@ -123,8 +128,13 @@ pub async fn upgrade(run: Run) {
 pub async fn etcd(run: Run) {
     match kind(&run, &[Kind::Append, Kind::Recreate]) {
         Kind::Append => course(run, Kind::Append, moves::generate_with_etcd, Append).await,
+        Kind::Alias => course(run, Kind::Alias, moves::generate_with_etcd, Alias).await,
         _ => course(run, Kind::Recreate, moves::generate_with_etcd, Recreate).await,
     }
+}
+
+pub async fn etcd_alias(run: Run) {
+    course(run, Kind::Alias, moves::generate_with_etcd, Alias).await;
 }
 
 /// The workload of the plan that was given, or the seed's.
@@ -142,11 +152,11 @@ async fn course<W: Workload>(run: Run, kind: Kind, generate: fn(Kind, u64) -> Pl
     fleet.wait_until_ready(&fleet.present_numbers(), FORM_LIMIT).await;
     let everyone: Vec<usize> = (0..plan.nodes).collect();
     let service = chaos::service(&fleet, &plan, &everyone);
-    chaos::prepare(&fleet, &service, &workload).await;
+    let shared = drive::Run::new(workload, plan.clients.len() as u64);
+    chaos::prepare(&fleet, &service, &shared).await;
     if let Some(etcd) = &fleet.etcd {
         etcd.back_up().await;
     }
-    let shared = drive::Run::new(workload, plan.clients.len() as u64);
     let (books, tables) = (Books::default(), Tables::default());
     let trouble = join3(
         nemesis::run(&fleet, &plan.faults, run.seed),

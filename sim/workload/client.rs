@@ -69,6 +69,9 @@ const HOMESICK_AFTER: usize = 32;
 /// Documents a list call asks for at once: few, so that lists have pages.
 const PAGE: usize = 37;
 
+/// The most that a list in one page may have.
+const PAGE_MAX: usize = 5_000;
+
 struct Server {
     rest: Rest,
     grpc: Option<Grpc>,
@@ -117,6 +120,33 @@ impl Client {
             self.at.store(self.home, Ordering::Relaxed);
         }
         &self.servers[self.at.load(Ordering::Relaxed)]
+    }
+
+    /// A client of a table of another name, who asks the node that this one asks now, and no other.
+    pub fn named(&self, table: &'static str) -> Client {
+        let server = self.server();
+        let named = Server { rest: server.rest.named(table), grpc: server.grpc.as_ref().map(|grpc| grpc.named(table)) };
+        Client {
+            servers: vec![named],
+            number: self.number,
+            at: AtomicUsize::new(0),
+            home: 0,
+            answers: AtomicUsize::new(0),
+            seen: Mutex::default(),
+            service: self.service.clone(),
+        }
+    }
+
+    /// Changes aliases; how many nodes may not have heard of it.
+    pub async fn change_aliases(&self, changes: serde_json::Value) -> Reply<u64> {
+        self.server().rest.change_aliases(changes).await
+    }
+
+    /// All points, if they are few, in one page.
+    pub async fn list_whole(&self) -> Reply<Vec<Found>> {
+        let (points, next) = self.server().rest.list_page(PAGE_MAX, None).await?;
+        assert!(next.is_none(), "more than {PAGE_MAX} points");
+        Ok(points)
     }
 
     /// Goes to the next node.

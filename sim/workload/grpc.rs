@@ -30,6 +30,11 @@ impl Grpc {
         Grpc { client: VectorServiceClient::new(channel), table: table.to_string(), dimension }
     }
 
+    /// The same node's table of another name.
+    pub fn named(&self, table: &str) -> Grpc {
+        Grpc { client: self.client.clone(), table: table.to_string(), dimension: self.dimension }
+    }
+
     /// The version and the session token.
     pub async fn put(&self, puts: &[Put], request_id: Option<&str>) -> Reply<(u64, String)> {
         let document = |put: &Put| Document {

@@ -1,7 +1,8 @@
 //! Workloads: clients that carry out their part of the plan over the nodes' real faces and write down what came of it.
 //!
-//! [`client`] speaks to the nodes over [`rest`] and [`grpc`], [`answer`] says what an answer means; [`register`], [`set`], [`search`], [`bank`], [`append`], [`recreate`]
+//! [`client`] speaks to the nodes over [`rest`] and [`grpc`], [`answer`] says what an answer means; [`register`], [`set`], [`search`], [`bank`], [`append`], [`recreate`], [`alias`]
 //! and [`session`] turn actions of the plan into calls and answers of their checkers; [`drive`] runs one client.
+pub mod alias;
 pub mod answer;
 pub mod append;
 pub mod bank;
@@ -39,6 +40,8 @@ pub struct Memory {
     pub values: BTreeMap<u64, u64>,
     /// Request ids given out.
     pub requests: u64,
+    /// Switches of aliases begun.
+    pub switches: u64,
     /// Writes of documents that were settled, with their request ids.
     pub settled: Vec<(String, crate::check::register::Call, crate::check::register::Answer)>,
 }
@@ -51,6 +54,12 @@ pub trait Workload: Send + Sync + 'static {
     /// What must be there before the clients begin; sent again until it is acknowledged.
     fn preparation(&self) -> Vec<Put> {
         Vec::new()
+    }
+
+    /// What else must be there, beside the table; called again until it succeeds.
+    fn prepare(&self, client: &Client) -> impl Future<Output = Result<(), Failure>> + Send {
+        let _ = client;
+        std::future::ready(Ok(()))
     }
 
     /// The call an action of client `client` means now; `None` if it means nothing (a search before anything was put).

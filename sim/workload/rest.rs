@@ -34,6 +34,18 @@ impl Rest {
         }
     }
 
+    /// The same node's table of another name.
+    pub fn named(&self, table: &str) -> Rest {
+        Rest { client: self.client.clone(), table: table.to_string(), dimension: self.dimension }
+    }
+
+    /// Changes aliases; how many nodes may not have heard of it.
+    pub async fn change_aliases(&self, changes: Value) -> Reply<u64> {
+        let body = json!({ "changes": changes });
+        let answer = self.call(Method::POST, "/api/v1/aliases".to_string(), Some(body)).await?;
+        Ok(array(&answer, "behind")?.len() as u64)
+    }
+
     pub async fn drop_table(&self) -> Reply<()> {
         match self.send(Method::DELETE, format!("/api/v1/tables/{}", self.table), None, None).await? {
             (StatusCode::NOT_FOUND, answer) if answer["code"] == "table_not_found" => Ok(()),

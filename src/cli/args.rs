@@ -42,7 +42,7 @@ pub enum Command {
     Serve(ServeArgs),
     /// Start a node, load a sample and search it: a first look in one command.
     Quickstart(quickstart::QuickstartArgs),
-    /// Create, list, show and delete tables.
+    /// Create, list, show and delete tables, and give them other names.
     Table(table::TableArgs),
     /// Load vectors from files.
     Import(import::ImportArgs),

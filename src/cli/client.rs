@@ -11,7 +11,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use rand::Rng as _;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::time::Duration;
 
 /// An RFC 9457 problem as the server writes it; every member but the status may be missing.
@@ -150,6 +150,21 @@ pub struct Table {
     /// Whatever else the server tells.
     #[serde(flatten)]
     pub more: Map<String, Value>,
+}
+
+/// An alias.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Alias {
+    pub alias_name: String,
+    pub table_name: String,
+}
+
+/// What came of changes of aliases.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AliasesChanged {
+    pub changed: u64,
+    /// Nodes that may not have heard of it.
+    pub behind: Vec<String>,
 }
 
 impl Table {
@@ -330,6 +345,22 @@ impl ApiClient {
 
     pub async fn delete_table(&self, name: &str) -> Result<(), ApiError> {
         self.exchange(Method::DELETE, &table_path(name, ""), None).await.map(drop)
+    }
+
+    /// The aliases of a table, or all.
+    pub async fn aliases(&self, table: Option<&str>) -> Result<Vec<Alias>, ApiError> {
+        #[derive(Deserialize)]
+        struct Aliases {
+            aliases: Vec<Alias>,
+        }
+        let path = table.map_or_else(|| "/api/v1/aliases".to_owned(), |table| table_path(table, "/aliases"));
+        let answer: Aliases = self.call(Method::GET, &path, None).await?;
+        Ok(answer.aliases)
+    }
+
+    /// Changes aliases, all in one step.
+    pub async fn change_aliases(&self, changes: Value) -> Result<AliasesChanged, ApiError> {
+        self.post("/api/v1/aliases", &json!({ "changes": changes })).await
     }
 
     /// Adds (or replaces) documents; the answer's ids are not read back.

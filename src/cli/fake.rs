@@ -24,6 +24,7 @@ use std::{
 #[derive(Debug, Default)]
 pub struct World {
     pub tables: BTreeMap<String, FakeTable>,
+    pub aliases: BTreeMap<String, String>,
     /// Ids whose documents are refused, and their whole request with them.
     pub refused: BTreeSet<String>,
     /// Whether a refusal names the document.
@@ -67,6 +68,7 @@ impl Fake {
         let world: Shared = Arc::new(Mutex::new(world));
         let router = Router::new()
             .route("/api/v1/tables", post(create).get(tables))
+            .route("/api/v1/aliases", post(change_aliases).get(aliases))
             .route("/api/v1/tables/{table}", get(table).delete(delete))
             .route("/api/v1/tables/{table}/documents", post(add))
             .route("/api/v1/tables/{table}/documents/{id}", get(document))
@@ -129,6 +131,30 @@ async fn table(State(world): State<Shared>, Path(name): Path<String>) -> Respons
 
 async fn delete(State(world): State<Shared>, Path(name): Path<String>) -> Response {
     world.lock().unwrap().tables.remove(&name).map_or_else(absent, |_| StatusCode::NO_CONTENT.into_response())
+}
+
+async fn aliases(State(world): State<Shared>) -> Response {
+    let world = world.lock().unwrap();
+    let all = world.aliases.iter().map(|(alias, table)| json!({"alias_name": alias, "table_name": table}));
+    Json(json!({"aliases": all.collect::<Vec<_>>()})).into_response()
+}
+
+async fn change_aliases(State(world): State<Shared>, Json(body): Json<Value>) -> Response {
+    let aliases = &mut world.lock().unwrap().aliases;
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    for change in body["changes"].as_array().unwrap() {
+        let (kind, change) = change.as_object().unwrap().iter().next().unwrap();
+        let alias = text(&change["alias_name"]);
+        match kind.as_str() {
+            "create" => drop(aliases.insert(alias, text(&change["table_name"]))),
+            "delete" => drop(aliases.remove(&alias)),
+            _ => {
+                let table = aliases.remove(&alias).unwrap();
+                aliases.insert(text(&change["new_alias_name"]), table);
+            }
+        }
+    }
+    Json(json!({"changed": 1, "behind": []})).into_response()
 }
 
 type Documents = Vec<(String, Vec<f32>, Map<String, Value>)>;

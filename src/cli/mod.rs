@@ -3,6 +3,7 @@
 //! Promise: answers go to standard output, everything else to standard error; every way to fail has a documented exit
 //! code ([`exit`]). Part of the roof; called by `main.rs` alone.
 
+pub mod alias;
 pub mod args;
 pub mod bench;
 pub mod client;

@@ -1,7 +1,8 @@
-//! `vectorsphere table create|list|show|delete` against a server's native REST API. Called by `cli::run`.
+//! `vectorsphere table create|list|show|delete|alias` against a server's native REST API. Called by `cli::run`.
 
 use super::{
     CliError, Context, ExitCode,
+    alias::{self, AliasCommand},
     client::{ApiClient, NewQuantization, NewTable, Patience, Table, plain},
     context::{columns, facts, grouped},
     import::metric,
@@ -30,11 +31,14 @@ pub enum TableCommand {
         /// The table.
         name: String,
     },
-    /// Delete a table and everything in it.
+    /// Delete a table and everything in it, its aliases too.
     Delete {
-        /// The table.
+        /// The table, by its own name.
         name: String,
     },
+    /// List, set, rename and delete other names of tables.
+    #[command(subcommand)]
+    Alias(AliasCommand),
 }
 
 /// What the new table is like.
@@ -91,6 +95,7 @@ pub async fn run(args: TableArgs, context: &Context) -> Result<ExitCode, CliErro
             client.delete_table(&name).await?;
             context.print(&json!({ "deleted": &name }), || format!("deleted {name}"))?;
         }
+        TableCommand::Alias(command) => return alias::run(command, &client, context).await,
     }
     Ok(ExitCode::Ok)
 }

@@ -1,12 +1,14 @@
-//! The catalog: which collections there are and which shards they have, as the coordinator holds it, with a copy in
+//! The catalog: which collections there are, under which aliases too, and which shards they have, as the coordinator holds it, with a copy in
 //! memory that every request reads without waiting. A change is made in the coordinator only; [`Catalog::read`] sees it, on
 //! every node, and [`Catalog::publish`] shows it to requests once the node has followed it. Called by `service`; `node` loads it
 //! before serving.
 
+mod aliases;
 mod delete;
 #[cfg(test)]
 mod tests;
 
+pub use aliases::{Aliases, Changed};
 pub use delete::Marked;
 
 use super::{
@@ -21,6 +23,7 @@ use crate::{
     rt::time,
     types::{CollectionName, CollectionSpec, Error, ErrorKind, PointId, Result, SLOTS, SlotRange, limits, slot_of},
 };
+use aliases::ALIASES;
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -98,10 +101,18 @@ impl Collection {
 /// All collections, by name.
 pub type Collections = BTreeMap<CollectionName, Arc<Collection>>;
 
+/// All that the catalog tells, as of one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    pub collections: Collections,
+    pub aliases: Aliases,
+}
+
 /// See the module.
 pub struct Catalog {
     coordinator: Arc<dyn Coordinator>,
     collections: ArcSwap<Collections>,
+    aliases: ArcSwap<Aliases>,
     /// The newest table seen.
     table: ArcSwap<ShardTable>,
     hear_limit: Duration,
@@ -113,10 +124,10 @@ impl Catalog {
     /// # Errors
     /// `Corrupt`, from the coordinator.
     pub fn load(coordinator: Arc<dyn Coordinator>) -> Result<Catalog> {
-        let (collections, table) = Default::default();
-        let catalog = Catalog { coordinator, collections, table, hear_limit: HEAR_LIMIT };
-        let collections = catalog.read()?;
-        catalog.publish(collections);
+        let (collections, aliases, table) = Default::default();
+        let catalog = Catalog { coordinator, collections, aliases, table, hear_limit: HEAR_LIMIT };
+        let known = catalog.read()?;
+        catalog.publish(known);
         Ok(catalog)
     }
 
@@ -125,12 +136,20 @@ impl Catalog {
         self.collections.load_full()
     }
 
-    /// One collection.
+    /// One collection, by its own name.
     ///
     /// # Errors
     /// `table_not_found`.
     pub fn collection(&self, name: &CollectionName) -> Result<Arc<Collection>> {
         self.collections.load().get(name).cloned().ok_or_else(|| not_found(name))
+    }
+
+    /// One collection, by its own name or an alias; none if this node knows of none. Cost: one or three atomic loads.
+    pub fn resolve(&self, name: &CollectionName) -> Option<Arc<Collection>> {
+        let collections = self.collections.load();
+        // An alias first heard of here may name a collection that was heard of together with it.
+        let named = || self.aliases.load().get(name).and_then(|table| self.collections.load().get(table).cloned());
+        collections.get(name).cloned().or_else(named)
     }
 
     /// The newest shard table this node has read. It may be newer than [`Catalog::collections`]. Cost: one atomic load.
@@ -157,7 +176,7 @@ impl Catalog {
     /// one transaction. When it returns, [`Catalog::read`] shows it.
     ///
     /// # Errors
-    /// `table_exists`, `too_many_tables`, `too_many_replicas`, `too_many_shards`; `Unavailable` or `Indeterminate` if the coordinator
+    /// `table_exists`, `alias_exists`, `too_many_tables`, `too_many_replicas`, `too_many_shards`; `Unavailable` or `Indeterminate` if the coordinator
     /// did not answer; `Indeterminate`, too, if this node does not hear of what it did.
     pub async fn create(
         &self,
@@ -170,11 +189,18 @@ impl Catalog {
             let key = collection_key(name);
             if let Some(there) = self.stored(&key).await? {
                 match self.still(Compare::WrittenAt(key, there.revision)).await? {
-                    true => return Err(exists(name)),
+                    true => return Err(exists(name, "table_name")),
                     false => continue,
                 }
             }
-            if self.read()?.len() >= limits::COLLECTIONS_MAX {
+            let (aliases, same_aliases) = self.stored_aliases().await?;
+            if let Some(named) = aliases.get(name) {
+                match self.still(same_aliases).await? {
+                    true => return Err(aliases::alias_exists(name, named)),
+                    false => continue,
+                }
+            }
+            if self.read()?.collections.len() >= limits::COLLECTIONS_MAX {
                 return Err(Error::new(ErrorKind::Conflict, "too_many_tables", "there are too many tables")
                     .expected(format!("at most {}", limits::COLLECTIONS_MAX)));
             }
@@ -190,7 +216,7 @@ impl Catalog {
             }
             let record = CollectionRecord { spec: spec.clone(), created_ms: now_ms, deleting: false };
             let transaction = Transaction {
-                compares: vec![guard, Compare::Absent(collection_key(name))],
+                compares: vec![guard, same_aliases, Compare::Absent(collection_key(name))],
                 changes: vec![
                     Change::Put(collection_key(name), to_json(&record)),
                     Change::Put(TABLE.to_owned(), stored_table),
@@ -291,7 +317,7 @@ impl Catalog {
     /// A collection as the coordinator holds it, and the condition that it has not changed since.
     ///
     /// # Errors
-    /// `table_not_found`.
+    /// `table_not_found`; `table_is_alias`.
     async fn record(&self, name: &CollectionName) -> Result<(Compare, CollectionRecord)> {
         let key = collection_key(name);
         loop {
@@ -299,8 +325,10 @@ impl Catalog {
                 let record = from_json(&key, &stored.value)?;
                 return Ok((Compare::WrittenAt(key, stored.revision), record));
             }
-            if self.still(Compare::Absent(key.clone())).await? {
-                return Err(not_found(name));
+            let (aliases, same_aliases) = self.stored_aliases().await?;
+            let compares = vec![Compare::Absent(key.clone()), same_aliases];
+            if self.commit(Transaction { compares, changes: Vec::new() }).await?.is_some() {
+                return Err(aliases.get(name).map_or_else(|| not_found(name), |named| aliases::is_alias(name, named)));
             }
         }
     }
@@ -310,9 +338,10 @@ impl Catalog {
         Ok(self.commit(Transaction { compares: vec![compare], changes: Vec::new() }).await?.is_some())
     }
 
-    /// Shows these collections to requests.
-    pub fn publish(&self, collections: Collections) {
-        self.collections.store(Arc::new(collections));
+    /// Shows these collections to requests, and then their aliases: who finds an alias finds what it names.
+    pub fn publish(&self, known: Known) {
+        self.collections.store(Arc::new(known.collections));
+        self.aliases.store(Arc::new(known.aliases));
     }
 
     /// Waits until what this node remembers is at least as new as what the coordinator holds now.
@@ -320,26 +349,30 @@ impl Catalog {
     /// # Errors
     /// `Unavailable` if the coordinator did not answer, or this node has not heard of it within a second.
     pub async fn catch_up(&self) -> Result<()> {
-        let now = self.coordinator.get(TABLE).await.map_err(coordination)?.map_or(0, |stored| stored.revision);
-        if now == 0 {
-            return Ok(());
-        }
-        time::timeout(CATCH_UP_LIMIT, self.hear_of(TABLE, now)).await.unwrap_or_else(|elapsed| {
+        let (table, aliases) = futures_util::future::try_join(self.stored(TABLE), self.stored(ALIASES)).await?;
+        let hear_of_both = async {
+            for stored in table.iter().chain(&aliases) {
+                self.hear_of(&stored.key, stored.revision).await?;
+            }
+            Ok(())
+        };
+        time::timeout(CATCH_UP_LIMIT, hear_of_both).await.unwrap_or_else(|elapsed| {
             Err(Error::new(ErrorKind::Unavailable, "coordinator", format!("the coordinator is ahead: {elapsed}")))
         })
     }
 
-    /// Every collection, as this node remembers it; nobody is asked.
+    /// Every collection and every alias, as this node remembers them; nobody is asked.
     ///
     /// # Errors
     /// `Corrupt`, from the coordinator.
-    pub fn read(&self) -> Result<Collections> {
-        // All at once: table and collections have to be of one moment.
+    pub fn read(&self) -> Result<Known> {
+        // All at once: table, collections and aliases have to be of one moment.
         let mut stored = self.coordinator.remembered("").map_err(coordination)?;
         let table: ShardTable = match stored.iter().find(|kv| kv.key == TABLE) {
             None => ShardTable::default(),
             Some(stored) => from_json(TABLE, &stored.value)?,
         };
+        let aliases = aliases::remembered(&stored)?;
         stored.retain(|kv| kv.key.starts_with(COLLECTIONS));
         let mut shards: BTreeMap<&CollectionName, Vec<(ShardId, SlotRange)>> = BTreeMap::new();
         for (id, entry) in &table.shards {
@@ -365,7 +398,7 @@ impl Catalog {
             collections.insert(name, Arc::new(collection));
         }
         self.saw(table);
-        Ok(collections)
+        Ok(Known { collections, aliases })
     }
 
     /// Keeps a table that was read, unless a newer one is known.
@@ -413,8 +446,8 @@ pub fn not_found(name: &CollectionName) -> Error {
     Error::new(ErrorKind::NotFound, "table_not_found", "there is no such table").at("table_name").got(name)
 }
 
-fn exists(name: &CollectionName) -> Error {
-    Error::new(ErrorKind::Conflict, "table_exists", "there is a table of this name already").at("table_name").got(name)
+fn exists(name: &CollectionName, field: &str) -> Error {
+    Error::new(ErrorKind::Conflict, "table_exists", "there is a table of this name already").at(field).got(name)
 }
 
 fn too_few(TooFewNodes { asked, nodes }: TooFewNodes) -> Error {

@@ -29,6 +29,10 @@ pub const VERSION_OF_SPLITS: u32 = 2;
 /// The first version that knows how a shard is closed before its collection is deleted.
 pub const VERSION_OF_CLOSING: u32 = 2;
 
+/// The first version that knows that a name may be an alias: programs before it make tables under such names, and delete tables without
+/// their aliases.
+pub const VERSION_OF_ALIASES: u32 = 3;
+
 /// What an administrator has said about evening out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rebalance {

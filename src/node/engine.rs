@@ -418,7 +418,13 @@ impl Engine {
                 formed = forming.form() => formed,
             };
             match formed {
-                Ok(()) => service.identity().enter(Phase::Up),
+                Ok(()) => {
+                    // What requests see is as new as what the node has learned on its way here.
+                    if let Err(error) = service.follow_catalog().await {
+                        tracing::error!(%error, "the catalog could not be followed; it will be tried again");
+                    }
+                    service.identity().enter(Phase::Up);
+                }
                 Err(error) => {
                     tracing::error!(%error, "this node cannot take part in the cluster; it stops");
                     // Set once: it forms once.

@@ -29,6 +29,8 @@ use std::{
 const IDENTITY: &str = "identity";
 const TABLE: &str = "table";
 const COLLECTIONS: &str = "collections/";
+const ALIASES: &str = "aliases";
+const VERSION: &str = "settings/version";
 /// The file of the data directory that keeps what is known of etcd.
 pub const FILE: &str = "etcd";
 /// Between two attempts to learn the identity.
@@ -231,19 +233,21 @@ pub fn has_tables(own: &Embedded) -> Result<bool, Error> {
     Ok(!own.remembered(COLLECTIONS).map_err(crate::cluster::catalog::coordination)?.is_empty())
 }
 
-/// What a node knew of tables and shards when it was alone: also which shard ids it has given out before.
+/// What a node knew of tables, their aliases and shards when it was alone: also which shard ids it has given out before, and which
+/// version of the cluster's protocols whoever comes must speak to understand it.
 fn tables(own: Option<&Embedded>) -> Result<Vec<KeyValue>, Error> {
     let Some(own) = own else { return Ok(Vec::new()) };
-    let list = |prefix| own.remembered(prefix).map_err(crate::cluster::catalog::coordination);
-    let table = list(TABLE)?.into_iter().filter(|kv| kv.key == TABLE);
-    Ok(list(COLLECTIONS)?.into_iter().chain(table).collect())
+    let all = own.remembered("").map_err(crate::cluster::catalog::coordination)?;
+    let is_brought = |key: &str| key.starts_with(COLLECTIONS) || [TABLE, ALIASES, VERSION].contains(&key);
+    Ok(all.into_iter().filter(|kv| is_brought(&kv.key)).collect())
 }
 
 /// Gives the cluster an identity, and what this node has; nothing happens if another node was first.
 async fn found(etcd: &Etcd, node: NodeId, own: Option<&Embedded>) -> Result<(), StartError> {
     let brought = tables(own)?;
     if brought.len() >= OPERATIONS_MAX {
-        let (got, limit) = (brought.len() - 1, OPERATIONS_MAX - 2);
+        let tables = brought.iter().filter(|kv| kv.key.starts_with(COLLECTIONS)).count();
+        let (got, limit) = (tables, OPERATIONS_MAX - 1 - (brought.len() - tables));
         let why = format!("this node has {got} tables, of which at most {limit} can be brought into etcd at once");
         return Err(StartError::Etcd(why));
     }

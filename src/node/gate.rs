@@ -129,6 +129,10 @@ impl PeerService for Gate {
         Box::pin(async move { observer::hand_over(inside?.service.host(), group, to).await })
     }
 
+    fn aliases_epoch(&self) -> u64 {
+        self.inside().map_or(0, |inside| inside.service.aliases_epoch())
+    }
+
     fn groups(&self, only: Option<GroupId>) -> BoxFuture<'static, Vec<GroupReport>> {
         let inside = self.inside();
         Box::pin(async move {

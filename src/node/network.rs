@@ -79,6 +79,10 @@ impl Others for Nobody {
         Box::pin(async move { Err(unknown(node)) })
     }
 
+    fn aliases_epoch(&self, node: NodeId) -> Answering<u64> {
+        Box::pin(async move { Err(unknown(node)) })
+    }
+
     fn nodes(&self) -> BTreeMap<NodeId, OtherNode> {
         BTreeMap::new()
     }

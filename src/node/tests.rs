@@ -2,6 +2,7 @@
 //! for master: the controller's part, which is to decide, is played by the tests, that write the records and the table it would. In
 //! `master` it decides.
 
+mod aliases;
 mod calls;
 mod deletion;
 mod master;

@@ -2,6 +2,7 @@
 //! by [`super::peers`] and, through [`Others`], by `service`.
 
 use crate::{
+    coordination::embedded,
     peer::{CallError, GroupReport, PeerState, Peers},
     raft::NodeId,
     rt::time::Instant,
@@ -15,6 +16,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// How long another node may take to say how its groups stand.
 const REPORT_LIMIT: Duration = Duration::from_secs(1);
+/// How long another node may take to say of what epoch its aliases are.
+const ALIASES_LIMIT: Duration = Duration::from_millis(250);
 /// How long another node may take to read all records of a shard.
 const INSPECT_LIMIT: Duration = Duration::from_secs(120);
 
@@ -58,6 +61,15 @@ impl Others for Peers {
                 term: group.term,
                 members: [group.voters, group.voters_outgoing, group.learners].concat().into_iter().collect(),
             }))
+        })
+    }
+
+    fn aliases_epoch(&self, node: NodeId) -> Answering<u64> {
+        let peers = self.clone();
+        Box::pin(async move {
+            // How its groups stand is of no matter: asked for one of them, it has the least to tell.
+            let report = peers.report(node, Some(embedded::GROUP), ALIASES_LIMIT).await.map_err(unanswered)?;
+            Ok(report.aliases_epoch)
         })
     }
 

@@ -101,7 +101,8 @@ pub(super) async fn report(
     let reply = reply.map_err(no_answer)?.into_inner();
     let node = PeerInfo::try_from(reply.node.unwrap_or_default());
     let node = node.map_err(|refusal| CallError::Unavailable(refusal.to_string()))?;
-    Ok(NodeReport { node, groups: reply.groups.into_iter().map(Into::into).collect() })
+    let groups = reply.groups.into_iter().map(Into::into).collect();
+    Ok(NodeReport { node, groups, aliases_epoch: reply.aliases_epoch })
 }
 
 /// Reads replicas of another node: encoded answers as they come, at most until `deadline`. An error is the last item.

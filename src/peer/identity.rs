@@ -7,8 +7,8 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// The protocol versions this program speaks: its own, and the one before. 2 knows how slots move between shards.
-const PROTOCOL_VERSIONS: RangeInclusive<u32> = 1..=2;
+/// The protocol versions this program speaks: its own, and those before. 2 knows how slots move between shards, 3 what an alias is.
+const PROTOCOL_VERSIONS: RangeInclusive<u32> = 1..=3;
 
 /// The protocol versions this process speaks.
 pub fn protocol_versions() -> RangeInclusive<u32> {

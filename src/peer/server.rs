@@ -134,7 +134,8 @@ impl Peer for Server {
         let mut groups = service.groups(group).await;
         groups.truncate(wire::ITEMS_MAX);
         let node = Some(self.0.me.hello(service.cluster_id()));
-        Ok(Response::new(proto::StatusReply { node, groups: groups.into_iter().map(Into::into).collect() }))
+        let (groups, aliases_epoch) = (groups.into_iter().map(Into::into).collect(), service.aliases_epoch());
+        Ok(Response::new(proto::StatusReply { node, groups, aliases_epoch }))
     }
 
     async fn join(&self, request: Request<proto::JoinRequest>) -> Result<Response<proto::JoinReply>, Status> {

@@ -113,6 +113,8 @@ pub struct Joined {
 pub struct NodeReport {
     pub node: PeerInfo,
     pub groups: Vec<GroupReport>,
+    /// How new the aliases are by which the node serves requests.
+    pub aliases_epoch: u64,
 }
 
 /// See the module. Every function returns at once; futures may be dropped half-way.
@@ -157,6 +159,9 @@ pub trait PeerService: Send + Sync + 'static {
 
     /// Lets `to` lead a group that is led here.
     fn hand_over(&self, group: GroupId, to: NodeId) -> BoxFuture<'static, Result<(), CallError>>;
+
+    /// How new the aliases are by which this node serves requests; 0 before it knows of any.
+    fn aliases_epoch(&self) -> u64;
 
     /// How this node's groups stand: all, or only one.
     fn groups(&self, only: Option<GroupId>) -> BoxFuture<'static, Vec<GroupReport>>;

@@ -191,7 +191,7 @@ impl Service {
     /// `table_not_found`; `slots_moving`.
     async fn figures_of(&self, name: &CollectionName) -> Result<(Collection, Figures)> {
         let options = partial(Consistency::Linearizable);
-        let begin = |collection: &Collection| (collection.clone(), BTreeMap::new());
+        let begin = |collection: &Collection| Ok((collection.clone(), BTreeMap::new()));
         let take = |taken: &mut (Collection, BTreeMap<ShardId, ShardFigures>), shard, answer| {
             if let Answer::Figures(figures) = answer {
                 taken.1.insert(shard, figures);

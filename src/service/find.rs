@@ -1,9 +1,11 @@
-//! Finding what a request names: its collection, and the nodes that hold its shards. A node hears of a new collection a moment
-//! after it was made elsewhere, so before it says that there is none it asks the coordinator. Called by every operation.
+//! Finding what a request names: its collection, by its own name or an alias, and the nodes that hold its shards. A node hears of a new collection a moment
+//! after it was made elsewhere, so before it says that there is none it asks the coordinator. This is the only place where aliases
+//! are looked up: what is found is named by its own name from then on. Called by every operation.
 
-use super::Service;
+use super::{Phase, Service};
 use crate::{
-    cluster::{Collection, NodeId, ShardId},
+    cluster::{Collection, NodeId, ShardId, catalog},
+    rt,
     types::{CollectionName, Error, ErrorKind, Result},
 };
 use std::{
@@ -48,16 +50,39 @@ impl Refresh {
 }
 
 impl Service {
-    /// The collection of this name; one that this node has not heard of is asked for.
+    /// The collection of this name or alias; one that this node has not heard of is asked for.
     ///
     /// # Errors
     /// `table_not_found`; that of the coordinator if the collection is not known here and it did not answer.
     pub(super) async fn find(&self, name: &CollectionName) -> Result<Arc<Collection>> {
-        if let Ok(found) = self.0.catalog.collection(name) {
+        if let Some(found) = self.0.catalog.resolve(name).filter(|found| found.name == *name || self.has_joined()) {
             return Ok(found);
         }
         self.refresh().await?;
-        self.0.catalog.collection(name)
+        self.0.catalog.resolve(name).ok_or_else(|| catalog::not_found(name))
+    }
+
+    /// Whether this node is past what happened before it became a member: on its way here it goes through aliases of the past, and
+    /// nobody who changes them waits for it.
+    fn has_joined(&self) -> bool {
+        self.0.identity.phase() != Phase::Starting
+    }
+
+    /// What a write fails with whose collection was found by an alias and is no more: by now the alias may name another one, which a
+    /// retry finds. Nothing was written.
+    pub(super) async fn by_alias(&self, name: &CollectionName, found: &Collection, error: Error) -> Error {
+        if error.code() != "table_not_found" || found.name == *name {
+            return error;
+        }
+        match self.find(name).await {
+            Ok(other) if other.name != found.name || other.created_ms != found.created_ms => {
+                rt::mark("an alias was given to another table, and the one it named was deleted under a write");
+                let message =
+                    "the alias names another table since, and the one it named is deleted: nothing was written";
+                Error::new(ErrorKind::Unavailable, "alias_moved", message)
+            }
+            _ => error,
+        }
     }
 
     /// Follows the catalog as it is at a moment after this call began. Calls that wait for each other ask once.

@@ -13,7 +13,7 @@ mod members;
 
 use super::Service;
 use crate::{
-    cluster::{Collection, Collections, NodeId, table::ShardEntry},
+    cluster::{Collection, Collections, NodeId, catalog::Known, table::ShardEntry},
     mutants::mutant,
     types::{Error, ErrorKind, Result},
 };
@@ -30,12 +30,12 @@ impl Service {
     /// Those of the coordinator and of the shards. What could be done is done; the rest is tried again by the next call.
     pub async fn follow_catalog(&self) -> Result<()> {
         let _one_at_a_time = self.0.following.lock().await;
-        let mut wanted = self.0.catalog.read()?;
+        let Known { collections: mut wanted, aliases } = self.0.catalog.read()?;
         let mut failed = self.open_shards(&mut wanted).await;
         let shards: BTreeSet<u64> =
             wanted.values().flat_map(|collection| &collection.shards).map(|(id, _)| *id).collect();
         let known = self.0.catalog.collections();
-        self.0.catalog.publish(wanted);
+        self.0.catalog.publish(Known { collections: wanted, aliases });
         for name in known.keys().filter(|name| self.0.catalog.collection(name).is_err()) {
             self.0.metrics.collections.forget(name.as_str());
         }

@@ -2,6 +2,7 @@
 //! gathered. Every face calls these functions and no other. Called by `api` and the embedded library; built by `node`.
 
 mod administration;
+mod aliases;
 mod collections;
 mod deletion;
 mod fan_out;
@@ -30,6 +31,7 @@ mod write;
 pub use administration::{
     ChangeInfo, ClusterPlacement, NodePlacement, PlannedInfo, RebalanceForecast, ReplicaPlacement, ShardPlacement,
 };
+pub use aliases::{AliasInfo, AliasesChanged};
 pub use follow::{Agreed, ReadInVain};
 pub use info::{
     Check, ClusterStatus, CollectionInfo, CollectionStats, HealthReport, NodeInfo, PayloadIndexInfo, ShardStats,
@@ -131,6 +133,7 @@ impl Service {
     pub fn refresh_gauges(&self) {
         let collections = self.0.catalog.collections();
         self.0.metrics.collections.set_count(collections.len() as u64);
+        self.0.metrics.collections.set_aliases(self.0.catalog.aliases().len() as u64);
         for collection in collections.values() {
             let here = collection.shards.iter().filter_map(|(shard, _)| self.0.host.find(*shard));
             let stats: Vec<_> = here.map(|replica| replica.stats()).collect();

@@ -65,6 +65,7 @@ impl Service {
             let fields = change(std::mem::take(&mut spec.indexed_fields))?;
             spec.with_indexed_fields(fields)
         };
+        let name = &self.find(name).await?.name;
         self.0.catalog.alter(name, change).await?;
         self.follow_catalog().await.map_err(afterwards)?;
         let collection = self.0.catalog.collection(name).map_err(afterwards)?;

@@ -54,11 +54,13 @@ impl Service {
         } else {
             rt::compute::short(prepare)?
         };
-        let done = self.write_parts(&collection, parts, options.ack).await;
-        let done = done.map_err(|Done { rows, written: error, .. }| match rows.len() < count {
-            true => in_batch(error, &rows),
-            false => error,
-        })?;
+        let done = match self.write_parts(&collection, parts, options.ack).await {
+            Ok(done) => done,
+            Err(Done { rows, written: error, .. }) => {
+                let error = if rows.len() < count { in_batch(error, &rows) } else { error };
+                return Err(self.by_alias(name, &collection, error).await);
+            }
+        };
         self.0.metrics.collections.changed(count as u64, 0);
         Ok(write_answer(&done, count))
     }
@@ -80,8 +82,10 @@ impl Service {
         patch.check(&collection.spec).map_err(|error| error.document(&patch.id))?;
         let shard = self.0.owners.shard_of(&collection, patch.id.point_id());
         let part = Part { rows: vec![0], command: commands::patch(patch, options.request_id)? };
-        let done = self.write_parts(&collection, BTreeMap::from([(shard, part)]), options.ack).await;
-        let done = done.map_err(|failed| failed.written)?;
+        let done = match self.write_parts(&collection, BTreeMap::from([(shard, part)]), options.ack).await {
+            Ok(done) => done,
+            Err(failed) => return Err(self.by_alias(name, &collection, failed.written).await),
+        };
         self.0.metrics.collections.changed(1, 0);
         Ok(write_answer(&done, 1))
     }
@@ -121,8 +125,10 @@ impl Service {
         };
         let parts = split(rows, &collection, &self.0.owners, |(_, id)| id);
         let parts = parts.into_iter().map(part).collect::<Result<_>>()?;
-        let done = self.write_parts(&collection, parts, options.ack).await.map_err(|failed| failed.written)?;
-        Ok((deleted(&done), session_of(&done)))
+        match self.write_parts(&collection, parts, options.ack).await {
+            Ok(done) => Ok((deleted(&done), session_of(&done))),
+            Err(failed) => Err(self.by_alias(name, &collection, failed.written).await),
+        }
     }
 
     /// Removes what passes a filter from every slot. Where slots moved while the shards did it, all do it again, by the newest table.
@@ -134,12 +140,19 @@ impl Service {
     ) -> Result<(u64, Session)> {
         let command = commands::delete(&DeleteRequest::Filter(filter.clone()), options.request_id)?;
         let (mut tries, mut count, mut has_begun) = (Tries::new(self.deadline(time::now())), 0, false);
+        // Of one collection, whatever an alias names later.
+        let first = self.find(name).await?;
+        let of = &first.name;
         loop {
             let round = async {
-                let collection = self.find(name).await?;
+                let collection = self.find(of).await?;
                 self.write_to_all(&collection.shard_ids(), &command, options.ack).await
             };
-            let done = round.await.map_err(|error| if has_begun { in_part(&error) } else { error })?;
+            let done = match round.await {
+                Ok(done) => done,
+                Err(error) if has_begun => return Err(in_part(&error)),
+                Err(error) => return Err(self.by_alias(name, &first, error).await),
+            };
             has_begun |= !done.is_empty();
             // What a request did is told again by its next try.
             count = deleted(&done) + if options.request_id.is_some() { 0 } else { count };
@@ -183,7 +196,8 @@ impl Service {
                 pages.take(page);
             }
         };
-        let whole = self.read_whole(name, Operation::List(request), options, |_| Pages::new(limit), take).await?;
+        let begin = |_: &Collection| Ok(Pages::new(limit));
+        let whole = self.read_whole(name, Operation::List(request), options, begin, take).await?;
         let gathered = whole.gathered;
         Ok(PageAnswer { page: whole.taken.finish(), shards: gathered.shards(), session: gathered.session })
     }

@@ -36,11 +36,10 @@ impl Service {
         searches: Vec<Search>,
         options: &ReadOptions,
     ) -> Result<SearchesAnswer> {
-        let collection = self.find(name).await?;
-        check(&searches, &collection)?;
         let searches: Arc<[Search]> = searches.into();
-        let begin = |collection: &Collection| -> Vec<Best> {
-            searches.iter().map(|search| Best::of(search, collection)).collect()
+        let begin = |collection: &Collection| -> Result<Vec<Best>> {
+            check(&searches, collection)?;
+            Ok(searches.iter().map(|search| Best::of(search, collection)).collect())
         };
         let take = |best: &mut Vec<Best>, _, answer| {
             if let Answer::Found(answers) = answer {

@@ -17,8 +17,8 @@ impl Service {
     /// `not_in_cluster`, `table_not_found`, and those of [`Admin::split`](crate::cluster::admin::Admin::split).
     pub async fn split_shard(&self, name: &CollectionName, shard: ShardId, at: Option<u16>) -> Result<ShardId> {
         let admin = self.admin()?;
-        self.find(name).await?;
-        let new = admin.split(name, shard, at, rt::time::wall().0).await?;
+        let collection = self.find(name).await?;
+        let new = admin.split(&collection.name, shard, at, rt::time::wall().0).await?;
         self.look_again().await;
         Ok(new)
     }
@@ -29,8 +29,8 @@ impl Service {
     /// `not_in_cluster`, `table_not_found`, and those of [`Admin::merge`](crate::cluster::admin::Admin::merge).
     pub async fn merge_shard(&self, name: &CollectionName, shard: ShardId, to: ShardId) -> Result<()> {
         let admin = self.admin()?;
-        self.find(name).await?;
-        admin.merge(name, shard, to, rt::time::wall().0).await?;
+        let collection = self.find(name).await?;
+        admin.merge(&collection.name, shard, to, rt::time::wall().0).await?;
         self.look_again().await;
         Ok(())
     }

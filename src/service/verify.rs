@@ -34,6 +34,9 @@ pub trait Others: Send + Sync + 'static {
     /// What a shard's group has agreed on about its members, if another node leads it and knows.
     fn agreed(&self, node: NodeId, shard: u64) -> Answering<Option<super::Agreed>>;
 
+    /// The epoch of the aliases by which another node serves requests.
+    fn aliases_epoch(&self, node: NodeId) -> Answering<u64>;
+
     /// The other nodes that have ever answered.
     fn nodes(&self) -> BTreeMap<NodeId, OtherNode>;
 }

@@ -34,22 +34,23 @@ pub struct Whole<T> {
 }
 
 impl Service {
-    /// Reads all shards of a collection; `begin` makes what `take` adds their answers to, anew for every try.
+    /// Reads all shards of a collection; `begin` makes what `take` adds their answers to, anew for every try. An alias is looked up anew
+    /// for every try, too, so `begin` also checks the request: the answer is wholly one collection's.
     ///
     /// # Errors
-    /// `table_not_found`; those of [`Service::fan_out`]; `slots_moving` if until the deadline the answers did not fit each other.
+    /// `table_not_found`; those of `begin` and of [`Service::fan_out`]; `slots_moving` if until the deadline the answers did not fit each other.
     pub(super) async fn read_whole<T>(
         &self,
         name: &CollectionName,
         operation: Operation,
         options: &ReadOptions,
-        begin: impl Fn(&Collection) -> T,
+        begin: impl Fn(&Collection) -> Result<T>,
         take: impl Fn(&mut T, ShardId, Answer),
     ) -> Result<Whole<T>> {
         let mut tries = Tries::new(self.deadline(time::now()));
         loop {
             let collection = self.find(name).await?;
-            let mut taken = begin(&collection);
+            let mut taken = begin(&collection)?;
             let add = |shard, answer| {
                 take(&mut taken, shard, answer);
                 Ok(())

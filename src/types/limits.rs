@@ -18,6 +18,11 @@ pub const VECTOR_NAME_BYTES_MAX: usize = 128;
 pub const COLLECTION_NAME_BYTES_MAX: usize = 255;
 /// Most collections of a node.
 pub const COLLECTIONS_MAX: usize = 10_000;
+/// Most aliases of a cluster, and of one collection.
+pub const ALIASES_MAX: usize = 2_000;
+pub const ALIASES_PER_COLLECTION_MAX: usize = 100;
+/// Most changes of aliases in one request.
+pub const ALIAS_CHANGES_MAX: usize = 50;
 /// Most shards of a collection.
 pub const SHARDS_PER_COLLECTION_MAX: u32 = 1_024;
 /// Most copies of a shard that may be asked for.
@@ -68,6 +73,7 @@ const _: () = assert!(REQUEST_BYTES_MAX + BATCH_POINTS_MAX * 128 < COMMAND_BYTES
 const _: () = assert!(POINT_BYTES_MAX < REQUEST_BYTES_MAX, "the largest point can be sent");
 const _: () = assert!(TOP_K_MAX <= HITS_PER_REQUEST_MAX, "one full search fits a request");
 const _: () = assert!(LIST_LIMIT_MAX <= BATCH_POINTS_MAX, "a page can be written back as one batch");
+const _: () = assert!(ALIASES_PER_COLLECTION_MAX <= ALIASES_MAX, "a collection's aliases fit a cluster");
 const _: () = assert!(POINT_BYTES_MAX <= LIST_BYTES_MAX, "a page holds at least one point");
 
 /// The bounds as data, for the call that lists them. Names are the API's.
@@ -78,6 +84,9 @@ pub struct Limits {
     pub vector_name_bytes_max: usize,
     pub table_name_bytes_max: usize,
     pub tables_max: usize,
+    pub aliases_max: usize,
+    pub aliases_per_table_max: usize,
+    pub alias_changes_max: usize,
     pub shards_per_table_max: u32,
     pub document_id_bytes_max: usize,
     pub metadata_bytes_max: usize,
@@ -108,6 +117,9 @@ impl Limits {
         vector_name_bytes_max: VECTOR_NAME_BYTES_MAX,
         table_name_bytes_max: COLLECTION_NAME_BYTES_MAX,
         tables_max: COLLECTIONS_MAX,
+        aliases_max: ALIASES_MAX,
+        aliases_per_table_max: ALIASES_PER_COLLECTION_MAX,
+        alias_changes_max: ALIAS_CHANGES_MAX,
         shards_per_table_max: SHARDS_PER_COLLECTION_MAX,
         document_id_bytes_max: DOCUMENT_ID_BYTES_MAX,
         metadata_bytes_max: PAYLOAD_BYTES_MAX,

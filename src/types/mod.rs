@@ -1,6 +1,7 @@
 //! The words of the system: ids, vectors, payloads, points, collections, filters, operations, limits and errors.
 //! Domain types can only be built valid. No async, no I/O, no wire format. Every room imports this one.
 
+pub mod alias;
 pub mod collection;
 pub mod error;
 pub mod filter;
@@ -17,6 +18,7 @@ pub mod slot;
 pub mod vector;
 pub mod write;
 
+pub use alias::AliasChange;
 pub use collection::{
     CollectionName, CollectionSpec, IndexType, IndexedFields, PayloadIndexKind, VectorName, VectorSpec,
 };

@@ -5,6 +5,7 @@
 //! serves [`router`] with `rt::http`.
 
 mod administration;
+mod aliases;
 mod answer;
 mod body;
 mod bulk;
@@ -106,6 +107,9 @@ fn routes() -> Vec<Route> {
         route(Method::GET, "/api/v1/tables/{table}/indexes", get(payload_indexes::list_indexes)),
         route(Method::PUT, FIELD, put(payload_indexes::put_index)),
         route(Method::DELETE, FIELD, delete(payload_indexes::delete_index)),
+        route(Method::GET, "/api/v1/tables/{table}/aliases", get(aliases::table_aliases)),
+        route(Method::GET, "/api/v1/aliases", get(aliases::list_aliases)),
+        route(Method::POST, "/api/v1/aliases", post(aliases::change_aliases)),
         route(Method::POST, "/api/v1/tables/{table}/documents", post(handlers::write_documents)),
         route(Method::GET, DOCUMENT, get(handlers::get_document)),
         route(Method::PUT, DOCUMENT, put(handlers::put_document)),

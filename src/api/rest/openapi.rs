@@ -1,7 +1,7 @@
 //! `/openapi.json` (OpenAPI 3.1, made from the handlers' attributes and the dto types) and `/docs`, the page that reads it.
 //! Both are built once. Called by the router; a test keeps document and router equal.
 
-use super::{App, administration, dto, handlers, health, payload_indexes, problem::Problem};
+use super::{App, administration, aliases, dto, handlers, health, payload_indexes, problem::Problem};
 use axum::{
     extract::State,
     response::{IntoResponse, Response},
@@ -35,6 +35,9 @@ use utoipa::{
         payload_indexes::list_indexes,
         payload_indexes::put_index,
         payload_indexes::delete_index,
+        aliases::table_aliases,
+        aliases::list_aliases,
+        aliases::change_aliases,
         handlers::write_documents,
         handlers::get_document,
         handlers::put_document,
@@ -64,6 +67,7 @@ use utoipa::{
     components(schemas(Problem, dto::WireId, dto::Components, dto::AckWord)),
     tags(
         (name = "tables", description = "Named sets of documents with vectors of one shape"),
+        (name = "aliases", description = "Other names of tables"),
         (name = "indexes", description = "Fields of the metadata that filters find without reading documents"),
         (name = "documents", description = "Vectors with an id and attributes"),
         (name = "search", description = "Nearest neighbours"),

@@ -1,7 +1,8 @@
 //! Deleting a collection, in two steps: it is marked, and it goes once its shards are closed. In between it is served as before, by
-//! those of its shards that are open: a node that has not heard of the mark answers no other than one that has. Called by `service`.
+//! those of its shards that are open: a node that has not heard of the mark answers no other than one that has. Its aliases go with
+//! it, in the same transaction. Called by `service`.
 
-use super::{Catalog, CollectionRecord, TABLE, collection_key, not_found, to_json};
+use super::{ALIASES, Catalog, CollectionRecord, TABLE, collection_key, not_found, to_json};
 use crate::{
     cluster::{control, table::ShardId},
     coordination::{Change, Transaction},
@@ -30,7 +31,7 @@ impl Catalog {
     /// Marks a collection as one that is being deleted: whoever follows the catalog goes on with it if the caller cannot.
     ///
     /// # Errors
-    /// `table_not_found`; `Unavailable` or `Indeterminate` if the coordinator did not answer.
+    /// `table_not_found`; `table_is_alias`; `Unavailable` or `Indeterminate` if the coordinator did not answer.
     pub async fn mark_for_deletion(&self, name: &CollectionName) -> Result<Marked> {
         loop {
             let (as_read, record) = self.record(name).await?;
@@ -92,9 +93,12 @@ impl Catalog {
                 Err(_) => continue,
             }
             table.remove_collection(name);
+            let (aliases, same_aliases) = self.stored_aliases().await?;
+            let aliases = aliases.without(name).map(|left| Change::Put(ALIASES.to_owned(), to_json(&left)));
+            let gone = [Change::Delete(collection_key(name)), Change::Put(TABLE.to_owned(), to_json(&table))];
             let transaction = Transaction {
-                compares: vec![guard, as_read],
-                changes: vec![Change::Delete(collection_key(name)), Change::Put(TABLE.to_owned(), to_json(&table))],
+                compares: vec![guard, as_read, same_aliases],
+                changes: gone.into_iter().chain(aliases).collect(),
             };
             if self.commit(transaction).await?.is_some() {
                 return Ok(None);

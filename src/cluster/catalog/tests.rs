@@ -1,5 +1,7 @@
 //! The catalog over a coordinator in memory: who may be given shards, and what a call here sees of its own changes.
 
+mod aliases;
+
 use super::*;
 use crate::cluster::{
     members::{MemberState, SelfTold},
@@ -26,7 +28,7 @@ async fn what_was_changed_is_shown_here_or_not_known_to_have_happened() {
         })
     };
     catalog.create(&name, spec.clone(), 1, &[Candidate::active(1)]).await.unwrap();
-    assert!(catalog.read().unwrap().contains_key(&name), "it can be used");
+    assert!(catalog.read().unwrap().collections.contains_key(&name), "it can be used");
     late.await.unwrap();
     catalog.hear_limit = Duration::from_millis(100);
     let wider = |spec| Ok(CollectionSpec { replicas: Some(2), ..spec });
@@ -35,7 +37,7 @@ async fn what_was_changed_is_shown_here_or_not_known_to_have_happened() {
     assert_eq!(unknown.kind(), ErrorKind::Indeterminate, "{unknown}");
     coordinator.thaw();
     let known = catalog.read().unwrap();
-    assert_eq!(known[&name].spec.replicas, Some(2), "it happened all the same");
+    assert_eq!(known.collections[&name].spec.replicas, Some(2), "it happened all the same");
 }
 
 #[tokio::test]

@@ -145,6 +145,10 @@ impl PeerService for Recorder {
         std::future::ready(answer).boxed()
     }
 
+    fn aliases_epoch(&self) -> u64 {
+        7
+    }
+
     fn groups(&self, only: Option<GroupId>) -> Answer<Vec<GroupReport>> {
         let mut reports = if only == Some(MANY) { many_reports() } else { reports() };
         reports.retain(|report| only.is_none_or(|group| report.group == group));

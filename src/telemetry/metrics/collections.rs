@@ -23,6 +23,7 @@ struct Of {
 #[derive(Clone, Debug)]
 pub struct CollectionsMetrics {
     count: Gauge,
+    aliases: Gauge,
     written: Counter,
     deleted: Counter,
     points: Family<Of, Gauge>,
@@ -36,6 +37,7 @@ impl CollectionsMetrics {
     pub(super) fn new(registry: &mut Registry) -> Self {
         let metrics = Self {
             count: Gauge::default(),
+            aliases: Gauge::default(),
             written: Counter::default(),
             deleted: Counter::default(),
             points: Family::default(),
@@ -45,6 +47,7 @@ impl CollectionsMetrics {
             training_seconds: Family::new_with_constructor(Seconds),
         };
         registry.register("collections", "Collections on this node", metrics.count.clone());
+        registry.register("aliases", "Aliases of collections, as this node knows them", metrics.aliases.clone());
         registry.register("points_written", "Points added or replaced", metrics.written.clone());
         registry.register("points_deleted", "Points deleted", metrics.deleted.clone());
         registry.register("collection_points", "Live points of a collection", metrics.points.clone());
@@ -61,6 +64,11 @@ impl CollectionsMetrics {
     /// Sets the number of collections.
     pub fn set_count(&self, collections: u64) {
         self.count.set(signed(collections));
+    }
+
+    /// Sets the number of aliases.
+    pub fn set_aliases(&self, aliases: u64) {
+        self.aliases.set(signed(aliases));
     }
 
     /// Counts points added, replaced and deleted.

@@ -4,6 +4,7 @@
 //! from the answer and is built with `new`. The same structs are the schemas of `/openapi.json`. Called by `handlers`.
 
 mod administration;
+mod alias;
 mod cluster;
 mod document;
 mod field_index;
@@ -12,6 +13,7 @@ mod search;
 mod table;
 
 pub use administration::*;
+pub use alias::*;
 pub use cluster::*;
 pub use document::*;
 pub use field_index::*;
