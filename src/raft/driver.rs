@@ -52,10 +52,8 @@ pub(super) enum Input {
     Withdraw,
     Written(Vec<Written>),
     LogFailed(String),
-    Applied {
-        group: GroupId,
-        index: LogIndex,
-    },
+    /// Up to where groups have applied.
+    Applied(Vec<(GroupId, LogIndex)>),
     ApplyFailed {
         group: GroupId,
         reason: String,
@@ -158,6 +156,7 @@ impl Driver {
             self.count_time();
             inputs.drain(..).for_each(|input| self.take(input));
             self.settle();
+            self.round.parts.lanes.start();
             if !self.stopping.is_empty() && self.members.is_empty() {
                 break;
             }
@@ -234,7 +233,11 @@ impl Driver {
                 }
             }
             Input::LogFailed(reason) => self.fail_all(&reason),
-            Input::Applied { group, index } => self.with(group, |member, round| member.applied(index, round)),
+            Input::Applied(all) => {
+                for (group, index) in all {
+                    self.applied(group, index);
+                }
+            }
             Input::ApplyFailed { group, reason } => self.fail(group, reason),
             Input::WorkerEnded { group } => {
                 if let Some(member) = self.members.get_mut(&group) {
@@ -322,6 +325,15 @@ impl Driver {
                 continue;
             };
             self.with(group, |member, round| member.receive(message, round));
+        }
+    }
+
+    fn applied(&mut self, group: GroupId, index: LogIndex) {
+        // Mostly there is nothing to do about it.
+        if self.act(group, |member, round| member.applied(index, round))
+            && self.members.get(&group).is_some_and(Member::is_busy)
+        {
+            self.round.dirty(group);
         }
     }
 

@@ -8,7 +8,7 @@
 //! Group, MultiRaft ──inputs──▶ driver: members ▶ replica ▶ library
 //!                                 │ frames ▶ Transport      ▲
 //!                                 │ writes ▶ writer ▶ log ──┤ written
-//!                                 └ tasks  ▶ apply ▶ machine┘ applied
+//!                                 └ tasks  ▶ lanes ▶ apply ─┘ applied
 //! ```
 
 mod apply;
@@ -20,6 +20,7 @@ mod driver;
 mod error;
 mod group;
 mod incoming;
+mod lanes;
 mod log;
 mod log_size;
 mod member;

@@ -1,9 +1,12 @@
 //! The handle to a node's groups: open and close them, give the network's messages to them, give out checkpoints. One driver
 //! task and one log writer stand behind it. Built by `node`; used by `shard`, `coordination` and `peer`.
 
+use super::apply::Tasks;
 use super::beat::BEATS;
 use super::checkpoints::{self, FoundCheckpoint, Throttle};
+use super::compute;
 use super::driver::{Driver, Given, Input};
+use super::lanes::Lanes;
 use super::log_size::LogSize;
 use super::member::Parts;
 use super::open::Opening;
@@ -13,7 +16,6 @@ use super::shared::Shared;
 use super::writer::LogWriter;
 use super::{ApplyError, Checkpoint, CheckpointHead, CheckpointPart, CheckpointStream, FetchError, Group, GroupId};
 use super::{GroupMessage, LogIndex, LogStats, LogStore, NodeId, RaftOptions, StartError, StateMachine, Transport};
-use super::{apply, compute};
 use crate::mutants::mutant;
 use crate::rt;
 use crate::telemetry::metrics::LogMetrics;
@@ -44,6 +46,7 @@ struct Inner {
     left: Mutex<Option<Vec<FoundCheckpoint>>>,
     throttle: Arc<Throttle>,
     stats: Arc<LogStats>,
+    lanes: Lanes,
 }
 
 impl MultiRaft {
@@ -63,12 +66,14 @@ impl MultiRaft {
         assert_ne!(node, 0, "a node's identity is not 0");
         let (driver, inbox) = mpsc::unbounded_channel();
         let (stats, received_bytes) = (Arc::new(LogStats::default()), Arc::new(AtomicUsize::new(0)));
+        let lanes = Lanes::new(driver.downgrade());
         let parts = RoundParts {
             log: log.clone(),
             writer: LogWriter::start(log.clone(), driver.downgrade(), stats.clone(), metrics),
             transport,
             checkpoints: checkpoints.clone(),
             driver: driver.downgrade(),
+            lanes: lanes.clone(),
         };
         let boot = rt::rng::stream("raft/boot").next_u64();
         let round = Round::new(node, options, boot, rt::rng::stream("raft/driver"), parts);
@@ -76,7 +81,18 @@ impl MultiRaft {
         let throttle = Throttle::new(options.checkpoints_max, options.checkpoint_bytes_per_second);
         let left = Mutex::new(None);
         MultiRaft {
-            inner: Arc::new(Inner { node, log, options, driver, received_bytes, checkpoints, left, throttle, stats }),
+            inner: Arc::new(Inner {
+                node,
+                log,
+                options,
+                driver,
+                received_bytes,
+                checkpoints,
+                left,
+                throttle,
+                stats,
+                lanes,
+            }),
         }
     }
 
@@ -121,13 +137,7 @@ impl MultiRaft {
         let is_first = opened.is_new && first_leader(group, &members.voters) == Some(inner.node);
         let replica = Replica::new(inner.node, opened.mirror, opened.applied, options.pace())
             .map_err(|error| refused(error.to_string()))?;
-        let (tasks, queue) = mpsc::unbounded_channel();
-        let worker = apply::Worker {
-            shared: shared.clone(),
-            tasks: queue,
-            driver: inner.driver.downgrade(),
-            bounds: options.apply_bounds(),
-        };
+        let tasks = Tasks::new(shared.clone(), opened.machine, options.apply_bounds(), inner.lanes.clone());
         let parts = Parts {
             shared: shared.clone(),
             replica,
@@ -140,7 +150,6 @@ impl MultiRaft {
         let input = Input::Open { parts: Box::new(parts), answer };
         inner.driver.send(input).map_err(|_| refused("the driver has ended".to_owned()))?;
         answered.await.unwrap_or_else(|_| Err("the driver has ended".to_owned())).map_err(refused)?;
-        rt::spawn("raft-apply", worker.run(opened.machine));
         let group = Group::new(shared.clone(), inner.driver.clone(), options.bounds());
         if alone {
             // Its first entry as leader is behind everything that was in the log.

@@ -4,6 +4,7 @@
 
 use super::beat::{self, BEATS, Beat};
 use super::driver::Input;
+use super::lanes::Lanes;
 use super::reads::Contexts;
 use super::storage::{COLD_READ_BYTES, ColdRead};
 use super::writer::{LogWriter, Write};
@@ -56,6 +57,7 @@ pub(super) struct RoundParts {
     pub(super) transport: Arc<dyn Transport>,
     pub(super) checkpoints: Arc<Path>,
     pub(super) driver: mpsc::WeakUnboundedSender<Input>,
+    pub(super) lanes: Lanes,
 }
 
 struct Outgoing {

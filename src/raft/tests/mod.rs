@@ -6,6 +6,7 @@ mod beats;
 mod chaos;
 mod checkpoints;
 mod cluster;
+mod lanes;
 mod ledger;
 mod log;
 mod measure;
