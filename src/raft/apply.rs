@@ -122,6 +122,8 @@ impl<M: StateMachine> Desk for Worker<M> {
         }
         match done {
             Ok(Ok(Going::On)) => {
+                // Before another lane can have the group, whose reports would overtake these.
+                lane.report_applied();
                 let mut pending = self.pending();
                 pending.is_queued = !pending.tasks.is_empty();
                 return pending.is_queued;
