@@ -122,8 +122,6 @@ impl<M: StateMachine> Desk for Worker<M> {
         }
         match done {
             Ok(Ok(Going::On)) => {
-                // Before another lane can have the group, whose reports would overtake these.
-                lane.report_applied();
                 let mut pending = self.pending();
                 pending.is_queued = !pending.tasks.is_empty();
                 return pending.is_queued;
@@ -168,7 +166,7 @@ impl<M: StateMachine> Worker<M> {
             match task {
                 Task::Sync => self.sync(machine, lane)?,
                 Task::Checkpoint(answer) => {
-                    lane.report_applied();
+                    lane.wake_driver();
                     let checkpoint = machine.checkpoint().map_err(|error| error.to_string());
                     // Whoever asked may have gone.
                     let _ = answer.send(checkpoint);

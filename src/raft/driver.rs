@@ -52,8 +52,12 @@ pub(super) enum Input {
     Withdraw,
     Written(Vec<Written>),
     LogFailed(String),
-    /// Up to where groups have applied.
-    Applied(Vec<(GroupId, LogIndex)>),
+    /// The lanes of state machines have something to tell, which each round looks for.
+    LanesReport,
+    Applied {
+        group: GroupId,
+        index: LogIndex,
+    },
     ApplyFailed {
         group: GroupId,
         reason: String,
@@ -153,6 +157,7 @@ impl Driver {
             {
                 inputs.push(input);
             }
+            self.round.parts.lanes.take_reports(&mut inputs);
             self.count_time();
             inputs.drain(..).for_each(|input| self.take(input));
             self.settle();
@@ -171,7 +176,8 @@ impl Driver {
         if self.round.has_dirty() {
             return Instant::START;
         }
-        self.round.next_timer().map_or(self.next_tick, |timer| timer.min(self.next_tick))
+        let early = [self.round.next_timer(), self.round.parts.lanes.wake_at()];
+        early.into_iter().flatten().fold(self.next_tick, Instant::min)
     }
 
     /// Ticks and timers that are due.
@@ -233,11 +239,8 @@ impl Driver {
                 }
             }
             Input::LogFailed(reason) => self.fail_all(&reason),
-            Input::Applied(all) => {
-                for (group, index) in all {
-                    self.applied(group, index);
-                }
-            }
+            Input::LanesReport => {}
+            Input::Applied { group, index } => self.applied(group, index),
             Input::ApplyFailed { group, reason } => self.fail(group, reason),
             Input::WorkerEnded { group } => {
                 if let Some(member) = self.members.get_mut(&group) {

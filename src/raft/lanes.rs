@@ -3,7 +3,8 @@
 //! entry's effect, and with a thousand groups each round brings entries of hundreds of them: so the hand-over is made for
 //! all of them. There is one lane for so much work as one surely keeps up with, and one more whenever the queue has stood
 //! still, because machines may take long over one entry. Promises: a group is in one lane at a time, its tasks are done in
-//! order, and no group waits for another's for longer than it takes to notice. Fed by `member`, started by `driver`.
+//! order and what is told of them reaches the driver in order, whichever lanes it was in; no group waits for another's for
+//! longer than it takes to notice. Fed by `member`, started by `driver`.
 
 use super::driver::Input;
 use super::round::report;
@@ -21,12 +22,12 @@ const LANES_MAX: usize = 32;
 const LANE_BYTES: usize = 256 << 10;
 /// The queue stands still when nothing was taken from it for so long.
 const STILL_AFTER: Duration = Duration::from_millis(2);
-/// Reports sent together, at most.
+/// Groups that have applied something for which the driver is woken before the lane's end.
 const REPORTS_MAX: usize = 64;
 
 /// One group's work, whatever the type of its machine.
 pub(super) trait Desk: Send + Sync {
-    /// Does what has come up to now. Whether there is more.
+    /// Does what has come up to now. Whether there is more. Reports before another lane can have the group.
     fn work(&self, lane: &mut Lane) -> bool;
 
     /// Bytes that wait here.
@@ -42,6 +43,7 @@ pub(super) struct Lanes {
 struct Inner {
     driver: mpsc::WeakUnboundedSender<Input>,
     queue: Mutex<Queue>,
+    reports: Mutex<Reports>,
 }
 
 struct Queue {
@@ -53,10 +55,19 @@ struct Queue {
     moved: Instant,
 }
 
+/// What the driver is to be told, of all lanes in one place: two lanes that each kept their own could tell of one group in the
+/// wrong order. No more than was given out as tasks since the driver last looked.
+#[derive(Default)]
+struct Reports {
+    inputs: Vec<Input>,
+    /// The driver will look: it was woken.
+    is_awaited: bool,
+}
+
 impl Lanes {
     pub(super) fn new(driver: mpsc::WeakUnboundedSender<Input>) -> Lanes {
         let queue = Queue { desks: VecDeque::new(), bytes: 0, running: 0, moved: Instant::START };
-        Lanes { inner: Arc::new(Inner { driver, queue: Mutex::new(queue) }) }
+        Lanes { inner: Arc::new(Inner { driver, queue: Mutex::new(queue), reports: Mutex::default() }) }
     }
 
     /// A group has work, and is in no lane.
@@ -65,6 +76,20 @@ impl Lanes {
         let mut queue = self.inner.queue();
         queue.bytes += bytes;
         queue.desks.push_back((desk, bytes));
+    }
+
+    /// When to look again (`start`) whether the lanes stand still, if groups wait for one.
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        let queue = self.inner.queue();
+        let may_begin = !queue.desks.is_empty() && queue.running < LANES_MAX;
+        may_begin.then(|| queue.moved + STILL_AFTER)
+    }
+
+    /// Everything that the lanes have told since the last time, in order. To be called in each round.
+    pub(super) fn take_reports(&self, into: &mut Vec<Input>) {
+        let mut reports = self.inner.reports();
+        reports.is_awaited = false;
+        into.append(&mut reports.inputs);
     }
 
     /// Sees to it that there are lanes for what is queued. To be called at the end of each round.
@@ -96,17 +121,27 @@ impl Inner {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn reports(&self) -> MutexGuard<'_, Reports> {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Begins a lane, which is counted already.
     fn begin(self: &Arc<Self>) {
-        let lane = Lane { inner: self.clone(), applied: Vec::new(), counts: true };
+        let lane = Lane { inner: self.clone(), counts: true };
         rt::spawn("raft-apply", compute::io(move || lane.run()));
+    }
+
+    /// Wakes the driver if there is something to be told, and it does not know yet.
+    fn wake(&self, reports: &mut Reports) {
+        if !reports.inputs.is_empty() && !std::mem::replace(&mut reports.is_awaited, true) {
+            report(&self.driver, Input::LanesReport);
+        }
     }
 }
 
 /// One lane, under way.
 pub(super) struct Lane {
     inner: Arc<Inner>,
-    applied: Vec<(GroupId, LogIndex)>,
     /// Whether it is among those that `Queue::running` counts.
     counts: bool,
 }
@@ -122,13 +157,7 @@ impl Lane {
 
     /// The next group; `None` ends the lane.
     fn take(&mut self) -> Option<Arc<dyn Desk>> {
-        let inner = self.inner.clone();
-        let mut queue = inner.queue();
-        if queue.desks.is_empty() && !self.applied.is_empty() {
-            drop(queue);
-            self.report_applied();
-            queue = inner.queue();
-        }
+        let mut queue = self.inner.queue();
         queue.running += usize::from(!std::mem::replace(&mut self.counts, true));
         let next = if queue.running <= LANES_MAX { queue.desks.pop_front() } else { None };
         let Some((desk, bytes)) = next else {
@@ -143,43 +172,47 @@ impl Lane {
 
     /// What follows takes long: the other groups get another lane meanwhile.
     pub(super) fn step_aside(&mut self) {
-        self.report_applied();
+        self.wake_driver();
         if std::mem::take(&mut self.counts) {
             self.inner.queue().running -= 1;
             Lanes { inner: self.inner.clone() }.start();
         }
     }
 
-    /// The group's state has everything up to `index`.
+    /// The group's state has everything up to `index`. Nobody waits for the driver to know: it looks in its next round, at the
+    /// latest when the lane ends.
     pub(super) fn applied(&mut self, group: GroupId, index: LogIndex) {
-        self.applied.push((group, index));
-        if self.applied.len() >= REPORTS_MAX {
-            self.report_applied();
+        let mut reports = self.inner.reports();
+        reports.inputs.push(Input::Applied { group, index });
+        if reports.inputs.len() >= REPORTS_MAX {
+            self.inner.wake(&mut reports);
         }
     }
 
-    /// Tells the driver, after all that was applied before.
+    /// Tells the driver at once, after all that was told before.
     pub(super) fn report(&mut self, input: Input) {
-        self.report_applied();
-        report(&self.inner.driver, input);
+        let mut reports = self.inner.reports();
+        reports.inputs.push(input);
+        self.inner.wake(&mut reports);
     }
 
     /// Tells the driver what was applied up to now.
-    pub(super) fn report_applied(&mut self) {
-        if !self.applied.is_empty() {
-            report(&self.inner.driver, Input::Applied(std::mem::take(&mut self.applied)));
-        }
+    pub(super) fn wake_driver(&mut self) {
+        self.inner.wake(&mut self.inner.reports());
     }
 }
 
 impl Drop for Lane {
-    /// Also when a state machine panicked: the other groups go on.
+    /// Also when a state machine panicked: the driver begins another lane for the other groups. Not from here, where the
+    /// runtime may be going down and would drop the next one in turn.
     fn drop(&mut self) {
-        self.report_applied();
+        self.wake_driver();
         if self.counts {
-            self.inner.queue().running -= 1;
-            if !self.inner.queue().desks.is_empty() {
-                Lanes { inner: self.inner.clone() }.start();
+            let mut queue = self.inner.queue();
+            queue.running -= 1;
+            if !queue.desks.is_empty() {
+                drop(queue);
+                report(&self.inner.driver, Input::LanesReport);
             }
         }
     }
