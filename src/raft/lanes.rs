@@ -127,8 +127,8 @@ impl Inner {
 
     /// Begins a lane, which is counted already.
     fn begin(self: &Arc<Self>) {
-        let lane = Lane { inner: self.clone(), counts: true };
-        rt::spawn("raft-apply", compute::io(move || lane.run()));
+        let mut lane = Lane { inner: self.clone(), counts: true };
+        rt::spawn("raft-apply", compute::io_turns(move || lane.turn()));
     }
 
     /// Wakes the driver if there is something to be told, and it does not know yet.
@@ -147,12 +147,13 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    fn run(mut self) {
-        while let Some(desk) = self.take() {
-            if desk.work(&mut self) {
-                Lanes { inner: self.inner.clone() }.queue(desk);
-            }
+    /// Does one group's work; false if there was none.
+    fn turn(&mut self) -> bool {
+        let Some(desk) = self.take() else { return false };
+        if desk.work(self) {
+            Lanes { inner: self.inner.clone() }.queue(desk);
         }
+        true
     }
 
     /// The next group; `None` ends the lane.

@@ -13,6 +13,7 @@
 
 mod apply;
 mod beat;
+mod cache;
 mod checkpoint;
 pub mod checkpoints;
 mod convert;

@@ -3,6 +3,7 @@
 
 use super::apply::Tasks;
 use super::beat::BEATS;
+use super::cache::NodeCache;
 use super::checkpoints::{self, FoundCheckpoint, Throttle};
 use super::compute;
 use super::driver::{Driver, Given, Input};
@@ -47,6 +48,7 @@ struct Inner {
     throttle: Arc<Throttle>,
     stats: Arc<LogStats>,
     lanes: Lanes,
+    cache: NodeCache,
 }
 
 impl MultiRaft {
@@ -92,6 +94,7 @@ impl MultiRaft {
                 throttle,
                 stats,
                 lanes,
+                cache: NodeCache::new(options.cache_node_bytes_max),
             }),
         }
     }
@@ -198,6 +201,12 @@ impl MultiRaft {
         async move { raft.serve(group, at_least).await }.boxed()
     }
 
+    /// Bytes of log entries in memory, of all groups.
+    #[cfg(test)]
+    pub(super) fn cached_bytes(&self) -> usize {
+        self.inner.cache.bytes()
+    }
+
     /// Closes every group and ends the driver.
     pub async fn stop(&self) {
         self.tell_and_wait(Input::Stop).await;
@@ -222,7 +231,8 @@ impl MultiRaft {
             let inner = &*raft.inner;
             let checkpoints = inner.take_left(group)?;
             let (node, apply_bytes_max) = (inner.node, inner.options.apply_bytes_max);
-            Opening { node, group, voters: &voters, log: &inner.log, checkpoints, apply_bytes_max }.open(machine)
+            Opening { node, group, voters: &voters, log: &inner.log, checkpoints, apply_bytes_max, cache: &inner.cache }
+                .open(machine)
         })
         .await
     }

@@ -3,6 +3,7 @@
 
 mod alone;
 mod beats;
+mod cache;
 mod chaos;
 mod checkpoints;
 mod cluster;
