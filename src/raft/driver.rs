@@ -94,7 +94,7 @@ pub(super) enum Input {
     Head {
         group: GroupId,
         index: LogIndex,
-        answer: oneshot::Sender<Option<CheckpointHead>>,
+        answer: oneshot::Sender<Option<(CheckpointHead, Arc<()>)>>,
     },
 }
 
@@ -190,6 +190,7 @@ impl Driver {
                 self.next_tick = now + self.round.options().tick;
             }
             self.round.count_tick();
+            self.round.tidy_checkpoints(now);
             self.tick_all(now);
         }
         while let Some(timer) = self.round.take_timer(now) {
@@ -266,7 +267,7 @@ impl Driver {
             }
             Input::Head { group, index, answer } => {
                 // As above.
-                let _ = answer.send(self.members.get(&group).and_then(|member| member.head(index)));
+                let _ = answer.send(self.head(group, index));
             }
         }
     }
@@ -351,6 +352,12 @@ impl Driver {
         }
     }
 
+    /// For whoever gives a checkpoint: what it begins with, and what to hold while it is given.
+    fn head(&self, group: GroupId, index: LogIndex) -> Option<(CheckpointHead, Arc<()>)> {
+        let member = self.members.get(&group).filter(|member| !member.has_failed())?;
+        Some((member.head(index)?, member.giving()))
+    }
+
     fn serve(&self, group: GroupId, at_least: LogIndex) -> Result<Given, FetchError> {
         let refused = |why: &str| Err(FetchError::Refused(why.to_owned()));
         let Some(member) = self.members.get(&group).filter(|member| !member.has_failed()) else {
@@ -416,6 +423,7 @@ impl Driver {
         for group in dirty {
             if let Some(waiting) = self.members.get_mut(&group).and_then(|member| member.try_end(now)) {
                 self.members.remove(&group);
+                self.round.parts.shelf.forget(group);
                 waiting.into_iter().for_each(|done| {
                     // Whoever gave up waiting is not there any more.
                     let _ = done.send(());

@@ -53,7 +53,8 @@ pub use route::{DecodeOutcome, Forward, Route};
 pub use stats::{LogStats, LogTotals};
 pub use status::{GroupStatus, PeerState, PeerStatus, Role};
 pub use transport::{
-    CheckpointHead, CheckpointPart, CheckpointStream, FetchError, GroupMessage, Nobody, NodeId, SendError, Transport,
+    CheckpointHead, CheckpointPart, CheckpointPlace, CheckpointStream, CheckpointWanted, FetchError, GroupMessage,
+    Nobody, NodeId, SendError, Transport,
 };
 
 #[cfg(test)]
