@@ -13,13 +13,16 @@ use std::{
 };
 use tokio::sync::mpsc;
 use vectorsphere::raft::{
-    CheckpointPart, CheckpointStream, FetchError, GroupId, GroupMessage, LogIndex, MultiRaft, SendError, Transport,
+    CheckpointPart, CheckpointStream, CheckpointWanted, FetchError, GroupId, GroupMessage, MultiRaft, SendError,
+    Transport,
 };
 
 /// What a good day's frame takes.
 const DELAY_MS_MIN: u64 = 1;
 /// How late the latest frames come.
 const LATE_MS_MAX: u64 = 3_000;
+/// Of a hundred parts of checkpoints, those with which the connection breaks: they were sent, and do not come.
+const BREAKS_PERCENT: u32 = 4;
 
 /// What happens to frames now, on every link.
 #[derive(Clone, Copy, Debug, Default)]
@@ -230,7 +233,7 @@ impl Transport for Port {
         &self,
         from: Identity,
         group: GroupId,
-        at_least: LogIndex,
+        wanted: CheckpointWanted,
     ) -> BoxFuture<'static, Result<Box<dyn CheckpointStream>, FetchError>> {
         let (wire, member) = (self.wire.clone(), self.member);
         async move {
@@ -239,14 +242,14 @@ impl Transport for Port {
             if !wire.carries(from, member) || !wire.carries(member, from) {
                 return Err(away());
             }
-            let parts = giver.serve_checkpoint(group, at_least).await?;
+            let parts = giver.serve_checkpoint(group, wanted).await?;
             Ok(Box::new(OverTheWire { wire, from, to: member, parts }) as Box<dyn CheckpointStream>)
         }
         .boxed()
     }
 }
 
-/// A checkpoint on its way, which breaks when the link does.
+/// A checkpoint on its way, which breaks when the link does, and now and then by itself.
 struct OverTheWire {
     wire: Arc<Wire>,
     from: Identity,
@@ -261,7 +264,11 @@ impl CheckpointStream for OverTheWire {
             if !self.wire.carries(self.from, self.to) {
                 return Err(FetchError::Unreachable("the connection broke".to_string()));
             }
-            self.parts.next().await
+            let part = self.parts.next().await?;
+            if self.wire.state().rng.random_ratio(BREAKS_PERCENT, 100) {
+                return Err(FetchError::Unreachable("the connection broke".to_string()));
+            }
+            Ok(part)
         }
         .boxed()
     }

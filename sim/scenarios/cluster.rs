@@ -23,6 +23,7 @@ pub const MARKS: &[&str] = &[
     "heartbeats of several groups went as one message",
     "a heartbeat changed nothing but a clock",
     "a replica caught up by a checkpoint",
+    "a lane of state machines stood still, and another one began",
     "a restart installed the checkpoint that a crash had left",
     "a replica that does not lead answered a linearizable read",
     "a write was forwarded to the leader",

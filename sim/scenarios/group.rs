@@ -47,6 +47,8 @@ pub const MARKS: &[&str] = &[
     "a member that does not lead answered a linearizable read",
     "a heartbeat changed nothing but a clock",
     "a replica caught up by a checkpoint",
+    "a checkpoint went on where it broke",
+    "a lane of state machines stood still, and another one began",
     "a restart installed the checkpoint that a crash had left",
 ];
 

@@ -220,6 +220,7 @@ pub static KEYS: &[Key] = &[
     key!(index.tail_points_max, NOW, 1u64 => 1_000_000u64, "Points written since, up to about this many, are compared one by one; then they are filed into the lists of the approximate index."),
     key!(index.list_points, NOW, 4u64 => 65_536u64, "Points a list of the approximate index aims at. Lists above 8/3 of it are split, lists below a sixth dissolved."),
     key!(raft.log_bytes_max, NOW, ByteSize::mib(1) => ByteSize::gib(64), "Size of a shard's log at which entries already applied are removed."),
+    key!(raft.checkpoint_bytes_per_second, NOW, ByteSize(0) => ByteSize::gib(1024), "Most bytes a second this node gives to replicas that are rebuilt from its own (whole states of shards), all of them together: 0B, which means no bound, or at least 1MiB."),
     key!(limits.request_body, NOW, ByteSize::kib(1) => ByteSize::mib(64), "Largest request body, after decompression."),
     key!(limits.concurrent_requests, NOW, 1usize => 1_000_000usize, "Most requests served at once; further ones are told to slow down."),
     key!(limits.connections, NOW, 1usize => 1_000_000usize, "Most connections open at once on each listener; further ones are closed as they come."),

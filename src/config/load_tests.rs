@@ -268,6 +268,18 @@ fn listeners_do_not_collide() {
 }
 
 #[test]
+fn checkpoints_are_given_without_a_bound_or_fast_enough_to_be_taken() {
+    let key = "raft.checkpoint_bytes_per_second";
+    assert_eq!(World::default().loaded().config.raft.checkpoint_bytes_per_second, ByteSize(0));
+    for (text, bytes) in [("0B", 0), ("1MiB", 1 << 20), ("50MiB", 50 << 20)] {
+        let loaded = World::default().set(&format!("{key}={text}")).loaded();
+        assert_eq!(loaded.config.raft.checkpoint_bytes_per_second.bytes(), bytes);
+    }
+    let error = World::default().set(&format!("{key}=512KiB")).error();
+    assert_eq!(error, format!("--set {key}: `{key}`: expected 0B (no bound) or at least 1MiB, got 512KiB"));
+}
+
+#[test]
 fn half_a_secret_pair_is_refused() {
     let error = World::default().set("etcd.password=hunter2").error();
     assert_eq!(error, "--set etcd.password: `etcd.password`: needs `etcd.username` beside it");

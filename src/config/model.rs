@@ -185,6 +185,8 @@ pub struct Index {
 pub struct Raft {
     /// Size at which applied entries are removed.
     pub log_bytes_max: ByteSize,
+    /// Bytes a second of all checkpoints this node gives to others; 0: no bound.
+    pub checkpoint_bytes_per_second: ByteSize,
 }
 
 /// Bounds on what clients may ask.
@@ -252,7 +254,7 @@ impl Default for Config {
                 tail_points_max: 2_048,
                 list_points: 384,
             },
-            raft: Raft { log_bytes_max: ByteSize::mib(16) },
+            raft: Raft { log_bytes_max: ByteSize::mib(16), checkpoint_bytes_per_second: ByteSize(0) },
             limits: Limits::default(),
             security: Security::default(),
             log: Log { level: "info".to_owned(), format: LogFormat::Auto },

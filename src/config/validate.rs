@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 
 use super::error::{ConfigError, Origin, Problem};
 use super::model::Config;
+use super::units::ByteSize;
 use super::words::Mode;
 use crate::telemetry::logs;
 
@@ -18,6 +19,8 @@ const HTTP_ADDRESSES_MAX: usize = 16;
 const FOUNDERS_MAX: usize = 7;
 /// Nodes that a gateway asks for the others; more would only make its start slower.
 const GATEWAY_NODES_MAX: usize = 64;
+/// A taker of checkpoints waits ten seconds for a chunk of up to 1 MiB, and several takers share this.
+const CHECKPOINT_BYTES_PER_SECOND_MIN: ByteSize = ByteSize::mib(1);
 
 /// Checks a configuration built by hand.
 ///
@@ -44,6 +47,7 @@ pub(super) fn problems(config: &Config, origins: &BTreeMap<&'static str, Origin>
     check.etcd(config);
     check.peers(config);
     check.shards(config);
+    check.checkpoints(config);
     check.gateway(config);
     if let Err(reason) = logs::check_filter(&config.log.level) {
         check.refuse("log.level", format!("expected a level or filter directives: {reason}"));
@@ -109,6 +113,15 @@ impl Check<'_> {
             let reason =
                 format!("expected at most half of cluster.shards.split_above ({most}), got {}", shards.merge_below);
             self.refuse("cluster.shards.merge_below", reason);
+        }
+    }
+
+    /// Slower, a taker would not wait for the next chunk.
+    fn checkpoints(&mut self, config: &Config) {
+        let given = config.raft.checkpoint_bytes_per_second;
+        if given.bytes() > 0 && given < CHECKPOINT_BYTES_PER_SECOND_MIN {
+            let reason = format!("expected 0B (no bound) or at least {CHECKPOINT_BYTES_PER_SECOND_MIN}, got {given}");
+            self.refuse("raft.checkpoint_bytes_per_second", reason);
         }
     }
 

@@ -27,6 +27,7 @@ use crate::{
 };
 use std::{
     collections::BTreeSet,
+    num::NonZeroU64,
     path::Path,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -476,6 +477,7 @@ fn raft_options(config: &Config) -> RaftOptions {
         // Members this far behind are better served by the state itself.
         keep_bytes_max: log_bytes_max.saturating_mul(4),
         cache_bytes_max: log_bytes_max / 16,
+        checkpoint_bytes_per_second: NonZeroU64::new(config.raft.checkpoint_bytes_per_second.bytes()),
         ..RaftOptions::default()
     }
 }

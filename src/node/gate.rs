@@ -11,7 +11,7 @@ use crate::{
     cluster::Members,
     coordination::embedded,
     peer::{CallError, Cause, GroupReport, Joined, Joining, PeerInfo, PeerService, Proposal, Proposed, Refusal},
-    raft::{CheckpointStream, FetchError, GroupId, GroupMessage, LogIndex, NodeId},
+    raft::{CheckpointStream, CheckpointWanted, FetchError, GroupId, GroupMessage, NodeId},
     rt::time,
 };
 use bytes::Bytes;
@@ -104,10 +104,10 @@ impl PeerService for Gate {
         &self,
         _from: NodeId,
         group: GroupId,
-        at_least: LogIndex,
+        wanted: CheckpointWanted,
     ) -> BoxFuture<'static, Result<Box<dyn CheckpointStream>, FetchError>> {
         match self.inside() {
-            Some(inside) => inside.raft.serve_checkpoint(group, at_least),
+            Some(inside) => inside.raft.serve_checkpoint(group, wanted),
             None => Box::pin(async { Err(FetchError::Refused("the node is starting".to_owned())) }),
         }
     }

@@ -9,7 +9,7 @@ use super::{
     service::{CallError, Joined, Joining, NodeReport, Proposal, Proposed},
     wire,
 };
-use crate::raft::{CHUNK_BYTES_MAX, CheckpointPart, CheckpointStream, FetchError, GroupId, LogIndex, NodeId};
+use crate::raft::{CHUNK_BYTES_MAX, CheckpointPart, CheckpointStream, CheckpointWanted, FetchError, GroupId, NodeId};
 use crate::rt::{
     rpc::{self, Channel},
     time::{self, Instant},
@@ -132,10 +132,17 @@ pub(super) async fn fetch_checkpoint(
     shared: Arc<Shared>,
     from: NodeId,
     group: GroupId,
-    at_least: LogIndex,
+    wanted: CheckpointWanted,
 ) -> Result<Box<dyn CheckpointStream>, FetchError> {
     let link = connected(&shared, from).map_err(|error| FetchError::Unreachable(error.to_string()))?;
-    let request = proto::FetchCheckpointRequest { caller: Some(caller(&shared, from)), group, at_least };
+    let place = wanted.goes_on.unwrap_or_default();
+    let request = proto::FetchCheckpointRequest {
+        caller: Some(caller(&shared, from)),
+        group,
+        at_least: wanted.at_least,
+        goes_on_id: place.id,
+        goes_on_chunks: place.chunks,
+    };
     let mut client = client(&link).max_decoding_message_size(PART_BYTES_MAX);
     let parts = client.fetch_checkpoint(request).await.map_err(unreachable)?.into_inner();
     Ok(Box::new(Fetching(parts)))

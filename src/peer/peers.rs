@@ -11,7 +11,9 @@ use super::{
     server,
     service::{CallError, Joined, Joining, NodeReport, PeerService, Proposal, Proposed},
 };
-use crate::raft::{CheckpointStream, FetchError, GroupId, GroupMessage, LogIndex, NodeId, SendError, Transport};
+use crate::raft::{
+    CheckpointStream, CheckpointWanted, FetchError, GroupId, GroupMessage, NodeId, SendError, Transport,
+};
 use crate::rt::{
     self, rng,
     rpc::{self, InvalidAddress, RpcOptions},
@@ -315,9 +317,9 @@ impl Transport for Peers {
         &self,
         from: NodeId,
         group: GroupId,
-        at_least: LogIndex,
+        wanted: CheckpointWanted,
     ) -> BoxFuture<'static, Result<Box<dyn CheckpointStream>, FetchError>> {
-        Box::pin(calls::fetch_checkpoint(self.0.clone(), from, group, at_least))
+        Box::pin(calls::fetch_checkpoint(self.0.clone(), from, group, wanted))
     }
 }
 

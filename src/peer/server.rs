@@ -121,8 +121,9 @@ impl Peer for Server {
         request: Request<proto::FetchCheckpointRequest>,
     ) -> Result<Response<Self::FetchCheckpointStream>, Status> {
         let request = request.into_inner();
+        let (group, wanted) = (request.group, wire::wanted(&request));
         let (service, from) = self.service_for(request.caller)?;
-        Ok(Response::new(match service.serve_checkpoint(from, request.group, request.at_least).await {
+        Ok(Response::new(match service.serve_checkpoint(from, group, wanted).await {
             Ok(parts) => checkpoint_parts(parts),
             Err(error) => stream::once(std::future::ready(Ok(wire::refused_part(&error)))).boxed(),
         }))

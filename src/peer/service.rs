@@ -1,7 +1,9 @@
 //! What a node does for its peers: the other side of every call and frame. Implemented by `node`'s glue over the rooms below.
 
 use super::identity::{PeerInfo, Refusal};
-use crate::raft::{CheckpointStream, FetchError, GroupId, GroupMessage, LogIndex, NodeId, ProposeError};
+use crate::raft::{
+    CheckpointStream, CheckpointWanted, FetchError, GroupId, GroupMessage, LogIndex, NodeId, ProposeError,
+};
 use crate::rt::time::Instant;
 use crate::types::Ack;
 use bytes::Bytes;
@@ -143,12 +145,12 @@ pub trait PeerService: Send + Sync + 'static {
     /// Proposes an entry here for a node. Never forwards it further.
     fn propose(&self, from: NodeId, proposal: Proposal) -> BoxFuture<'static, Result<Proposed, CallError>>;
 
-    /// The state of a group at `at_least` or later.
+    /// The state of a group.
     fn serve_checkpoint(
         &self,
         from: NodeId,
         group: GroupId,
-        at_least: LogIndex,
+        wanted: CheckpointWanted,
     ) -> BoxFuture<'static, Result<Box<dyn CheckpointStream>, FetchError>>;
 
     /// What the replica of a group holds, or the records of one bucket of it, computed again from what is stored.

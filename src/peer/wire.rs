@@ -2,7 +2,7 @@
 
 use super::proto::{self, checkpoint_part::Part, failure::Kind};
 use super::service::{CallError, GroupReport, Joined, Proposed};
-use crate::raft::{CheckpointHead, CheckpointPart, FetchError, GroupMessage};
+use crate::raft::{CheckpointHead, CheckpointPart, CheckpointPlace, CheckpointWanted, FetchError, GroupMessage};
 use crate::types::Ack;
 use bytes::{Buf, Bytes};
 use prost::Message;
@@ -260,14 +260,20 @@ impl From<proto::GroupReport> for GroupReport {
 impl From<CheckpointPart> for proto::CheckpointPart {
     fn from(part: CheckpointPart) -> proto::CheckpointPart {
         let part = match part {
-            CheckpointPart::Head(CheckpointHead { index, term, members }) => {
-                Part::Head(proto::CheckpointHead { index, term, members })
+            CheckpointPart::Head(CheckpointHead { index, term, members }, CheckpointPlace { id, chunks }) => {
+                Part::Head(proto::CheckpointHead { index, term, members, id, chunks })
             }
             CheckpointPart::Chunk(chunk) => Part::Chunk(chunk),
             CheckpointPart::End { chunks, hash } => Part::End(proto::CheckpointEnd { chunks, hash }),
         };
         proto::CheckpointPart { part: Some(part) }
     }
+}
+
+/// What a taker asks for, as it came.
+pub(super) fn wanted(request: &proto::FetchCheckpointRequest) -> CheckpointWanted {
+    let place = CheckpointPlace { id: request.goes_on_id, chunks: request.goes_on_chunks };
+    CheckpointWanted { at_least: request.at_least, goes_on: Some(place).filter(|place| place.id != 0) }
 }
 
 /// A giver's error as the last part of its stream.
@@ -278,8 +284,8 @@ pub(super) fn refused_part(error: &FetchError) -> proto::CheckpointPart {
 /// A part as it came.
 pub(super) fn checkpoint_part(part: proto::CheckpointPart) -> Result<CheckpointPart, FetchError> {
     match part.part {
-        Some(Part::Head(proto::CheckpointHead { index, term, members })) => {
-            Ok(CheckpointPart::Head(CheckpointHead { index, term, members }))
+        Some(Part::Head(proto::CheckpointHead { index, term, members, id, chunks })) => {
+            Ok(CheckpointPart::Head(CheckpointHead { index, term, members }, CheckpointPlace { id, chunks }))
         }
         Some(Part::Chunk(chunk)) => Ok(CheckpointPart::Chunk(chunk)),
         Some(Part::End(proto::CheckpointEnd { chunks, hash })) => Ok(CheckpointPart::End { chunks, hash }),

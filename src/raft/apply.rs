@@ -1,20 +1,20 @@
 //! The worker of one group's state machine: the only place where its outcomes' type is known. It applies committed entries
-//! in order on an I/O thread, answers their proposers, syncs the state before the log is compacted, gives out checkpoints and
-//! installs them, each in its turn. A machine that fails or breaks its contract ends the group. Fed by `member`.
+//! in order, answers their proposers, syncs the state before the log is compacted, gives out checkpoints and installs them,
+//! each in its turn, when one of the node's `lanes` comes to it. A machine that fails or breaks its contract ends the group.
+//! Fed by `member`.
 
 use super::checkpoints;
 use super::driver::Input;
+use super::lanes::{Desk, Lane, Lanes};
 use super::log::{EntryKind, LogEntry};
 use super::shared::Shared;
 use super::waiting::Waiting;
-use super::{Checkpoint, Entry, GroupId, LogIndex, StateMachine};
-use crate::rt::{self, compute};
+use super::{Checkpoint, Entry, LogIndex, StateMachine};
+use crate::rt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot};
-
-/// Tasks looked at together, so that small ones are applied as one.
-const TASKS_MAX: usize = 256;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::oneshot;
 
 /// What a worker is told to do, in order.
 pub(super) enum Task {
@@ -30,6 +30,15 @@ pub(super) enum Task {
     End,
 }
 
+impl Task {
+    fn bytes(&self) -> usize {
+        match self {
+            Task::Apply { entries, .. } => entries.iter().map(|entry| entry.data.len()).sum(),
+            _ => 0,
+        }
+    }
+}
+
 /// Bounds of one call to the machine.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ApplyBounds {
@@ -37,116 +46,212 @@ pub(super) struct ApplyBounds {
     pub(super) bytes_max: usize,
 }
 
-/// See the module.
-pub(super) struct Worker {
-    pub(super) shared: Arc<Shared>,
-    pub(super) tasks: mpsc::UnboundedReceiver<Task>,
-    pub(super) driver: mpsc::WeakUnboundedSender<Input>,
-    pub(super) bounds: ApplyBounds,
+/// What a group's machine has to do, and what it is done with. Cheap to clone; the driver's end of it.
+#[derive(Clone)]
+pub(super) struct Tasks {
+    desk: Arc<dyn Taking>,
+    lanes: Lanes,
 }
 
-impl Worker {
-    /// Runs until `End`, or until nobody can give it more to do.
-    pub(super) async fn run<M: StateMachine>(mut self, machine: M) {
-        // Also when the state machine panics: the group must not look alive.
-        let guard = FailUnlessDone { shared: self.shared.clone(), driver: self.driver.clone(), done: false };
-        let result = self.work(machine).await;
-        if let Err(reason) = result {
-            self.shared.fail(reason.clone());
-            self.report(Input::ApplyFailed { group: self.shared.id(), reason });
-        }
-        guard.done();
-        self.shared.drop_readers();
-        self.report(Input::WorkerEnded { group: self.shared.id() });
+impl Tasks {
+    /// The tasks of `machine`, done in `lanes`.
+    pub(super) fn new<M: StateMachine>(shared: Arc<Shared>, machine: M, bounds: ApplyBounds, lanes: Lanes) -> Tasks {
+        let (pending, machine) = (Mutex::default(), Mutex::new(Some(machine)));
+        Tasks { desk: Arc::new(Worker { shared, bounds, pending, machine }), lanes }
     }
 
-    async fn work<M: StateMachine>(&mut self, mut machine: M) -> Result<(), String> {
-        let mut tasks = Vec::new();
-        while self.tasks.recv_many(&mut tasks, TASKS_MAX).await > 0 {
-            let mut entries = Vec::new();
-            let mut waiting = Vec::new();
-            for task in tasks.drain(..) {
-                if let Task::Apply { entries: more, waiting: who } = task {
-                    entries.extend(more);
-                    waiting.extend(who);
-                    continue;
-                }
-                machine = self.apply_all(machine, std::mem::take(&mut entries), std::mem::take(&mut waiting)).await?;
-                machine = match task {
-                    Task::Sync => self.sync(machine).await?,
-                    Task::Checkpoint(answer) => checkpoint(machine, answer).await,
-                    Task::Install { index, path } => self.install(machine, index, path).await?,
-                    Task::End => return Ok(()),
-                    Task::Apply { .. } => unreachable!("handled above"),
-                };
+    /// Queues a task. One for a machine that has ended is dropped: it failed, and said so.
+    pub(super) fn send(&self, task: Task) {
+        if let Some(desk) = self.desk.clone().take_in(task) {
+            self.lanes.queue(desk);
+        }
+    }
+}
+
+/// Where tasks come in.
+trait Taking: Send + Sync {
+    /// Takes a task in; itself, if it is to be queued now.
+    fn take_in(self: Arc<Self>, task: Task) -> Option<Arc<dyn Desk>>;
+}
+
+/// See the module.
+struct Worker<M: StateMachine> {
+    shared: Arc<Shared>,
+    bounds: ApplyBounds,
+    pending: Mutex<Pending>,
+    /// `None` when it has ended. Locked by the one lane that works on it.
+    machine: Mutex<Option<M>>,
+}
+
+#[derive(Default)]
+struct Pending {
+    tasks: Vec<Task>,
+    bytes: usize,
+    /// It waits for a lane or is in one.
+    is_queued: bool,
+    has_ended: bool,
+}
+
+impl<M: StateMachine> Taking for Worker<M> {
+    fn take_in(self: Arc<Self>, task: Task) -> Option<Arc<dyn Desk>> {
+        let mut pending = self.pending();
+        if pending.has_ended {
+            return None;
+        }
+        pending.bytes += task.bytes();
+        pending.tasks.push(task);
+        let was_queued = std::mem::replace(&mut pending.is_queued, true);
+        drop(pending);
+        (!was_queued).then_some(self)
+    }
+}
+
+impl<M: StateMachine> Desk for Worker<M> {
+    fn work(&self, lane: &mut Lane) -> bool {
+        let mut machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(working) = machine.as_mut() else { return false };
+        let tasks = {
+            let mut pending = self.pending();
+            pending.bytes = 0;
+            std::mem::take(&mut pending.tasks)
+        };
+        let done = catch_unwind(AssertUnwindSafe(|| self.perform(working, tasks, lane)));
+        if !matches!(done, Ok(Ok(Going::On))) {
+            // Before anybody is told: what it held may be opened again at once.
+            *machine = None;
+        }
+        match done {
+            Ok(Ok(Going::On)) => {
+                let mut pending = self.pending();
+                pending.is_queued = !pending.tasks.is_empty();
+                return pending.is_queued;
             }
-            machine = self.apply_all(machine, entries, waiting).await?;
+            Ok(Ok(Going::Ends)) => self.end(lane),
+            Ok(Err(reason)) => self.fail(reason, lane),
+            // The group must not look alive.
+            Err(panic) => {
+                self.fail("the state machine panicked".to_owned(), lane);
+                resume_unwind(panic);
+            }
         }
-        Ok(())
+        false
     }
 
-    async fn apply_all<M: StateMachine>(
+    fn waiting_bytes(&self) -> usize {
+        self.pending().bytes
+    }
+}
+
+/// Whether a machine has more to do.
+enum Going {
+    On,
+    Ends,
+}
+
+impl<M: StateMachine> Worker<M> {
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does the tasks in order; entries of several are applied as one.
+    fn perform(&self, machine: &mut M, tasks: Vec<Task>, lane: &mut Lane) -> Result<Going, String> {
+        let (mut entries, mut waiting) = (Vec::new(), Vec::new());
+        for task in tasks {
+            if let Task::Apply { entries: more, waiting: who } = task {
+                entries.extend(more);
+                waiting.extend(who);
+                continue;
+            }
+            self.apply_all(machine, std::mem::take(&mut entries), std::mem::take(&mut waiting), lane)?;
+            match task {
+                Task::Sync => self.sync(machine, lane)?,
+                Task::Checkpoint(answer) => {
+                    lane.wake_driver();
+                    let checkpoint = machine.checkpoint().map_err(|error| error.to_string());
+                    // Whoever asked may have gone.
+                    let _ = answer.send(checkpoint);
+                }
+                Task::Install { index, path } => self.install(machine, index, &path, lane)?,
+                Task::End => return Ok(Going::Ends),
+                Task::Apply { .. } => unreachable!("handled above"),
+            }
+        }
+        self.apply_all(machine, entries, waiting, lane)?;
+        Ok(Going::On)
+    }
+
+    fn apply_all(
         &self,
-        mut machine: M,
+        machine: &mut M,
         entries: Vec<LogEntry>,
         waiting: Vec<(LogIndex, Waiting)>,
-    ) -> Result<M, String> {
+        lane: &mut Lane,
+    ) -> Result<(), String> {
         // What a checkpoint brought with it is not applied again.
         let applied = machine.applied();
         let mut entries = entries.into_iter().skip_while(|entry| entry.index <= applied).map(for_machine).peekable();
         let mut waiting = waiting.into_iter().peekable();
         while entries.peek().is_some() {
             let chunk = chunk(&mut entries, self.bounds);
-            let outcomes;
             let (first, last) = (chunk[0].index, chunk[chunk.len() - 1].index);
-            (machine, outcomes) = apply(machine, chunk).await?;
+            let outcomes = apply_now(machine, &chunk)?;
             self.shared.advance_applied(last);
             for (index, outcome) in (first..).zip(outcomes) {
                 if let Some((_, who)) = waiting.next_if(|(at, _)| *at == index) {
                     who.answer(index, outcome);
                 }
             }
-            self.report(Input::Applied { group: self.shared.id(), index: last });
+            lane.applied(self.shared.id(), last);
         }
-        Ok(machine)
+        Ok(())
     }
 
-    async fn sync<M: StateMachine>(&self, mut machine: M) -> Result<M, String> {
-        let (machine, synced) = compute::io(move || {
-            let synced = machine.sync();
-            (machine, synced)
-        })
-        .await;
-        let index = synced.map_err(|e| format!("cannot sync the state: {e}"))?;
-        self.report(Input::Synced { group: self.shared.id(), index });
-        Ok(machine)
+    fn sync(&self, machine: &mut M, lane: &mut Lane) -> Result<(), String> {
+        lane.step_aside();
+        let index = machine.sync().map_err(|e| format!("cannot sync the state: {e}"))?;
+        lane.report(Input::Synced { group: self.shared.id(), index });
+        Ok(())
     }
 
-    async fn install<M: StateMachine>(&self, machine: M, index: LogIndex, path: PathBuf) -> Result<M, String> {
-        let machine = install(machine, index, path).await?;
+    fn install(&self, machine: &mut M, index: LogIndex, path: &Path, lane: &mut Lane) -> Result<(), String> {
+        lane.step_aside();
+        install_now(machine, index, path)?;
         rt::mark("a replica caught up by a checkpoint");
         self.shared.advance_applied(index);
-        self.report(Input::Installed { group: self.shared.id(), index });
-        Ok(machine)
+        lane.report(Input::Installed { group: self.shared.id(), index });
+        Ok(())
     }
 
-    fn report(&self, input: Input) {
-        if let Some(driver) = self.driver.upgrade() {
-            // The driver has ended: nobody is left to be told.
-            let _ = driver.send(input);
+    fn fail(&self, reason: String, lane: &mut Lane) {
+        self.shared.fail(reason.clone());
+        lane.report(Input::ApplyFailed { group: self.shared.id(), reason });
+        self.end(lane);
+    }
+
+    fn end(&self, lane: &mut Lane) {
+        let left = {
+            let mut pending = self.pending();
+            pending.has_ended = true;
+            std::mem::take(&mut pending.tasks)
+        };
+        // Whoever waits for them is told that nobody knows.
+        drop(left);
+        self.shared.drop_readers();
+        lane.report(Input::WorkerEnded { group: self.shared.id() });
+    }
+}
+
+impl<M: StateMachine> Drop for Worker<M> {
+    /// The whole runtime is going down, unless it has ended.
+    fn drop(&mut self) {
+        if !self.pending().has_ended {
+            self.shared.stop();
+            self.shared.drop_readers();
         }
     }
 }
 
 /// Puts the checkpoint in the file in place of the machine's state, then removes the file.
-pub(super) async fn install<M: StateMachine>(mut machine: M, index: LogIndex, path: PathBuf) -> Result<M, String> {
-    compute::io(move || {
-        install_now(&mut machine, index, &path)?;
-        Ok(machine)
-    })
-    .await
-}
-
 pub(super) fn install_now<M: StateMachine>(machine: &mut M, index: LogIndex, path: &Path) -> Result<(), String> {
     let mut opened = checkpoints::open(path).map_err(|e| format!("cannot open a checkpoint: {e}"))?;
     machine.install(index, &mut opened).map_err(|e| format!("cannot install a checkpoint: {e}"))?;
@@ -178,15 +283,6 @@ fn chunk(entries: &mut std::iter::Peekable<impl Iterator<Item = Entry>>, bounds:
     chunk
 }
 
-/// Applies entries where it may block.
-async fn apply<M: StateMachine>(mut machine: M, entries: Vec<Entry>) -> Result<(M, Vec<M::Outcome>), String> {
-    compute::io(move || {
-        let outcomes = apply_now(&mut machine, &entries)?;
-        Ok((machine, outcomes))
-    })
-    .await
-}
-
 /// Applies entries and holds the machine to its contract.
 pub(super) fn apply_now<M: StateMachine>(machine: &mut M, entries: &[Entry]) -> Result<Vec<M::Outcome>, String> {
     let outcomes = machine.apply(entries).map_err(|e| format!("cannot apply a committed entry: {e}"))?;
@@ -196,53 +292,4 @@ pub(super) fn apply_now<M: StateMachine>(machine: &mut M, entries: &[Entry]) -> 
         return Err(format!("the state machine broke its contract: {problem}"));
     }
     Ok(outcomes)
-}
-
-async fn checkpoint<M: StateMachine>(
-    mut machine: M,
-    answer: oneshot::Sender<Result<Box<dyn Checkpoint>, String>>,
-) -> M {
-    let (machine, checkpoint) = compute::io(move || {
-        let checkpoint = machine.checkpoint();
-        (machine, checkpoint)
-    })
-    .await;
-    // Whoever asked may have gone.
-    let _ = answer.send(checkpoint.map_err(|error| error.to_string()));
-    machine
-}
-
-/// Ends the group when it is dropped before `done`.
-struct FailUnlessDone {
-    shared: Arc<Shared>,
-    driver: mpsc::WeakUnboundedSender<Input>,
-    done: bool,
-}
-
-impl FailUnlessDone {
-    fn done(mut self) {
-        self.done = true;
-    }
-}
-
-impl Drop for FailUnlessDone {
-    fn drop(&mut self) {
-        if self.done {
-            return;
-        }
-        let group: GroupId = self.shared.id();
-        if std::thread::panicking() {
-            let reason = "the state machine panicked".to_owned();
-            self.shared.fail(reason.clone());
-            if let Some(driver) = self.driver.upgrade() {
-                // As in `report`.
-                let _ = driver.send(Input::ApplyFailed { group, reason });
-                let _ = driver.send(Input::WorkerEnded { group });
-            }
-        } else {
-            // The whole runtime is going down.
-            self.shared.stop();
-            self.shared.drop_readers();
-        }
-    }
 }

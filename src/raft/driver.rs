@@ -54,6 +54,8 @@ pub(super) enum Input {
     DiskFull(bool),
     Written(Vec<Written>),
     LogFailed(String),
+    /// The lanes of state machines have something to tell, which each round looks for.
+    LanesReport,
     Applied {
         group: GroupId,
         index: LogIndex,
@@ -94,7 +96,7 @@ pub(super) enum Input {
     Head {
         group: GroupId,
         index: LogIndex,
-        answer: oneshot::Sender<Option<CheckpointHead>>,
+        answer: oneshot::Sender<Option<(CheckpointHead, Arc<()>)>>,
     },
 }
 
@@ -157,9 +159,11 @@ impl Driver {
             {
                 inputs.push(input);
             }
+            self.round.parts.lanes.take_reports(&mut inputs);
             self.count_time();
             inputs.drain(..).for_each(|input| self.take(input));
             self.settle();
+            self.round.parts.lanes.start();
             if !self.stopping.is_empty() && self.members.is_empty() {
                 break;
             }
@@ -174,7 +178,8 @@ impl Driver {
         if self.round.has_dirty() {
             return Instant::START;
         }
-        self.round.next_timer().map_or(self.next_tick, |timer| timer.min(self.next_tick))
+        let early = [self.round.next_timer(), self.round.parts.lanes.wake_at()];
+        early.into_iter().flatten().fold(self.next_tick, Instant::min)
     }
 
     /// Ticks and timers that are due.
@@ -187,6 +192,7 @@ impl Driver {
                 self.next_tick = now + self.round.options().tick;
             }
             self.round.count_tick();
+            self.round.tidy_checkpoints(now);
             self.tick_all(now);
         }
         while let Some(timer) = self.round.take_timer(now) {
@@ -237,7 +243,8 @@ impl Driver {
                 }
             }
             Input::LogFailed(reason) => self.fail_all(&reason),
-            Input::Applied { group, index } => self.with(group, |member, round| member.applied(index, round)),
+            Input::LanesReport => {}
+            Input::Applied { group, index } => self.applied(group, index),
             Input::ApplyFailed { group, reason } => self.fail(group, reason),
             Input::WorkerEnded { group } => {
                 if let Some(member) = self.members.get_mut(&group) {
@@ -263,7 +270,7 @@ impl Driver {
             }
             Input::Head { group, index, answer } => {
                 // As above.
-                let _ = answer.send(self.members.get(&group).and_then(|member| member.head(index)));
+                let _ = answer.send(self.head(group, index));
             }
         }
     }
@@ -328,6 +335,15 @@ impl Driver {
         }
     }
 
+    fn applied(&mut self, group: GroupId, index: LogIndex) {
+        // Mostly there is nothing to do about it.
+        if self.act(group, |member, round| member.applied(index, round))
+            && self.members.get(&group).is_some_and(Member::is_busy)
+        {
+            self.round.dirty(group);
+        }
+    }
+
     fn received_beats(&mut self, from: NodeId, message: &[u8]) {
         let Some(beats) = beat::decode(message) else {
             tracing::warn!(from, "heartbeats that are none were dropped");
@@ -337,6 +353,12 @@ impl Driver {
             // Most of them change nothing that the round would have to look at.
             self.act(beat.group, |member, round| member.receive_beat(from, &beat, round));
         }
+    }
+
+    /// For whoever gives a checkpoint: what it begins with, and what to hold while it is given.
+    fn head(&self, group: GroupId, index: LogIndex) -> Option<(CheckpointHead, Arc<()>)> {
+        let member = self.members.get(&group).filter(|member| !member.has_failed())?;
+        Some((member.head(index)?, member.giving()))
     }
 
     fn serve(&self, group: GroupId, at_least: LogIndex) -> Result<Given, FetchError> {
@@ -404,6 +426,7 @@ impl Driver {
         for group in dirty {
             if let Some(waiting) = self.members.get_mut(&group).and_then(|member| member.try_end(now)) {
                 self.members.remove(&group);
+                self.round.parts.shelf.forget(group);
                 waiting.into_iter().for_each(|done| {
                     // Whoever gave up waiting is not there any more.
                     let _ = done.send(());

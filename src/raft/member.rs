@@ -5,7 +5,7 @@
 mod report;
 mod state;
 
-use super::apply::Task;
+use super::apply::{Task, Tasks};
 use super::beat::Beat;
 use super::group::Request;
 use super::incoming::Incoming;
@@ -21,7 +21,7 @@ use crate::rt::{self, time::Instant};
 use raft::eraftpb::{Message, MessageType};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 /// Ticks after which a member that was offered a checkpoint and takes none is offered another.
 const OFFER_TICKS: u64 = 30;
@@ -36,7 +36,7 @@ const QUIET_TICKS: u64 = 50;
 pub(super) struct Member {
     pub(super) shared: Arc<Shared>,
     pub(super) replica: Replica,
-    tasks: mpsc::UnboundedSender<Task>,
+    tasks: Tasks,
     queued: VecDeque<Queued>,
     proposed: Proposed,
     /// Who waits until every voter has an index.
@@ -79,7 +79,7 @@ struct Closing {
 pub(super) struct Parts {
     pub(super) shared: Arc<Shared>,
     pub(super) replica: Replica,
-    pub(super) tasks: mpsc::UnboundedSender<Task>,
+    pub(super) tasks: Tasks,
     pub(super) size: LogSize,
     pub(super) awaits_state: bool,
     /// Whether to try to lead at once and keep trying.
@@ -284,7 +284,7 @@ impl Member {
         self.proposed.refuse_all(&ProposeError::Indeterminate);
         self.matched.clear();
         // It does nothing more; what it was given comes to no end.
-        let _ = self.tasks.send(Task::End);
+        self.tasks.send(Task::End);
     }
 
     pub(super) fn has_failed(&self) -> bool {
@@ -406,8 +406,7 @@ impl Member {
     }
 
     fn send(&self, task: Task) {
-        // A worker that ended has failed and said so.
-        let _ = self.tasks.send(task);
+        self.tasks.send(task);
     }
 
     /// Tells the handles what this member is now. Who waited for a leader that is one no more is told that nobody knows

@@ -8,11 +8,12 @@
 //! Group, MultiRaft ──inputs──▶ driver: members ▶ replica ▶ library
 //!                                 │ frames ▶ Transport      ▲
 //!                                 │ writes ▶ writer ▶ log ──┤ written
-//!                                 └ tasks  ▶ apply ▶ machine┘ applied
+//!                                 └ tasks  ▶ lanes ▶ apply ─┘ applied
 //! ```
 
 mod apply;
 mod beat;
+mod cache;
 mod checkpoint;
 pub mod checkpoints;
 mod convert;
@@ -20,6 +21,7 @@ mod driver;
 mod error;
 mod group;
 mod incoming;
+mod lanes;
 mod log;
 mod log_size;
 mod member;
@@ -51,7 +53,8 @@ pub use route::{DecodeOutcome, Forward, Route};
 pub use stats::{LogStats, LogTotals};
 pub use status::{GroupStatus, PeerState, PeerStatus, Role};
 pub use transport::{
-    CheckpointHead, CheckpointPart, CheckpointStream, FetchError, GroupMessage, Nobody, NodeId, SendError, Transport,
+    CheckpointHead, CheckpointPart, CheckpointPlace, CheckpointStream, CheckpointWanted, FetchError, GroupMessage,
+    Nobody, NodeId, SendError, Transport,
 };
 
 #[cfg(test)]

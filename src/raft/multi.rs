@@ -1,9 +1,13 @@
 //! The handle to a node's groups: open and close them, give the network's messages to them, give out checkpoints. One driver
 //! task and one log writer stand behind it. Built by `node`; used by `shard`, `coordination` and `peer`.
 
+use super::apply::Tasks;
 use super::beat::BEATS;
-use super::checkpoints::{self, FoundCheckpoint, Throttle};
+use super::cache::NodeCache;
+use super::checkpoints::{self, FoundCheckpoint, Partials, Shelf, Throttle, Turn};
+use super::compute;
 use super::driver::{Driver, Given, Input};
+use super::lanes::Lanes;
 use super::log_size::LogSize;
 use super::member::Parts;
 use super::open::Opening;
@@ -11,11 +15,12 @@ use super::replica::Replica;
 use super::round::{Round, RoundParts};
 use super::shared::Shared;
 use super::writer::LogWriter;
-use super::{ApplyError, Checkpoint, CheckpointHead, CheckpointPart, CheckpointStream, FetchError, Group, GroupId};
+use super::{ApplyError, Checkpoint, CheckpointHead, CheckpointPart, CheckpointPlace, CheckpointStream};
+use super::{CheckpointWanted, FetchError, Group, GroupId};
 use super::{GroupMessage, LogIndex, LogStats, LogStore, NodeId, RaftOptions, StartError, StateMachine, Transport};
-use super::{apply, compute};
 use crate::mutants::mutant;
 use crate::rt;
+use crate::store::StoreError;
 use crate::telemetry::metrics::LogMetrics;
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -43,7 +48,11 @@ struct Inner {
     /// What a run before this one left there; looked for once.
     left: Mutex<Option<Vec<FoundCheckpoint>>>,
     throttle: Arc<Throttle>,
+    shelf: Arc<Shelf>,
+    partials: Arc<Partials>,
     stats: Arc<LogStats>,
+    lanes: Lanes,
+    cache: NodeCache,
 }
 
 impl MultiRaft {
@@ -63,12 +72,17 @@ impl MultiRaft {
         assert_ne!(node, 0, "a node's identity is not 0");
         let (driver, inbox) = mpsc::unbounded_channel();
         let (stats, received_bytes) = (Arc::new(LogStats::default()), Arc::new(AtomicUsize::new(0)));
+        let lanes = Lanes::new(driver.downgrade());
+        let (shelf, partials) = (Shelf::new(options.checkpoints_max), Arc::new(Partials::default()));
         let parts = RoundParts {
             log: log.clone(),
             writer: LogWriter::start(log.clone(), driver.downgrade(), stats.clone(), metrics),
             transport,
             checkpoints: checkpoints.clone(),
             driver: driver.downgrade(),
+            lanes: lanes.clone(),
+            shelf: shelf.clone(),
+            partials: partials.clone(),
         };
         let boot = rt::rng::stream("raft/boot").next_u64();
         let round = Round::new(node, options, boot, rt::rng::stream("raft/driver"), parts);
@@ -76,7 +90,21 @@ impl MultiRaft {
         let throttle = Throttle::new(options.checkpoints_max, options.checkpoint_bytes_per_second);
         let left = Mutex::new(None);
         MultiRaft {
-            inner: Arc::new(Inner { node, log, options, driver, received_bytes, checkpoints, left, throttle, stats }),
+            inner: Arc::new(Inner {
+                node,
+                log,
+                options,
+                driver,
+                received_bytes,
+                checkpoints,
+                left,
+                throttle,
+                shelf,
+                partials,
+                stats,
+                lanes,
+                cache: NodeCache::new(options.cache_node_bytes_max),
+            }),
         }
     }
 
@@ -121,13 +149,7 @@ impl MultiRaft {
         let is_first = opened.is_new && first_leader(group, &members.voters) == Some(inner.node);
         let replica = Replica::new(inner.node, opened.mirror, opened.applied, options.pace())
             .map_err(|error| refused(error.to_string()))?;
-        let (tasks, queue) = mpsc::unbounded_channel();
-        let worker = apply::Worker {
-            shared: shared.clone(),
-            tasks: queue,
-            driver: inner.driver.downgrade(),
-            bounds: options.apply_bounds(),
-        };
+        let tasks = Tasks::new(shared.clone(), opened.machine, options.apply_bounds(), inner.lanes.clone());
         let parts = Parts {
             shared: shared.clone(),
             replica,
@@ -140,7 +162,6 @@ impl MultiRaft {
         let input = Input::Open { parts: Box::new(parts), answer };
         inner.driver.send(input).map_err(|_| refused("the driver has ended".to_owned()))?;
         answered.await.unwrap_or_else(|_| Err("the driver has ended".to_owned())).map_err(refused)?;
-        rt::spawn("raft-apply", worker.run(opened.machine));
         let group = Group::new(shared.clone(), inner.driver.clone(), options.bounds());
         if alone {
             // Its first entry as leader is behind everything that was in the log.
@@ -185,14 +206,20 @@ impl MultiRaft {
         let _ = self.inner.driver.send(Input::DiskFull(is_full));
     }
 
-    /// The state of a group here, at `at_least` or later, for another node.
+    /// The state of a group here for another node.
     pub fn serve_checkpoint(
         &self,
         group: GroupId,
-        at_least: LogIndex,
+        wanted: CheckpointWanted,
     ) -> BoxFuture<'static, Result<Box<dyn CheckpointStream>, FetchError>> {
         let raft = self.clone();
-        async move { raft.serve(group, at_least).await }.boxed()
+        async move { raft.serve(group, wanted).await }.boxed()
+    }
+
+    /// Bytes of log entries in memory, of all groups.
+    #[cfg(test)]
+    pub(super) fn cached_bytes(&self) -> usize {
+        self.inner.cache.bytes()
     }
 
     /// Closes every group and ends the driver.
@@ -219,26 +246,54 @@ impl MultiRaft {
             let inner = &*raft.inner;
             let checkpoints = inner.take_left(group)?;
             let (node, apply_bytes_max) = (inner.node, inner.options.apply_bytes_max);
-            Opening { node, group, voters: &voters, log: &inner.log, checkpoints, apply_bytes_max }.open(machine)
+            Opening { node, group, voters: &voters, log: &inner.log, checkpoints, apply_bytes_max, cache: &inner.cache }
+                .open(machine)
         })
         .await
     }
 
-    async fn serve(&self, group: GroupId, at_least: LogIndex) -> Result<Box<dyn CheckpointStream>, FetchError> {
+    async fn serve(&self, group: GroupId, wanted: CheckpointWanted) -> Result<Box<dyn CheckpointStream>, FetchError> {
         let refused = |why: &str| FetchError::Refused(why.to_owned());
         let ended = |_| refused("the node stops");
         // Before the state's view, which would be held open while it waits.
         let turn = self.inner.throttle.begin()?;
+        let turn = match self.go_on(group, wanted, turn).await? {
+            Ok(parts) => return Ok(parts),
+            Err(turn) => turn,
+        };
         let (answer, given) = oneshot::channel();
-        self.ask(Input::Serve { group, at_least, answer })?;
-        let Given { checkpoint, giving } = given.await.map_err(ended)??;
+        self.ask(Input::Serve { group, at_least: wanted.at_least, answer })?;
+        let Given { checkpoint, giving: _giving } = given.await.map_err(ended)??;
         let checkpoint = checkpoint.await.map_err(ended)?.map_err(FetchError::Refused)?;
-        let (answer, head) = oneshot::channel();
-        self.ask(Input::Head { group, index: checkpoint.index(), answer })?;
-        let head: Option<CheckpointHead> = head.await.map_err(ended)?;
-        let head = head.ok_or_else(|| refused("the members have changed meanwhile"))?;
+        let head = self.head(group, checkpoint.index()).await?;
+        let (head, giving) = head.ok_or_else(|| refused("the members have changed meanwhile"))?;
         let checkpoint = if mutant!(9) { Box::new(WithoutLast::new(checkpoint)?) } else { checkpoint };
-        Ok(Box::new(Giving { parts: checkpoints::serve(head, checkpoint, turn), _giving: giving }))
+        let parts = checkpoints::serve(&self.inner.shelf, group, head, checkpoint, turn);
+        Ok(Box::new(Giving { parts, _giving: giving }))
+    }
+
+    /// The rest of a checkpoint whose stream broke, if it is still here and the log still follows it; the turn, if not.
+    async fn go_on(
+        &self,
+        group: GroupId,
+        wanted: CheckpointWanted,
+        turn: Turn,
+    ) -> Result<Result<Box<dyn CheckpointStream>, Turn>, FetchError> {
+        let kept = |place: CheckpointPlace| Some((place, self.inner.shelf.find(group, place.id)?));
+        let Some((place, kept)) = wanted.goes_on.and_then(kept) else { return Ok(Err(turn)) };
+        match self.head(group, kept.head.index).await? {
+            Some((head, giving)) if head == kept.head => {
+                let parts = checkpoints::go_on(&self.inner.shelf, kept, place, turn).await;
+                Ok(parts.map(|parts| Box::new(Giving { parts, _giving: giving }) as Box<dyn CheckpointStream>))
+            }
+            _ => Ok(Err(turn)),
+        }
+    }
+
+    async fn head(&self, group: GroupId, index: LogIndex) -> Result<Option<(CheckpointHead, Arc<()>)>, FetchError> {
+        let (answer, head) = oneshot::channel();
+        self.ask(Input::Head { group, index, answer })?;
+        head.await.map_err(|_| FetchError::Refused("the node stops".to_owned()))
     }
 
     fn ask(&self, input: Input) -> Result<(), FetchError> {
@@ -247,12 +302,18 @@ impl MultiRaft {
 }
 
 impl Inner {
+    /// What an earlier run left in the directory.
+    fn found(&self) -> Result<Vec<FoundCheckpoint>, StoreError> {
+        checkpoints::partials(&self.checkpoints)?.into_iter().for_each(|partial| self.partials.put(partial));
+        checkpoints::found(&self.checkpoints)
+    }
+
     /// The checkpoints of a group that an earlier run left. Reads the directory the first time.
     fn take_left(&self, group: GroupId) -> Result<Vec<FoundCheckpoint>, StartError> {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         let all = match left.take() {
             Some(all) => all,
-            None => checkpoints::found(&self.checkpoints).map_err(|error| StartError::Log(error.into()))?,
+            None => self.found().map_err(|error| StartError::Log(error.into()))?,
         };
         let (own, rest) = all.into_iter().partition(|found| found.group == group);
         *left = Some(rest);

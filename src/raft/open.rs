@@ -3,6 +3,7 @@
 //! entries that the state lacks are applied here, before anything else runs. Blocking; called by the driver's handle.
 
 use super::apply::{apply_now, for_machine};
+use super::cache::NodeCache;
 use super::checkpoints::FoundCheckpoint;
 use super::log::{EntryKind, GroupLog, HardState, LogBounds, LogStore, LogWrite, Members};
 use super::storage::Mirror;
@@ -23,6 +24,7 @@ pub(super) struct Opening<'a> {
     /// Whole checkpoints of this group that lie in the directory.
     pub(super) checkpoints: Vec<FoundCheckpoint>,
     pub(super) apply_bytes_max: usize,
+    pub(super) cache: &'a NodeCache,
 }
 
 /// A group ready to run.
@@ -62,7 +64,7 @@ impl Opening<'_> {
             // Mutant 8: what the state does not have yet is taken for uncommitted, and dropped.
             self.drop_behind(applied, &mut found)?;
         }
-        let mut mirror = Mirror::new(self.group, self.log.clone(), found);
+        let mut mirror = Mirror::new(self.group, self.log.clone(), found, self.cache.share());
         mirror.load(applied + 1)?;
         if !awaits_state {
             mirror.set_applied(applied);

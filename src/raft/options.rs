@@ -33,6 +33,8 @@ pub struct RaftOptions {
     pub keep_bytes_max: usize,
     /// Bytes of applied entries of one group kept in memory.
     pub cache_bytes_max: usize,
+    /// Bytes of entries of all groups together kept in memory, about: beyond, none keeps more than an even part.
+    pub cache_node_bytes_max: usize,
     /// How long a read waits for a leader's word and for what it has to see.
     pub read_timeout: Duration,
     /// Bytes of messages received and not looked at yet; more are dropped.
@@ -60,6 +62,7 @@ impl Default for RaftOptions {
             compact_after_bytes: 16 << 20,
             keep_bytes_max: 64 << 20,
             cache_bytes_max: 1 << 20,
+            cache_node_bytes_max: 64 << 20,
             read_timeout: Duration::from_secs(3),
             receive_bytes_max: 256 << 20,
             unwritten_bytes_max: 256 << 20,

@@ -3,7 +3,9 @@
 //! lost, and the groups are told. Owned by `driver`.
 
 use super::beat::{self, BEATS, Beat};
+use super::checkpoints::{Partials, Shelf};
 use super::driver::Input;
+use super::lanes::Lanes;
 use super::reads::Contexts;
 use super::storage::{COLD_READ_BYTES, ColdRead};
 use super::writer::{LogWriter, Write};
@@ -58,6 +60,9 @@ pub(super) struct RoundParts {
     pub(super) transport: Arc<dyn Transport>,
     pub(super) checkpoints: Arc<Path>,
     pub(super) driver: mpsc::WeakUnboundedSender<Input>,
+    pub(super) lanes: Lanes,
+    pub(super) shelf: Arc<Shelf>,
+    pub(super) partials: Arc<Partials>,
 }
 
 struct Outgoing {
@@ -248,15 +253,22 @@ impl Round {
     }
 
     /// Fetches the state of a group from another node; the driver hears of it.
-    pub(super) fn fetch_checkpoint(&self, group: GroupId, from: NodeId, at_least: LogIndex) {
+    pub(super) fn fetch_checkpoint(&self, wanted: checkpoints::Wanted) {
         let (transport, directory) = (self.parts.transport.clone(), self.parts.checkpoints.clone());
-        let driver = self.parts.driver.clone();
+        let (driver, partials) = (self.parts.driver.clone(), self.parts.partials.clone());
+        let checkpoints::Wanted { group, from, at_least, .. } = wanted;
         tracing::info!(group, from, at_least, "fetching a checkpoint");
         rt::spawn("raft-fetch", async move {
             let limits = checkpoints::FetchLimits::default();
-            let fetched = checkpoints::fetch(&*transport, &directory, from, group, at_least, &limits).await;
+            let fetched = checkpoints::fetch(&*transport, &directory, wanted, &partials, &limits).await;
             report(&driver, Input::Fetched { group, fetched });
         });
+    }
+
+    /// Lets go of what broken streams of checkpoints left at either end, when nobody has come back for it.
+    pub(super) fn tidy_checkpoints(&self, now: Instant) {
+        self.parts.shelf.count_time(now);
+        self.parts.partials.count_time(now).into_iter().for_each(|path| self.remove_checkpoint(path));
     }
 
     /// Removes a checkpoint that is of no use.

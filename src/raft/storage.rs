@@ -3,6 +3,7 @@
 //! old leave the memory and are read from the log again when a member far behind needs them; the library is told to wait
 //! then, and the driver reads on an I/O thread. Owned by `replica`.
 
+use super::cache::CacheShare;
 use super::convert;
 use super::log::{GroupLog, HardState, LogEntry, LogStore, Members};
 use super::{GroupId, LogError, LogIndex};
@@ -27,7 +28,8 @@ pub(super) struct Mirror {
     last: (LogIndex, u64),
     /// The end of the log, without gaps.
     recent: VecDeque<Entry>,
-    recent_bytes: usize,
+    /// Their bytes, which count for the whole node.
+    share: CacheShare,
     /// A run of older entries, read for a member far behind.
     cold: Vec<Entry>,
     /// Reads the library waits for.
@@ -44,7 +46,7 @@ pub(super) struct ColdRead {
 
 impl Mirror {
     /// The mirror of a log as it is on the disk.
-    pub(super) fn new(group: GroupId, log: LogStore, found: GroupLog) -> Mirror {
+    pub(super) fn new(group: GroupId, log: LogStore, found: GroupLog, share: CacheShare) -> Mirror {
         let bounds = found.bounds;
         Mirror {
             group,
@@ -54,7 +56,7 @@ impl Mirror {
             compacted: (bounds.compacted_index, bounds.compacted_term),
             last: (bounds.last_index, bounds.last_term),
             recent: VecDeque::new(),
-            recent_bytes: 0,
+            share,
             cold: Vec::new(),
             wanted: RefCell::new(None),
             applied: 0,
@@ -119,14 +121,15 @@ impl Mirror {
             self.last.0
         );
         while self.recent.back().is_some_and(|entry| entry.index >= first.index) {
-            self.recent_bytes -= self.recent.pop_back().map_or(0, |entry| cost(&entry));
+            let entry = self.recent.pop_back();
+            self.share.remove(entry.map_or(0, |entry| cost(&entry)));
         }
         if self.recent.back().is_none_or(|entry| entry.index + 1 != first.index) {
             self.recent.clear();
-            self.recent_bytes = 0;
+            self.share.clear();
         }
         self.cold.clear();
-        self.recent_bytes += entries.iter().map(cost).sum::<usize>();
+        self.share.add(entries.iter().map(cost).sum());
         self.recent.extend(entries.iter().cloned());
         self.last = (last.index, last.term);
     }
@@ -135,7 +138,7 @@ impl Mirror {
     pub(super) fn reset(&mut self, index: LogIndex, term: u64, members: Members) {
         (self.compacted, self.last) = ((index, term), (index, term));
         self.recent.clear();
-        self.recent_bytes = 0;
+        self.share.clear();
         self.cold.clear();
         self.members.push_back(members);
     }
@@ -149,10 +152,12 @@ impl Mirror {
         Ok(())
     }
 
-    /// Lets go of entries up to `upto`, oldest first, until the rest fits in `bytes_max`.
+    /// Lets go of entries up to `upto`, oldest first, until the rest fits in `bytes_max`, or in what the node has for it.
     pub(super) fn evict(&mut self, upto: LogIndex, bytes_max: usize) {
-        while self.recent_bytes > bytes_max && self.recent.front().is_some_and(|entry| entry.index <= upto) {
-            self.recent_bytes -= self.recent.pop_front().map_or(0, |entry| cost(&entry));
+        let bytes_max = self.share.limit(bytes_max);
+        while self.share.bytes() > bytes_max && self.recent.front().is_some_and(|entry| entry.index <= upto) {
+            let entry = self.recent.pop_front();
+            self.share.remove(entry.map_or(0, |entry| cost(&entry)));
         }
         if bytes_max == 0 {
             self.recent.shrink_to_fit();
@@ -164,7 +169,8 @@ impl Mirror {
         let entries = self.log.read(self.group, from.max(self.compacted.0 + 1), usize::MAX)?;
         let last = self.last.0;
         self.recent = entries.into_iter().filter(|entry| entry.index <= last).map(convert::entry_out).collect();
-        self.recent_bytes = self.recent.iter().map(cost).sum();
+        self.share.clear();
+        self.share.add(self.recent.iter().map(cost).sum());
         Ok(())
     }
 

@@ -40,14 +40,32 @@ pub struct CheckpointHead {
     pub members: Bytes,
 }
 
+/// How far a checkpoint that is given has come: what lets a taker go on with it after the stream broke.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CheckpointPlace {
+    /// What the giver calls this one giving out of its state, which no other has the chunks of; 0 if it cannot be gone on with.
+    pub id: u64,
+    /// Its first chunks, which the taker has.
+    pub chunks: u64,
+}
+
+/// What a taker asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointWanted {
+    /// The state at this index or later, if it begins anew.
+    pub at_least: LogIndex,
+    /// The one it has the beginning of, and would rather go on with.
+    pub goes_on: Option<CheckpointPlace>,
+}
+
 /// A part of a checkpoint on the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CheckpointPart {
-    /// First, once.
-    Head(CheckpointHead),
+    /// First, once; with the chunks that are left out because the taker has them.
+    Head(CheckpointHead, CheckpointPlace),
     /// Then any number, in order.
     Chunk(Bytes),
-    /// Last, once: how many chunks there were and the xxh3-64 of all their bytes.
+    /// Last, once: how many chunks there are and the xxh3-64 of all their bytes, with those that were left out.
     End { chunks: u64, hash: u64 },
 }
 
@@ -83,12 +101,12 @@ pub trait Transport: Send + Sync + 'static {
     /// [`SendError`]; the driver then tells the groups that the node is unreachable.
     fn send(&self, to: NodeId, messages: Vec<GroupMessage>) -> Result<(), SendError>;
 
-    /// Asks a node for the state of a group at `at_least` or later.
+    /// Asks a node for the state of a group.
     fn fetch_checkpoint(
         &self,
         from: NodeId,
         group: GroupId,
-        at_least: LogIndex,
+        wanted: CheckpointWanted,
     ) -> BoxFuture<'static, Result<Box<dyn CheckpointStream>, FetchError>>;
 }
 
@@ -104,7 +122,7 @@ impl Transport for Nobody {
         &self,
         _from: NodeId,
         _group: GroupId,
-        _at_least: LogIndex,
+        _wanted: CheckpointWanted,
     ) -> BoxFuture<'static, Result<Box<dyn CheckpointStream>, FetchError>> {
         Box::pin(async { Err(FetchError::Unreachable("this node is alone".to_owned())) })
     }

@@ -36,6 +36,12 @@ pub async fn io<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) ->
     source::io(work).await
 }
 
+/// Runs `turn` on one thread of those of [`io`], again and again until it says that nothing is left. In the simulation each turn
+/// is an operation of its own, so that whatever happens between two of them in production can happen there.
+pub async fn io_turns(turn: impl FnMut() -> bool + Send + 'static) {
+    source::io_turns(turn).await;
+}
+
 /// Runs `work` here and now: for computation below ~100 µs, where a hand-over would cost more than it saves.
 pub fn short<T>(work: impl FnOnce() -> T) -> T {
     work()
@@ -74,6 +80,10 @@ mod source {
     pub(super) async fn io<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
         static SLOTS: OnceLock<Semaphore> = OnceLock::new();
         run(SLOTS.get_or_init(|| Semaphore::new(super::IO_THREADS_MAX)), work).await
+    }
+
+    pub(super) async fn io_turns(mut turn: impl FnMut() -> bool + Send + 'static) {
+        io(move || while turn() {}).await;
     }
 
     async fn run<T, F>(slots: &'static Semaphore, work: F) -> T
@@ -121,6 +131,10 @@ mod source {
         sim::disk_delay().await;
         output
     }
+
+    pub(super) async fn io_turns(mut turn: impl FnMut() -> bool) {
+        while io(&mut turn).await {}
+    }
 }
 
 #[cfg(all(test, not(madsim)))]
@@ -138,6 +152,15 @@ mod tests {
         assert_eq!(cpu(|| 6 * 7).await, 42);
         assert_eq!(io(|| "read").await, "read");
         assert_eq!(short(|| 1), 1);
+        let (told, mut turns) = (std::sync::Arc::new(AtomicUsize::new(0)), 0);
+        let counts = told.clone();
+        io_turns(move || {
+            turns += 1;
+            counts.store(turns, Ordering::SeqCst);
+            turns < 5
+        })
+        .await;
+        assert_eq!(told.load(Ordering::SeqCst), 5);
         let panic = AssertUnwindSafe(cpu(|| panic!("bad vector"))).catch_unwind().await;
         let payload = panic.expect_err("the panic goes on here");
         assert_eq!(payload.downcast_ref::<&str>(), Some(&"bad vector"));

@@ -35,17 +35,80 @@ pub struct BlockWriter {
     blocks: u64,
     unsynced_bytes: u64,
     is_named: bool,
+    /// Whether the temporary file is left when this is dropped.
+    stays: bool,
 }
 
 impl BlockWriter {
     /// Begins a file that will be called `path`. Several writers of one path do not disturb each other; the last to finish stays.
     pub fn create(path: &Path, kind: FileKind) -> Result<BlockWriter, StoreError> {
         let (file, temporary) = create_temporary(path)?;
-        let out = BufWriter::with_capacity(BUFFER_BYTES, file);
-        let path = path.to_path_buf();
-        let mut writer = BlockWriter { out, path, temporary, blocks: 0, unsynced_bytes: 0, is_named: false };
+        let mut writer = BlockWriter::over(file, path, temporary, false);
         writer.write(&header(kind))?;
         Ok(writer)
+    }
+
+    /// Begins a file whose beginning stays under the name `temporary` when it is dropped, for [`resume`](BlockWriter::resume). That name is
+    /// for one writer alone; what had it is replaced.
+    pub fn create_to_stay(path: &Path, temporary: &Path, kind: FileKind) -> Result<BlockWriter, StoreError> {
+        let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(temporary);
+        let file = opened.map_err(|e| StoreError::io(temporary, "create", e))?;
+        let mut writer = BlockWriter::over(file, path, temporary.to_path_buf(), true);
+        writer.write(&header(kind))?;
+        Ok(writer)
+    }
+
+    /// Goes on with what [`create_to_stay`](BlockWriter::create_to_stay) left, behind the last block that is whole and as it was written:
+    /// each up to there is shown to `look`, with its number. What follows is cut off.
+    pub fn resume(
+        path: &Path,
+        temporary: &Path,
+        kind: FileKind,
+        block_bytes_max: u32,
+        mut look: impl FnMut(u64, &[u8]),
+    ) -> Result<BlockWriter, StoreError> {
+        let Some(mut reader) = BlockReader::open(temporary, kind, block_bytes_max)? else {
+            return Err(StoreError::corrupt(temporary, "the file is gone"));
+        };
+        let (mut blocks, mut length) = (0, HEADER_BYTES as u64);
+        loop {
+            match reader.next_block() {
+                Ok(Some(block)) => {
+                    look(blocks, &block);
+                    blocks += 1;
+                    length += (BLOCK_HEADER_BYTES + block.len()) as u64;
+                }
+                Ok(None) | Err(StoreError::Corrupt { .. }) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        let failed = |action, error| StoreError::io(temporary, action, error);
+        let mut file = OpenOptions::new().write(true).open(temporary).map_err(|e| failed("open", e))?;
+        file.set_len(length).map_err(|e| failed("cut", e))?;
+        file.seek(SeekFrom::Start(length)).map_err(|e| failed("seek", e))?;
+        let mut writer = BlockWriter::over(file, path, temporary.to_path_buf(), true);
+        writer.blocks = blocks;
+        Ok(writer)
+    }
+
+    fn over(file: File, path: &Path, temporary: PathBuf, stays: bool) -> BlockWriter {
+        let out = BufWriter::with_capacity(BUFFER_BYTES, file);
+        BlockWriter { out, path: path.to_path_buf(), temporary, blocks: 0, unsynced_bytes: 0, is_named: false, stays }
+    }
+
+    /// Where it lies until it is finished.
+    pub fn temporary(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// What was begun is of no use: nothing of it is left.
+    pub fn discard(mut self) {
+        self.stays = false;
+    }
+
+    /// Gives the system what is still here, for a file that stays.
+    pub fn flush(&mut self) -> Result<(), StoreError> {
+        self.out.flush().map_err(|e| self.failed("write", e))
     }
 
     /// Adds a block; every [`UNSYNCED_BYTES_MAX`] bytes this includes a sync.
@@ -88,7 +151,7 @@ impl BlockWriter {
 
 impl Drop for BlockWriter {
     fn drop(&mut self) {
-        if !self.is_named {
+        if !self.is_named && !self.stays {
             // Nothing rests on it: what stays is removed at the next start.
             let _ = fs::remove_file(&self.temporary);
         }
@@ -305,6 +368,49 @@ mod tests {
         kept.finish().unwrap();
         assert_eq!(read(&path).unwrap(), [b"kept".to_vec()]);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    /// Wherever it was cut, and whatever byte of it changed: what is gone on with is a beginning of what was written.
+    #[test]
+    fn a_file_that_stays_is_gone_on_with_behind_its_last_sound_block() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, begun) = (directory.path().join("file"), directory.path().join("file.part"));
+        let blocks = [b"one".to_vec(), Vec::new(), b"three".to_vec()];
+        let mut writer = BlockWriter::create_to_stay(&path, &begun, KIND).unwrap();
+        blocks.iter().for_each(|block| writer.append(block).unwrap());
+        drop(writer);
+        let bytes = fs::read(&begun).unwrap();
+        let ends = [HEADER_BYTES, HEADER_BYTES + 11, HEADER_BYTES + 19, bytes.len()];
+        for at in HEADER_BYTES..=bytes.len() {
+            for is_cut in [true, false] {
+                let mut changed = bytes.clone();
+                match changed.get_mut(at).filter(|_| !is_cut) {
+                    Some(byte) => *byte ^= 1,
+                    None => changed.truncate(at),
+                }
+                fs::write(&begun, &changed).unwrap();
+                let mut seen = Vec::new();
+                let look = |number, block: &[u8]| {
+                    assert_eq!(number, seen.len() as u64);
+                    seen.push(block.to_vec());
+                };
+                let mut writer = BlockWriter::resume(&path, &begun, KIND, BLOCK_MAX, look).unwrap();
+                let sound = ends.iter().filter(|end| **end <= at).count() - 1;
+                assert_eq!(seen, blocks[..sound], "changed at {at}");
+                blocks[sound..].iter().for_each(|block| writer.append(block).unwrap());
+                writer.finish().unwrap();
+                assert_eq!(read(&path).unwrap(), blocks);
+                assert!(!begun.exists());
+                fs::remove_file(&path).unwrap();
+            }
+        }
+        fs::write(&begun, &bytes[..HEADER_BYTES - 1]).unwrap();
+        assert!(matches!(
+            BlockWriter::resume(&path, &begun, KIND, BLOCK_MAX, |_, _| ()),
+            Err(StoreError::Corrupt { .. })
+        ));
+        BlockWriter::create_to_stay(&path, &begun, KIND).unwrap().discard();
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "what is of no use is gone");
     }
 
     #[test]

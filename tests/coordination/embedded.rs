@@ -14,8 +14,8 @@ use tempfile::TempDir;
 use vectorsphere::{
     coordination::{Change, Committed, Coordinator, Embedded, KeptAlive, Transaction, embedded},
     raft::{
-        CheckpointStream, FetchError, Forward, GroupId, GroupMessage, LogIndex, LogStore, MultiRaft, NodeId,
-        ProposeError, RaftOptions, Route, SendError, Transport, log_options,
+        CheckpointStream, CheckpointWanted, FetchError, Forward, GroupId, GroupMessage, LogIndex, LogStore, MultiRaft,
+        NodeId, ProposeError, RaftOptions, Route, SendError, Transport, log_options,
     },
     rt::time,
     store::{Store, StoreOptions, directory::make_directory},
@@ -68,10 +68,10 @@ impl Transport for Port {
         &self,
         from: NodeId,
         group: GroupId,
-        at_least: LogIndex,
+        wanted: CheckpointWanted,
     ) -> BoxFuture<'static, Result<Box<dyn CheckpointStream>, FetchError>> {
         match self.wire.between(self.node, from) {
-            Some((raft, _)) => raft.serve_checkpoint(group, at_least),
+            Some((raft, _)) => raft.serve_checkpoint(group, wanted),
             None => Box::pin(async { Err(FetchError::Unreachable("cut".to_owned())) }),
         }
     }

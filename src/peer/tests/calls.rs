@@ -1,7 +1,7 @@
 //! Calls beside the link: answers, errors, and what may be concluded from silence.
 
 use super::*;
-use crate::raft::{CheckpointHead, CheckpointPart};
+use crate::raft::{CheckpointHead, CheckpointPart, LogIndex};
 use crate::types::Ack;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -158,6 +158,9 @@ async fn a_leader_is_asked_to_hand_over() {
     stop_all(vec![one, two]).await;
 }
 
+const PLACE: CheckpointPlace = CheckpointPlace { id: 1 << 63, chunks: 3 };
+const ANY: CheckpointWanted = CheckpointWanted { at_least: 30, goes_on: Some(PLACE) };
+
 /// A checkpoint of numbered chunks that counts how many were asked of it.
 struct Counting {
     asked: Arc<AtomicU64>,
@@ -171,7 +174,10 @@ impl CheckpointStream for Counting {
         let at = self.next;
         self.next += 1;
         let part = match at {
-            0 => Some(CheckpointPart::Head(CheckpointHead { index: 40, term: 2, members: Bytes::from_static(b"m") })),
+            0 => Some(CheckpointPart::Head(
+                CheckpointHead { index: 40, term: 2, members: Bytes::from_static(b"m") },
+                PLACE,
+            )),
             at if at <= self.count => {
                 self.asked.store(at, Ordering::SeqCst);
                 Some(CheckpointPart::Chunk(Bytes::from(vec![at as u8; self.chunk_bytes])))
@@ -189,15 +195,15 @@ async fn a_checkpoint_read_slowly_is_sent_slowly() {
     let (count, chunk_bytes) = (200, 256 << 10);
     let asked_of = Arc::new(AtomicU64::new(0));
     let counter = asked_of.clone();
-    let checkpoint = move |group, at_least| {
-        assert_eq!((group, at_least), (7, 30));
+    let checkpoint = move |group, wanted| {
+        assert_eq!((group, wanted), (7, ANY));
         let parts = Counting { asked: counter.clone(), next: 0, count, chunk_bytes };
         std::future::ready(Ok(Box::new(parts) as Box<dyn CheckpointStream>)).boxed()
     };
     let (one, two) = asked(Recorder { checkpoint: Box::new(checkpoint), ..Recorder::default() }).await;
-    let mut parts = one.peers.fetch_checkpoint(2, 7, 30).await.unwrap();
+    let mut parts = one.peers.fetch_checkpoint(2, 7, ANY).await.unwrap();
     let head = parts.next().await.unwrap();
-    assert!(matches!(head, Some(CheckpointPart::Head(CheckpointHead { index: 40, term: 2, .. }))), "{head:?}");
+    assert!(matches!(head, Some(CheckpointPart::Head(CheckpointHead { index: 40, term: 2, .. }, PLACE))), "{head:?}");
     let mut ahead_most = 0;
     for number in 1..=count {
         if number % 20 == 1 {
@@ -213,7 +219,7 @@ async fn a_checkpoint_read_slowly_is_sent_slowly() {
 
     // The link was not held up, and a reader that leaves ends the giver's stream.
     assert_eq!(one.service.events(), [Event::Found(2)]);
-    let mut parts = one.peers.fetch_checkpoint(2, 7, 30).await.unwrap();
+    let mut parts = one.peers.fetch_checkpoint(2, 7, ANY).await.unwrap();
     parts.next().await.unwrap();
     drop(parts);
     stop_all(vec![one, two]).await;
@@ -231,19 +237,20 @@ async fn a_checkpoint_travels_whole_through_fetch_and_serve() {
             Ok(self.0.pop())
         }
     }
-    let throttle = checkpoints::Throttle::new(1, None);
+    let (throttle, shelf) = (checkpoints::Throttle::new(1, None), checkpoints::Shelf::new(1));
     let serving = move |_, _| {
         let served = throttle.begin().map(|turn| {
             let head = CheckpointHead { index: 40, term: 2, members: Bytes::from_static(b"members") };
             let chunks = (0..30).map(|number| Bytes::from(vec![number; 100_000])).collect();
-            checkpoints::serve(head, Box::new(State(chunks)), turn)
+            checkpoints::serve(&shelf, 7, head, Box::new(State(chunks)), turn)
         });
         std::future::ready(served).boxed()
     };
     let (one, two) = asked(Recorder { checkpoint: Box::new(serving), ..Recorder::default() }).await;
     let dir = tempfile::tempdir().unwrap();
-    let limits = checkpoints::FetchLimits::default();
-    let fetched = checkpoints::fetch(&one.peers, dir.path(), 2, 7, 40, &limits).await.unwrap();
+    let (partials, limits) = (checkpoints::Partials::default(), checkpoints::FetchLimits::default());
+    let wanted = checkpoints::Wanted { from: 2, group: 7, at_least: 30, partial_at_least: 30 };
+    let fetched = checkpoints::fetch(&one.peers, dir.path(), wanted, &partials, &limits).await.unwrap();
     let mut opened = checkpoints::open(&fetched.path).unwrap();
     assert_eq!(opened.head.members, "members");
     for number in (0..30).rev() {
@@ -252,12 +259,15 @@ async fn a_checkpoint_travels_whole_through_fetch_and_serve() {
     assert_eq!(opened.next_chunk().unwrap(), None);
 
     // The first one's turn may take a moment to be given back; while it is held, a second taker is refused.
-    let busy = one.peers.fetch_checkpoint(2, 7, 40).await.unwrap();
-    let mut second = one.peers.fetch_checkpoint(2, 7, 40).await.unwrap();
+    let busy = one.peers.fetch_checkpoint(2, 7, ANY).await.unwrap();
+    let mut second = one.peers.fetch_checkpoint(2, 7, ANY).await.unwrap();
     assert!(matches!(second.next().await, Err(FetchError::Refused(_))));
     drop(busy);
 
-    let missing = checkpoints::fetch(&one.peers, dir.path(), 9, 7, 40, &limits).await.unwrap_err();
+    let missing =
+        checkpoints::fetch(&one.peers, dir.path(), checkpoints::Wanted { from: 9, ..wanted }, &partials, &limits)
+            .await
+            .unwrap_err();
     assert!(matches!(missing, FetchError::Unreachable(_)), "{missing}");
     stop_all(vec![one, two]).await;
 }

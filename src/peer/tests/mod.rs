@@ -8,7 +8,10 @@ mod membership;
 mod speed;
 
 use super::*;
-use crate::raft::{CheckpointStream, FetchError, GroupId, GroupMessage, LogIndex, NodeId, SendError, Transport};
+use crate::raft::{
+    CheckpointPlace, CheckpointStream, CheckpointWanted, FetchError, GroupId, GroupMessage, NodeId, SendError,
+    Transport,
+};
 use crate::rt::{Task, net::Listener, rpc, shutdown::Shutdown, spawn, time};
 use crate::telemetry::metrics::Metrics;
 use bytes::Bytes;
@@ -25,7 +28,7 @@ const MS: Duration = Duration::from_millis(1);
 type Answer<T> = BoxFuture<'static, T>;
 type ProposeHandler = dyn Fn(NodeId, Proposal) -> Answer<Result<Proposed, CallError>> + Send + Sync;
 type CheckpointHandler =
-    dyn Fn(GroupId, LogIndex) -> Answer<Result<Box<dyn CheckpointStream>, FetchError>> + Send + Sync;
+    dyn Fn(GroupId, CheckpointWanted) -> Answer<Result<Box<dyn CheckpointStream>, FetchError>> + Send + Sync;
 
 /// A node's side that writes down what happens to it.
 struct Recorder {
@@ -113,9 +116,9 @@ impl PeerService for Recorder {
         &self,
         _from: NodeId,
         group: GroupId,
-        at_least: LogIndex,
+        wanted: CheckpointWanted,
     ) -> Answer<Result<Box<dyn CheckpointStream>, FetchError>> {
-        (self.checkpoint)(group, at_least)
+        (self.checkpoint)(group, wanted)
     }
 
     fn inspect(&self, group: GroupId, bucket: Option<u8>) -> Answer<Result<Bytes, CallError>> {

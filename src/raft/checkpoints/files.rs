@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 const KIND: FileKind = FileKind { tag: *b"CKPT", version: 1 };
 const SUFFIX: &str = ".checkpoint";
+/// What a fetch left that broke. Programs that cannot go on with it clear it with all that is temporary.
+const PARTIAL: &str = ".part.tmp";
 /// Group, index and term in front of the members.
 const HEAD_FIXED_BYTES: usize = 24;
 
@@ -21,6 +23,16 @@ const _: () = assert!(CHUNK_BYTES_MAX < u32::MAX as usize, "a chunk fits a block
 pub struct FoundCheckpoint {
     pub group: GroupId,
     pub head: CheckpointHead,
+    pub path: PathBuf,
+}
+
+/// The beginning of a checkpoint in the directory; how much of it is sound, who reads it sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundPartial {
+    pub group: GroupId,
+    pub index: LogIndex,
+    /// What the giver calls it.
+    pub id: u64,
     pub path: PathBuf,
 }
 
@@ -55,7 +67,7 @@ pub fn open(path: &Path) -> Result<OpenedCheckpoint, StoreError> {
 }
 
 /// The whole checkpoints in `dir`, by group and index. Removes what an interrupted fetch left, and what is damaged (a checkpoint is a
-/// copy: it is fetched again). To be called before the first fetch into `dir`.
+/// copy: it is fetched again), but not what can be gone on with: [`partials`]. To be called before the first fetch into `dir`.
 ///
 /// # Errors
 /// What the system says, and `NewerFormat` for a file of a newer program; such files are left as they are.
@@ -64,7 +76,9 @@ pub fn found(dir: &Path) -> Result<Vec<FoundCheckpoint>, StoreError> {
     for path in list(dir)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name.ends_with(TEMPORARY) {
-            remove(&path)?;
+            if partial(&path).is_none() {
+                remove(&path)?;
+            }
         } else if name.ends_with(SUFFIX) {
             match look(&path) {
                 Ok(checkpoint) => whole.push(checkpoint),
@@ -78,6 +92,24 @@ pub fn found(dir: &Path) -> Result<Vec<FoundCheckpoint>, StoreError> {
     }
     whole.sort_by_key(|checkpoint| (checkpoint.group, checkpoint.head.index));
     Ok(whole)
+}
+
+/// What broken fetches left in `dir`, by group and index.
+///
+/// # Errors
+/// What the system says.
+pub fn partials(dir: &Path) -> Result<Vec<FoundPartial>, StoreError> {
+    let mut partials: Vec<_> = list(dir)?.iter().filter_map(|path| partial(path)).collect();
+    partials.sort_unstable_by_key(|partial| (partial.group, partial.index, partial.id));
+    Ok(partials)
+}
+
+fn partial(path: &Path) -> Option<FoundPartial> {
+    let name = path.file_name()?.to_str()?.strip_suffix(PARTIAL)?;
+    let (place, id) = name.rsplit_once('.')?;
+    let (group, index) = place.strip_suffix(SUFFIX)?.split_once('-')?;
+    let id = u64::from_str_radix(id, 16).ok()?;
+    Some(FoundPartial { group: group.parse().ok()?, index: index.parse().ok()?, id, path: path.to_path_buf() })
 }
 
 /// Removes a checkpoint; one that is not there is no error.
@@ -97,6 +129,51 @@ fn look(path: &Path) -> Result<FoundCheckpoint, StoreError> {
 /// Where the checkpoint of a group at an index belongs.
 pub(super) fn path_of(dir: &Path, group: GroupId, index: LogIndex) -> PathBuf {
     dir.join(format!("{group}-{index}{SUFFIX}"))
+}
+
+/// Where the beginning of a checkpoint lies that can be gone on with.
+fn partial_path_of(path: &Path, id: u64) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{id:x}{PARTIAL}"));
+    PathBuf::from(name)
+}
+
+/// Begins a file that can be gone on with.
+pub(super) fn create_partial(
+    path: &Path,
+    group: GroupId,
+    head: &CheckpointHead,
+    id: u64,
+) -> Result<BlockWriter, StoreError> {
+    let mut writer = BlockWriter::create_to_stay(path, &partial_path_of(path, id), KIND)?;
+    match writer.append(&encode_head(group, head)) {
+        Ok(()) => Ok(writer),
+        Err(error) => {
+            writer.discard();
+            Err(error)
+        }
+    }
+}
+
+/// Goes on with what was left; each of its sound chunks is shown to `look`. `None` if not even its head is sound.
+pub(super) fn resume(
+    dir: &Path,
+    partial: &FoundPartial,
+    mut look: impl FnMut(&[u8]),
+) -> Result<Option<(CheckpointHead, BlockWriter)>, StoreError> {
+    let (mut found, path) = (None, path_of(dir, partial.group, partial.index));
+    let writer =
+        BlockWriter::resume(&path, &partial.path, KIND, CHUNK_BYTES_MAX as u32, |number, block| match number {
+            0 => found = decode_head(block),
+            _ => look(block),
+        })?;
+    match found.filter(|(group, head)| (*group, head.index) == (partial.group, partial.index)) {
+        Some((_, head)) => Ok(Some((head, writer))),
+        None => {
+            writer.discard();
+            Ok(None)
+        }
+    }
 }
 
 /// Begins a file: chunks are then appended to it.

@@ -1,9 +1,11 @@
 //! Checkpoints that come whole, and all the ways in which they do not.
 
+mod resume;
+
 use super::*;
 use crate::raft::{
-    ApplyError, CHUNK_BYTES_MAX, Checkpoint, CheckpointHead, CheckpointPart, CheckpointReader, CheckpointStream,
-    FetchError, GroupId, GroupMessage, LogIndex, NodeId, SendError, Transport,
+    ApplyError, CHUNK_BYTES_MAX, Checkpoint, CheckpointHead, CheckpointPart, CheckpointPlace, CheckpointReader,
+    CheckpointStream, CheckpointWanted, FetchError, GroupId, GroupMessage, LogIndex, NodeId, SendError, Transport,
 };
 use crate::rt::time;
 use crate::store::StoreError;
@@ -20,6 +22,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 const GROUP: GroupId = 7;
 const LEADER: NodeId = 1;
+const WANTED: Wanted = Wanted { from: LEADER, group: GROUP, at_least: 40, partial_at_least: 40 };
 
 fn head() -> CheckpointHead {
     CheckpointHead { index: 40, term: 3, members: Bytes::from_static(b"members") }
@@ -31,7 +34,7 @@ fn chunks() -> Vec<Bytes> {
 
 /// What a faithful giver sends.
 fn parts() -> Vec<CheckpointPart> {
-    let mut parts = vec![CheckpointPart::Head(head())];
+    let mut parts = vec![CheckpointPart::Head(head(), CheckpointPlace::default())];
     parts.extend(chunks().into_iter().map(CheckpointPart::Chunk));
     let hash = xxh3_64(&chunks().concat());
     parts.push(CheckpointPart::End { chunks: 3, hash });
@@ -75,7 +78,7 @@ impl Transport for Network {
         &self,
         from: NodeId,
         group: GroupId,
-        _at_least: LogIndex,
+        _wanted: CheckpointWanted,
     ) -> BoxFuture<'static, Result<Box<dyn CheckpointStream>, FetchError>> {
         assert_eq!((from, group), (LEADER, GROUP));
         let stream = self.0.lock().unwrap().take();
@@ -84,7 +87,7 @@ impl Transport for Network {
 }
 
 async fn fetch_into(dir: &Path, network: &Network, limits: &FetchLimits) -> Result<Fetched, FetchError> {
-    fetch(network, dir, LEADER, GROUP, 40, limits).await
+    fetch(network, dir, WANTED, &Partials::default(), limits).await
 }
 
 fn files_in(dir: &Path) -> usize {
@@ -119,7 +122,10 @@ async fn a_whole_checkpoint_is_kept_found_read_and_removed() {
 #[tokio::test]
 async fn a_state_without_chunks_is_whole_too() {
     let dir = tempfile::tempdir().unwrap();
-    let parts = vec![CheckpointPart::Head(head()), CheckpointPart::End { chunks: 0, hash: xxh3_64(b"") }];
+    let parts = vec![
+        CheckpointPart::Head(head(), CheckpointPlace::default()),
+        CheckpointPart::End { chunks: 0, hash: xxh3_64(b"") },
+    ];
     let fetched = fetch_into(dir.path(), &Network::of(parts), &FetchLimits::default()).await.unwrap();
     assert_eq!(read(&fetched.path).unwrap(), Vec::<Bytes>::new());
 }
@@ -136,7 +142,7 @@ async fn what_does_not_come_whole_leaves_nothing() {
         ("no part at all", Vec::new(), false),
         ("no end", with(&|parts| drop(parts.pop())), false),
         ("no head", with(&|parts| drop(parts.remove(0))), true),
-        ("two heads", with(&|parts| parts.insert(2, CheckpointPart::Head(head()))), true),
+        ("two heads", with(&|parts| parts.insert(2, CheckpointPart::Head(head(), CheckpointPlace::default()))), true),
         ("chunks in another order", with(&|parts| parts.swap(1, 3)), true),
         ("a chunk missing", with(&|parts| drop(parts.remove(2))), true),
         ("a chunk twice", with(&|parts| parts.insert(2, parts[1].clone())), true),
@@ -151,13 +157,16 @@ async fn what_does_not_come_whole_leaves_nothing() {
         ),
         (
             "an older state than asked for",
-            with(&|parts| parts[0] = CheckpointPart::Head(CheckpointHead { index: 39, ..head() })),
+            with(&|parts| {
+                parts[0] = CheckpointPart::Head(CheckpointHead { index: 39, ..head() }, CheckpointPlace::default())
+            }),
             true,
         ),
         (
             "members without end",
             with(&|parts| {
-                parts[0] = CheckpointPart::Head(CheckpointHead { members: Bytes::from(vec![0; 1 << 20]), ..head() })
+                let members = Bytes::from(vec![0; 1 << 20]);
+                parts[0] = CheckpointPart::Head(CheckpointHead { members, ..head() }, CheckpointPlace::default());
             }),
             true,
         ),
@@ -240,12 +249,17 @@ impl Checkpoint for Numbers {
     }
 }
 
+/// The parts of a state, by a giver that keeps nothing of it.
+fn given(state: Box<dyn Checkpoint>, turn: Turn) -> Box<dyn CheckpointStream> {
+    serve(&Shelf::new(0), GROUP, head(), state, turn)
+}
+
 #[tokio::test]
 async fn what_is_served_can_be_fetched() {
     let dir = tempfile::tempdir().unwrap();
     let throttle = Throttle::new(1, None);
     let numbers = Numbers { left: 9, chunk_bytes: 10 };
-    let stream = serve(head(), Box::new(numbers), throttle.begin().unwrap());
+    let stream = given(Box::new(numbers), throttle.begin().unwrap());
     let fetched = fetch_into(dir.path(), &Network::giving(stream), &FetchLimits::default()).await.unwrap();
     let expected: Vec<_> = [8, 7, 5, 4, 2, 1].iter().map(|number| Bytes::from(vec![*number; 10])).collect();
     assert_eq!(read(&fetched.path).unwrap(), expected);
@@ -267,7 +281,7 @@ async fn a_state_that_gives_too_long_a_chunk_or_fails_is_refused() {
     let states: [Box<dyn Checkpoint>; 2] =
         [Box::new(Failing), Box::new(Numbers { left: 2, chunk_bytes: CHUNK_BYTES_MAX + 1 })];
     for state in states {
-        let network = Network::giving(serve(head(), state, throttle.begin().unwrap()));
+        let network = Network::giving(given(state, throttle.begin().unwrap()));
         let error = fetch_into(dir.path(), &network, &FetchLimits::default()).await.unwrap_err();
         assert!(matches!(error, FetchError::Refused(_)), "{error}");
         assert_eq!(files_in(dir.path()), 0);
@@ -277,7 +291,7 @@ async fn a_state_that_gives_too_long_a_chunk_or_fails_is_refused() {
 #[tokio::test]
 async fn no_more_are_given_at_once_than_allowed() {
     let throttle = Throttle::new(2, None);
-    let give = || Ok::<_, FetchError>(serve(head(), Box::new(Numbers { left: 1, chunk_bytes: 1 }), throttle.begin()?));
+    let give = || Ok::<_, FetchError>(given(Box::new(Numbers { left: 1, chunk_bytes: 1 }), throttle.begin()?));
     let first = give().unwrap();
     let _second = give().unwrap();
     assert!(matches!(give().map(drop), Err(FetchError::Refused(_))));
@@ -291,7 +305,7 @@ async fn all_together_keep_to_the_share_of_bytes() {
     let throttle = Throttle::new(2, NonZeroU64::new(1_000_000));
     let began = time::now();
     let give = |throttle: &Arc<Throttle>| {
-        let mut stream = serve(head(), Box::new(Numbers { left: 15, chunk_bytes: 10_000 }), throttle.begin().unwrap());
+        let mut stream = given(Box::new(Numbers { left: 15, chunk_bytes: 10_000 }), throttle.begin().unwrap());
         async move {
             let mut bytes = 0;
             while let Some(part) = stream.next().await.unwrap() {

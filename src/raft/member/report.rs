@@ -70,8 +70,7 @@ impl Member {
         let closing = self.closing.as_mut()?;
         if (is_through || failed || now >= closing.deadline) && no_write && self.jobs == 0 && !closing.told_worker {
             closing.told_worker = true;
-            // The worker has ended if it failed.
-            let _ = self.tasks.send(Task::End);
+            self.tasks.send(Task::End);
         }
         let over = closing.told_worker && self.worker_ended && self.jobs == 0 && (failed || !self.replica.is_writing());
         over.then(|| std::mem::take(&mut closing.done))

@@ -3,10 +3,10 @@
 
 use super::{Member, OFFER_TICKS};
 use crate::raft::apply::Task;
-use crate::raft::checkpoints::Fetched;
+use crate::raft::checkpoints::{Fetched, Wanted};
 use crate::raft::incoming::Incoming;
 use crate::raft::round::Round;
-use crate::raft::{Checkpoint, CheckpointHead, FetchError, LogIndex};
+use crate::raft::{Checkpoint, CheckpointHead, FetchError, LogIndex, NodeId};
 use bytes::Bytes;
 use raft::Storage as _;
 use raft::eraftpb::Message;
@@ -21,7 +21,7 @@ impl Member {
             // It is older than what is here; the answer tells the leader so.
             self.replica.step(message, &mut round.rng);
         } else if message.to == round.node() && self.incoming.begin() {
-            round.fetch_checkpoint(self.id(), message.from, index);
+            self.fetch(message.from, index, round);
         }
     }
 
@@ -55,8 +55,16 @@ impl Member {
             return;
         };
         if self.incoming.begin() {
-            round.fetch_checkpoint(self.id(), from, self.replica.mirror().compacted_index());
+            self.fetch(from, self.replica.mirror().compacted_index(), round);
         }
+    }
+
+    /// One that was begun before is of use if it brings this member on, and if the log, where it begins anew, follows it.
+    fn fetch(&self, from: NodeId, at_least: LogIndex, round: &Round) {
+        let group = self.id();
+        let partial_at_least =
+            if self.awaits_state() { self.replica.mirror().compacted_index() } else { self.replica.committed() + 1 };
+        round.fetch_checkpoint(Wanted { from, group, at_least, partial_at_least });
     }
 
     /// Goes on with a checkpoint that lies here whole.

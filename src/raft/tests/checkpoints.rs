@@ -101,6 +101,47 @@ fn a_checkpoint_that_is_refused_is_offered_again() {
     });
 }
 
+/// A stream breaks behind 30 chunks; whoever takes it is then started again, or not. How many chunks came, and how many there are.
+async fn broken_in_the_middle(cluster: &mut Cluster, starts_again: bool) -> (usize, usize) {
+    let (leader, away) = (cluster.leader().await, cluster.follower().await);
+    cluster.network.isolate(away);
+    write_much(cluster, 60).await;
+    left_behind(cluster, leader, away).await;
+    // The ones after it bring nothing.
+    cluster.network.break_checkpoints([31].into_iter().chain([0; 100]));
+    cluster.network.heal();
+    eventually("it broke", async || cluster.network.chunks() == 30).await;
+    let directory = cluster.directory(away).join("checkpoint");
+    let left = || crate::store::files::list(&directory).unwrap();
+    assert!(left()[0].to_string_lossy().ends_with(".part.tmp"), "{:?}", left());
+    if starts_again {
+        eventually("it was tried again, and given up", async || cluster.network.breaks() <= 97).await;
+        cluster.kill(away, true);
+        rt::time::sleep(Duration::from_millis(50)).await;
+        cluster.start_node(away).await;
+    }
+    cluster.network.break_checkpoints([]);
+    cluster.write("behind the checkpoint").await;
+    let all = cluster.agree().await;
+    assert_eq!(cluster.memos[&away].memory().installed, 1);
+    assert_eq!(left(), Vec::<std::path::PathBuf>::new());
+    (cluster.network.chunks(), all.len())
+}
+
+#[test]
+fn a_checkpoint_that_broke_goes_on_where_it_was() {
+    for starts_again in [false, true] {
+        run(async move {
+            let mut cluster = Cluster::start(3, 25, short_logs(), Faults::default()).await;
+            let (came, all) = broken_in_the_middle(&mut cluster, starts_again).await;
+            assert!(
+                (60..=all).contains(&came),
+                "{came} chunks came of a state of {all} at most: 30 would be sent twice"
+            );
+        });
+    }
+}
+
 #[test]
 fn a_state_that_was_torn_while_it_was_installed_is_fetched_or_installed_again() {
     run(async {

@@ -80,33 +80,56 @@ fn one_group_of_three() {
     }
 }
 
-#[test]
-#[ignore = "a measurement: cargo test --release --lib raft::tests::measure -- --ignored --nocapture --test-threads=1"]
-fn a_thousand_groups_of_three() {
-    run(async {
+/// A thousand groups on three nodes, opened and led; `machine` makes their machines. What is in the directories goes with them.
+struct Thousand {
+    nodes: Vec<MultiRaft>,
+    groups: Vec<Vec<Group<LogIndex>>>,
+    _directories: Vec<tempfile::TempDir>,
+}
+
+impl Thousand {
+    async fn open<M: StateMachine<Outcome = LogIndex>>(options: RaftOptions, machine: impl Fn() -> M) -> Thousand {
         let network = Network::new(1, Faults::default());
         let mut nodes = Vec::new();
         let started = rt::time::now();
         let directories: Vec<_> = (1..=3).map(|_| tempfile::tempdir().unwrap()).collect();
         for node in 1..=3 {
             let directory = directories[node as usize - 1].path();
-            nodes.push(join(&network, node, open_log(directory), directory, RaftOptions::default()));
+            nodes.push(join(&network, node, open_log(directory), directory, options));
         }
-        let (_, before) = used();
-        let opened = nodes.iter().map(|raft| async move {
-            join_all((1..=1000).map(|group| raft.open(group, &[1, 2, 3], Memo::default()))).await
-        });
+        let machine = &machine;
+        let opened = nodes
+            .iter()
+            .map(|raft| async move { join_all((1..=1000).map(|group| raft.open(group, &[1, 2, 3], machine()))).await });
         let groups: Vec<Vec<Group<LogIndex>>> =
             join_all(opened).await.into_iter().map(|all| all.into_iter().map(Result::unwrap).collect()).collect();
         println!("1,000 groups on three nodes opened after {:?}", started.elapsed());
-        let leaders =
-            || -> Vec<Group<LogIndex>> { groups.iter().flatten().filter(|group| group.is_leader()).cloned().collect() };
-        while leaders().len() < 1000 {
+        let opened = Thousand { nodes, groups, _directories: directories };
+        while opened.leaders().len() < 1000 {
             rt::time::sleep(Duration::from_millis(10)).await;
         }
-        let spread: Vec<usize> =
-            groups.iter().map(|all| all.iter().filter(|group| group.is_leader()).count()).collect();
+        let led = |all: &Vec<Group<LogIndex>>| all.iter().filter(|group| group.is_leader()).count();
+        let spread: Vec<usize> = opened.groups.iter().map(led).collect();
         println!("elected after {:?}, by node {spread:?}", started.elapsed());
+        opened
+    }
+
+    fn leaders(&self) -> Vec<Group<LogIndex>> {
+        self.groups.iter().flatten().filter(|group| group.is_leader()).cloned().collect()
+    }
+
+    /// A figure with a failed group in it is none.
+    fn check(&self) {
+        assert_eq!(self.groups.iter().flatten().find_map(Group::failure), None);
+    }
+}
+
+#[test]
+#[ignore = "a measurement: cargo test --release --lib raft::tests::measure -- --ignored --nocapture --test-threads=1"]
+fn a_thousand_groups_of_three() {
+    run(async {
+        let (_, before) = used();
+        let thousand = Thousand::open(RaftOptions::default(), Memo::default).await;
         rt::time::sleep(Duration::from_secs(6)).await;
         let (cpu, _) = used();
         rt::time::sleep(Duration::from_secs(10)).await;
@@ -114,9 +137,66 @@ fn a_thousand_groups_of_three() {
         println!("idle: {:.1} % of a core and {} MiB for all three", (after - cpu) * 10.0, memory - before);
         for clients in [256, 2000] {
             println!("{clients} clients over 1,000 groups, 128 B:");
-            load(&leaders(), clients, 128).await;
+            load(&thousand.leaders(), clients, 128).await;
+            thousand.check();
         }
     });
+}
+
+/// Applies by forgetting.
+#[derive(Default)]
+struct Forgetful {
+    applied: LogIndex,
+}
+
+impl StateMachine for Forgetful {
+    type Outcome = LogIndex;
+
+    fn applied(&self) -> LogIndex {
+        self.applied
+    }
+
+    fn apply(&mut self, entries: &[Entry]) -> Result<Vec<LogIndex>, ApplyError> {
+        self.applied = entries.last().map_or(self.applied, |entry| entry.index);
+        Ok(entries.iter().map(|entry| entry.index).collect())
+    }
+
+    fn sync(&mut self) -> Result<LogIndex, ApplyError> {
+        Ok(self.applied)
+    }
+
+    fn checkpoint(&mut self) -> Result<Box<dyn Checkpoint>, ApplyError> {
+        Err(ApplyError::Checkpoint { at: self.applied, problem: "it is forgotten".into() })
+    }
+
+    fn install(&mut self, at: LogIndex, _: &mut dyn CheckpointReader) -> Result<(), ApplyError> {
+        Err(ApplyError::Checkpoint { at, problem: "it would be forgotten".into() })
+    }
+}
+
+/// In this order, because freed memory stays with the process.
+#[test]
+#[ignore = "a measurement: cargo test --release --lib raft::tests::measure -- --ignored --nocapture --test-threads=1"]
+fn what_a_thousand_groups_hold_under_load() {
+    for (what, cache_bytes_max, keeps) in [
+        ("nothing kept, no cache of the log", 0, false),
+        ("nothing kept, the usual cache", 1 << 20, false),
+        ("machines that keep all entries", 1 << 20, true),
+    ] {
+        run(async move {
+            let options = RaftOptions { cache_bytes_max, ..RaftOptions::default() };
+            let thousand = match keeps {
+                true => Thousand::open(options, Memo::default).await,
+                false => Thousand::open(options, Forgetful::default).await,
+            };
+            println!("{what}: {} MiB before", used().1);
+            load(&thousand.leaders(), 2000, 128).await;
+            thousand.check();
+            for raft in &thousand.nodes {
+                raft.stop().await;
+            }
+        });
+    }
 }
 
 /// The value at a share of sorted ones.

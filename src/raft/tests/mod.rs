@@ -3,9 +3,11 @@
 
 mod alone;
 mod beats;
+mod cache;
 mod chaos;
 mod checkpoints;
 mod cluster;
+mod lanes;
 mod ledger;
 mod log;
 mod measure;

@@ -6,7 +6,7 @@ use super::*;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rand::{Rng as _, SeedableRng, rngs::StdRng};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tempfile::TempDir;
 
@@ -34,13 +34,17 @@ struct State {
     cut: BTreeSet<(NodeId, NodeId)>,
     /// Nodes that give no checkpoints.
     pub stingy: BTreeSet<NodeId>,
+    /// After how many parts the next streams of checkpoints break.
+    breaks: VecDeque<usize>,
+    /// Chunks of checkpoints that came.
+    chunks: usize,
 }
 
 impl Network {
     pub fn new(seed: u64, faults: Faults) -> Arc<Network> {
         let rng = StdRng::seed_from_u64(seed);
-        let (nodes, cut, stingy) = Default::default();
-        Arc::new(Network { state: Mutex::new(State { rng, faults, nodes, cut, stingy }) })
+        let (nodes, cut, stingy, breaks) = Default::default();
+        Arc::new(Network { state: Mutex::new(State { rng, faults, nodes, cut, stingy, breaks, chunks: 0 }) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -72,6 +76,21 @@ impl Network {
 
     pub fn give_no_checkpoints(&self, nodes: impl IntoIterator<Item = NodeId>) {
         self.state().stingy = nodes.into_iter().collect();
+    }
+
+    /// Has the next streams of checkpoints break, each after so many parts.
+    pub fn break_checkpoints(&self, after: impl IntoIterator<Item = usize>) {
+        self.state().breaks = after.into_iter().collect();
+    }
+
+    /// Streams that are still to break.
+    pub fn breaks(&self) -> usize {
+        self.state().breaks.len()
+    }
+
+    /// Chunks of checkpoints that came.
+    pub fn chunks(&self) -> usize {
+        self.state().chunks
     }
 
     fn pass(self: Arc<Self>, from: NodeId, to: NodeId, messages: Vec<GroupMessage>) {
@@ -120,17 +139,42 @@ impl Transport for Port {
         &self,
         from: NodeId,
         group: GroupId,
-        at_least: LogIndex,
+        wanted: CheckpointWanted,
     ) -> BoxFuture<'static, Result<Box<dyn CheckpointStream>, FetchError>> {
-        let state = self.network.state();
+        let mut state = self.network.state();
         let giver = state.nodes.get(&from).filter(|_| !state.cut.contains(&(self.node, from))).cloned();
         let is_stingy = state.stingy.contains(&from);
+        let left = state.breaks.pop_front().unwrap_or(usize::MAX);
+        let network = self.network.clone();
         async move {
             match giver {
                 Some(_) if is_stingy => Err(FetchError::Refused("told to".into())),
-                Some(giver) => giver.serve_checkpoint(group, at_least).await,
+                Some(giver) => {
+                    let parts = giver.serve_checkpoint(group, wanted).await?;
+                    Ok(Box::new(Breaking { network, parts, left }) as Box<dyn CheckpointStream>)
+                }
                 None => Err(FetchError::Unreachable("there is no way there".into())),
             }
+        }
+        .boxed()
+    }
+}
+
+/// A checkpoint on its way, which breaks after so many parts.
+struct Breaking {
+    network: Arc<Network>,
+    parts: Box<dyn CheckpointStream>,
+    left: usize,
+}
+
+impl CheckpointStream for Breaking {
+    fn next(&mut self) -> BoxFuture<'_, Result<Option<CheckpointPart>, FetchError>> {
+        async move {
+            let Some(left) = self.left.checked_sub(1) else { return Err(FetchError::Unreachable("cut".into())) };
+            self.left = left;
+            let part = self.parts.next().await?;
+            self.network.state().chunks += usize::from(matches!(part, Some(CheckpointPart::Chunk(_))));
+            Ok(part)
         }
         .boxed()
     }

@@ -2,6 +2,7 @@
 //! carried by hand, and what is durable is said by hand.
 
 use super::*;
+use crate::raft::cache::NodeCache;
 use crate::raft::replica::{MemberChange, NotProposed, Pace, Replica, Step, Work};
 use crate::raft::storage::Mirror;
 use crate::raft::writer::Write;
@@ -33,7 +34,7 @@ impl Hand {
             let log = open_log(&path);
             begin(&log, GROUP, &voters);
             let found = log.group(GROUP).unwrap();
-            let mut mirror = Mirror::new(GROUP, log, found);
+            let mut mirror = Mirror::new(GROUP, log, found, NodeCache::new(usize::MAX).share());
             mirror.set_applied(1);
             (*node, Replica::new(*node, mirror, 1, PACE).unwrap())
         };
@@ -445,7 +446,7 @@ fn a_change_of_members_that_the_log_remembers_does_not_happen_twice() {
     let members = found.members.clone();
     assert!(members.voters == [1] && members.voters_outgoing.is_empty(), "{members:?}");
     assert!(found.hard.commit < members.index, "the log knows of the change, not that it is committed");
-    let mut mirror = Mirror::new(GROUP, log, found);
+    let mut mirror = Mirror::new(GROUP, log, found, NodeCache::new(usize::MAX).share());
     mirror.load(2).unwrap();
     mirror.set_applied(1);
     hand.replicas.insert(1, Replica::new(1, mirror, 1, PACE).unwrap());
