@@ -133,7 +133,7 @@ impl Service {
     pub fn refresh_gauges(&self) {
         let collections = self.0.catalog.collections();
         self.0.metrics.collections.set_count(collections.len() as u64);
-        self.0.metrics.collections.set_aliases(self.0.catalog.aliases().len() as u64);
+        self.0.metrics.collections.set_aliases(self.0.catalog.aliases().count() as u64);
         for collection in collections.values() {
             let here = collection.shards.iter().filter_map(|(shard, _)| self.0.host.find(*shard));
             let stats: Vec<_> = here.map(|replica| replica.stats()).collect();

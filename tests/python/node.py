@@ -32,6 +32,8 @@ class Node:
         self.binary = binary
         self.home = home
         self.arguments = arguments
+        # Where other nodes reach it; those of a cluster have to know that before it starts.
+        self.peer = "127.0.0.1:0"
         self.log_path = home / "node.log"
         self.ready_path = home / "ready.json"
         self.addresses: dict = {}
@@ -69,7 +71,8 @@ class Node:
 
     def command(self) -> list[str]:
         """The command line."""
-        listeners = [part for flag in ("http", "grpc", "peer", "monitoring") for part in (f"--{flag}", "127.0.0.1:0")]
+        listeners = [part for flag in ("http", "grpc", "monitoring") for part in (f"--{flag}", "127.0.0.1:0")]
+        listeners += ["--peer", self.peer]
         own = ["--data-dir", str(self.home / "data"), "--ready-file", str(self.ready_path)]
         return [str(self.binary), "serve", *own, *listeners, *self.arguments]
 

@@ -64,7 +64,7 @@ impl Aliases {
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.collections.len()
     }
 
