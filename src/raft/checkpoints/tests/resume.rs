@@ -269,9 +269,9 @@ async fn an_older_stream_gives_nothing_more_and_takes_nothing_away() {
     let mut older = giver.give(new).await.unwrap();
     let Some(CheckpointPart::Head(_, place)) = older.next().await.unwrap() else { panic!("the head comes first") };
     assert_eq!(older.next().await.unwrap(), Some(CheckpointPart::Chunk(chunk(0, 0, CHUNK))));
-    let goes_on = Some(CheckpointPlace { chunks: 1, ..place });
-    let mut newer = giver.give(CheckpointWanted { goes_on, ..new }).await.unwrap();
-    assert_eq!(newer.next().await.unwrap(), Some(CheckpointPart::Head(head(), goes_on.unwrap())));
+    let place = CheckpointPlace { chunks: 1, ..place };
+    let mut newer = giver.give(CheckpointWanted { goes_on: Some(place), ..new }).await.unwrap();
+    assert_eq!(newer.next().await.unwrap(), Some(CheckpointPart::Head(head(), place)));
     assert!(matches!(older.next().await, Err(FetchError::Refused(_))));
     drop(older);
     assert_eq!(newer.next().await.unwrap(), Some(CheckpointPart::Chunk(chunk(0, 1, CHUNK))));
