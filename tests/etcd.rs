@@ -283,6 +283,21 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// Copies what the only member has, which is away meanwhile.
+fn back_up(etcd: &mut Members, member: &Path, to: &Path) {
+    etcd.kill(0);
+    copy(member, to);
+    etcd.run(0);
+}
+
+async fn the_past_is_noticed(node: &Node) {
+    until("the older state is noticed", async || {
+        let (ok, detail) = coordinator(node.service());
+        !ok && detail.contains("was etcd restored from an old backup?")
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_etcd_that_lost_a_change_of_anything_is_not_obeyed() {
     if !has_etcd("an_etcd_that_lost_a_change_of_anything_is_not_obeyed") {
@@ -294,9 +309,7 @@ async fn an_etcd_that_lost_a_change_of_anything_is_not_obeyed() {
     let nodes = vec![start(directories[0].path(), &etcd).await];
     ready(&nodes).await;
     nodes[0].service().create_collection(name("t"), spec(None)).await.expect("a table");
-    etcd.kill(0);
-    copy(&member, &backup);
-    etcd.run(0);
+    back_up(&mut etcd, &member, &backup);
     // This changes no shard: the shard table stays as it is in the backup.
     until("a field is indexed", async || {
         let field = vectorsphere::types::path::Path::parse("colour").expect("a path");
@@ -307,11 +320,7 @@ async fn an_etcd_that_lost_a_change_of_anything_is_not_obeyed() {
     std::fs::remove_dir_all(&member).expect("gone");
     copy(&backup, &member);
     etcd.run(0);
-    until("the older state is noticed", async || {
-        let (ok, detail) = coordinator(nodes[0].service());
-        !ok && detail.contains("was etcd restored from an old backup?")
-    })
-    .await;
+    the_past_is_noticed(&nodes[0]).await;
     let indexes = nodes[0].service().payload_indexes(&name("t")).await.expect("listed");
     assert_eq!(indexes.len(), 1, "what was changed is still known");
     stop(nodes).await;
@@ -328,9 +337,7 @@ async fn an_etcd_restored_from_a_backup_and_another_clusters_are_not_obeyed() {
     let nodes = vec![start(directories[0].path(), &etcd).await];
     ready(&nodes).await;
     nodes[0].service().create_collection(name("old"), spec(None)).await.expect("a table");
-    etcd.kill(0);
-    copy(&member, &backup);
-    etcd.run(0);
+    back_up(&mut etcd, &member, &backup);
     until("a table is made that the backup does not know", async || {
         nodes[0].service().create_collection(name("new"), spec(None)).await.is_ok()
     })
@@ -342,11 +349,7 @@ async fn an_etcd_restored_from_a_backup_and_another_clusters_are_not_obeyed() {
     std::fs::rename(&member, &newest).expect("out of the way");
     copy(&backup, &member);
     etcd.run(0);
-    until("the older state is noticed", async || {
-        let (ok, detail) = coordinator(nodes[0].service());
-        !ok && detail.contains("was etcd restored from an old backup?")
-    })
-    .await;
+    the_past_is_noticed(&nodes[0]).await;
     all_read(&nodes, "new", 10).await;
     write(&nodes[0], "new", 10..20).await;
     assert!(nodes[0].service().health().ready);
