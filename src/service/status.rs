@@ -4,7 +4,7 @@ use super::{Check, ClusterStatus, HealthReport, NodeInfo, OtherNode, Service};
 use crate::{
     cluster::{MemberRecord, MemberState, NodeId, ShardId, WEIGHT_ORDINARY},
     rt::{self, time::Instant},
-    store::room::Room,
+    shard::Room,
     types::operation::Consistency,
 };
 use std::collections::BTreeSet;

@@ -51,6 +51,7 @@ pub(crate) use upkeep::Upkeep;
 pub(crate) use upkeep::Work;
 
 pub use crate::index::IndexState;
+pub use crate::store::room::Room;
 pub use border::{Border, Leaving, add_range};
 pub use elsewhere::{Elsewhere, Missed};
 pub use host::Host;
