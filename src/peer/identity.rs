@@ -305,8 +305,9 @@ mod tests {
         assert_eq!(cause(Some(9), &info(2, Some(8), |_| {})), Some(Cause::Cluster));
         assert_eq!(cause(None, &info(1, None, |_| {})), Some(Cause::Itself));
         assert_eq!(cause(None, &info(1, None, |i| i.instance = 7)), Some(Cause::Node));
-        assert_eq!(cause(None, &info(2, None, |i| i.versions = 3..=4)), Some(Cause::Version));
-        assert_eq!(cause(None, &info(2, None, |i| i.versions = 2..=3)), None);
+        let newest = *PROTOCOL_VERSIONS.end();
+        assert_eq!(cause(None, &info(2, None, |i| i.versions = newest + 1..=newest + 2)), Some(Cause::Version));
+        assert_eq!(cause(None, &info(2, None, |i| i.versions = newest..=newest + 1)), None);
         assert_eq!(cause(None, &info(2, None, |i| i.versions = 1..=1)), None);
     }
 

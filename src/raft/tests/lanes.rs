@@ -3,29 +3,16 @@
 use super::ledger::Memo;
 use super::*;
 use futures_util::future::join;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
 
-/// A machine that waits with every write until it is let go; told to panic, it does.
-struct Slow {
+/// A machine that something hinders before it applies entries.
+struct Hindered {
     memo: Memo,
-    go: Mutex<Receiver<Go>>,
+    hinder: Box<dyn FnMut(&[Entry]) + Send>,
 }
 
-#[derive(Clone, Copy)]
-enum Go {
-    On,
-    Panic,
-}
-
-impl Slow {
-    fn new() -> (Slow, Sender<Go>) {
-        let (go, receiver) = channel();
-        (Slow { memo: Memo::default(), go: Mutex::new(receiver) }, go)
-    }
-}
-
-impl StateMachine for Slow {
+impl StateMachine for Hindered {
     type Outcome = LogIndex;
 
     fn applied(&self) -> LogIndex {
@@ -33,11 +20,7 @@ impl StateMachine for Slow {
     }
 
     fn apply(&mut self, entries: &[Entry]) -> Result<Vec<LogIndex>, ApplyError> {
-        // A leader's first entry, and the log's beginning, have no data.
-        let is_write = entries.iter().any(|entry| !entry.data.is_empty());
-        if is_write && matches!(self.go.lock().unwrap().recv(), Ok(Go::Panic)) {
-            panic!("told to");
-        }
+        (self.hinder)(entries);
         self.memo.apply(entries)
     }
 
@@ -54,6 +37,39 @@ impl StateMachine for Slow {
     }
 }
 
+#[derive(Clone, Copy)]
+enum Go {
+    On,
+    Panic,
+}
+
+/// A machine that waits with every write until it is let go; told to panic, it does.
+fn waiting_machine() -> (Hindered, Sender<Go>) {
+    let (go, told) = channel();
+    let hinder = move |entries: &[Entry]| {
+        // A leader's first entry, and the log's beginning, have no data.
+        let is_write = entries.iter().any(|entry| !entry.data.is_empty());
+        if is_write && matches!(told.recv(), Ok(Go::Panic)) {
+            panic!("told to");
+        }
+    };
+    (Hindered { memo: Memo::default(), hinder: Box::new(hinder) }, go)
+}
+
+/// A machine that takes its time, now none, now a lot; the seed is its own.
+fn odd_machine(memo: Memo, mut seed: u64) -> Hindered {
+    #[allow(clippy::disallowed_methods)] // A machine really has its lane's thread to itself.
+    let hinder = move |_: &[Entry]| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        match seed >> 60 {
+            0 => std::thread::sleep(Duration::from_millis(5)),
+            1..4 => std::thread::sleep(Duration::from_micros(seed >> 54)),
+            _ => {}
+        }
+    };
+    Hindered { memo, hinder: Box::new(hinder) }
+}
+
 fn start(directory: &tempfile::TempDir) -> MultiRaft {
     let (log, path) = (open_log(directory.path()), Arc::from(directory.path()));
     MultiRaft::start(NODE, log, None, Arc::new(Nobody), path, options())
@@ -67,7 +83,7 @@ fn a_machine_that_takes_long_holds_up_no_other_group() {
         // More of them than lanes begin by themselves.
         let mut slow = Vec::new();
         for group in 1..=5 {
-            let (machine, go) = Slow::new();
+            let (machine, go) = waiting_machine();
             let group = raft.open(group, &[NODE], machine).await.unwrap();
             let waits = rt::spawn("slow", {
                 let group = group.clone();
@@ -95,7 +111,7 @@ fn a_machine_that_panics_ends_its_own_group_only() {
     run(async {
         let directory = tempfile::tempdir().unwrap();
         let raft = start(&directory);
-        let (machine, go) = Slow::new();
+        let (machine, go) = waiting_machine();
         let memo = machine.memo.clone();
         let ill = raft.open(1, &[NODE], machine).await.unwrap();
         let well = raft.open(2, &[NODE], Memo::default()).await.unwrap();
@@ -116,7 +132,7 @@ fn a_machine_that_panics_ends_its_own_group_only() {
 
 /// A quick group and a slow one that are written to at once, so that one lane comes to both; the slow one waits to be let go.
 async fn one_behind_the_other(raft: &MultiRaft, number: u64) -> (Group<LogIndex>, Group<LogIndex>, Sender<Go>) {
-    let (machine, go) = Slow::new();
+    let (machine, go) = waiting_machine();
     let quick = raft.open(2 * number, &[NODE], Memo::default()).await.unwrap();
     let slow = raft.open(2 * number + 1, &[NODE], machine).await.unwrap();
     let (one, other) = (quick.clone(), slow.clone());
@@ -166,43 +182,6 @@ fn what_a_lane_has_done_is_told_though_its_next_machine_takes_long() {
     });
 }
 
-/// A machine that takes its time, now none, now a lot; the seed is its own.
-struct Odd {
-    memo: Memo,
-    seed: u64,
-}
-
-impl StateMachine for Odd {
-    type Outcome = LogIndex;
-
-    fn applied(&self) -> LogIndex {
-        self.memo.applied()
-    }
-
-    #[allow(clippy::disallowed_methods)] // A machine really has its lane's thread to itself.
-    fn apply(&mut self, entries: &[Entry]) -> Result<Vec<LogIndex>, ApplyError> {
-        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        match self.seed >> 60 {
-            0 => std::thread::sleep(Duration::from_millis(5)),
-            1..4 => std::thread::sleep(Duration::from_micros(self.seed >> 54)),
-            _ => {}
-        }
-        self.memo.apply(entries)
-    }
-
-    fn sync(&mut self) -> Result<LogIndex, ApplyError> {
-        self.memo.sync()
-    }
-
-    fn checkpoint(&mut self) -> Result<Box<dyn Checkpoint>, ApplyError> {
-        self.memo.checkpoint()
-    }
-
-    fn install(&mut self, at: LogIndex, chunks: &mut dyn CheckpointReader) -> Result<(), ApplyError> {
-        self.memo.install(at, chunks)
-    }
-}
-
 #[test]
 fn many_groups_in_few_lanes_apply_everything_in_order_though_each_finishes_at_odd_moments() {
     const GROUPS: u64 = 40;
@@ -213,7 +192,7 @@ fn many_groups_in_few_lanes_apply_everything_in_order_though_each_finishes_at_od
         let mut clients = Vec::new();
         for number in 1..=GROUPS {
             let memo = Memo::default();
-            let group = raft.open(number, &[NODE], Odd { memo: memo.clone(), seed: number }).await.unwrap();
+            let group = raft.open(number, &[NODE], odd_machine(memo.clone(), number)).await.unwrap();
             clients.push(rt::spawn("client", async move {
                 for write in 0..WRITES {
                     group.propose(Bytes::from(format!("{write}"))).await.expect("no group fails");
@@ -239,7 +218,7 @@ fn lanes_end_with_the_runtime_though_groups_are_queued() {
             let directory = tempfile::tempdir().unwrap();
             let raft = start(&directory);
             for number in 1..=40 {
-                let machine = Odd { memo: Memo::default(), seed: number };
+                let machine = odd_machine(Memo::default(), number);
                 let group = raft.open(number, &[NODE], machine).await.unwrap();
                 let client = rt::spawn("client", async move {
                     // Until the runtime ends.
