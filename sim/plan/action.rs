@@ -20,6 +20,9 @@ pub enum Workload {
     Alias,
 }
 
+/// Values of a plan are below this; those of retries are not ([`Action::anew`]).
+pub const VALUES_MAX: u64 = 1_000_000;
+
 /// What a client does next; each workload uses those it has a meaning for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -79,7 +82,6 @@ pub enum Action {
 impl Action {
     /// The same, with a value nobody has written: for an attempt after one whose outcome is unknown.
     pub fn anew(self, attempt: u64) -> Action {
-        const VALUES_MAX: u64 = 1_000_000;
         let fresh = |value: u64| value + attempt * VALUES_MAX;
         match self {
             Action::Put { id, value } => Action::Put { id, value: fresh(value) },

@@ -163,6 +163,10 @@ impl Catalog {
             self.understood(is_alone, &mut transaction).await?;
             let (aliases, guard) = self.stored_aliases().await?;
             let there = self.looked_up(changes).await?;
+            let at = match &guard {
+                Compare::WrittenAt(_, revision) => Some(*revision),
+                _ => None,
+            };
             transaction.compares.extend(there.values().map(|(compare, _)| compare.clone()).chain([guard]));
             let asked = Transaction { compares: transaction.compares.clone(), changes: Vec::new() };
             let after = match aliases.after(changes, &there) {
@@ -172,10 +176,14 @@ impl Catalog {
             };
             let count = aliases.differences(&after);
             if count == 0 {
-                match self.commit(asked).await? {
-                    Some(_) => return Ok(Changed { count, epoch: aliases.epoch }),
-                    None => continue,
+                if self.commit(asked).await?.is_none() {
+                    continue;
                 }
+                // It was done before, perhaps by a try whose answer was lost; this node need not have heard of it.
+                if let Some(revision) = at {
+                    self.shown(ALIASES, revision).await?;
+                }
+                return Ok(Changed { count, epoch: aliases.epoch });
             }
             transaction.changes.push(Change::Put(ALIASES.to_owned(), to_json(&after)));
             if let Some(revision) = self.commit(transaction).await? {

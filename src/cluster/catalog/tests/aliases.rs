@@ -264,6 +264,23 @@ async fn a_lost_answer_is_told_as_one_and_an_older_coordinator_is_not_believed()
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
 }
 
+#[tokio::test]
+async fn what_was_done_already_is_answered_once_this_node_knows_it() {
+    let (coordinator, catalog) = catalog_with(&["blue", "green"]).await;
+    catalog.change_aliases(&[create("live", "blue")], false).await.unwrap();
+    coordinator.memory.freeze();
+    let switched = br#"{"epoch":2,"collections":{"live":"green"}}"#;
+    coordinator.memory.put(ALIASES, switched.to_vec());
+    let mut catalog = Arc::into_inner(catalog).unwrap();
+    catalog.hear_limit = Duration::from_millis(100);
+    let again = [create("live", "green")];
+    let unknown = catalog.change_aliases(&again, false).await.unwrap_err();
+    assert_eq!(unknown.kind(), ErrorKind::Indeterminate, "{unknown}");
+    coordinator.memory.thaw();
+    assert_eq!(catalog.change_aliases(&again, false).await.unwrap(), Changed { count: 0, epoch: 2 });
+    assert_eq!(told(&catalog), ["live>green"]);
+}
+
 #[test]
 fn the_stored_form_stays() {
     let stored = br#"{"epoch":3,"collections":{"live":"blue"}}"#;
