@@ -11,7 +11,7 @@ pub mod moves;
 pub mod node;
 pub mod shrink;
 
-pub use action::{Action, VALUES_MAX, Workload};
+pub use action::{Action, Workload};
 pub use fault::{Blow, Broken, Collapse, EtcdTrouble, Fault, Finale, LossModel, Part, PlannedFault, Shape, Way};
 pub use moves::{ACTIVE_MIN, Moves, Turn};
 use rand::{Rng, rngs::StdRng};

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     check::search::Hit,
-    plan::{IndexPlan, VALUES_MAX},
+    plan::{IndexPlan, action::VALUES_MAX},
     world::sometimes,
 };
 use http::{Method, StatusCode};

@@ -6,10 +6,12 @@ use futures_util::future::join;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 
+type Hinder = Box<dyn FnMut(&[Entry]) + Send>;
+
 /// A machine that something hinders before it applies entries.
 struct Hindered {
     memo: Memo,
-    hinder: Box<dyn FnMut(&[Entry]) + Send>,
+    hinder: Hinder,
 }
 
 impl StateMachine for Hindered {
