@@ -23,6 +23,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
+/// So many times as much log as usual is kept for a member that is being given a checkpoint: if it were gone when the checkpoint has
+/// arrived, the member would need another one, and under steady writes never have the last.
+const KEEP_FOR_CHECKPOINT: usize = 16;
 /// Ticks after which a member that was offered a checkpoint and takes none is offered another.
 const OFFER_TICKS: u64 = 30;
 /// Ticks in which the first leader of a new group is tried for every tick.
@@ -248,12 +251,14 @@ impl Member {
     pub(super) fn synced(&mut self, index: LogIndex, round: &mut Round) {
         let members = self.replica.members();
         let alone = members.voters.len() == 1 && members.learners.is_empty() && members.voters_outgoing.is_empty();
-        let others = match self.replica.needed_by_others() {
-            _ if alone => Others::None,
-            Some(needed) => Others::Have(needed),
-            None => Others::Unknown,
+        let keep = round.options().keep_bytes_max;
+        let (others, keep) = match self.replica.needed_by_others() {
+            _ if alone => (Others::None, keep),
+            Some((needed, false)) => (Others::Have(needed), keep),
+            Some((needed, true)) => (Others::Have(needed), keep.saturating_mul(KEEP_FOR_CHECKPOINT)),
+            None => (Others::Unknown, keep),
         };
-        let upto = self.size.limit(index, others, round.options().keep_bytes_max);
+        let upto = self.size.limit(index, others, keep);
         if upto <= self.replica.mirror().compacted_index() || self.replica.mirror_mut().compact(upto).is_err() {
             self.compacting = false;
             return;

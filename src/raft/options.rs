@@ -29,7 +29,7 @@ pub struct RaftOptions {
     pub apply_bytes_max: usize,
     /// Bytes appended to a group's log after which the state is synced and the log compacted.
     pub compact_after_bytes: usize,
-    /// Bytes of log kept for members that are behind; those further behind get a checkpoint.
+    /// Bytes of log kept for members that are behind; those further behind get a checkpoint, and meanwhile sixteen times as many are kept.
     pub keep_bytes_max: usize,
     /// Bytes of applied entries of one group kept in memory.
     pub cache_bytes_max: usize,

@@ -232,11 +232,14 @@ impl Replica {
         voters.map(|node| progress.get(*node).map_or(0, |progress| progress.matched)).min().unwrap_or(0)
     }
 
-    /// The smallest index whose successors some other member still needs: what it has, or will have from a checkpoint.
-    /// `None` unless this member leads others.
-    pub(super) fn needed_by_others(&self) -> Option<LogIndex> {
+    /// The smallest index whose successors some other member still needs: what it has, or will have from a checkpoint; and whether it is
+    /// from a checkpoint. `None` unless this member leads others.
+    pub(super) fn needed_by_others(&self) -> Option<(LogIndex, bool)> {
         let others = self.raw.raft.prs().iter().filter(|(node, _)| **node != self.node);
-        let needed = others.map(|(_, progress)| progress.matched.max(progress.pending_snapshot));
+        let needed = others.map(|(_, progress)| match progress.pending_snapshot {
+            offered if offered > progress.matched => (offered, true),
+            _ => (progress.matched, false),
+        });
         needed.min().filter(|_| self.is_leader())
     }
 

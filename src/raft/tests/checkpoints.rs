@@ -2,6 +2,7 @@
 
 use super::network::{Cluster, Faults};
 use super::*;
+use std::num::NonZeroU64;
 
 /// A clock so slow that no leader loses its office on a busy machine while writes come one by one.
 fn slow() -> RaftOptions {
@@ -43,6 +44,29 @@ fn who_is_a_little_behind_catches_up_by_the_log() {
         cluster.network.heal();
         assert_eq!(cluster.agree().await.len(), 300);
         assert_eq!(cluster.memos[&away].memory().installed, 0);
+    });
+}
+
+#[test]
+fn who_is_given_a_checkpoint_needs_no_other_though_writes_go_on() {
+    run(async {
+        // A state of 200 kB takes two seconds.
+        let options = RaftOptions { checkpoint_bytes_per_second: NonZeroU64::new(100_000), ..short_logs() };
+        let cluster = Cluster::start(3, 22, options, Faults::default()).await;
+        let (leader, away) = (cluster.leader().await, cluster.follower().await);
+        cluster.network.isolate(away);
+        write_much(&cluster, 400).await;
+        left_behind(&cluster, leader, away).await;
+        cluster.network.heal();
+        let mut meanwhile = 0;
+        while cluster.memos[&away].memory().installed == 0 {
+            write_much(&cluster, 1).await;
+            rt::time::sleep(Duration::from_millis(20)).await;
+            meanwhile += 500;
+        }
+        assert!(meanwhile > 2 * options.keep_bytes_max, "only {meanwhile} bytes were written meanwhile");
+        cluster.agree().await;
+        assert_eq!(cluster.memos[&away].memory().installed, 1);
     });
 }
 
