@@ -14,10 +14,11 @@ use crate::{
 };
 use std::{path::PathBuf, time::Duration};
 
+/// Between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// Between two offers of what is led: who got it may have as little room.
 const OFFER_INTERVAL: Duration = Duration::from_secs(10);
-
+/// How long the others may take to take it.
 const OFFER_LIMIT: Duration = Duration::from_secs(1);
 
 /// See the module.

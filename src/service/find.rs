@@ -109,11 +109,18 @@ impl Service {
         self.0.catalog.replicas_of(shard)
     }
 
+    /// The nodes beside this one that shall hold a replica of a shard.
+    pub(super) fn other_holders(&self, shard: ShardId) -> Vec<NodeId> {
+        let mut nodes = self.holders(shard);
+        nodes.retain(|node| *node != self.0.identity.node_id);
+        nodes
+    }
+
     /// The nodes beside this one where a shard may be found: its holders, and who led it last, which may still do so while it moves.
     pub(super) fn elsewhere(&self, shard: ShardId) -> Vec<NodeId> {
-        let mut nodes = self.holders(shard);
-        nodes.extend(self.0.elsewhere.leader(shard).filter(|leader| !nodes.contains(leader)));
-        nodes.retain(|node| *node != self.0.identity.node_id);
+        let mut nodes = self.other_holders(shard);
+        let is_known = |leader: &NodeId| *leader == self.0.identity.node_id || nodes.contains(leader);
+        nodes.extend(self.0.elsewhere.leader(shard).filter(|leader| !is_known(leader)));
         nodes
     }
 }

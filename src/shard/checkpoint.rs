@@ -14,7 +14,7 @@ use super::{
     cargo::CARGO_BYTES_MAX,
     content::{self, ContentHash},
     records::{Counters, Points, Records, RequestScan, View},
-    state::State,
+    trust::Trust,
     upkeep::replay,
 };
 use crate::{
@@ -88,8 +88,8 @@ pub struct ShardCheckpoint {
     hash: ContentHash,
     /// Of the head and of what concerns the indexes.
     other_hash: Xxh3,
-    /// Whose records these are: it hears of damage to them.
-    source: Arc<State>,
+    /// Hears of damage to the records.
+    trust: Arc<Trust>,
 }
 
 /// The records still to come, kind by kind.
@@ -110,8 +110,8 @@ type Entries = Box<dyn Iterator<Item = Result<(u64, Value)>> + Send>;
 type Befores = Box<dyn Iterator<Item = Result<(PointId, u64, Value)>> + Send>;
 
 impl ShardCheckpoint {
-    /// The state `source` as of `view`, whose index file is `file`. Cheap: nothing is read but the counters.
-    pub fn new(source: Arc<State>, view: &View, file: Option<Arc<Block>>) -> Result<ShardCheckpoint> {
+    /// The state as of `view`, whose index file is `file`; `trust` hears of damage. Cheap: nothing is read but the counters.
+    pub fn new(trust: Arc<Trust>, view: &View, file: Option<Arc<Block>>) -> Result<ShardCheckpoint> {
         let base = replay::base_index(view)?;
         let head = Head { counters: view.counters()?, base };
         let mut pending = BytesMut::with_capacity(2 * CHUNK_BYTES);
@@ -132,7 +132,7 @@ impl ShardCheckpoint {
             given: 0,
             has_ended: false,
         };
-        Ok(ShardCheckpoint { head, rest, pending, records: 0, hash: ContentHash::default(), other_hash, source })
+        Ok(ShardCheckpoint { head, rest, pending, records: 0, hash: ContentHash::default(), other_hash, trust })
     }
 
     /// Adds the next part to the pending bytes; `false` after the last.
@@ -241,12 +241,7 @@ impl Checkpoint for ShardCheckpoint {
     fn next_chunk(&mut self) -> Result<Option<Bytes>, ApplyError> {
         while self.pending.len() < CHUNK_BYTES {
             let put = self.put_next();
-            if !self
-                .source
-                .trust
-                .heard(self.source.id, put)
-                .map_err(|error| failed(self.head.counters.applied, &error))?
-            {
+            if !self.trust.heard(put).map_err(|error| failed(self.head.counters.applied, &error))? {
                 break;
             }
         }

@@ -187,7 +187,7 @@ impl StateMachine for Machine {
                 || file.is_some()
                 || state.records.view().number(MetaKey::IndexEpoch).map_err(failed)? == epoch
             {
-                return Ok(Box::new(ShardCheckpoint::new(state.clone(), &view, file).map_err(failed)?));
+                return Ok(Box::new(ShardCheckpoint::new(state.trust.clone(), &view, file).map_err(failed)?));
             }
         }
     }

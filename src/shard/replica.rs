@@ -238,19 +238,19 @@ impl Replica {
     /// One point, as of now.
     pub fn get(&self, id: &DocumentId) -> Result<StoredPoint> {
         let state = self.state();
-        state.trust.heard(state.id, read::get(&state, id))
+        state.trust.heard(read::get(&state, id))
     }
 
     /// A page of points. Runs on a compute thread.
     pub async fn list(&self, request: ListRequest) -> Result<ListAnswer> {
         let state = self.state();
-        rt::compute::cpu(move || state.trust.heard(state.id, read::list(&state, &request))).await
+        rt::compute::cpu(move || state.trust.heard(read::list(&state, &request))).await
     }
 
     /// Runs one search. Blocks the calling thread for the time of the search.
     pub fn search(&self, request: &Search) -> Result<SearchAnswer> {
         let state = self.state();
-        state.trust.heard(state.id, search::search(&state, request))
+        state.trust.heard(search::search(&state, request))
     }
 
     /// The places of the searches in the order in which they cost least. Blocks the calling thread for some microseconds a search.
@@ -308,9 +308,9 @@ impl Replica {
     pub async fn recompute_hash(&self) -> Result<Recomputed> {
         let state = self.state();
         let found = rt::compute::io(move || {
-            let found = state.trust.heard(state.id, verify::recompute_all(&state))?;
+            let found = state.trust.heard(verify::recompute_all(&state))?;
             if let Some(damage) = found.damage() {
-                state.trust.note(state.id, damage);
+                state.trust.note(damage);
             }
             Ok(found)
         });
@@ -321,7 +321,7 @@ impl Replica {
     /// [`Replica::recompute_hash`].
     pub async fn bucket(&self, bucket: u8) -> Result<Bucket> {
         let state = self.state();
-        rt::compute::io(move || state.trust.heard(state.id, verify::bucket(&state.records.view(), bucket))).await
+        rt::compute::io(move || state.trust.heard(verify::bucket(&state.records.view(), bucket))).await
     }
 
     /// Why the replica can no longer follow its log, if it cannot.

@@ -38,7 +38,7 @@ pub struct State {
     pub records: Records,
     pub settings: IndexSettings,
     /// Whether the records can be trusted.
-    pub trust: Trust,
+    pub trust: Arc<Trust>,
     /// Held by the machine from before a batch commits until the index shows it.
     gate: Mutex<()>,
     indexes: RwLock<Indexes>,
@@ -86,7 +86,7 @@ impl State {
             spec,
             records,
             settings,
-            trust: Trust::default(),
+            trust: Arc::new(Trust::in_shard(id)),
             gate: Mutex::new(()),
             indexes: RwLock::new(indexes),
             applied: AtomicU64::new(counters.applied),

@@ -1,5 +1,5 @@
-//! Whether the records of a replica can be trusted. Whatever reads them passes what came of it through here; damage once met is
-//! remembered until another state takes this one's place, for a disk that has lost one record may have lost others. Called by
+//! Whether the records of a replica can be trusted. Requests, `verify` and checkpoints pass what came of reading them through here; damage
+//! once met is remembered until another state takes this one's place, for a disk that has lost one record may have lost others. Called by
 //! `replica` and `checkpoint`; acted upon by `service`.
 
 use crate::{
@@ -9,29 +9,35 @@ use crate::{
 use std::sync::OnceLock;
 
 /// See the module. Of one state.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Trust {
+    shard: u64,
     damage: OnceLock<String>,
 }
 
 impl Trust {
-    /// Passes on what came of reading records of shard `id`.
+    /// In the records of this shard, of which nothing bad is known.
+    pub fn in_shard(shard: u64) -> Trust {
+        Trust { shard, damage: OnceLock::new() }
+    }
+
+    /// Passes on what came of reading records.
     ///
     /// # Errors
     /// That of the reading.
-    pub fn heard<T>(&self, id: u64, read: Result<T>) -> Result<T> {
+    pub fn heard<T>(&self, read: Result<T>) -> Result<T> {
         if let Err(error) = &read
             && error.kind() == ErrorKind::Corrupt
         {
-            self.note(id, error.to_string());
+            self.note(error.to_string());
         }
         read
     }
 
-    /// What shard `id` has stored is not what was written. The first damage stays the one that is told.
-    pub fn note(&self, id: u64, damage: String) {
+    /// What is stored is not what was written. The first damage stays the one that is told.
+    pub fn note(&self, damage: String) {
         if self.damage.get().is_none() {
-            tracing::error!(shard = id, damage, "what a replica has stored is damaged");
+            tracing::error!(shard = self.shard, damage, "what a replica has stored is damaged");
             rt::mark("a replica met damage in its records");
             let _first_stays = self.damage.set(damage);
         }
@@ -50,13 +56,13 @@ mod tests {
 
     #[test]
     fn only_damage_is_remembered_and_the_first_of_it() {
-        let trust = Trust::default();
+        let trust = Trust::in_shard(1);
         let error = |kind, why: &str| Err::<(), Error>(Error::new(kind, "code", why.to_owned()));
-        assert_eq!(trust.heard(1, Ok(7)).unwrap(), 7);
-        trust.heard(1, error(ErrorKind::Unavailable, "busy")).unwrap_err();
+        assert_eq!(trust.heard(Ok(7)).unwrap(), 7);
+        trust.heard(error(ErrorKind::Unavailable, "busy")).unwrap_err();
         assert_eq!(trust.damage(), None);
-        trust.heard(1, error(ErrorKind::Corrupt, "first")).unwrap_err();
-        trust.heard(1, error(ErrorKind::Corrupt, "second")).unwrap_err();
+        trust.heard(error(ErrorKind::Corrupt, "first")).unwrap_err();
+        trust.heard(error(ErrorKind::Corrupt, "second")).unwrap_err();
         assert!(trust.damage().unwrap().contains("first"), "{:?}", trust.damage());
     }
 }

@@ -68,10 +68,4 @@ impl Service {
         }
         false
     }
-
-    fn other_holders(&self, id: ShardId) -> Vec<NodeId> {
-        let mut nodes = self.holders(id);
-        nodes.retain(|node| *node != self.0.identity.node_id);
-        nodes
-    }
 }
