@@ -211,7 +211,8 @@ impl Member {
         if self.replica.is_leader() {
             self.unreachable(node, true);
         } else if self.replica.leader() == Some(node) {
-            round.leader_lost(self.id(), node);
+            tracing::debug!(group = self.id(), leader = node, "the connection to the leader broke");
+            round.leader_lost(self.id(), node, self.replica.place_among_successors(node));
         }
     }
 
@@ -432,8 +433,11 @@ impl Member {
             self.reads.ask_anew();
             self.led = leads;
         }
-        let alone = self.replica.decides_alone();
-        self.shared.set_role(self.replica.role(), self.replica.leader(), leads, alone);
+        let (role, leader, alone) = (self.replica.role(), self.replica.leader(), self.replica.decides_alone());
+        if role != self.shared.role() || leader != self.shared.leader() {
+            tracing::debug!(group = self.id(), ?role, leader, term = self.replica.term(), "another role or leader");
+        }
+        self.shared.set_role(role, leader, leads, alone);
     }
 
     fn answer_matched(&mut self) {
@@ -453,7 +457,8 @@ impl Member {
             return;
         }
         // Votes that are on their way are waited for.
-        if !self.replica.is_candidate() {
+        if !self.replica.awaits_votes() {
+            tracing::debug!(group = self.id(), tries, "campaigns in the place of a leader that is gone");
             self.replica.campaign(&mut round.rng);
         }
         if tries > 0 {

@@ -286,9 +286,22 @@ impl Replica {
         self.choose_timeout(rng);
     }
 
-    /// Whether it has asked for votes, not only whether it would get them.
-    pub(super) fn is_candidate(&self) -> bool {
-        self.raw.raft.state == StateRole::Candidate
+    /// Whether it has asked for votes, not only whether it would get them, and nobody has refused: what comes may yet be enough. Two of three
+    /// that asked at once refuse each other, and neither gets another answer.
+    pub(super) fn awaits_votes(&self) -> bool {
+        let (_, refusals, _) = self.raw.raft.prs().tally_votes();
+        self.raw.raft.state == StateRole::Candidate && refusals == 0
+    }
+
+    /// Where this member comes among the voters that may take the place of `leader`, and how many they are. They agree on it as long as they
+    /// agree on the members.
+    pub(super) fn place_among_successors(&self, leader: NodeId) -> (usize, usize) {
+        let members = self.members();
+        let mut voters: Vec<NodeId> = members.voters.iter().chain(&members.voters_outgoing).copied().collect();
+        voters.retain(|voter| *voter != leader);
+        voters.sort_unstable();
+        voters.dedup();
+        (voters.iter().position(|voter| *voter == self.node).unwrap_or(0), voters.len().max(1))
     }
 
     /// Tries to become the leader, now.

@@ -27,6 +27,8 @@ const FRAME_BYTES_MAX: usize = 4 << 20;
 const FRAME_MESSAGES_MAX: usize = 4096;
 /// How long after a leader's process ended its followers stop refusing votes to others, and campaign (rule 12).
 const FORGET_LEADER_AFTER: Duration = Duration::from_millis(20);
+/// They do so one after the other, those that notice a little later included.
+const SUCCEED_LEADER_AFTER: Duration = Duration::from_millis(30);
 const SUCCEED_LEADER_WITHIN: Duration = Duration::from_millis(150);
 /// Who was refused by members that had not noticed yet, or stood aside for one whose log is shorter, tries again after a while.
 const SUCCEED_AGAIN_AFTER: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_millis(200);
@@ -233,11 +235,16 @@ impl Round {
         Some(first.remove())
     }
 
-    /// The process of a group's leader ended.
-    pub(super) fn leader_lost(&mut self, group: GroupId, leader: NodeId) {
+    /// The process of a group's leader ended. This member is at that place among those that may succeed it, out of so many.
+    pub(super) fn leader_lost(&mut self, group: GroupId, leader: NodeId, (place, of): (usize, usize)) {
         let now = time::now();
         self.set_timer(now + FORGET_LEADER_AFTER, Timer::Forget(group, leader));
-        let wait = self.rng.random_range(FORGET_LEADER_AFTER..=SUCCEED_LEADER_WITHIN);
+        let share = (SUCCEED_LEADER_WITHIN - SUCCEED_LEADER_AFTER) / u32::try_from(of).unwrap_or(u32::MAX);
+        // Another member is the first in another group: what one node led is led by all the others then.
+        let turn = (place as u64 + group % of as u64) % of as u64;
+        let begins = SUCCEED_LEADER_AFTER + share * u32::try_from(turn).unwrap_or(u32::MAX);
+        // The rest of a share is for its votes to come.
+        let wait = self.rng.random_range(begins..=begins + share / 4);
         self.set_timer(now + wait, Timer::Succeed(group, SUCCEED_TRIES - 1));
     }
 

@@ -70,7 +70,8 @@ async fn measure(what: &str, away: Duration, strike: Act, mend: Act) {
         cluster.wait_until_one_is_ready(leading).await;
         let all = acknowledged.lock().expect("no panic while locked");
         // The first write that was begun after the blow, and what the unluckiest one took that was under way.
-        again.extend(all.iter().filter(|(began, _)| *began >= struck).map(|(_, end)| *end - struck).min());
+        let first = all.iter().filter(|(began, _)| *began >= struck).map(|(_, end)| *end - struck).min();
+        again.push(first.unwrap_or_else(|| struck.elapsed()));
         longest.extend(all.iter().filter(|(_, end)| *end >= struck).map(|(began, end)| *end - *began).max());
     }
     stop.store(true, SeqCst);

@@ -193,6 +193,44 @@ fn votes_and_acknowledgements_wait_for_the_disk_and_the_leaders_entries_do_not()
 }
 
 #[test]
+fn two_that_ask_at_once_refuse_each_other_and_need_not_wait_for_more() {
+    let mut hand = Hand::new(3);
+    hand.elect(1);
+    for node in [2, 3] {
+        hand.do_at(node, |replica, rng| replica.forget_leader(1, rng));
+        hand.do_at(node, |replica, rng| replica.campaign(rng));
+    }
+    let among_two = |message: &Message| message.from != 1 && message.to != 1;
+    for _ in 0..2 {
+        hand.carry(among_two);
+    }
+    hand.sync(2);
+    assert!(hand.at(2).awaits_votes(), "its votes are under way");
+    hand.sync(3);
+    hand.carry(among_two);
+    hand.carry(among_two);
+    for node in [2, 3] {
+        assert_eq!((hand.at(node).role(), hand.at(node).awaits_votes()), (Role::Candidate, false), "node {node}");
+    }
+    hand.do_at(2, |replica, rng| replica.campaign(rng));
+    for _ in 0..6 {
+        hand.carry(among_two);
+        hand.sync(2);
+        hand.sync(3);
+    }
+    assert!(hand.at(2).is_leader());
+}
+
+#[test]
+fn the_voters_of_a_lost_leader_agree_on_their_turns() {
+    let mut hand = Hand::new(5);
+    let places: Vec<_> = [1, 3, 4, 5].map(|node| hand.at(node).place_among_successors(2)).into();
+    assert_eq!(places, [(0, 4), (1, 4), (2, 4), (3, 4)]);
+    let mut alone = Hand::new(1);
+    assert_eq!(alone.at(1).place_among_successors(1), (0, 1));
+}
+
+#[test]
 fn a_commit_index_alone_costs_no_sync() {
     let mut hand = Hand::new(3);
     hand.elect(1);
