@@ -285,7 +285,7 @@ fn the_set_checker_knows_must_may_and_must_not() {
     assert!(judge(vec![(Add(vec![1, 2]), ok(Done)), list(&[2])]).unwrap_err().contains("missing"));
     assert!(judge(vec![list(&[3])]).unwrap_err().contains("never added"));
     assert!(judge(vec![(Add(vec![1]), ok(Done)), list(&[1, 1])]).unwrap_err().contains("different"));
-    let deleted = vec![(Add(vec![1]), ok(Done)), (Delete(1), ok(Done))];
+    let deleted = vec![(Add(vec![1]), ok(Done)), (Delete(1), ok(Deleted(1)))];
     assert!(judge([deleted.clone(), vec![list(&[])]].concat()).is_ok());
     assert!(judge([deleted.clone(), vec![list(&[1])]].concat()).unwrap_err().contains("deleted"));
     let again = [deleted, vec![(Add(vec![1]), ok(Done))]].concat();
@@ -297,6 +297,45 @@ fn the_set_checker_knows_must_may_and_must_not() {
     }
     let refused: Outcome<set::Answer> = Outcome::Failed("refused".into());
     assert!(judge(vec![(Add(vec![1]), refused), list(&[1])]).is_err());
+}
+
+#[test]
+fn a_delete_by_filter_takes_what_passes_and_leaves_the_rest() {
+    use set::{Answer::*, Call::*, Where};
+    let judge = |calls| set::check(&sequence(calls));
+    let add = (Add(vec![20, 21, 30, 40]), ok(Done));
+    // 20 and 30 pass.
+    let filter = DeleteWhere(Where { first: 15, end: 40, spared: 1 });
+    let list = |ids: &[u64]| (List, ok(Listed(ids.to_vec())));
+    let gone = |count| vec![add.clone(), (filter.clone(), ok(Deleted(count)))];
+    assert!(judge([gone(2), vec![list(&[21, 40])]].concat()).is_ok());
+    assert!(judge([gone(2), vec![list(&[21, 30, 40])]].concat()).unwrap_err().contains("30 is there, but deleted"));
+    assert!(judge([gone(2), vec![list(&[40])]].concat()).unwrap_err().contains("acknowledged id 21 is missing"));
+    assert!(judge([gone(2), vec![list(&[21])]].concat()).unwrap_err().contains("acknowledged id 40 is missing"));
+    for wrong in [1, 3] {
+        assert!(judge(gone(wrong)).unwrap_err().contains("from 2 to 2 were there"));
+    }
+    // Not atomic: what it took of one shard it need not have taken of another, if nobody knows what became of it.
+    for shown in [vec![20, 21, 30, 40], vec![20, 21, 40], vec![21, 40]] {
+        assert!(judge(vec![add.clone(), (filter.clone(), lost()), list(&shown)]).is_ok());
+    }
+    assert!(judge(vec![add.clone(), (filter.clone(), lost()), list(&[20, 30])]).is_err(), "what does not pass stays");
+    let refused = (filter.clone(), Outcome::Failed("refused".into()));
+    assert!(judge(vec![add.clone(), refused, list(&[21, 40])]).unwrap_err().contains("missing"));
+    // What is added meanwhile may be taken or not, and counted so.
+    for (count, shown) in [(0, vec![30]), (1, vec![])] {
+        let mut history = History::new(2);
+        let delete = history.start(0, 0, filter.clone());
+        let add = history.start(1, 0, Add(vec![30]));
+        history.end(add, 0, Outcome::Ok(Done));
+        history.end(delete, 0, Outcome::Ok(Deleted(count)));
+        let list = history.start(0, 0, List);
+        history.end(list, 0, Outcome::Ok(Listed(shown)));
+        assert_eq!(set::check(&history), Ok(()));
+    }
+    // A delete of one id counts, too.
+    let one = |count| vec![add.clone(), (Delete(20), ok(Deleted(count))), (Delete(20), ok(Deleted(1 - count)))];
+    assert!(judge(one(1)).is_ok() && judge(one(0)).unwrap_err().contains("from 1 to 1"));
 }
 
 #[test]

@@ -47,6 +47,12 @@ pub enum Action {
     Delete {
         id: u64,
     },
+    /// Deletes by filter: the ids `first..first + count`, but for those that end in the digit `spared`.
+    DeleteWhere {
+        first: u64,
+        count: u64,
+        spared: u64,
+    },
     List,
     Search {
         id: u64,
@@ -118,7 +124,12 @@ pub fn draw(workload: Workload, client: u64, values: &mut u64, rng: &mut StdRng)
         Workload::Set => match dice {
             // Every add has ids of its own, so that a list can tell them apart.
             0..55 => Action::Add { first: value * 10, count: rng.random_range(1..=5) },
-            55..70 => Action::Delete { id: rng.random_range(1..=value) * 10 },
+            55..66 => Action::Delete { id: rng.random_range(1..=value) * 10 },
+            66..71 => Action::DeleteWhere {
+                first: rng.random_range(1..=value) * 10,
+                count: rng.random_range(1..=6) * 10,
+                spared: rng.random_range(0..10),
+            },
             _ => Action::List,
         },
         Workload::Recreate => match dice {

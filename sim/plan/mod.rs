@@ -55,6 +55,9 @@ pub struct IndexPlan {
     pub tail_points_max: u64,
     #[serde(default = "small")]
     pub list_points: u64,
+    /// Whether the metadata have an index, so that a filter need not read every document.
+    #[serde(default)]
+    pub indexed: bool,
 }
 
 impl IndexPlan {
@@ -66,6 +69,7 @@ impl IndexPlan {
             flat_points_max: rng.random_range(8..=40),
             tail_points_max: rng.random_range(2..=12),
             list_points: rng.random_range(4..=10),
+            indexed: rng.random_bool(0.5),
         }
     }
 }

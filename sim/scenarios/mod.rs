@@ -12,7 +12,10 @@ mod rest;
 mod scale;
 mod store_power;
 
-use crate::disk::{Disk, NameRule};
+use crate::{
+    disk::{Disk, NameRule},
+    workload::set,
+};
 use futures_util::future::LocalBoxFuture;
 use std::path::PathBuf;
 
@@ -79,10 +82,13 @@ pub fn all() -> Vec<Scenario> {
         marked("coordination_survives_its_etcd", &[coordination::MARKS], |run| Box::pin(coordination::recipes(run))),
         marked("an_etcd_of_the_past_is_told", &[coordination::PAST_MARKS], |run| Box::pin(coordination::restored(run))),
         node("node_register_is_linearizable", |run| Box::pin(node::register(run))),
-        node("node_set_keeps_what_was_acknowledged", |run| Box::pin(node::set(run))),
+        Scenario {
+            marks: &[node::MARKS, set::MARKS],
+            ..node("node_set_keeps_what_was_acknowledged", |run| Box::pin(node::set(run)))
+        },
         node("node_search_finds_what_was_acknowledged", |run| Box::pin(node::search(run))),
         cluster("cluster_register_is_linearizable", |run| Box::pin(cluster::register(run))),
-        cluster("cluster_set_keeps_what_was_acknowledged", |run| Box::pin(cluster::set(run))),
+        marked("cluster_set_keeps_what_was_acknowledged", SET_MARKS, |run| Box::pin(cluster::set(run))),
         cluster("cluster_search_finds_what_was_acknowledged", |run| Box::pin(cluster::search(run))),
         cluster("cluster_bank_loses_no_money", |run| Box::pin(cluster::bank(run))),
         cluster("cluster_append_loses_nothing", |run| Box::pin(cluster::append(run))),
@@ -116,9 +122,10 @@ const ALIAS_MARKS: &[&str] = &[
 ];
 const ALIAS_MOVES_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, moves::MARKS, ALIAS_MARKS];
 const ALIAS_ETCD_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, moves::MARKS, ALIAS_MARKS, moves::ETCD_MARKS];
+const SET_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, set::MARKS];
 const RECREATE_MARKS: &[&str] = &["a table was dropped and made again"];
-const MOVES_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, moves::MARKS, RECREATE_MARKS];
-const SPLIT_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, moves::SPLIT_MARKS];
+const MOVES_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, moves::MARKS, RECREATE_MARKS, set::MARKS];
+const SPLIT_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, moves::SPLIT_MARKS, set::MARKS];
 const UPGRADE_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, moves::UPGRADE_MARKS];
 const ETCD_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, moves::MARKS, RECREATE_MARKS, moves::ETCD_MARKS];
 

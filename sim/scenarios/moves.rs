@@ -51,6 +51,7 @@ pub const SPLIT_MARKS: &[&str] = &[
     "the master merged shards by itself",
     "a read began again because slots moved in its middle",
     "a write went to another shard because slots had moved",
+    "a delete by filter was done again because slots had moved",
 ];
 
 pub const UPGRADE_MARKS: &[&str] = &[

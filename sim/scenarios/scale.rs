@@ -87,6 +87,7 @@ fn plan(scale: Scale) -> Plan {
         shards: scale.shards,
         copies: scale.copies,
         index: IndexPlan {
+            indexed: false,
             dimension: DIMENSION,
             index_type: "flat".to_string(),
             metric: "euclidean".to_string(),

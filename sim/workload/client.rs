@@ -226,6 +226,15 @@ impl Client {
         }
     }
 
+    /// Removes what passes a filter; how many there were.
+    pub async fn delete_where(&self, filter: &serde_json::Value) -> Reply<u64> {
+        let server = self.server();
+        match &server.grpc {
+            Some(grpc) => grpc.delete_where(filter).await,
+            None => server.rest.delete_where(filter).await,
+        }
+    }
+
     /// The points nearest to the vector of `value`.
     pub async fn search(&self, value: u64, top_k: usize, exact: bool) -> Reply<Vec<Hit>> {
         let server = self.server();

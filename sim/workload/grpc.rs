@@ -58,6 +58,12 @@ impl Grpc {
         Ok(self.client.clone().delete(request).await.map_err(failure)?.into_inner().deleted == 1)
     }
 
+    pub async fn delete_where(&self, filter: &serde_json::Value) -> Reply<u64> {
+        let selector = Some(Selector::FilterJson(filter.to_string().into_bytes().into()));
+        let request = request(DeleteRequest { table: self.table.clone(), selector, ..DeleteRequest::default() }, None);
+        Ok(self.client.clone().delete(request).await.map_err(failure)?.into_inner().deleted)
+    }
+
     pub async fn search(&self, value: u64, top_k: usize, exact: bool) -> Reply<Vec<Hit>> {
         let request = request(
             SearchRequest {

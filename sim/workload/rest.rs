@@ -30,8 +30,9 @@ impl Rest {
     }
 
     pub async fn create(&self, index: &IndexPlan, shards: usize, copies: usize) -> Reply<()> {
+        let indexed: &[Value] = if index.indexed { &[json!({ "field": "value" })] } else { &[] };
         let body = json!({ "table_name": self.table, "dimension": self.dimension, "index_type": index.index_type,
-            "metric": index.metric, "shards": shards, "replicas": copies });
+            "metric": index.metric, "shards": shards, "replicas": copies, "indexed_fields": indexed });
         match self.call(Method::POST, "/api/v1/tables".to_string(), Some(body)).await {
             Ok(_) | Err(Failure::Conflict) => Ok(()),
             Err(failure) => Err(failure),
@@ -103,6 +104,12 @@ impl Rest {
         let body = Some(json!({ "ids": [id] }));
         let answer = self.call_once(Method::POST, self.path("/delete"), body, request_id).await?;
         Ok(number(&answer, "deleted") == 1)
+    }
+
+    pub async fn delete_where(&self, filter: &Value) -> Reply<u64> {
+        let body = Some(json!({ "filter": filter }));
+        let answer = self.call(Method::POST, self.path("/delete"), body).await?;
+        Ok(number(&answer, "deleted"))
     }
 
     pub async fn search(&self, value: u64, top_k: usize, exact: bool) -> Reply<Vec<Hit>> {

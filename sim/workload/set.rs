@@ -1,13 +1,20 @@
-//! The set workload: batches of new documents, deletes, and lists of everything, page by page.
+//! The set workload: batches of new documents, deletes by id and by filter, and lists of everything, page by page.
 use super::{Client, Failure, Memory, Put, Workload};
 use crate::{
     check::{
         history::History,
-        set::{self, Answer, Call},
+        set::{self, Answer, Call, Where},
     },
     plan::Action,
+    world::sometimes,
 };
+use serde_json::{Value, json};
 use std::sync::Mutex;
+
+pub const MARKS: &[&str] =
+    &["a delete by filter removed several documents", "what became of a delete by filter was not known"];
+/// Ranges of so few ids are asked for by their ids.
+const FEW: u64 = 10;
 
 pub struct Set;
 
@@ -19,6 +26,9 @@ impl Workload for Set {
         match action {
             Action::Add { first, count } => Some(Call::Add((first..first + count).collect())),
             Action::Delete { id } => Some(Call::Delete(id)),
+            Action::DeleteWhere { first, count, spared } => {
+                Some(Call::DeleteWhere(Where { first, end: first + count, spared }))
+            }
             Action::List => Some(Call::List),
             _ => None,
         }
@@ -30,7 +40,14 @@ impl Workload for Set {
                 let puts: Vec<Put> = ids.iter().map(|id| Put::new(*id, *id)).collect();
                 client.put_all(&puts, None).await.map(|_| Answer::Done)
             }
-            Call::Delete(id) => client.delete(*id, None).await.map(|_| Answer::Done),
+            Call::Delete(id) => client.delete(*id, None).await.map(|existed| Answer::Deleted(existed.into())),
+            Call::DeleteWhere(asked) => {
+                let deleted = client.delete_where(&filter(asked)).await;
+                sometimes!(matches!(deleted, Ok(2..)), "a delete by filter removed several documents");
+                let unknown = matches!(deleted, Err(Failure::Unknown(_)));
+                sometimes!(unknown, "what became of a delete by filter was not known");
+                deleted.map(Answer::Deleted)
+            }
             Call::List => {
                 client.list().await.map(|found| Answer::Listed(found.into_iter().map(|one| one.id).collect()))
             }
@@ -47,5 +64,18 @@ impl Workload for Set {
 
     fn check(&self, history: &History<Call, Answer>) -> Result<(), String> {
         set::check(history)
+    }
+}
+
+/// As the node takes it. The value of a document of this workload is its id.
+fn filter(asked: &Where) -> Value {
+    let (spared, passing): (Vec<u64>, Vec<u64>) = (asked.first..asked.end).partition(|id| asked.spares(*id));
+    if asked.end - asked.first <= FEW {
+        return json!({ "must": [{ "key": "value", "match": { "any": passing } }] });
+    }
+    let range = json!({ "key": "value", "range": { "gte": asked.first, "lt": asked.end } });
+    match spared.is_empty() {
+        true => json!({ "must": [range] }),
+        false => json!({ "must": [range], "must_not": [{ "key": "value", "match": { "any": spared } }] }),
     }
 }
