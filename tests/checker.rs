@@ -127,7 +127,7 @@ struct Running {
 }
 
 fn random_call(rng: &mut StdRng, version: u64) -> Call {
-    match rng.random_range(0..10) {
+    match rng.random_range(0..12) {
         0..4 => Call::Get { key: 0 },
         4..7 => Call::Put { key: 0, value: rng.random_range(0..4), if_version: None },
         7..9 => Call::Put {
@@ -135,16 +135,31 @@ fn random_call(rng: &mut StdRng, version: u64) -> Call {
             value: rng.random_range(0..4),
             if_version: Some(version.saturating_sub(rng.random_range(0..2))),
         },
-        _ => Call::Delete { key: 0 },
+        9 => Call::Delete { key: 0 },
+        place => Call::Patch {
+            key: 0,
+            patch: rng.random_range(0..4),
+            if_version: (place == 11).then(|| version.saturating_sub(rng.random_range(0..2))),
+        },
     }
 }
 
 fn execute(state: &mut Option<(u64, u64)>, version: &mut u64, call: &Call) -> Answer {
     match call {
         Call::Get { .. } => state.map_or(Answer::Absent, |(value, version)| Answer::Found { value, version }),
-        Call::Put { if_version: Some(wanted), .. } if state.map_or(0, |(_, current)| current) != *wanted => {
+        Call::Put { if_version: Some(wanted), .. } | Call::Patch { if_version: Some(wanted), .. }
+            if state.map_or(0, |(_, current)| current) != *wanted =>
+        {
             Answer::Conflict
         }
+        Call::Patch { patch, .. } => match state {
+            None => Answer::Absent,
+            Some((value, current)) => {
+                *version += 1;
+                (*value, *current) = (register::patched(*value, *patch), *version);
+                Answer::Written { version: *version }
+            }
+        },
         Call::Put { value, .. } => {
             *version += 1;
             *state = Some((*value, *version));
@@ -274,6 +289,42 @@ fn conditional_writes_are_decided_by_the_current_version() {
     assert!(judge(vec![(put(1), written(4)), (cas(0), written(5))]).is_err());
     assert!(judge(vec![(put(1), lost()), (cas(0), written(5))]).is_ok(), "the lost write may never have happened");
     assert!(judge(vec![(put(1), written(4)), (put(2), written(4))]).is_err(), "versions grow");
+}
+
+#[test]
+fn a_patch_keeps_what_it_does_not_change_and_makes_nothing() {
+    let get = Call::Get { key: 7 };
+    let patch = |if_version| Call::Patch { key: 7, patch: 9, if_version };
+    let judge = |calls| register::check(&sequence(calls), STEPS_MAX);
+    let written = |version| ok(Answer::Written { version });
+    let found = |value, version| ok(Answer::Found { value, version });
+    let both = register::patched(1, 9);
+    assert!(judge(vec![(put(1), written(4)), (patch(None), written(5)), (get.clone(), found(both, 5))]).is_ok());
+    for (value, version) in [(1, 5), (register::patched(2, 9), 5), (both, 4)] {
+        let shown = (get.clone(), found(value, version));
+        assert!(judge(vec![(put(1), written(4)), (patch(None), written(5)), shown]).is_err());
+    }
+    let lost_update = vec![(put(1), written(4)), (put(2), written(5)), (patch(None), written(6))];
+    assert!(judge([lost_update, vec![(get.clone(), found(both, 6))]].concat()).is_err());
+    // A put writes the whole.
+    let overwritten = vec![(put(1), written(4)), (patch(None), written(5)), (put(2), written(6))];
+    assert!(judge([overwritten.clone(), vec![(get.clone(), found(2, 6))]].concat()).is_ok());
+    assert!(judge([overwritten, vec![(get.clone(), found(register::patched(2, 9), 6))]].concat()).is_err());
+    assert!(judge(vec![(patch(None), ok(Answer::Absent)), (get.clone(), ok(Answer::Absent))]).is_ok());
+    assert!(judge(vec![(patch(None), written(5))]).is_err());
+    assert!(judge(vec![(put(1), written(4)), (patch(None), ok(Answer::Absent))]).is_err());
+    assert!(judge(vec![(put(1), written(4)), (patch(Some(3)), ok(Answer::Conflict))]).is_ok());
+    assert!(judge(vec![(put(1), written(4)), (patch(Some(4)), ok(Answer::Conflict))]).is_err());
+    assert!(judge(vec![(put(1), written(4)), (patch(Some(3)), written(5))]).is_err());
+    assert!(judge(vec![(patch(Some(3)), ok(Answer::Conflict))]).is_ok());
+    for value in [1, both] {
+        assert!(
+            judge(vec![(put(1), written(4)), (patch(None), lost()), (get.clone(), found(value, 4 + value / both))])
+                .is_ok()
+        );
+    }
+    let refused = Outcome::Failed("refused".into());
+    assert!(judge(vec![(put(1), written(4)), (patch(None), refused), (get, found(both, 5))]).is_err());
 }
 
 #[test]

@@ -39,6 +39,16 @@ pub enum Action {
         id: u64,
         value: u64,
     },
+    /// Changes one key of the metadata to `value`; the rest stays.
+    Patch {
+        id: u64,
+        value: u64,
+    },
+    /// A patch on the condition that the version is the last one this run has seen.
+    PatchIf {
+        id: u64,
+        value: u64,
+    },
     /// A batch of new points with the ids `first..first + count`.
     Add {
         first: u64,
@@ -92,6 +102,8 @@ impl Action {
         match self {
             Action::Put { id, value } => Action::Put { id, value: fresh(value) },
             Action::PutIf { id, value } => Action::PutIf { id, value: fresh(value) },
+            Action::Patch { id, value } => Action::Patch { id, value: fresh(value) },
+            Action::PatchIf { id, value } => Action::PatchIf { id, value: fresh(value) },
             Action::Append { id, value } => Action::Append { id, value: fresh(value) },
             Action::Add { first, count } => Action::Add { first: fresh(first), count },
             other => other,
@@ -116,8 +128,10 @@ pub fn draw(workload: Workload, client: u64, values: &mut u64, rng: &mut StdRng)
             let id = REGISTERS[rng.random_range(0..REGISTERS.len())];
             match dice {
                 0..40 => Action::Get { id },
-                40..70 => Action::Put { id, value },
-                70..88 => Action::PutIf { id, value },
+                40..61 => Action::Put { id, value },
+                61..74 => Action::PutIf { id, value },
+                74..84 => Action::Patch { id, value },
+                84..90 => Action::PatchIf { id, value },
                 _ => Action::Delete { id },
             }
         }

@@ -44,6 +44,8 @@ impl Put {
 pub struct Found {
     pub id: u64,
     pub value: u64,
+    /// What the last patch since the put has set; 0 if there was none.
+    pub patch: u64,
     pub version: u64,
     pub list: Vec<u64>,
 }
@@ -200,6 +202,21 @@ impl Client {
         };
         self.saw(&token);
         Ok(version)
+    }
+
+    /// Changes one key of a point's metadata; its version, if there is such a point.
+    pub async fn patch(
+        &self,
+        id: u64,
+        patch: u64,
+        if_version: Option<u64>,
+        request_id: Option<&str>,
+    ) -> Reply<Option<u64>> {
+        let Some((version, token)) = self.server().rest.patch(id, patch, if_version, request_id).await? else {
+            return Ok(None);
+        };
+        self.saw(&token);
+        Ok(Some(version))
     }
 
     pub async fn get(&self, id: u64) -> Reply<Option<Found>> {

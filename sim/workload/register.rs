@@ -1,4 +1,4 @@
-//! The register workload: put, conditional put, get and delete of a few documents, judged for linearizability.
+//! The register workload: put, patch, both also conditional, get and delete of a few documents, judged for linearizability.
 use super::{Client, Failure, Memory, Put, Workload};
 use crate::{
     check::{
@@ -10,6 +10,8 @@ use crate::{
     world::{log, sometimes},
 };
 use std::sync::Mutex;
+
+pub const MARKS: &[&str] = &["a document was patched", "a patch found nothing to change"];
 
 /// Every so many writes an old one is repeated.
 const REPEAT_EVERY: u64 = 4;
@@ -27,13 +29,13 @@ impl Workload for Register {
     type Answer = Answer;
 
     fn call(&self, action: Action, _: u64, memory: &mut Memory) -> Option<Call> {
+        let seen = |id| Some(memory.versions.get(&id).copied().unwrap_or(0));
         let (call, value) = match action {
             Action::Get { id } => (Call::Get { key: id }, None),
             Action::Put { id, value } => (Call::Put { key: id, value, if_version: None }, Some(value)),
-            Action::PutIf { id, value } => {
-                let if_version = Some(memory.versions.get(&id).copied().unwrap_or(0));
-                (Call::Put { key: id, value, if_version }, Some(value))
-            }
+            Action::PutIf { id, value } => (Call::Put { key: id, value, if_version: seen(id) }, Some(value)),
+            Action::Patch { id, value } => (Call::Patch { key: id, patch: value, if_version: None }, None),
+            Action::PatchIf { id, value } => (Call::Patch { key: id, patch: value, if_version: seen(id) }, None),
             Action::Delete { id } => (Call::Delete { key: id }, None),
             _ => return None,
         };
@@ -114,7 +116,7 @@ async fn attempt(client: &Client, call: &Call, memory: &Mutex<Memory>, id: Optio
         Call::Get { key } => Ok(match client.get(*key).await? {
             Some(found) => {
                 seen(*key, found.version);
-                Answer::Found { value: found.value, version: found.version }
+                Answer::Found { value: register::patched(found.value, found.patch), version: found.version }
             }
             None => Answer::Absent,
         }),
@@ -129,6 +131,19 @@ async fn attempt(client: &Client, call: &Call, memory: &Mutex<Memory>, id: Optio
                 Err(failure) => Err(failure),
             }
         }
+        Call::Patch { key, patch, if_version } => match client.patch(*key, *patch, *if_version, id).await {
+            Ok(Some(version)) => {
+                sometimes!(true, "a document was patched");
+                seen(*key, version);
+                Ok(Answer::Written { version })
+            }
+            Ok(None) => {
+                sometimes!(true, "a patch found nothing to change");
+                Ok(Answer::Absent)
+            }
+            Err(Failure::Conflict) if if_version.is_some() => Ok(Answer::Conflict),
+            Err(failure) => Err(failure),
+        },
         Call::Delete { key } => Ok(Answer::Deleted { existed: client.delete(*key, id).await? }),
     }
 }

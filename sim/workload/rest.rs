@@ -89,6 +89,27 @@ impl Rest {
         Ok((number(&answer, "version"), token(&answer)))
     }
 
+    /// The version and the session token, if there was something to change.
+    pub async fn patch(
+        &self,
+        id: u64,
+        patch: u64,
+        if_version: Option<u64>,
+        request_id: Option<&str>,
+    ) -> Reply<Option<(u64, String)>> {
+        let mut body = json!({ "metadata": { "patch": patch } });
+        if let Some(version) = if_version {
+            body["if_version"] = version.into();
+        }
+        match self.send(Method::PATCH, self.path(&format!("/{id}")), Some(body), request_id).await? {
+            (StatusCode::NOT_FOUND, answer) if answer["code"] == "document_not_found" => Ok(None),
+            (status, answer) => {
+                let answer = judge(status, answer)?;
+                Ok(Some((number(&answer, "version"), token(&answer))))
+            }
+        }
+    }
+
     /// What is there, with the session token. `query` says how fresh the read must be.
     pub async fn get(&self, id: u64, query: &str) -> Reply<Option<(Found, String)>> {
         match self.send(Method::GET, self.path(&format!("/{id}{query}")), None, None).await? {
@@ -165,6 +186,7 @@ fn found(document: &Value) -> Reply<Found> {
     Ok(Found {
         id: number(document, "document_id"),
         value: number(metadata, "value"),
+        patch: metadata["patch"].as_u64().unwrap_or(0),
         version: number(document, "version"),
         list: list.unwrap_or_default(),
     })
