@@ -330,7 +330,7 @@ fn a_patch_keeps_what_it_does_not_change_and_makes_nothing() {
 #[test]
 fn the_set_checker_knows_must_may_and_must_not() {
     use set::{Answer::*, Call::*};
-    let judge = |calls| set::check(&sequence(calls));
+    let judge = |calls| set::check(&sequence(calls), Default::default());
     let list = |ids: &[u64]| (List, ok(Listed(ids.to_vec())));
     assert!(judge(vec![(Add(vec![1, 2]), ok(Done)), list(&[2, 1])]).is_ok());
     assert!(judge(vec![(Add(vec![1, 2]), ok(Done)), list(&[2])]).unwrap_err().contains("missing"));
@@ -353,7 +353,7 @@ fn the_set_checker_knows_must_may_and_must_not() {
 #[test]
 fn a_delete_by_filter_takes_what_passes_and_leaves_the_rest() {
     use set::{Answer::*, Call::*, Where};
-    let judge = |calls| set::check(&sequence(calls));
+    let judge = |calls| set::check(&sequence(calls), Default::default());
     let add = (Add(vec![20, 21, 30, 40]), ok(Done));
     // 20 and 30 pass.
     let filter = DeleteWhere(Where { first: 15, end: 40, spared: 1 });
@@ -382,11 +382,46 @@ fn a_delete_by_filter_takes_what_passes_and_leaves_the_rest() {
         history.end(delete, 0, Outcome::Ok(Deleted(count)));
         let list = history.start(0, 0, List);
         history.end(list, 0, Outcome::Ok(Listed(shown)));
-        assert_eq!(set::check(&history), Ok(()));
+        assert_eq!(set::check(&history, Default::default()), Ok(()));
     }
     // A delete of one id counts, too.
     let one = |count| vec![add.clone(), (Delete(20), ok(Deleted(count))), (Delete(20), ok(Deleted(1 - count)))];
     assert!(judge(one(1)).is_ok() && judge(one(0)).unwrap_err().contains("from 1 to 1"));
+}
+
+#[test]
+fn what_was_added_asynchronously_may_be_lost_but_only_whole_and_only_before_it_was_seen() {
+    use set::{Answer::*, Call::*, Table};
+    let add = (AddAsync(vec![1, 2]), ok(Done));
+    let list = |ids: &[u64]| (List, ok(Listed(ids.to_vec())));
+    let judge = |table, calls| set::check(&sequence(calls), table);
+    let (any, whole) = (Table::default(), Table { one_shard: true, one_copy: false });
+    for shown in [&[][..], &[1, 2]] {
+        assert!(judge(whole, vec![add.clone(), list(shown), list(shown)]).is_ok());
+    }
+    assert!(judge(any, vec![add.clone(), list(&[]), list(&[2]), list(&[2])]).is_ok(), "late, and in part");
+    assert!(judge(any, vec![add.clone(), list(&[2]), list(&[])]).unwrap_err().contains("id 2 is missing"));
+    assert!(judge(whole, vec![add.clone(), list(&[2]), list(&[2])]).unwrap_err().contains("id 1 is missing"));
+    let lost_add = (Add(vec![1, 2]), lost());
+    assert!(judge(any, vec![lost_add.clone(), list(&[2]), list(&[])]).unwrap_err().contains("id 2 is missing"));
+    assert!(judge(whole, vec![lost_add, list(&[2]), list(&[2])]).unwrap_err().contains("id 1 is missing"));
+    let one_copy = Table { one_shard: false, one_copy: true };
+    assert!(judge(one_copy, vec![add.clone(), list(&[])]).unwrap_err().contains("missing"));
+    // If it happens it does so before what begins after its acknowledgement.
+    let deleted = |count| vec![add.clone(), (Delete(1), ok(Deleted(count)))];
+    for count in [0, 1] {
+        assert!(judge(any, [deleted(count), vec![list(&[2])]].concat()).is_ok());
+        let back = judge(any, [deleted(count), vec![list(&[1, 2])]].concat());
+        assert!(back.unwrap_err().contains("1 is there, but deleted"));
+    }
+    // An add of unknown outcome may come later; once it was seen it has.
+    let unknown = |shown: &[u64]| vec![(Add(vec![1]), lost()), list(shown), (Delete(1), ok(Deleted(1)))];
+    assert!(judge(any, [unknown(&[]), vec![list(&[1])]].concat()).is_ok());
+    assert!(judge(any, [unknown(&[1]), vec![list(&[1])]].concat()).unwrap_err().contains("deleted"));
+    let lost_ids = |calls| set::lost(&sequence(calls));
+    assert_eq!(lost_ids(vec![add.clone(), list(&[2])]), [1]);
+    assert_eq!(lost_ids([deleted(0), vec![list(&[2])]].concat()), [0; 0]);
+    assert_eq!(lost_ids(vec![list(&[]), add]), [0; 0], "nobody looked since");
 }
 
 #[test]

@@ -7,6 +7,10 @@
 //! A delete by filter is a delete of each id that passes, each at a moment of its own between its beginning and its end (it is not
 //! atomic over several shards), and of no other. A delete tells how many ids were there and are gone: no fewer than certainly were
 //! there, no more than may have been.
+//!
+//! What was added asynchronously is acknowledged before it is certain: it may be lost, but if it happens it is ordered by the
+//! acknowledgement, before every delete begun later. Whatever was shown once has happened, whoever added it; and where the table has one
+//! shard, a batch has happened with its first id that was shown.
 use super::{
     export::{Describe, Described},
     history::{History, Operation},
@@ -18,6 +22,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub enum Call {
     /// Adds all the ids in one request, which is atomic.
     Add(Vec<u64>),
+    /// The same, acknowledged when the leader alone has it.
+    AddAsync(Vec<u64>),
     Delete(u64),
     DeleteWhere(Where),
     /// Lists every id, page by page.
@@ -57,6 +63,7 @@ impl Describe for Call {
     fn describe(&self, answer: Option<&Answer>) -> Described {
         let (name, asked) = match self {
             Call::Add(ids) => ("add", json!(ids)),
+            Call::AddAsync(ids) => ("add-async", json!(ids)),
             Call::Delete(id) => ("remove", json!(id)),
             Call::DeleteWhere(Where { first, end, spared }) => ("remove-where", json!([first, end, spared])),
             Call::List => ("read", json!(null)),
@@ -70,29 +77,50 @@ impl Describe for Call {
     }
 }
 
-/// What was tried with one id: where each try began, and by when it had happened.
+/// What holds of the table of a history beyond what holds of every table.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Table {
+    /// It has one shard from the beginning to the end: a batch is written whole.
+    pub one_shard: bool,
+    /// Its shards have one copy each, always the same: what its leader has on disk is not lost.
+    pub one_copy: bool,
+}
+
+/// An attempt to add an id.
+#[derive(Clone, Copy)]
+struct Add {
+    from: u64,
+    /// If it has happened, it had by then; what begins later comes after it.
+    by: u64,
+    /// By then it had happened for certain; `u64::MAX` if that is not known.
+    surely_by: u64,
+}
+
+/// What was tried with one id; of a delete where it began, and by when it had happened.
 #[derive(Default)]
 struct Changes {
-    adds: Vec<(u64, u64)>,
+    adds: Vec<Add>,
     deletes: Vec<(u64, u64)>,
 }
 
 impl Changes {
-    /// Whether a look over `[start, end]` must, may or must not find the id; the look is no change itself, or the one that began there.
+    /// Whether a look over `[start, end]` must, may or must not find the id; a delete that began at `start` is the look itself.
     fn at(&self, start: u64, end: u64) -> Presence {
-        let begun = |changes: &[(u64, u64)]| changes.iter().any(|(from, _)| *from < end);
-        // A change is certain to be the last word at `start` if it had ended by then and every change of the other
-        // kind either had ended before it began or begins after the look is over.
-        let last_word = |these: &[(u64, u64)], others: &[(u64, u64)]| {
-            let mut others = others.iter().filter(|(begin, _)| *begin != start);
-            these.iter().any(|(from, to)| *to < start && others.all(|(begin, done)| *done < *from || *begin > end))
+        let mut deletes = self.deletes.iter().filter(|(from, _)| *from != start);
+        // A change is certain to be the last word at `start` if it had happened by then and every change of the other
+        // kind either had happened before it began or begins after the look is over.
+        let added = |add: &Add| {
+            let mut deletes = deletes.clone();
+            add.surely_by < start && deletes.all(|(from, by)| *by < add.from || *from > end)
         };
-        if last_word(&self.adds, &self.deletes) {
-            Presence::Must
-        } else if !begun(&self.adds) || last_word(&self.deletes, &self.adds) {
-            Presence::MustNot
-        } else {
-            Presence::May
+        if self.adds.iter().any(added) {
+            return Presence::Must;
+        }
+        let deleted =
+            deletes.any(|(from, by)| *by < start && self.adds.iter().all(|add| add.by < *from || add.from > end));
+        match deleted || !self.adds.iter().any(|add| add.from < end) {
+            true => Presence::MustNot,
+            false => Presence::May,
         }
     }
 }
@@ -105,8 +133,8 @@ enum Presence {
 }
 
 /// Judges every list and every count of the history. `Err` is text for people.
-pub fn check(history: &History<Call, Answer>) -> Result<(), String> {
-    let changes = changes(history);
+pub fn check(history: &History<Call, Answer>, table: Table) -> Result<(), String> {
+    let changes = changes(history, table);
     for operation in history.operations.iter() {
         let judged = match operation.answer() {
             Some(Answer::Listed(ids)) => check_list(operation, ids, &changes),
@@ -121,24 +149,65 @@ pub fn check(history: &History<Call, Answer>) -> Result<(), String> {
     Ok(())
 }
 
-fn changes(history: &History<Call, Answer>) -> BTreeMap<u64, Changes> {
+/// Ids that were added asynchronously, with an acknowledgement, and are lost: nobody tried to delete them, and the last list lacks them.
+pub fn lost(history: &History<Call, Answer>) -> Vec<u64> {
+    let changes = changes(history, Table::default());
+    let lists = history.operations.iter().filter_map(|list| match list.answer() {
+        Some(Answer::Listed(ids)) => Some((list.start.index, ids)),
+        _ => None,
+    });
+    let Some((start, last)) = lists.max_by_key(|(start, _)| *start) else { return Vec::new() };
+    let acknowledged = history.operations.iter().filter_map(|operation| match (&operation.call, operation.answer()) {
+        (Call::AddAsync(ids), Some(_)) if operation.end_index() < start => Some(ids),
+        _ => None,
+    });
+    let is_lost = |id: &u64| !last.contains(id) && changes[id].deletes.is_empty();
+    acknowledged.flatten().copied().filter(is_lost).collect()
+}
+
+fn changes(history: &History<Call, Answer>, table: Table) -> BTreeMap<u64, Changes> {
     let mut changes: BTreeMap<u64, Changes> = BTreeMap::new();
+    let shown = first_shown(history);
     let happened = || history.operations.iter().filter(|operation| !operation.failed());
-    let when = |operation: &Operation<Call, Answer>| (operation.start.index, operation.end_index());
     for operation in happened() {
-        match &operation.call {
-            Call::Add(ids) => ids.iter().for_each(|id| changes.entry(*id).or_default().adds.push(when(operation))),
-            Call::Delete(id) => changes.entry(*id).or_default().deletes.push(when(operation)),
-            Call::DeleteWhere(_) | Call::List => {}
+        let (from, by) = (operation.start.index, operation.end_index());
+        let (ids, surely_by) = match &operation.call {
+            Call::Add(ids) => (ids, by),
+            Call::AddAsync(ids) => (ids, if table.one_copy { by } else { u64::MAX }),
+            Call::Delete(id) => {
+                changes.entry(*id).or_default().deletes.push((from, by));
+                continue;
+            }
+            Call::DeleteWhere(_) | Call::List => continue,
+        };
+        let shown_by = |id: &u64| shown.get(id).copied().unwrap_or(u64::MAX);
+        let any_shown_by = ids.iter().map(shown_by).min().unwrap_or(u64::MAX);
+        for id in ids {
+            let shown_by = if table.one_shard { any_shown_by } else { shown_by(id) };
+            let add = Add { from, by: by.min(shown_by), surely_by: surely_by.min(shown_by) };
+            changes.entry(*id).or_default().adds.push(add);
         }
     }
     for operation in happened() {
         let Call::DeleteWhere(filter) = &operation.call else { continue };
         for (_, of) in changes.range_mut(filter.first..filter.end).filter(|(id, _)| filter.passes(**id)) {
-            of.deletes.push(when(operation));
+            of.deletes.push((operation.start.index, operation.end_index()));
         }
     }
     changes
+}
+
+/// By when each id had been shown for the first time. Every id is added by one request, which happens once.
+fn first_shown(history: &History<Call, Answer>) -> BTreeMap<u64, u64> {
+    let mut shown = BTreeMap::new();
+    for operation in &history.operations {
+        let Some(Answer::Listed(ids)) = operation.answer() else { continue };
+        for id in ids {
+            let first = shown.entry(*id).or_insert(u64::MAX);
+            *first = operation.end_index().min(*first);
+        }
+    }
+    shown
 }
 
 /// Whether so many of the ids that `delete` names can have been there.
@@ -146,7 +215,7 @@ fn check_count(delete: &Operation<Call, Answer>, count: u64, changes: &BTreeMap<
     let named = |id: u64| match &delete.call {
         Call::Delete(one) => *one == id,
         Call::DeleteWhere(filter) => filter.passes(id),
-        Call::Add(_) | Call::List => false,
+        Call::Add(_) | Call::AddAsync(_) | Call::List => false,
     };
     let (mut certain, mut possible) = (0, 0);
     for (_, of) in changes.iter().filter(|(id, _)| named(**id)) {

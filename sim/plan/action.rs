@@ -54,6 +54,11 @@ pub enum Action {
         first: u64,
         count: u64,
     },
+    /// The same, acknowledged when the leader alone has it: it may be lost.
+    AddAsync {
+        first: u64,
+        count: u64,
+    },
     Delete {
         id: u64,
     },
@@ -106,6 +111,7 @@ impl Action {
             Action::PatchIf { id, value } => Action::PatchIf { id, value: fresh(value) },
             Action::Append { id, value } => Action::Append { id, value: fresh(value) },
             Action::Add { first, count } => Action::Add { first: fresh(first), count },
+            Action::AddAsync { first, count } => Action::AddAsync { first: fresh(first), count },
             other => other,
         }
     }
@@ -137,7 +143,8 @@ pub fn draw(workload: Workload, client: u64, values: &mut u64, rng: &mut StdRng)
         }
         Workload::Set => match dice {
             // Every add has ids of its own, so that a list can tell them apart.
-            0..55 => Action::Add { first: value * 10, count: rng.random_range(1..=5) },
+            0..52 => Action::Add { first: value * 10, count: rng.random_range(1..=5) },
+            52..55 => Action::AddAsync { first: value * 10, count: rng.random_range(1..=5) },
             55..66 => Action::Delete { id: rng.random_range(1..=value) * 10 },
             66..71 => Action::DeleteWhere {
                 first: rng.random_range(1..=value) * 10,

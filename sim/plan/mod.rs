@@ -121,6 +121,12 @@ impl Plan {
         if self.copies == 0 { self.nodes } else { self.copies }
     }
 
+    /// Whether slots may go from shard to shard.
+    pub fn splits(&self) -> bool {
+        let asks = |step: &moves::Move| matches!(step.turn, Turn::Split { .. } | Turn::Merge { .. });
+        self.moves.as_ref().is_some_and(|moves| moves.split_above.is_some() || moves.steps.iter().any(asks))
+    }
+
     /// How long the clients would take if every answer came at once.
     pub fn duration_ms(clients: &[ClientPlan]) -> u64 {
         clients.iter().map(|client| client.steps.iter().map(|step| step.after_ms).sum()).max().unwrap_or(0)

@@ -26,8 +26,9 @@ const PREPARE_PAUSE: Duration = Duration::from_millis(200);
 const LIVE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Runs the seed's plan, or the one that was given; `generate` makes plans.
-pub async fn run<W: Workload>(run: Run, kind: Kind, generate: fn(Kind, u64) -> Plan, workload: W) {
+pub async fn run<W: Workload>(run: Run, kind: Kind, generate: fn(Kind, u64) -> Plan, mut workload: W) {
     let plan = plan(&run, kind, generate);
+    workload.learn(&plan);
     let fleet = Fleet::start(run.disk, &plan);
     nemesis::first_start(&fleet, plan.first_start, run.seed).await;
     let everyone: Vec<usize> = (0..plan.nodes).collect();

@@ -51,7 +51,7 @@ pub async fn once(run: Run) {
 }
 
 pub async fn set(run: Run) {
-    chaos::run(run, Workload::Set, generate, Set).await;
+    chaos::run(run, Workload::Set, generate, Set::default()).await;
 }
 
 pub async fn search(run: Run) {

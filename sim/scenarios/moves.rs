@@ -84,7 +84,7 @@ pub async fn register(run: Run) {
 /// Seeds take turns.
 pub async fn kept(run: Run) {
     match kind(&run, &[Kind::Set, Kind::Bank, Kind::Append]) {
-        Kind::Set => course(run, Kind::Set, moves::generate, Set).await,
+        Kind::Set => course(run, Kind::Set, moves::generate, Set::default()).await,
         Kind::Bank => course(run, Kind::Bank, moves::generate, Bank).await,
         _ => course(run, Kind::Append, moves::generate, Append).await,
     }
@@ -111,7 +111,7 @@ pub async fn split_register(run: Run) {
 pub async fn split_kept(run: Run) {
     match kind(&run, &[Kind::Set, Kind::Append, Kind::Search, Kind::Recreate]) {
         Kind::Recreate => course(run, Kind::Recreate, moves::generate_splits, Recreate).await,
-        Kind::Set => course(run, Kind::Set, moves::generate_splits, Set).await,
+        Kind::Set => course(run, Kind::Set, moves::generate_splits, Set::default()).await,
         Kind::Append => course(run, Kind::Append, moves::generate_splits, Append).await,
         _ => course(run, Kind::Search, moves::generate_splits, Search).await,
     }
@@ -146,8 +146,9 @@ fn kind(run: &Run, kinds: &[Kind]) -> Kind {
     }
 }
 
-async fn course<W: Workload>(run: Run, kind: Kind, generate: fn(Kind, u64) -> Plan, workload: W) {
+async fn course<W: Workload>(run: Run, kind: Kind, generate: fn(Kind, u64) -> Plan, mut workload: W) {
     let plan = chaos::plan(&run, kind, generate);
+    workload.learn(&plan);
     let moves = plan.moves.clone().expect("a plan of moves");
     let fleet = Fleet::start(run.disk, &plan);
     fleet.wait_until_ready(&fleet.present_numbers(), FORM_LIMIT).await;

@@ -39,7 +39,7 @@ pub async fn register(run: Run) {
 }
 
 pub async fn set(run: Run) {
-    chaos::run(run, Workload::Set, generate, Set).await;
+    chaos::run(run, Workload::Set, generate, Set::default()).await;
 }
 
 pub async fn search(run: Run) {

@@ -50,6 +50,15 @@ pub struct Found {
     pub list: Vec<u64>,
 }
 
+/// What a write waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// A majority, or now and then every voter.
+    Usual,
+    /// The leader's own disk.
+    Leader,
+}
+
 /// How fresh a read must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
@@ -197,11 +206,20 @@ impl Client {
     pub async fn put_all(&self, puts: &[Put], request_id: Option<&str>) -> Reply<u64> {
         let server = self.server();
         let (version, token) = match &server.grpc {
-            Some(grpc) => grpc.put(puts, request_id).await?,
-            None => server.rest.put(puts, request_id).await?,
+            Some(grpc) => grpc.put(puts, Wait::Usual, request_id).await?,
+            None => server.rest.put(puts, Wait::Usual, request_id).await?,
         };
         self.saw(&token);
         Ok(version)
+    }
+
+    /// Writes points without waiting for more than their leaders' disks. What a session then has seen may not come about.
+    pub async fn put_all_async(&self, puts: &[Put]) -> Reply<()> {
+        let server = self.server();
+        match &server.grpc {
+            Some(grpc) => grpc.put(puts, Wait::Leader, None).await.map(drop),
+            None => server.rest.put(puts, Wait::Leader, None).await.map(drop),
+        }
     }
 
     /// Changes one key of a point's metadata; its version, if there is such a point.

@@ -1,7 +1,7 @@
 //! The gRPC face: tonic's generated client over the product's own channel.
 use super::{
     answer::{Failure, Reply},
-    client::{Put, TIMEOUT},
+    client::{Put, TIMEOUT, Wait},
     vectors,
 };
 use crate::check::search::Hit;
@@ -14,7 +14,7 @@ mod proto {
     tonic::include_proto!("vectorsphere.v1");
 }
 use proto::{
-    DeleteRequest, Document, DocumentId, DocumentIds, SearchRequest, UpsertRequest, delete_request::Selector,
+    Ack, DeleteRequest, Document, DocumentId, DocumentIds, SearchRequest, UpsertRequest, delete_request::Selector,
     document_id::Id, vector_service_client::VectorServiceClient,
 };
 
@@ -36,7 +36,7 @@ impl Grpc {
     }
 
     /// The version and the session token.
-    pub async fn put(&self, puts: &[Put], request_id: Option<&str>) -> Reply<(u64, String)> {
+    pub async fn put(&self, puts: &[Put], wait: Wait, request_id: Option<&str>) -> Reply<(u64, String)> {
         let document = |put: &Put| Document {
             id: Some(number(put.id)),
             vector: vectors::of(put.value, self.dimension),
@@ -45,8 +45,13 @@ impl Grpc {
             ..Document::default()
         };
         let documents = puts.iter().map(document).collect();
-        let request =
-            request(UpsertRequest { table: self.table.clone(), documents, ..UpsertRequest::default() }, request_id);
+        let ack = match wait {
+            Wait::Leader => Ack::Async,
+            Wait::Usual => Ack::Unspecified,
+        };
+        let upsert =
+            UpsertRequest { table: self.table.clone(), documents, ack: ack.into(), ..UpsertRequest::default() };
+        let request = request(upsert, request_id);
         let answer = self.client.clone().upsert(request).await.map_err(failure)?.into_inner();
         Ok((answer.version, answer.session))
     }

@@ -19,7 +19,7 @@ pub mod vectors;
 
 use crate::{
     check::{export::Describe, history::History},
-    plan::Action,
+    plan::{Action, Plan},
 };
 pub use answer::Failure;
 pub use client::{Client, Found, Freshness, Put, Service};
@@ -50,6 +50,11 @@ pub struct Memory {
 pub trait Workload: Send + Sync + 'static {
     type Call: Describe<Answer = Self::Answer> + Clone + std::fmt::Debug + Send + Sync;
     type Answer: std::fmt::Debug + Send + Sync;
+
+    /// Hears of the plan before anything is begun: what holds of an answer may depend on it.
+    fn learn(&mut self, plan: &Plan) {
+        let _ = plan;
+    }
 
     /// What must be there before the clients begin; sent again until it is acknowledged.
     fn preparation(&self) -> Vec<Put> {

@@ -1,7 +1,7 @@
 //! The native REST face, spoken the way curl would: JSON over the product's own keep-alive HTTP client.
 use super::{
     answer::{self, Failure, Reply, judge, number},
-    client::{Found, Put, TIMEOUT},
+    client::{Found, Put, TIMEOUT, Wait},
     vectors,
 };
 use crate::{
@@ -69,7 +69,7 @@ impl Rest {
 
     /// The version and the session token. Now and then a write waits for every voter's disk, which promises no less; its retries do not, since a
     /// voter may be down.
-    pub async fn put(&self, puts: &[Put], request_id: Option<&str>) -> Reply<(u64, String)> {
+    pub async fn put(&self, puts: &[Put], wait: Wait, request_id: Option<&str>) -> Reply<(u64, String)> {
         let document = |put: &Put| {
             let mut document = json!({ "document_id": put.id, "vector": vectors::of(put.value, self.dimension),
                 "metadata": put.metadata() });
@@ -82,8 +82,12 @@ impl Rest {
             [put] => document(put),
             puts => json!({ "documents": puts.iter().map(document).collect::<Vec<_>>() }),
         };
-        let for_all = puts.iter().any(|put| put.value % 50 == 7 && put.value < VALUES_MAX);
-        let path = self.path(if for_all { "?ack=all" } else { "" });
+        let for_all = wait == Wait::Usual && puts.iter().any(|put| put.value % 50 == 7 && put.value < VALUES_MAX);
+        let path = self.path(match wait {
+            Wait::Leader => "?ack=async",
+            Wait::Usual if for_all => "?ack=all",
+            Wait::Usual => "",
+        });
         let answer = self.call_once(Method::POST, path, Some(body), request_id).await?;
         sometimes!(for_all, "a write was on every voter's disk");
         Ok((number(&answer, "version"), token(&answer)))

@@ -3,28 +3,39 @@ use super::{Client, Failure, Memory, Put, Workload};
 use crate::{
     check::{
         history::History,
-        set::{self, Answer, Call, Where},
+        set::{self, Answer, Call, Table, Where},
     },
-    plan::Action,
+    plan::{Action, Plan},
     world::sometimes,
 };
 use serde_json::{Value, json};
 use std::sync::Mutex;
 
-pub const MARKS: &[&str] =
-    &["a delete by filter removed several documents", "what became of a delete by filter was not known"];
+pub const MARKS: &[&str] = &[
+    "a delete by filter removed several documents",
+    "what became of a delete by filter was not known",
+    "an acknowledged asynchronous write was lost",
+];
 /// Ranges of so few ids are asked for by their ids.
 const FEW: u64 = 10;
 
-pub struct Set;
+#[derive(Default)]
+pub struct Set {
+    table: Table,
+}
 
 impl Workload for Set {
     type Call = Call;
     type Answer = Answer;
 
+    fn learn(&mut self, plan: &Plan) {
+        self.table = Table { one_shard: plan.shards == 1 && !plan.splits(), one_copy: plan.nodes == 1 };
+    }
+
     fn call(&self, action: Action, _: u64, _: &mut Memory) -> Option<Call> {
         match action {
             Action::Add { first, count } => Some(Call::Add((first..first + count).collect())),
+            Action::AddAsync { first, count } => Some(Call::AddAsync((first..first + count).collect())),
             Action::Delete { id } => Some(Call::Delete(id)),
             Action::DeleteWhere { first, count, spared } => {
                 Some(Call::DeleteWhere(Where { first, end: first + count, spared }))
@@ -36,10 +47,8 @@ impl Workload for Set {
 
     async fn perform(&self, client: &Client, call: &Call, _: &Mutex<Memory>) -> Result<Answer, Failure> {
         match call {
-            Call::Add(ids) => {
-                let puts: Vec<Put> = ids.iter().map(|id| Put::new(*id, *id)).collect();
-                client.put_all(&puts, None).await.map(|_| Answer::Done)
-            }
+            Call::Add(ids) => client.put_all(&puts(ids), None).await.map(|_| Answer::Done),
+            Call::AddAsync(ids) => client.put_all_async(&puts(ids)).await.map(|()| Answer::Done),
             Call::Delete(id) => client.delete(*id, None).await.map(|existed| Answer::Deleted(existed.into())),
             Call::DeleteWhere(asked) => {
                 let deleted = client.delete_where(&filter(asked)).await;
@@ -63,8 +72,13 @@ impl Workload for Set {
     }
 
     fn check(&self, history: &History<Call, Answer>) -> Result<(), String> {
-        set::check(history)
+        sometimes!(!set::lost(history).is_empty(), "an acknowledged asynchronous write was lost");
+        set::check(history, self.table)
     }
+}
+
+fn puts(ids: &[u64]) -> Vec<Put> {
+    ids.iter().map(|id| Put::new(*id, *id)).collect()
 }
 
 /// As the node takes it. The value of a document of this workload is its id.
