@@ -5,7 +5,7 @@
 mod check;
 
 use check::{
-    alias, append, bank, export,
+    alias, append, bank, export, gap,
     history::{History, Operation, Outcome},
     recreate, register, search, session, set,
     wgl::{self, Model, STEPS_MAX, Verdict},
@@ -364,7 +364,7 @@ fn a_delete_by_filter_takes_what_passes_and_leaves_the_rest() {
     assert!(judge([gone(2), vec![list(&[40])]].concat()).unwrap_err().contains("acknowledged id 21 is missing"));
     assert!(judge([gone(2), vec![list(&[21])]].concat()).unwrap_err().contains("acknowledged id 40 is missing"));
     for wrong in [1, 3] {
-        assert!(judge(gone(wrong)).unwrap_err().contains("from 2 to 2 were there"));
+        assert!(judge(gone(wrong)).unwrap_err().contains("from 2 to 2"));
     }
     // Not atomic: what it took of one shard it need not have taken of another, if nobody knows what became of it.
     for shown in [vec![20, 21, 30, 40], vec![20, 21, 40], vec![21, 40]] {
@@ -422,6 +422,56 @@ fn what_was_added_asynchronously_may_be_lost_but_only_whole_and_only_before_it_w
     assert_eq!(lost_ids(vec![add.clone(), list(&[2])]), [1]);
     assert_eq!(lost_ids([deleted(0), vec![list(&[2])]].concat()), [0; 0]);
     assert_eq!(lost_ids(vec![list(&[]), add]), [0; 0], "nobody looked since");
+}
+
+/// A gap of the slot of one id.
+fn gap_of(id: u64) -> gap::Gap {
+    let slot = vectorsphere::types::slot_of(vectorsphere::types::PointId::Num(id));
+    gap::Gap::of(vec![(slot, slot + 1)])
+}
+
+#[test]
+fn a_partial_answer_lacks_what_it_says_and_nothing_else() {
+    use set::{Answer::*, Call::*};
+    let add = (Add(vec![1, 2, 3]), ok(Done));
+    let judge = |calls| set::check(&sequence(calls), Default::default());
+    let partly = |ids: &[u64], gaps: &[gap::Gap]| (ListPartly, ok(Partial { ids: ids.to_vec(), gaps: gaps.to_vec() }));
+    assert!(judge(vec![add.clone(), partly(&[1, 2, 3], &[])]).is_ok());
+    assert!(judge(vec![add.clone(), partly(&[1, 3], &[gap_of(2)])]).is_ok());
+    assert!(judge(vec![add.clone(), partly(&[1, 3], &[])]).unwrap_err().contains("id 2 is missing"));
+    assert!(judge(vec![add.clone(), partly(&[1], &[gap_of(2)])]).unwrap_err().contains("id 3 is missing"));
+    assert!(judge(vec![add.clone(), partly(&[], &[gap::Gap::of(vec![gap::ALL])])]).is_ok());
+    let behind = gap::Gap { first: 3, ..gap_of(2) };
+    assert!(judge(vec![add.clone(), partly(&[1, 3], &[behind])]).unwrap_err().contains("id 2"), "of another page");
+    assert!(judge(vec![add.clone(), partly(&[1, 1], &[gap_of(2), gap_of(3)])]).unwrap_err().contains("different"));
+    assert!(judge(vec![partly(&[1], &[gap_of(2)])]).unwrap_err().contains("never added"));
+    let gone = (Delete(1), ok(Deleted(1)));
+    let late = judge(vec![add.clone(), gone.clone(), partly(&[1, 2, 3], &[gap_of(1)])]);
+    assert!(late.unwrap_err().contains("1 is there, but deleted"));
+    let count = |count, gaps: &[gap::Gap]| (Count, ok(Counted { count, gaps: gaps.to_vec() }));
+    assert!(judge(vec![add.clone(), count(3, &[]), gone.clone(), count(2, &[]), count(1, &[gap_of(2)])]).is_ok());
+    for wrong in [count(2, &[]), count(4, &[]), count(1, &[gap_of(2)])] {
+        assert!(judge(vec![add.clone(), wrong]).unwrap_err().contains("it is from"));
+    }
+    assert!(judge(vec![add.clone(), (Delete(1), lost()), count(2, &[]), count(3, &[])]).is_ok());
+}
+
+#[test]
+fn a_partial_search_misses_what_is_of_the_shards_it_names_and_nothing_else() {
+    use search::{Answer::*, Call::*, Hit};
+    let judge = |calls| search::check(&sequence(calls));
+    let put = |id, value| (Put { id, value }, ok(Done));
+    let look = |hits: &[u64], of| {
+        let hits = hits.iter().map(|id| Hit { id: *id, value: id * 10, vector_matches: true }).collect();
+        (Search { id: 1, value: 10, exact: false, partly: true }, ok(Partial(hits, gap_of(of))))
+    };
+    let puts = || vec![put(1, 10), put(2, 20)];
+    assert!(judge([puts(), vec![look(&[2], 1)]].concat()).is_ok());
+    assert!(judge([puts(), vec![look(&[2], 2)]].concat()).unwrap_err().contains("not the first hit"));
+    assert!(judge([puts(), vec![look(&[1], 2)]].concat()).is_ok());
+    assert!(judge([puts(), vec![look(&[2, 3], 1)]].concat()).unwrap_err().contains("never written"));
+    let gone = (Delete { id: 2 }, ok(Done));
+    assert!(judge([puts(), vec![gone, look(&[2], 1)]].concat()).unwrap_err().contains("was deleted"));
 }
 
 #[test]
@@ -510,7 +560,7 @@ fn the_search_checker_wants_the_acknowledged_point_first_and_nothing_old() {
     let judge = |calls| search::check(&sequence(calls));
     let hit = |id, value| Hit { id, value, vector_matches: true };
     let put = |id, value| (Put { id, value }, ok(Done));
-    let look = |id, value, hits: Vec<Hit>| (Search { id, value, exact: false }, ok(Hits(hits)));
+    let look = |id, value, hits: Vec<Hit>| (Search { id, value, exact: false, partly: false }, ok(Hits(hits)));
     assert!(judge(vec![put(1, 10), put(2, 20), look(1, 10, vec![hit(1, 10), hit(2, 20)])]).is_ok());
     assert!(judge(vec![put(1, 10), put(2, 20), look(1, 10, vec![hit(2, 20), hit(1, 10)])]).is_err());
     assert!(judge(vec![put(1, 10), look(1, 10, vec![])]).is_err());

@@ -8,11 +8,15 @@
 //! atomic over several shards), and of no other. A delete tells how many ids were there and are gone: no fewer than certainly were
 //! there, no more than may have been.
 //!
+//! A list that may be partial lacks nothing but what is of the shards that it names; a count counts each shard at a moment of its own, but
+//! for those that it names.
+//!
 //! What was added asynchronously is acknowledged before it is certain: it may be lost, but if it happens it is ordered by the
 //! acknowledgement, before every delete begun later. Whatever was shown once has happened, whoever added it; and where the table has one
 //! shard, a batch has happened with its first id that was shown.
 use super::{
     export::{Describe, Described},
+    gap::Gap,
     history::{History, Operation},
 };
 use serde_json::json;
@@ -28,6 +32,10 @@ pub enum Call {
     DeleteWhere(Where),
     /// Lists every id, page by page.
     List,
+    /// The same, without the shards that do not answer.
+    ListPartly,
+    /// How many there are, without the shards that do not answer.
+    Count,
 }
 
 /// A filter: ids of a range, but for those that end in one digit.
@@ -55,6 +63,26 @@ pub enum Answer {
     /// So many were there and are gone.
     Deleted(u64),
     Listed(Vec<u64>),
+    /// Page by page, each may have a gap.
+    Partial {
+        ids: Vec<u64>,
+        gaps: Vec<Gap>,
+    },
+    Counted {
+        count: u64,
+        /// Shards that were not counted.
+        gaps: Vec<Gap>,
+    },
+}
+
+impl Answer {
+    /// The ids that were shown.
+    fn shown(&self) -> Option<&[u64]> {
+        match self {
+            Answer::Listed(ids) | Answer::Partial { ids, .. } => Some(ids),
+            Answer::Done | Answer::Deleted(_) | Answer::Counted { .. } => None,
+        }
+    }
 }
 
 impl Describe for Call {
@@ -67,14 +95,23 @@ impl Describe for Call {
             Call::Delete(id) => ("remove", json!(id)),
             Call::DeleteWhere(Where { first, end, spared }) => ("remove-where", json!([first, end, spared])),
             Call::List => ("read", json!(null)),
+            Call::ListPartly => ("read-partly", json!(null)),
+            Call::Count => ("count", json!(null)),
         };
         let value = match answer {
             Some(Answer::Listed(ids)) => json!(ids),
             Some(Answer::Deleted(count)) => json!([asked, count]),
+            Some(Answer::Partial { ids, gaps }) => json!([ids, missing(gaps)]),
+            Some(Answer::Counted { count, gaps }) => json!([count, missing(gaps)]),
             _ => asked,
         };
         Described { name, key: None, value }
     }
+}
+
+/// First and last id and slots of what is missing.
+fn missing(gaps: &[Gap]) -> serde_json::Value {
+    gaps.iter().map(|gap| json!([gap.first, gap.last, gap.slots])).collect()
 }
 
 /// What holds of the table of a history beyond what holds of every table.
@@ -137,8 +174,10 @@ pub fn check(history: &History<Call, Answer>, table: Table) -> Result<(), String
     let changes = changes(history, table);
     for operation in history.operations.iter() {
         let judged = match operation.answer() {
-            Some(Answer::Listed(ids)) => check_list(operation, ids, &changes),
-            Some(Answer::Deleted(count)) => check_count(operation, *count, &changes),
+            Some(Answer::Listed(ids)) => check_list(operation, ids, &[], &changes),
+            Some(Answer::Partial { ids, gaps }) => check_list(operation, ids, gaps, &changes),
+            Some(Answer::Deleted(count)) => check_count(operation, *count, &[], &changes),
+            Some(Answer::Counted { count, gaps }) => check_count(operation, *count, gaps, &changes),
             Some(Answer::Done) | None => Ok(()),
         };
         judged.map_err(|wrong| {
@@ -178,7 +217,7 @@ fn changes(history: &History<Call, Answer>, table: Table) -> BTreeMap<u64, Chang
                 changes.entry(*id).or_default().deletes.push((from, by));
                 continue;
             }
-            Call::DeleteWhere(_) | Call::List => continue,
+            Call::DeleteWhere(_) | Call::List | Call::ListPartly | Call::Count => continue,
         };
         let shown_by = |id: &u64| shown.get(id).copied().unwrap_or(u64::MAX);
         let any_shown_by = ids.iter().map(shown_by).min().unwrap_or(u64::MAX);
@@ -201,8 +240,7 @@ fn changes(history: &History<Call, Answer>, table: Table) -> BTreeMap<u64, Chang
 fn first_shown(history: &History<Call, Answer>) -> BTreeMap<u64, u64> {
     let mut shown = BTreeMap::new();
     for operation in &history.operations {
-        let Some(Answer::Listed(ids)) = operation.answer() else { continue };
-        for id in ids {
+        for id in operation.answer().and_then(Answer::shown).unwrap_or_default() {
             let first = shown.entry(*id).or_insert(u64::MAX);
             *first = operation.end_index().min(*first);
         }
@@ -210,26 +248,37 @@ fn first_shown(history: &History<Call, Answer>) -> BTreeMap<u64, u64> {
     shown
 }
 
-/// Whether so many of the ids that `delete` names can have been there.
-fn check_count(delete: &Operation<Call, Answer>, count: u64, changes: &BTreeMap<u64, Changes>) -> Result<(), String> {
-    let named = |id: u64| match &delete.call {
+/// Whether so many of the ids that `operation` is about can have been there.
+fn check_count(
+    operation: &Operation<Call, Answer>,
+    count: u64,
+    gaps: &[Gap],
+    changes: &BTreeMap<u64, Changes>,
+) -> Result<(), String> {
+    let is_about = |id: u64| match &operation.call {
         Call::Delete(one) => *one == id,
         Call::DeleteWhere(filter) => filter.passes(id),
-        Call::Add(_) | Call::AddAsync(_) | Call::List => false,
+        Call::Count => true,
+        Call::Add(_) | Call::AddAsync(_) | Call::List | Call::ListPartly => false,
     };
     let (mut certain, mut possible) = (0, 0);
-    for (_, of) in changes.iter().filter(|(id, _)| named(**id)) {
-        let presence = of.at(delete.start.index, delete.end_index());
-        certain += u64::from(presence == Presence::Must);
+    for (id, of) in changes.iter().filter(|(id, _)| is_about(**id)) {
+        let presence = of.at(operation.start.index, operation.end_index());
+        certain += u64::from(presence == Presence::Must && !gaps.iter().any(|gap| gap.has(*id)));
         possible += u64::from(presence != Presence::MustNot);
     }
     match (certain..=possible).contains(&count) {
         true => Ok(()),
-        false => Err(format!("{count} ids are said to be gone, and from {certain} to {possible} were there")),
+        false => Err(format!("{count} ids are said to be, or to have been, there; it is from {certain} to {possible}")),
     }
 }
 
-fn check_list(list: &Operation<Call, Answer>, ids: &[u64], changes: &BTreeMap<u64, Changes>) -> Result<(), String> {
+fn check_list(
+    list: &Operation<Call, Answer>,
+    ids: &[u64],
+    gaps: &[Gap],
+    changes: &BTreeMap<u64, Changes>,
+) -> Result<(), String> {
     let shown: BTreeSet<u64> = ids.iter().copied().collect();
     if shown.len() != ids.len() {
         return Err(format!("{} ids listed, only {} different ones", ids.len(), shown.len()));
@@ -240,7 +289,9 @@ fn check_list(list: &Operation<Call, Answer>, ids: &[u64], changes: &BTreeMap<u6
     let (start, end) = (list.start.index, list.end_index());
     for (id, changes) in changes {
         match (changes.at(start, end), shown.contains(id)) {
-            (Presence::Must, false) => return Err(format!("acknowledged id {id} is missing")),
+            (Presence::Must, false) if !gaps.iter().any(|gap| gap.has(*id)) => {
+                return Err(format!("acknowledged id {id} is missing"));
+            }
             (Presence::MustNot, true) => return Err(format!("id {id} is there, but deleted or not yet added")),
             _ => {}
         }

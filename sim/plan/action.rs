@@ -69,7 +69,16 @@ pub enum Action {
         spared: u64,
     },
     List,
+    /// Without the shards that do not answer.
+    ListPartly,
+    /// How many documents the table has, by its description.
+    Count,
     Search {
+        id: u64,
+        exact: bool,
+    },
+    /// Without the shards that do not answer.
+    SearchPartly {
         id: u64,
         exact: bool,
     },
@@ -151,7 +160,9 @@ pub fn draw(workload: Workload, client: u64, values: &mut u64, rng: &mut StdRng)
                 count: rng.random_range(1..=6) * 10,
                 spared: rng.random_range(0..10),
             },
-            _ => Action::List,
+            71..90 => Action::List,
+            90..95 => Action::ListPartly,
+            _ => Action::Count,
         },
         Workload::Recreate => match dice {
             // By one client, so that what is there is known.
@@ -173,6 +184,7 @@ pub fn draw(workload: Workload, client: u64, values: &mut u64, rng: &mut StdRng)
             match dice {
                 0..50 => Action::Put { id, value },
                 50..60 => Action::Delete { id },
+                60..68 => Action::SearchPartly { id, exact: rng.random_bool(0.5) },
                 _ => Action::Search { id, exact: dice >= 85 },
             }
         }

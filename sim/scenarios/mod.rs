@@ -14,7 +14,7 @@ mod store_power;
 
 use crate::{
     disk::{Disk, NameRule},
-    workload::{register, set},
+    workload::{register, search, set},
 };
 use futures_util::future::LocalBoxFuture;
 use std::path::PathBuf;
@@ -92,7 +92,7 @@ pub fn all() -> Vec<Scenario> {
         node("node_search_finds_what_was_acknowledged", |run| Box::pin(node::search(run))),
         marked("cluster_register_is_linearizable", REGISTER_MARKS, |run| Box::pin(cluster::register(run))),
         marked("cluster_set_keeps_what_was_acknowledged", SET_MARKS, |run| Box::pin(cluster::set(run))),
-        cluster("cluster_search_finds_what_was_acknowledged", |run| Box::pin(cluster::search(run))),
+        marked("cluster_search_finds_what_was_acknowledged", SEARCH_MARKS, |run| Box::pin(cluster::search(run))),
         cluster("cluster_bank_loses_no_money", |run| Box::pin(cluster::bank(run))),
         cluster("cluster_append_loses_nothing", |run| Box::pin(cluster::append(run))),
         cluster("cluster_session_reads_its_writes", |run| Box::pin(cluster::session(run))),
@@ -126,11 +126,13 @@ const ALIAS_MARKS: &[&str] = &[
 const ALIAS_MOVES_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, moves::MARKS, ALIAS_MARKS];
 const ALIAS_ETCD_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, moves::MARKS, ALIAS_MARKS, moves::ETCD_MARKS];
 const SET_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, set::MARKS];
+const SEARCH_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, search::MARKS];
 const REGISTER_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, register::MARKS];
 const RECREATE_MARKS: &[&str] = &["a table was dropped and made again"];
 const MOVES_MARKS: &[&[&str]] =
     &[node::MARKS, cluster::MARKS, moves::MARKS, RECREATE_MARKS, set::MARKS, register::MARKS];
-const SPLIT_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, moves::SPLIT_MARKS, set::MARKS, register::MARKS];
+const SPLIT_MARKS: &[&[&str]] =
+    &[node::MARKS, cluster::MARKS, moves::SPLIT_MARKS, set::MARKS, register::MARKS, search::MARKS];
 const UPGRADE_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, moves::UPGRADE_MARKS, register::MARKS];
 const ETCD_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, moves::MARKS, RECREATE_MARKS, moves::ETCD_MARKS];
 

@@ -113,7 +113,7 @@ pub async fn split_kept(run: Run) {
         Kind::Recreate => course(run, Kind::Recreate, moves::generate_splits, Recreate).await,
         Kind::Set => course(run, Kind::Set, moves::generate_splits, Set::default()).await,
         Kind::Append => course(run, Kind::Append, moves::generate_splits, Append).await,
-        _ => course(run, Kind::Search, moves::generate_splits, Search).await,
+        _ => course(run, Kind::Search, moves::generate_splits, Search::default()).await,
     }
 }
 

@@ -43,5 +43,5 @@ pub async fn set(run: Run) {
 }
 
 pub async fn search(run: Run) {
-    chaos::run(run, Workload::Search, generate, Search).await;
+    chaos::run(run, Workload::Search, generate, Search::default()).await;
 }

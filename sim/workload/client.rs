@@ -7,6 +7,7 @@ use crate::{
     world::sometimes,
 };
 use std::{
+    collections::BTreeMap,
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -48,6 +49,16 @@ pub struct Found {
     pub patch: u64,
     pub version: u64,
     pub list: Vec<u64>,
+}
+
+/// A page of a list.
+#[derive(Debug)]
+pub struct Page {
+    pub points: Vec<Found>,
+    /// Where the next one begins.
+    pub next: Option<String>,
+    /// Shards whose documents are missing.
+    pub failed: Vec<u64>,
 }
 
 /// What a write waits for.
@@ -155,9 +166,9 @@ impl Client {
 
     /// All points, if they are few, in one page.
     pub async fn list_whole(&self) -> Reply<Vec<Found>> {
-        let (points, next) = self.server().rest.list_page(PAGE_MAX, None).await?;
-        assert!(next.is_none(), "more than {PAGE_MAX} points");
-        Ok(points)
+        let page = self.server().rest.list_page(PAGE_MAX, None, false).await?;
+        assert!(page.next.is_none(), "more than {PAGE_MAX} points");
+        Ok(page.points)
     }
 
     /// Goes to the next node.
@@ -272,10 +283,21 @@ impl Client {
 
     /// The points nearest to the vector of `value`.
     pub async fn search(&self, value: u64, top_k: usize, exact: bool) -> Reply<Vec<Hit>> {
+        let (hits, failed) = self.search_in(value, top_k, exact, false).await?;
+        assert!(failed.is_empty(), "nobody asked for a partial answer: {failed:?}");
+        Ok(hits)
+    }
+
+    /// The same without the shards that do not answer, and their numbers.
+    pub async fn search_partly(&self, value: u64, top_k: usize, exact: bool) -> Reply<(Vec<Hit>, Vec<u64>)> {
+        self.search_in(value, top_k, exact, true).await
+    }
+
+    async fn search_in(&self, value: u64, top_k: usize, exact: bool, partly: bool) -> Reply<(Vec<Hit>, Vec<u64>)> {
         let server = self.server();
         match &server.grpc {
-            Some(grpc) => grpc.search(value, top_k, exact).await,
-            None => server.rest.search(value, top_k, exact).await,
+            Some(grpc) => grpc.search(value, top_k, exact, partly).await,
+            None => server.rest.search(value, top_k, exact, partly).await,
         }
     }
 
@@ -284,13 +306,37 @@ impl Client {
         let (mut points, mut cursor) = (Vec::new(), None);
         let server = self.server();
         loop {
-            let (page, next) = server.rest.list_page(PAGE, cursor).await?;
-            points.extend(page);
-            match next {
+            let page = server.rest.list_page(PAGE, cursor, false).await?;
+            points.extend(page.points);
+            match page.next {
                 Some(next) => cursor = Some(next),
                 None => return Ok(points),
             }
         }
+    }
+
+    /// All points but those of shards that do not answer, as pages.
+    pub async fn list_partly(&self) -> Reply<Vec<Page>> {
+        let (mut pages, mut cursor) = (Vec::new(), None);
+        let server = self.server();
+        loop {
+            let page = server.rest.list_page(PAGE, cursor, true).await?;
+            cursor = page.next.clone();
+            pages.push(page);
+            if cursor.is_none() {
+                return Ok(pages);
+            }
+        }
+    }
+
+    /// How many points there are, and the shards that were not counted.
+    pub async fn count(&self) -> Reply<(u64, Vec<u64>)> {
+        self.server().rest.count().await
+    }
+
+    /// The table's shards and the slots of each, first and the one after the last.
+    pub async fn shards(&self) -> Reply<BTreeMap<u64, (u16, u16)>> {
+        self.server().rest.shards().await
     }
 
     /// Keeps what a token says besides what earlier ones said.

@@ -14,8 +14,8 @@ mod proto {
     tonic::include_proto!("vectorsphere.v1");
 }
 use proto::{
-    Ack, DeleteRequest, Document, DocumentId, DocumentIds, SearchRequest, UpsertRequest, delete_request::Selector,
-    document_id::Id, vector_service_client::VectorServiceClient,
+    Ack, DeleteRequest, Document, DocumentId, DocumentIds, OnUnavailable, SearchRequest, UpsertRequest,
+    delete_request::Selector, document_id::Id, vector_service_client::VectorServiceClient,
 };
 
 pub struct Grpc {
@@ -69,7 +69,9 @@ impl Grpc {
         Ok(self.client.clone().delete(request).await.map_err(failure)?.into_inner().deleted)
     }
 
-    pub async fn search(&self, value: u64, top_k: usize, exact: bool) -> Reply<Vec<Hit>> {
+    /// Hits, and the shards that did not answer.
+    pub async fn search(&self, value: u64, top_k: usize, exact: bool, partly: bool) -> Reply<(Vec<Hit>, Vec<u64>)> {
+        let on_unavailable = if partly { OnUnavailable::Partial } else { OnUnavailable::Fail };
         let request = request(
             SearchRequest {
                 table: self.table.clone(),
@@ -77,18 +79,22 @@ impl Grpc {
                 top_k: top_k as u32,
                 with_vector: true,
                 exact,
+                on_unavailable: on_unavailable.into(),
                 ..SearchRequest::default()
             },
             None,
         );
-        let results = self.client.clone().search(request).await.map_err(failure)?.into_inner().results;
+        let answer = self.client.clone().search(request).await.map_err(failure)?.into_inner();
+        let shards = answer.shards.expect("an answer tells of its shards");
+        assert!(shards.total == shards.ok + shards.failed.len() as u32, "{shards:?}");
         let hit = |result: proto::SearchResult| {
             let metadata: serde_json::Value = serde_json::from_slice(&result.metadata_json).unwrap_or_default();
             let Some(value) = metadata["value"].as_u64() else { panic!("a hit without its value: {metadata}") };
             let Some(DocumentId { id: Some(Id::Num(id)) }) = result.id else { panic!("a hit without its number") };
             Hit { id, value, vector_matches: vectors::matches(&result.vector, value) }
         };
-        Ok(results.into_iter().map(hit).collect())
+        let failed = shards.failed.iter().map(|failed| failed.shard).collect();
+        Ok((answer.results.into_iter().map(hit).collect(), failed))
     }
 }
 

@@ -1,12 +1,14 @@
 //! Workloads: clients that carry out their part of the plan over the nodes' real faces and write down what came of it.
 //!
 //! [`client`] speaks to the nodes over [`rest`] and [`grpc`], [`answer`] says what an answer means; [`register`], [`set`], [`search`], [`bank`], [`append`], [`recreate`], [`alias`]
-//! and [`session`] turn actions of the plan into calls and answers of their checkers; [`drive`] runs one client.
+//! and [`session`] turn actions of the plan into calls and answers of their checkers; [`cut`] knows which
+//! documents a shard that is missing has; [`drive`] runs one client.
 pub mod alias;
 pub mod answer;
 pub mod append;
 pub mod bank;
 pub mod client;
+mod cut;
 pub mod drive;
 mod grpc;
 pub mod recreate;

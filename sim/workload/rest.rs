@@ -1,7 +1,7 @@
 //! The native REST face, spoken the way curl would: JSON over the product's own keep-alive HTTP client.
 use super::{
     answer::{self, Failure, Reply, judge, number},
-    client::{Found, Put, TIMEOUT, Wait},
+    client::{Found, Page, Put, TIMEOUT, Wait},
     vectors,
 };
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
 };
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 use vectorsphere::rt::http::client::{Client, ClientOptions};
 
 /// How long a node may take to say whether it is ready.
@@ -137,23 +137,47 @@ impl Rest {
         Ok(number(&answer, "deleted"))
     }
 
-    pub async fn search(&self, value: u64, top_k: usize, exact: bool) -> Reply<Vec<Hit>> {
+    /// Hits, and the shards that did not answer.
+    pub async fn search(&self, value: u64, top_k: usize, exact: bool, partly: bool) -> Reply<(Vec<Hit>, Vec<u64>)> {
         let body = json!({ "vector": vectors::of(value, self.dimension), "top_k": top_k, "with_vector": true,
-            "exact": exact });
+            "exact": exact, "on_unavailable": on_unavailable(partly) });
         let path = format!("/api/v1/tables/{}/search", self.table);
         let answer = self.call(Method::POST, path, Some(body)).await?;
-        array(&answer, "results")?.iter().map(hit).collect()
+        let hits = array(&answer, "results")?.iter().map(hit).collect::<Reply<_>>()?;
+        Ok((hits, failed(&answer, partly)?))
     }
 
-    /// A page of documents and the cursor of the next one.
-    pub async fn list_page(&self, limit: usize, cursor: Option<String>) -> Reply<(Vec<Found>, Option<String>)> {
-        let mut body = json!({ "limit": limit });
+    pub async fn list_page(&self, limit: usize, cursor: Option<String>, partly: bool) -> Reply<Page> {
+        let mut body = json!({ "limit": limit, "on_unavailable": on_unavailable(partly) });
         if let Some(cursor) = cursor {
             body["cursor"] = cursor.into();
         }
         let answer = self.call(Method::POST, self.path("/list"), Some(body)).await?;
-        let documents = array(&answer, "documents")?.iter().map(found);
-        Ok((documents.collect::<Reply<_>>()?, answer["cursor"].as_str().map(str::to_string)))
+        let points = array(&answer, "documents")?.iter().map(found).collect::<Reply<_>>()?;
+        Ok(Page { points, next: answer["cursor"].as_str().map(str::to_string), failed: failed(&answer, partly)? })
+    }
+
+    /// How many documents there are, and the shards that the answer says were not counted.
+    pub async fn count(&self) -> Reply<(u64, Vec<u64>)> {
+        let answer = self.describe().await?;
+        let notices = answer["notices"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let silent = notices.filter(|notice| notice.contains("is not counted"));
+        let shard = |notice: &str| {
+            let number = notice.strip_prefix("shard ").and_then(|rest| rest.split(' ').next()?.parse().ok());
+            number.unwrap_or_else(|| panic!("a notice without the shard's number: {notice}"))
+        };
+        Ok((number(&answer, "documents_count"), silent.map(shard).collect()))
+    }
+
+    /// The shards and their slots.
+    pub async fn shards(&self) -> Reply<BTreeMap<u64, (u16, u16)>> {
+        let answer = self.call(Method::GET, format!("/api/v1/tables/{}/stats", self.table), None).await?;
+        let slot = |shard: &Value, place: usize| {
+            let slot = shard["slots"][place].as_u64().and_then(|slot| u16::try_from(slot).ok());
+            slot.unwrap_or_else(|| panic!("a shard without slots: {shard}"))
+        };
+        let shards = array(&answer, "shards")?.iter();
+        Ok(shards.map(|shard| (number(shard, "id"), (slot(shard, 0), slot(shard, 1)))).collect())
     }
 
     fn path(&self, below: &str) -> String {
@@ -204,4 +228,21 @@ fn hit(result: &Value) -> Reply<Hit> {
 
 fn array<'a>(object: &'a Value, field: &str) -> Reply<&'a Vec<Value>> {
     object[field].as_array().ok_or_else(|| panic!("an answer without {field}: {object}"))
+}
+
+fn on_unavailable(partly: bool) -> &'static str {
+    if partly { "partial" } else { "fail" }
+}
+
+/// The shards whose part is missing.
+///
+/// # Panics
+/// If there are such though no partial answer was asked for, or their number is not what the others leave.
+fn failed(answer: &Value, partly: bool) -> Reply<Vec<u64>> {
+    let shards = &answer["shards"];
+    let failed: Vec<u64> = array(shards, "failed")?.iter().filter_map(Value::as_u64).collect();
+    let ok = number(shards, "ok");
+    assert!(number(shards, "total") == ok + failed.len() as u64 && (partly || ok > 0), "{shards}");
+    assert!(partly || failed.is_empty(), "nobody asked for a partial answer: {shards}");
+    Ok(failed)
 }

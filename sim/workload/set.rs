@@ -1,7 +1,8 @@
 //! The set workload: batches of new documents, deletes by id and by filter, and lists of everything, page by page.
-use super::{Client, Failure, Memory, Put, Workload};
+use super::{Client, Failure, Memory, Put, Workload, client::Page, cut::Cut};
 use crate::{
     check::{
+        gap::Gap,
         history::History,
         set::{self, Answer, Call, Table, Where},
     },
@@ -15,6 +16,8 @@ pub const MARKS: &[&str] = &[
     "a delete by filter removed several documents",
     "what became of a delete by filter was not known",
     "an acknowledged asynchronous write was lost",
+    "a partial list told which shards it lacks",
+    "a count told which shards it lacks",
 ];
 /// Ranges of so few ids are asked for by their ids.
 const FEW: u64 = 10;
@@ -22,6 +25,7 @@ const FEW: u64 = 10;
 #[derive(Default)]
 pub struct Set {
     table: Table,
+    cut: Cut,
 }
 
 impl Workload for Set {
@@ -29,7 +33,12 @@ impl Workload for Set {
     type Answer = Answer;
 
     fn learn(&mut self, plan: &Plan) {
+        self.cut = Cut::of(plan);
         self.table = Table { one_shard: plan.shards == 1 && !plan.splits(), one_copy: plan.nodes == 1 };
+    }
+
+    async fn prepare(&self, client: &Client) -> Result<(), Failure> {
+        self.cut.ask(client).await
     }
 
     fn call(&self, action: Action, _: u64, _: &mut Memory) -> Option<Call> {
@@ -41,6 +50,8 @@ impl Workload for Set {
                 Some(Call::DeleteWhere(Where { first, end: first + count, spared }))
             }
             Action::List => Some(Call::List),
+            Action::ListPartly => Some(Call::ListPartly),
+            Action::Count => Some(Call::Count),
             _ => None,
         }
     }
@@ -60,20 +71,44 @@ impl Workload for Set {
             Call::List => {
                 client.list().await.map(|found| Answer::Listed(found.into_iter().map(|one| one.id).collect()))
             }
+            Call::ListPartly => client.list_partly().await.map(|pages| self.listed(&pages)),
+            Call::Count => {
+                let (count, failed) = client.count().await?;
+                sometimes!(!failed.is_empty(), "a count told which shards it lacks");
+                let gaps = if failed.is_empty() { Vec::new() } else { vec![self.cut.gap(&failed)] };
+                Ok(Answer::Counted { count, gaps })
+            }
         }
     }
 
     fn writes(&self, call: &Call) -> bool {
-        *call != Call::List
+        !matches!(call, Call::List | Call::ListPartly | Call::Count)
     }
 
     fn closing(&self, _: &Memory) -> Vec<Action> {
-        vec![Action::List]
+        vec![Action::List, Action::Count]
     }
 
     fn check(&self, history: &History<Call, Answer>) -> Result<(), String> {
         sometimes!(!set::lost(history).is_empty(), "an acknowledged asynchronous write was lost");
         set::check(history, self.table)
+    }
+}
+
+impl Set {
+    /// What pages show; a page without a shard's part has a gap from the end of the one before it to its own.
+    fn listed(&self, pages: &[Page]) -> Answer {
+        let (mut ids, mut gaps, mut first) = (Vec::new(), Vec::new(), 0);
+        for page in pages {
+            let last = page.points.last().filter(|_| page.next.is_some()).map_or(u64::MAX, |point| point.id);
+            if !page.failed.is_empty() {
+                gaps.push(Gap { first, last, ..self.cut.gap(&page.failed) });
+            }
+            ids.extend(page.points.iter().map(|point| point.id));
+            first = last.saturating_add(1);
+        }
+        sometimes!(!gaps.is_empty() && !ids.is_empty(), "a partial list told which shards it lacks");
+        Answer::Partial { ids, gaps }
     }
 }
 
