@@ -66,6 +66,8 @@ pub struct Page {
 pub enum Wait {
     /// A majority, or now and then every voter.
     Usual,
+    /// A majority: a voter may be down for good.
+    Majority,
     /// The leader's own disk.
     Leader,
 }
@@ -215,22 +217,21 @@ impl Client {
 
     /// Writes points, all or none if they are of one shard; their version. A request id makes retries take effect once.
     pub async fn put_all(&self, puts: &[Put], request_id: Option<&str>) -> Reply<u64> {
-        let server = self.server();
-        let (version, token) = match &server.grpc {
-            Some(grpc) => grpc.put(puts, Wait::Usual, request_id).await?,
-            None => server.rest.put(puts, Wait::Usual, request_id).await?,
-        };
-        self.saw(&token);
-        Ok(version)
+        self.put_all_until(Wait::Usual, puts, request_id).await
     }
 
-    /// Writes points without waiting for more than their leaders' disks. What a session then has seen may not come about.
-    pub async fn put_all_async(&self, puts: &[Put]) -> Reply<()> {
+    /// The same, acknowledged as `wait` says.
+    pub async fn put_all_until(&self, wait: Wait, puts: &[Put], request_id: Option<&str>) -> Reply<u64> {
         let server = self.server();
-        match &server.grpc {
-            Some(grpc) => grpc.put(puts, Wait::Leader, None).await.map(drop),
-            None => server.rest.put(puts, Wait::Leader, None).await.map(drop),
+        let (version, token) = match &server.grpc {
+            Some(grpc) => grpc.put(puts, wait, request_id).await?,
+            None => server.rest.put(puts, wait, request_id).await?,
+        };
+        // What the leader alone has may not come about, and then nobody can have seen it.
+        if wait != Wait::Leader {
+            self.saw(&token);
         }
+        Ok(version)
     }
 
     /// Changes one key of a point's metadata; its version, if there is such a point.

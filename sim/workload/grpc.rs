@@ -47,7 +47,7 @@ impl Grpc {
         let documents = puts.iter().map(document).collect();
         let ack = match wait {
             Wait::Leader => Ack::Async,
-            Wait::Usual => Ack::Unspecified,
+            Wait::Usual | Wait::Majority => Ack::Unspecified,
         };
         let upsert =
             UpsertRequest { table: self.table.clone(), documents, ack: ack.into(), ..UpsertRequest::default() };

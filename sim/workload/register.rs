@@ -1,5 +1,5 @@
 //! The register workload: put, patch, both also conditional, get and delete of a few documents, judged for linearizability.
-use super::{Client, Failure, Memory, Put, Workload};
+use super::{Client, Failure, Memory, Put, Workload, client::Wait};
 use crate::{
     check::{
         history::History,
@@ -47,7 +47,7 @@ impl Workload for Register {
 
     async fn perform(&self, client: &Client, call: &Call, memory: &Mutex<Memory>) -> Result<Answer, Failure> {
         if !self.once || !self.writes(call) {
-            return attempt(client, call, memory, None).await;
+            return attempt(client, call, memory, Wait::Usual, None).await;
         }
         let id = {
             let mut memory = memory.lock().expect("no panic while locked");
@@ -56,8 +56,8 @@ impl Workload for Register {
         };
         repeat(client, memory).await;
         let mut unknown = None;
-        for _ in 0..ATTEMPTS {
-            match attempt(client, call, memory, Some(&id)).await {
+        for wait in [Wait::Usual].into_iter().chain([Wait::Majority; ATTEMPTS - 1]) {
+            match attempt(client, call, memory, wait, Some(&id)).await {
                 Err(Failure::Unknown(why)) => unknown = Some(why),
                 // If an earlier attempt may have had an effect, "not this time" does not settle it.
                 Err(Failure::Refused(_)) if unknown.is_some() => {}
@@ -99,7 +99,7 @@ async fn repeat(client: &Client, memory: &Mutex<Memory>) {
     };
     let Some((id, call, first)) = old else { return };
     // What it teaches of versions is old.
-    match attempt(client, &call, &Mutex::default(), Some(&id)).await {
+    match attempt(client, &call, &Mutex::default(), Wait::Majority, Some(&id)).await {
         Ok(answer) => {
             sometimes!(true, "an old request came once more");
             assert!(answer == first, "{id} was answered {first:?}, and when it came once more {answer:?}: {call:?}");
@@ -108,7 +108,13 @@ async fn repeat(client: &Client, memory: &Mutex<Memory>) {
     }
 }
 
-async fn attempt(client: &Client, call: &Call, memory: &Mutex<Memory>, id: Option<&str>) -> Result<Answer, Failure> {
+async fn attempt(
+    client: &Client,
+    call: &Call,
+    memory: &Mutex<Memory>,
+    wait: Wait,
+    id: Option<&str>,
+) -> Result<Answer, Failure> {
     let seen = |key, version| {
         memory.lock().expect("no panic while locked").versions.insert(key, version);
     };
@@ -122,7 +128,7 @@ async fn attempt(client: &Client, call: &Call, memory: &Mutex<Memory>, id: Optio
         }),
         Call::Put { key, value, if_version } => {
             let put = Put { if_version: *if_version, ..Put::new(*key, *value) };
-            match client.put_all(&[put], id).await {
+            match client.put_all_until(wait, &[put], id).await {
                 Ok(version) => {
                     seen(*key, version);
                     Ok(Answer::Written { version })

@@ -86,7 +86,7 @@ impl Rest {
         let path = self.path(match wait {
             Wait::Leader => "?ack=async",
             Wait::Usual if for_all => "?ack=all",
-            Wait::Usual => "",
+            Wait::Usual | Wait::Majority => "",
         });
         let answer = self.call_once(Method::POST, path, Some(body), request_id).await?;
         sometimes!(for_all, "a write was on every voter's disk");

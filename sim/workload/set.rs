@@ -1,5 +1,9 @@
 //! The set workload: batches of new documents, deletes by id and by filter, and lists of everything, page by page.
-use super::{Client, Failure, Memory, Put, Workload, client::Page, cut::Cut};
+use super::{
+    Client, Failure, Memory, Put, Workload,
+    client::{Page, Wait},
+    cut::Cut,
+};
 use crate::{
     check::{
         gap::Gap,
@@ -59,7 +63,7 @@ impl Workload for Set {
     async fn perform(&self, client: &Client, call: &Call, _: &Mutex<Memory>) -> Result<Answer, Failure> {
         match call {
             Call::Add(ids) => client.put_all(&puts(ids), None).await.map(|_| Answer::Done),
-            Call::AddAsync(ids) => client.put_all_async(&puts(ids)).await.map(|()| Answer::Done),
+            Call::AddAsync(ids) => client.put_all_until(Wait::Leader, &puts(ids), None).await.map(|_| Answer::Done),
             Call::Delete(id) => client.delete(*id, None).await.map(|existed| Answer::Deleted(existed.into())),
             Call::DeleteWhere(asked) => {
                 let deleted = client.delete_where(&filter(asked)).await;
