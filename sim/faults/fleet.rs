@@ -96,6 +96,11 @@ impl Fleet {
         self.over.is_triggered()
     }
 
+    /// Waits until the run is over.
+    pub async fn over(&self) {
+        self.over.wait().await;
+    }
+
     /// Lets time pass, less of it if the run is over.
     pub async fn pass(&self, for_ms: u64) {
         tokio::select! {

@@ -74,6 +74,13 @@ impl IndexPlan {
     }
 }
 
+/// Somebody asks a node whether all replicas are equal.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Audit {
+    pub at_ms: u64,
+    pub node: usize,
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
     pub workload: Workload,
@@ -94,6 +101,8 @@ pub struct Plan {
     pub first_start: Option<(u64, LossModel)>,
     pub clients: Vec<ClientPlan>,
     pub faults: Vec<PlannedFault>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub audits: Vec<Audit>,
     /// How the run ends, if there is a majority to speak of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finale: Option<Finale>,

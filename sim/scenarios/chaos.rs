@@ -4,12 +4,12 @@
 use super::{Run, rest};
 use crate::{
     check::export,
-    faults::{finale, fleet::Fleet, nemesis},
+    faults::{auditor, finale, fleet::Fleet, nemesis},
     plan::{Face, Plan, Step, Workload as Kind},
     workload::{Client, Failure, Service, Shared, TABLE, Workload, drive},
     world::{self, log, sometimes},
 };
-use futures_util::future::join;
+use futures_util::future::join3;
 use madsim::time;
 use std::{fs, path::Path, time::Duration};
 
@@ -36,7 +36,11 @@ pub async fn run<W: Workload>(run: Run, kind: Kind, generate: fn(Kind, u64) -> P
     let service = service(&fleet, &plan, &everyone);
     let shared = drive::Run::new(workload, plan.clients.len() as u64);
     prepare(&fleet, &service, &shared).await;
-    let trouble = join(nemesis::run(&fleet, &plan.faults, run.seed), drive_clients(&fleet, &service, &plan, &shared));
+    let trouble = join3(
+        nemesis::run(&fleet, &plan.faults, run.seed),
+        drive_clients(&fleet, &service, &plan, &shared),
+        auditor::run(&fleet, &plan.audits),
+    );
     rest::witnessed(&fleet, trouble).await;
     if let Some(finale) = &plan.finale {
         let rest = finale::collapse(&fleet, finale, run.seed).await;

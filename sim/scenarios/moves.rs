@@ -6,6 +6,7 @@
 use super::{Run, chaos, rest};
 use crate::{
     faults::{
+        auditor,
         fleet::Fleet,
         nemesis,
         operator::{self, Books},
@@ -18,7 +19,7 @@ use crate::{
     },
     world::{log, sometimes},
 };
-use futures_util::future::join3;
+use futures_util::future::join4;
 use madsim::time::{self, Instant};
 use serde_json::Value;
 use std::{
@@ -160,10 +161,11 @@ async fn course<W: Workload>(run: Run, kind: Kind, generate: fn(Kind, u64) -> Pl
         etcd.back_up().await;
     }
     let (books, tables) = (Books::default(), Tables::default());
-    let trouble = join3(
+    let trouble = join4(
         nemesis::run(&fleet, &plan.faults, run.seed),
         chaos::drive_clients(&fleet, &service, &plan, &shared),
         operator::run(&fleet, &moves.steps, &books),
+        auditor::run(&fleet, &plan.audits),
     );
     rest::witnessed(&fleet, tables.watched(&fleet, trouble)).await;
     if moves.has_upgrades() {

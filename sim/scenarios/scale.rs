@@ -99,6 +99,7 @@ fn plan(scale: Scale) -> Plan {
         first_start: None,
         clients: Vec::new(),
         faults: Vec::new(),
+        audits: Vec::new(),
         finale: None,
         moves: Some(Moves {
             founders: scale.nodes,
