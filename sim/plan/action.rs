@@ -157,7 +157,8 @@ pub fn draw(workload: Workload, client: u64, values: &mut u64, rng: &mut StdRng)
             55..66 => Action::Delete { id: rng.random_range(1..=value) * 10 },
             66..71 => Action::DeleteWhere {
                 first: rng.random_range(1..=value) * 10,
-                count: rng.random_range(1..=6) * 10,
+                // A few batches; now and then so many that slots may move meanwhile.
+                count: if rng.random_bool(0.2) { rng.random_range(10..=40) } else { rng.random_range(1..=6) } * 10,
                 spared: rng.random_range(0..10),
             },
             71..90 => Action::List,
@@ -184,7 +185,7 @@ pub fn draw(workload: Workload, client: u64, values: &mut u64, rng: &mut StdRng)
             match dice {
                 0..50 => Action::Put { id, value },
                 50..60 => Action::Delete { id },
-                60..68 => Action::SearchPartly { id, exact: rng.random_bool(0.5) },
+                60..75 => Action::SearchPartly { id, exact: rng.random_bool(0.5) },
                 _ => Action::Search { id, exact: dice >= 85 },
             }
         }

@@ -9,7 +9,7 @@ use crate::{
     workload::{Client, Failure, Service, Shared, TABLE, Workload, drive},
     world::{self, log, sometimes},
 };
-use futures_util::future::join3;
+use futures_util::future::{join, join3};
 use madsim::time;
 use std::{fs, path::Path, time::Duration};
 
@@ -20,6 +20,8 @@ const CLIENTS_LIMIT: Duration = Duration::from_secs(1_800);
 /// A fleet must have formed this soon after its start, and be whole this soon after everything was healed.
 const FORM_LIMIT: Duration = Duration::from_secs(40);
 const READY_LIMIT: Duration = Duration::from_secs(30);
+/// Between two requests to a leader that is cut off.
+const FOLLOW_INTERVAL_MS: u64 = 100;
 /// Between two attempts to make what a workload needs: a cluster may have to agree on its version first.
 const PREPARE_PAUSE: Duration = Duration::from_millis(200);
 /// A healed majority must carry out any operation within this.
@@ -121,13 +123,36 @@ pub(super) async fn drive_clients<W: Workload>(fleet: &Fleet, service: &Service,
             fleet.clients.spawn(drive::run(shared.clone(), client, process, part.steps.clone()))
         })
         .collect();
-    for client in clients {
-        let ended = time::timeout(CLIENTS_LIMIT, client).await;
-        ended.expect("the clients hang").expect("no client panics");
+    let through = async {
+        for client in clients {
+            let ended = time::timeout(CLIENTS_LIMIT, client).await;
+            ended.expect("the clients hang").expect("no client panics");
+        }
+    };
+    if fleet.is_one() {
+        return through.await;
     }
-    if !fleet.is_one() {
-        // What goes wrong from here on nobody would notice.
+    // What goes wrong when they are through nobody would notice.
+    let through = async {
+        through.await;
         fleet.hurry();
+    };
+    join(through, follow_the_hunted(fleet, service, shared)).await;
+}
+
+/// Somebody who goes to whichever leader is cut off from the others, as long as that lasts.
+async fn follow_the_hunted<W: Workload>(fleet: &Fleet, service: &Service, shared: &Shared<W>) {
+    for number in 0.. {
+        while fleet.hunted().is_none() && !fleet.is_over() {
+            fleet.pass(FOLLOW_INTERVAL_MS).await;
+        }
+        let node = fleet.hunted().filter(|_| !fleet.is_over());
+        let (Some(node), Some(action)) = (node, shared.workload.of_the_hunted(number)) else { return };
+        let face = if number % 2 == 0 { Face::Rest } else { Face::Grpc };
+        let process = shared.history.lock().expect("no panic while locked").retire();
+        let client = Client::new(service, face, process, node);
+        let steps = vec![Step { after_ms: FOLLOW_INTERVAL_MS, action }];
+        on_clients(fleet, drive::run(shared.clone(), client, process, steps)).await;
     }
 }
 

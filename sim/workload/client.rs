@@ -84,6 +84,9 @@ pub enum Freshness {
 /// How long a client waits for an answer, in simulated time.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// And for an answer that may be partial: by then every holder of a shard has had its time to say that it cannot read it.
+pub const PARTLY_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// How long a client waits for a node to become ready: these many rounds, so long apart.
 const READY_ROUNDS: usize = 100;
 const READY_INTERVAL: Duration = Duration::from_millis(100);

@@ -1,7 +1,7 @@
 //! The gRPC face: tonic's generated client over the product's own channel.
 use super::{
     answer::{Failure, Reply},
-    client::{Put, TIMEOUT, Wait},
+    client::{PARTLY_TIMEOUT, Put, TIMEOUT, Wait},
     vectors,
 };
 use crate::check::search::Hit;
@@ -72,7 +72,7 @@ impl Grpc {
     /// Hits, and the shards that did not answer.
     pub async fn search(&self, value: u64, top_k: usize, exact: bool, partly: bool) -> Reply<(Vec<Hit>, Vec<u64>)> {
         let on_unavailable = if partly { OnUnavailable::Partial } else { OnUnavailable::Fail };
-        let request = request(
+        let mut request = request(
             SearchRequest {
                 table: self.table.clone(),
                 vector: vectors::of(value, self.dimension),
@@ -84,6 +84,9 @@ impl Grpc {
             },
             None,
         );
+        if partly {
+            request.set_timeout(PARTLY_TIMEOUT);
+        }
         let answer = self.client.clone().search(request).await.map_err(failure)?.into_inner();
         let shards = answer.shards.expect("an answer tells of its shards");
         assert!(shards.total == shards.ok + shards.failed.len() as u32, "{shards:?}");

