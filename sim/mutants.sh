@@ -51,6 +51,10 @@ declare -A BUG=(
     [40]="a table is gone before its shards are closed"
     [41]="changes of aliases of one request are made one after the other"
     [42]="a change of aliases is answered before the other nodes have heard of it"
+    [43]="a delete by filter forgets the slots that moved while it went on"
+    [44]="a patch is merged before the log instead of after"
+    [45]="a partial answer does not name what is missing"
+    [46]="verify compares replicas that have applied different prefixes"
 )
 
 # Where each is looked for: names of scenarios contain one of these.
@@ -61,6 +65,7 @@ declare -A WHERE=(
     [26]="cluster_append cluster_bank cluster_register" [27]="cluster_register group_" [30]="cluster_session"
     [29]="cluster_recreated" [31]="cluster_register" [32]="cluster_register" [33]="cluster_search" [34]="group_ cluster_register" [36]="cluster_upgrades"
     [37]="cluster_splits" [38]="cluster_splits" [39]="cluster_splits_keep" [40]="etcd_cluster_keeps" [41]="cluster_switched" [42]="cluster_switched"
+    [43]="cluster_splits_keep" [44]="cluster_register" [45]="cluster_set cluster_search" [46]="cluster_register"
 )
 # Those whose site is in the code.
 mapfile -t PRESENT < <(grep -rhoE 'mutant!\([0-9]+\)' src --include='*.rs' --exclude=mutants.rs | grep -oE '[0-9]+' | sort -nu)

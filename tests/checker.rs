@@ -5,7 +5,7 @@
 mod check;
 
 use check::{
-    alias, append, bank, export,
+    alias, append, bank, export, gap,
     history::{History, Operation, Outcome},
     recreate, register, search, session, set,
     wgl::{self, Model, STEPS_MAX, Verdict},
@@ -127,7 +127,7 @@ struct Running {
 }
 
 fn random_call(rng: &mut StdRng, version: u64) -> Call {
-    match rng.random_range(0..10) {
+    match rng.random_range(0..12) {
         0..4 => Call::Get { key: 0 },
         4..7 => Call::Put { key: 0, value: rng.random_range(0..4), if_version: None },
         7..9 => Call::Put {
@@ -135,16 +135,31 @@ fn random_call(rng: &mut StdRng, version: u64) -> Call {
             value: rng.random_range(0..4),
             if_version: Some(version.saturating_sub(rng.random_range(0..2))),
         },
-        _ => Call::Delete { key: 0 },
+        9 => Call::Delete { key: 0 },
+        place => Call::Patch {
+            key: 0,
+            patch: rng.random_range(0..4),
+            if_version: (place == 11).then(|| version.saturating_sub(rng.random_range(0..2))),
+        },
     }
 }
 
 fn execute(state: &mut Option<(u64, u64)>, version: &mut u64, call: &Call) -> Answer {
     match call {
         Call::Get { .. } => state.map_or(Answer::Absent, |(value, version)| Answer::Found { value, version }),
-        Call::Put { if_version: Some(wanted), .. } if state.map_or(0, |(_, current)| current) != *wanted => {
+        Call::Put { if_version: Some(wanted), .. } | Call::Patch { if_version: Some(wanted), .. }
+            if state.map_or(0, |(_, current)| current) != *wanted =>
+        {
             Answer::Conflict
         }
+        Call::Patch { patch, .. } => match state {
+            None => Answer::Absent,
+            Some((value, current)) => {
+                *version += 1;
+                (*value, *current) = (register::patched(*value, *patch), *version);
+                Answer::Written { version: *version }
+            }
+        },
         Call::Put { value, .. } => {
             *version += 1;
             *state = Some((*value, *version));
@@ -277,15 +292,51 @@ fn conditional_writes_are_decided_by_the_current_version() {
 }
 
 #[test]
+fn a_patch_keeps_what_it_does_not_change_and_makes_nothing() {
+    let get = Call::Get { key: 7 };
+    let patch = |if_version| Call::Patch { key: 7, patch: 9, if_version };
+    let judge = |calls| register::check(&sequence(calls), STEPS_MAX);
+    let written = |version| ok(Answer::Written { version });
+    let found = |value, version| ok(Answer::Found { value, version });
+    let both = register::patched(1, 9);
+    assert!(judge(vec![(put(1), written(4)), (patch(None), written(5)), (get.clone(), found(both, 5))]).is_ok());
+    for (value, version) in [(1, 5), (register::patched(2, 9), 5), (both, 4)] {
+        let shown = (get.clone(), found(value, version));
+        assert!(judge(vec![(put(1), written(4)), (patch(None), written(5)), shown]).is_err());
+    }
+    let lost_update = vec![(put(1), written(4)), (put(2), written(5)), (patch(None), written(6))];
+    assert!(judge([lost_update, vec![(get.clone(), found(both, 6))]].concat()).is_err());
+    // A put writes the whole.
+    let overwritten = vec![(put(1), written(4)), (patch(None), written(5)), (put(2), written(6))];
+    assert!(judge([overwritten.clone(), vec![(get.clone(), found(2, 6))]].concat()).is_ok());
+    assert!(judge([overwritten, vec![(get.clone(), found(register::patched(2, 9), 6))]].concat()).is_err());
+    assert!(judge(vec![(patch(None), ok(Answer::Absent)), (get.clone(), ok(Answer::Absent))]).is_ok());
+    assert!(judge(vec![(patch(None), written(5))]).is_err());
+    assert!(judge(vec![(put(1), written(4)), (patch(None), ok(Answer::Absent))]).is_err());
+    assert!(judge(vec![(put(1), written(4)), (patch(Some(3)), ok(Answer::Conflict))]).is_ok());
+    assert!(judge(vec![(put(1), written(4)), (patch(Some(4)), ok(Answer::Conflict))]).is_err());
+    assert!(judge(vec![(put(1), written(4)), (patch(Some(3)), written(5))]).is_err());
+    assert!(judge(vec![(patch(Some(3)), ok(Answer::Conflict))]).is_ok());
+    for value in [1, both] {
+        assert!(
+            judge(vec![(put(1), written(4)), (patch(None), lost()), (get.clone(), found(value, 4 + value / both))])
+                .is_ok()
+        );
+    }
+    let refused = Outcome::Failed("refused".into());
+    assert!(judge(vec![(put(1), written(4)), (patch(None), refused), (get, found(both, 5))]).is_err());
+}
+
+#[test]
 fn the_set_checker_knows_must_may_and_must_not() {
     use set::{Answer::*, Call::*};
-    let judge = |calls| set::check(&sequence(calls));
+    let judge = |calls| set::check(&sequence(calls), Default::default());
     let list = |ids: &[u64]| (List, ok(Listed(ids.to_vec())));
     assert!(judge(vec![(Add(vec![1, 2]), ok(Done)), list(&[2, 1])]).is_ok());
     assert!(judge(vec![(Add(vec![1, 2]), ok(Done)), list(&[2])]).unwrap_err().contains("missing"));
     assert!(judge(vec![list(&[3])]).unwrap_err().contains("never added"));
     assert!(judge(vec![(Add(vec![1]), ok(Done)), list(&[1, 1])]).unwrap_err().contains("different"));
-    let deleted = vec![(Add(vec![1]), ok(Done)), (Delete(1), ok(Done))];
+    let deleted = vec![(Add(vec![1]), ok(Done)), (Delete(1), ok(Deleted(1)))];
     assert!(judge([deleted.clone(), vec![list(&[])]].concat()).is_ok());
     assert!(judge([deleted.clone(), vec![list(&[1])]].concat()).unwrap_err().contains("deleted"));
     let again = [deleted, vec![(Add(vec![1]), ok(Done))]].concat();
@@ -297,6 +348,130 @@ fn the_set_checker_knows_must_may_and_must_not() {
     }
     let refused: Outcome<set::Answer> = Outcome::Failed("refused".into());
     assert!(judge(vec![(Add(vec![1]), refused), list(&[1])]).is_err());
+}
+
+#[test]
+fn a_delete_by_filter_takes_what_passes_and_leaves_the_rest() {
+    use set::{Answer::*, Call::*, Where};
+    let judge = |calls| set::check(&sequence(calls), Default::default());
+    let add = (Add(vec![20, 21, 30, 40]), ok(Done));
+    // 20 and 30 pass.
+    let filter = DeleteWhere(Where { first: 15, end: 40, spared: 1 });
+    let list = |ids: &[u64]| (List, ok(Listed(ids.to_vec())));
+    let gone = |count| vec![add.clone(), (filter.clone(), ok(Deleted(count)))];
+    assert!(judge([gone(2), vec![list(&[21, 40])]].concat()).is_ok());
+    assert!(judge([gone(2), vec![list(&[21, 30, 40])]].concat()).unwrap_err().contains("30 is there, but deleted"));
+    assert!(judge([gone(2), vec![list(&[40])]].concat()).unwrap_err().contains("acknowledged id 21 is missing"));
+    assert!(judge([gone(2), vec![list(&[21])]].concat()).unwrap_err().contains("acknowledged id 40 is missing"));
+    for wrong in [1, 3] {
+        assert!(judge(gone(wrong)).unwrap_err().contains("from 2 to 2"));
+    }
+    // Not atomic: what it took of one shard it need not have taken of another, if nobody knows what became of it.
+    for shown in [vec![20, 21, 30, 40], vec![20, 21, 40], vec![21, 40]] {
+        assert!(judge(vec![add.clone(), (filter.clone(), lost()), list(&shown)]).is_ok());
+    }
+    assert!(judge(vec![add.clone(), (filter.clone(), lost()), list(&[20, 30])]).is_err(), "what does not pass stays");
+    let refused = (filter.clone(), Outcome::Failed("refused".into()));
+    assert!(judge(vec![add.clone(), refused, list(&[21, 40])]).unwrap_err().contains("missing"));
+    // What is added meanwhile may be taken or not, and counted so.
+    for (count, shown) in [(0, vec![30]), (1, vec![])] {
+        let mut history = History::new(2);
+        let delete = history.start(0, 0, filter.clone());
+        let add = history.start(1, 0, Add(vec![30]));
+        history.end(add, 0, Outcome::Ok(Done));
+        history.end(delete, 0, Outcome::Ok(Deleted(count)));
+        let list = history.start(0, 0, List);
+        history.end(list, 0, Outcome::Ok(Listed(shown)));
+        assert_eq!(set::check(&history, Default::default()), Ok(()));
+    }
+    // A delete of one id counts, too.
+    let one = |count| vec![add.clone(), (Delete(20), ok(Deleted(count))), (Delete(20), ok(Deleted(1 - count)))];
+    assert!(judge(one(1)).is_ok() && judge(one(0)).unwrap_err().contains("from 1 to 1"));
+}
+
+#[test]
+fn what_was_added_asynchronously_may_be_lost_but_only_whole_and_only_before_it_was_seen() {
+    use set::{Answer::*, Call::*, Table};
+    let add = (AddAsync(vec![1, 2]), ok(Done));
+    let list = |ids: &[u64]| (List, ok(Listed(ids.to_vec())));
+    let judge = |table, calls| set::check(&sequence(calls), table);
+    let (any, whole) = (Table::default(), Table { one_shard: true, one_copy: false });
+    for shown in [&[][..], &[1, 2]] {
+        assert!(judge(whole, vec![add.clone(), list(shown), list(shown)]).is_ok());
+    }
+    assert!(judge(any, vec![add.clone(), list(&[]), list(&[2]), list(&[2])]).is_ok(), "late, and in part");
+    assert!(judge(any, vec![add.clone(), list(&[2]), list(&[])]).unwrap_err().contains("id 2 is missing"));
+    assert!(judge(whole, vec![add.clone(), list(&[2]), list(&[2])]).unwrap_err().contains("id 1 is missing"));
+    let lost_add = (Add(vec![1, 2]), lost());
+    assert!(judge(any, vec![lost_add.clone(), list(&[2]), list(&[])]).unwrap_err().contains("id 2 is missing"));
+    assert!(judge(whole, vec![lost_add, list(&[2]), list(&[2])]).unwrap_err().contains("id 1 is missing"));
+    let one_copy = Table { one_shard: false, one_copy: true };
+    assert!(judge(one_copy, vec![add.clone(), list(&[])]).unwrap_err().contains("missing"));
+    // If it happens it does so before what begins after its acknowledgement.
+    let deleted = |count| vec![add.clone(), (Delete(1), ok(Deleted(count)))];
+    for count in [0, 1] {
+        assert!(judge(any, [deleted(count), vec![list(&[2])]].concat()).is_ok());
+        let back = judge(any, [deleted(count), vec![list(&[1, 2])]].concat());
+        assert!(back.unwrap_err().contains("1 is there, but deleted"));
+    }
+    // An add of unknown outcome may come later; once it was seen it has.
+    let unknown = |shown: &[u64]| vec![(Add(vec![1]), lost()), list(shown), (Delete(1), ok(Deleted(1)))];
+    assert!(judge(any, [unknown(&[]), vec![list(&[1])]].concat()).is_ok());
+    assert!(judge(any, [unknown(&[1]), vec![list(&[1])]].concat()).unwrap_err().contains("deleted"));
+    let lost_ids = |calls| set::lost(&sequence(calls));
+    assert_eq!(lost_ids(vec![add.clone(), list(&[2])]), [1]);
+    assert_eq!(lost_ids([deleted(0), vec![list(&[2])]].concat()), [0; 0]);
+    assert_eq!(lost_ids(vec![list(&[]), add]), [0; 0], "nobody looked since");
+}
+
+/// A gap of the slot of one id.
+fn gap_of(id: u64) -> gap::Gap {
+    let slot = vectorsphere::types::slot_of(vectorsphere::types::PointId::Num(id));
+    gap::Gap::of(vec![(slot, slot + 1)])
+}
+
+#[test]
+fn a_partial_answer_lacks_what_it_says_and_nothing_else() {
+    use set::{Answer::*, Call::*};
+    let add = (Add(vec![1, 2, 3]), ok(Done));
+    let judge = |calls| set::check(&sequence(calls), Default::default());
+    let partly = |ids: &[u64], gaps: &[gap::Gap]| (ListPartly, ok(Partial { ids: ids.to_vec(), gaps: gaps.to_vec() }));
+    assert!(judge(vec![add.clone(), partly(&[1, 2, 3], &[])]).is_ok());
+    assert!(judge(vec![add.clone(), partly(&[1, 3], &[gap_of(2)])]).is_ok());
+    assert!(judge(vec![add.clone(), partly(&[1, 3], &[])]).unwrap_err().contains("id 2 is missing"));
+    assert!(judge(vec![add.clone(), partly(&[1], &[gap_of(2)])]).unwrap_err().contains("id 3 is missing"));
+    assert!(judge(vec![add.clone(), partly(&[], &[gap::Gap::of(vec![gap::ALL])])]).is_ok());
+    let behind = gap::Gap { first: 3, ..gap_of(2) };
+    assert!(judge(vec![add.clone(), partly(&[1, 3], &[behind])]).unwrap_err().contains("id 2"), "of another page");
+    assert!(judge(vec![add.clone(), partly(&[1, 1], &[gap_of(2), gap_of(3)])]).unwrap_err().contains("different"));
+    assert!(judge(vec![partly(&[1], &[gap_of(2)])]).unwrap_err().contains("never added"));
+    let gone = (Delete(1), ok(Deleted(1)));
+    let late = judge(vec![add.clone(), gone.clone(), partly(&[1, 2, 3], &[gap_of(1)])]);
+    assert!(late.unwrap_err().contains("1 is there, but deleted"));
+    let count = |count, gaps: &[gap::Gap]| (Count, ok(Counted { count, gaps: gaps.to_vec() }));
+    assert!(judge(vec![add.clone(), count(3, &[]), gone.clone(), count(2, &[]), count(1, &[gap_of(2)])]).is_ok());
+    for wrong in [count(2, &[]), count(4, &[]), count(1, &[gap_of(2)])] {
+        assert!(judge(vec![add.clone(), wrong]).unwrap_err().contains("it is from"));
+    }
+    assert!(judge(vec![add.clone(), (Delete(1), lost()), count(2, &[]), count(3, &[])]).is_ok());
+}
+
+#[test]
+fn a_partial_search_misses_what_is_of_the_shards_it_names_and_nothing_else() {
+    use search::{Answer::*, Call::*, Hit};
+    let judge = |calls| search::check(&sequence(calls));
+    let put = |id, value| (Put { id, value }, ok(Done));
+    let look = |hits: &[u64], of| {
+        let hits = hits.iter().map(|id| Hit { id: *id, value: id * 10, vector_matches: true }).collect();
+        (Search { id: 1, value: 10, exact: false, partly: true }, ok(Partial(hits, gap_of(of))))
+    };
+    let puts = || vec![put(1, 10), put(2, 20)];
+    assert!(judge([puts(), vec![look(&[2], 1)]].concat()).is_ok());
+    assert!(judge([puts(), vec![look(&[2], 2)]].concat()).unwrap_err().contains("not the first hit"));
+    assert!(judge([puts(), vec![look(&[1], 2)]].concat()).is_ok());
+    assert!(judge([puts(), vec![look(&[2, 3], 1)]].concat()).unwrap_err().contains("never written"));
+    let gone = (Delete { id: 2 }, ok(Done));
+    assert!(judge([puts(), vec![gone, look(&[2], 1)]].concat()).unwrap_err().contains("was deleted"));
 }
 
 #[test]
@@ -385,7 +560,7 @@ fn the_search_checker_wants_the_acknowledged_point_first_and_nothing_old() {
     let judge = |calls| search::check(&sequence(calls));
     let hit = |id, value| Hit { id, value, vector_matches: true };
     let put = |id, value| (Put { id, value }, ok(Done));
-    let look = |id, value, hits: Vec<Hit>| (Search { id, value, exact: false }, ok(Hits(hits)));
+    let look = |id, value, hits: Vec<Hit>| (Search { id, value, exact: false, partly: false }, ok(Hits(hits)));
     assert!(judge(vec![put(1, 10), put(2, 20), look(1, 10, vec![hit(1, 10), hit(2, 20)])]).is_ok());
     assert!(judge(vec![put(1, 10), put(2, 20), look(1, 10, vec![hit(2, 20), hit(1, 10)])]).is_err());
     assert!(judge(vec![put(1, 10), look(1, 10, vec![])]).is_err());

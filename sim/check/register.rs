@@ -1,4 +1,7 @@
-//! One document as a register: put, conditional put, get and delete of one id, each put with a value of its own.
+//! One document as a register: put, patch, both also conditional, get and delete of one id, each put and patch with a value of its own.
+//!
+//! A document has two parts, so that a patch is a read and a write in one: a put writes both, a patch only the upper one ([`patched`]).
+//! A patch of what is not there changes nothing.
 //!
 //! The state is the value with its version, or nothing. Versions are the server's choice; the model asks that a put's
 //! version is larger than the one it replaces, that a get sees the version the put answered, and that a conditional put
@@ -17,13 +20,22 @@ use std::{collections::BTreeMap, fmt::Write};
 pub enum Call {
     Get { key: u64 },
     Put { key: u64, value: u64, if_version: Option<u64> },
+    Patch { key: u64, patch: u64, if_version: Option<u64> },
     Delete { key: u64 },
+}
+
+/// Bits of a value that a put gives it; a patch sets those above.
+const PUT_BITS: u32 = 32;
+
+/// The value of a document that was put with `value` and then patched; a put is as if by patch 0.
+pub fn patched(value: u64, patch: u64) -> u64 {
+    (value & ((1 << PUT_BITS) - 1)) | (patch << PUT_BITS)
 }
 
 impl Call {
     pub fn key(&self) -> u64 {
         match self {
-            Call::Get { key } | Call::Put { key, .. } | Call::Delete { key } => *key,
+            Call::Get { key } | Call::Put { key, .. } | Call::Patch { key, .. } | Call::Delete { key } => *key,
         }
     }
 }
@@ -70,6 +82,7 @@ impl Model for Register {
         match call {
             Call::Get { .. } => get(state, answer),
             Call::Put { value, if_version, .. } => put(state, *value, *if_version, answer),
+            Call::Patch { patch, if_version, .. } => change(state, *patch, *if_version, answer),
             Call::Delete { .. } => match answer {
                 Some(Answer::Deleted { existed }) => (*existed == state.is_some()).then_some(None),
                 None => Some(None),
@@ -101,24 +114,45 @@ fn put(
     if_version: Option<u64>,
     answer: Option<&Answer>,
 ) -> Option<Option<Present>> {
-    let current = state.as_ref().map(|present| present.version);
-    // Whether the condition holds, does not, or cannot be told because the current version was never seen.
-    let holds = match (if_version, current) {
+    let holds = holds(state, if_version);
+    match answer {
+        Some(Answer::Conflict) => (holds != Some(true)).then_some(*state),
+        Some(Answer::Written { version }) => {
+            let replaced = state.and_then(|present| present.version);
+            let newer = replaced.is_none_or(|replaced| *version > replaced);
+            (holds != Some(false) && newer).then_some(Some(Present { value, version: Some(*version) }))
+        }
+        None => (holds != Some(false)).then_some(Some(Present { value, version: None })),
+        _ => None,
+    }
+}
+
+/// Whether the condition holds, does not, or cannot be told because the current version was never seen.
+fn holds(state: &Option<Present>, if_version: Option<u64>) -> Option<bool> {
+    match (if_version, state.as_ref().map(|present| present.version)) {
         (None, _) => Some(true),
         // Version 0 stands for "it does not exist".
         (Some(0), current) => Some(current.is_none()),
         (Some(_), None) => Some(false),
         (Some(_), Some(None)) => None,
         (Some(wanted), Some(Some(version))) => Some(wanted == version),
-    };
-    match answer {
-        Some(Answer::Conflict) => (holds != Some(true)).then_some(*state),
-        Some(Answer::Written { version }) => {
-            let newer = current.flatten().is_none_or(|replaced| *version > replaced);
-            (holds != Some(false) && newer).then_some(Some(Present { value, version: Some(*version) }))
-        }
-        None => (holds != Some(false)).then_some(Some(Present { value, version: None })),
-        _ => None,
+    }
+}
+
+/// A patch of what is there is a put of the rest with the change; of what is not there it is none.
+fn change(
+    state: &Option<Present>,
+    patch: u64,
+    if_version: Option<u64>,
+    answer: Option<&Answer>,
+) -> Option<Option<Present>> {
+    match (state, answer) {
+        (Some(_), Some(Answer::Absent)) | (None, Some(Answer::Written { .. })) => None,
+        (Some(present), answer) => put(state, patched(present.value, patch), if_version, answer),
+        (None, Some(Answer::Absent)) => (holds(state, if_version) == Some(true)).then_some(None),
+        (None, Some(Answer::Conflict)) => (holds(state, if_version) == Some(false)).then_some(None),
+        (None, None) => Some(None),
+        (None, Some(_)) => None,
     }
 }
 
@@ -137,6 +171,8 @@ impl Describe for Call {
             Call::Get { .. } => ("read", json!(null)),
             Call::Put { value, if_version: None, .. } => ("write", json!(value)),
             Call::Put { value, if_version: Some(version), .. } => ("cas", json!([version, value])),
+            Call::Patch { patch, if_version: None, .. } => ("patch", json!(patch)),
+            Call::Patch { patch, if_version: Some(version), .. } => ("patch-if", json!([version, patch])),
             Call::Delete { .. } => ("delete", json!(null)),
         };
         Described { name, key: Some(self.key()), value: told.unwrap_or(asked) }

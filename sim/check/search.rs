@@ -1,9 +1,10 @@
 //! Search after acknowledgement: every put of a point has a vector of its own, nearly orthogonal to all others, and a
 //! payload that names the put. A search for that vector, begun after the acknowledgement, must find it first; it must
 //! never find what had been deleted or replaced before it began, or what nobody ever wrote; and the vector and the
-//! payload of one hit belong to one put.
+//! payload of one hit belong to one put. A search that may be answered in part misses nothing but what is of the shards that it names.
 use super::{
     export::{Describe, Described},
+    gap::Gap,
     history::{History, Operation},
 };
 use serde_json::json;
@@ -19,11 +20,13 @@ pub enum Call {
     Delete {
         id: u64,
     },
-    /// Looks for the vector of `value`, which was put at `id`; `exact` asks for the search without an index.
+    /// Looks for the vector of `value`, which was put at `id`; `exact` asks for the search without an index, `partly` for an answer
+    /// without the shards that do not give one.
     Search {
         id: u64,
         value: u64,
         exact: bool,
+        partly: bool,
     },
 }
 
@@ -39,6 +42,8 @@ pub struct Hit {
 pub enum Answer {
     Done,
     Hits(Vec<Hit>),
+    /// Without what is in the gap.
+    Partial(Vec<Hit>, Gap),
 }
 
 impl Describe for Call {
@@ -48,10 +53,14 @@ impl Describe for Call {
         let (name, key, asked) = match self {
             Call::Put { id, value } => ("write", *id, json!(value)),
             Call::Delete { id } => ("delete", *id, json!(null)),
-            Call::Search { id, value, exact } => ("search", *id, json!({ "value": value, "exact": exact })),
+            Call::Search { id, value, exact, partly } => {
+                ("search", *id, json!({ "value": value, "exact": exact, "partly": partly }))
+            }
         };
         let value = match answer {
-            Some(Answer::Hits(hits)) => hits.iter().map(|hit| json!([hit.id, hit.value])).collect(),
+            Some(Answer::Hits(hits) | Answer::Partial(hits, _)) => {
+                hits.iter().map(|hit| json!([hit.id, hit.value])).collect()
+            }
             _ => asked,
         };
         Described { name, key: Some(key), value }
@@ -90,8 +99,12 @@ pub fn check(history: &History<Call, Answer>) -> Result<(), String> {
         writes.entry(id).or_default().push(Write { value, start: operation.start.index, end: operation.end_index() });
     }
     for search in &history.operations {
-        let Some(Answer::Hits(hits)) = search.answer() else { continue };
-        check_search(search, hits, &writes).map_err(|wrong| {
+        let (hits, gap) = match search.answer() {
+            Some(Answer::Hits(hits)) => (hits, None),
+            Some(Answer::Partial(hits, gap)) => (hits, Some(gap)),
+            Some(Answer::Done) | None => continue,
+        };
+        check_search(search, hits, gap, &writes).map_err(|wrong| {
             format!("{:?} of process {} at {}: {wrong}", search.call, search.process, search.start.index)
         })?;
     }
@@ -101,6 +114,7 @@ pub fn check(history: &History<Call, Answer>) -> Result<(), String> {
 fn check_search(
     search: &Operation<Call, Answer>,
     hits: &[Hit],
+    gap: Option<&Gap>,
     writes: &BTreeMap<u64, Vec<Write>>,
 ) -> Result<(), String> {
     let (start, end) = (search.start.index, search.end_index());
@@ -120,7 +134,8 @@ fn check_search(
         }
     }
     let Call::Search { id, value, .. } = search.call else { return Ok(()) };
-    let certain = writes.get(&id).map(|written| possible(written, start, end)) == Some(vec![Some(value)]);
+    let certain = gap.is_none_or(|gap| !gap.has(id))
+        && writes.get(&id).map(|written| possible(written, start, end)) == Some(vec![Some(value)]);
     match hits.first() {
         Some(first) if !certain || (first.id == id && first.value == value) => Ok(()),
         None if !certain => Ok(()),

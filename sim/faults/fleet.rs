@@ -10,7 +10,7 @@ use madsim::{
     time,
 };
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
     rc::Rc,
@@ -30,6 +30,8 @@ pub struct Fleet {
     pub etcd: Option<SimEtcd>,
     /// Nodes that have not come yet, or have left for ever: nothing befalls them, and nothing is expected of them.
     absent: RefCell<BTreeSet<usize>>,
+    /// Who leads and is cut off from the other nodes, but not from clients.
+    hunted: Cell<Option<usize>>,
     /// Nobody is left to suffer: faults end early.
     over: Shutdown,
 }
@@ -47,7 +49,8 @@ impl Fleet {
         let victims = victims.collect();
         let (clients, observer) = (machine("clients", 1), machine("observer", 2));
         let absent = RefCell::new((plan.founders()..plan.nodes).collect());
-        Fleet { victims, clients, observer, network: Network::default(), etcd, absent, over: Shutdown::new() }
+        let (hunted, over) = (Cell::new(None), Shutdown::new());
+        Fleet { victims, clients, observer, network: Network::default(), etcd, absent, hunted, over }
     }
 
     /// The nodes that are there, whatever has befallen them.
@@ -94,6 +97,21 @@ impl Fleet {
 
     pub fn is_over(&self) -> bool {
         self.over.is_triggered()
+    }
+
+    /// A leader is cut off, or no longer.
+    pub fn hunt(&self, leader: Option<usize>) {
+        self.hunted.set(leader);
+    }
+
+    /// A leader that is cut off from the other nodes, but not from clients.
+    pub fn hunted(&self) -> Option<usize> {
+        self.hunted.get()
+    }
+
+    /// Waits until the run is over.
+    pub async fn over(&self) {
+        self.over.wait().await;
     }
 
     /// Lets time pass, less of it if the run is over.

@@ -75,7 +75,9 @@ async fn strike(fleet: &Fleet, planned: &PlannedFault, mut rng: StdRng) {
                 log!("hunt: node-{} leads", leader + 1);
                 let links = network::partition(fleet, Shape::Away, way, &[leader]);
                 fleet.network.cut(&links);
+                fleet.hunt(Some(leader));
                 fleet.pass(cut_ms).await;
+                fleet.hunt(None);
                 let another = fleet.victims.iter().any(|victim| victim.number != leader && victim.leads());
                 sometimes!(another, "a hunted leader was replaced");
                 fleet.network.heal(&links);

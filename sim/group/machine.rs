@@ -31,7 +31,8 @@ impl Command {
     pub fn of(call: &Call, padding: usize) -> Option<Command> {
         let padding = "x".repeat(padding);
         match *call {
-            Call::Get { .. } => None,
+            // The group's documents have one part: its clients ask for no patch.
+            Call::Get { .. } | Call::Patch { .. } => None,
             Call::Put { key, value, if_version } => Some(Command { key, value: Some(value), if_version, padding }),
             Call::Delete { key } => Some(Command { key, value: None, if_version: None, padding }),
         }

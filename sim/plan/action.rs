@@ -39,16 +39,46 @@ pub enum Action {
         id: u64,
         value: u64,
     },
+    /// Changes one key of the metadata to `value`; the rest stays.
+    Patch {
+        id: u64,
+        value: u64,
+    },
+    /// A patch on the condition that the version is the last one this run has seen.
+    PatchIf {
+        id: u64,
+        value: u64,
+    },
     /// A batch of new points with the ids `first..first + count`.
     Add {
+        first: u64,
+        count: u64,
+    },
+    /// The same, acknowledged when the leader alone has it: it may be lost.
+    AddAsync {
         first: u64,
         count: u64,
     },
     Delete {
         id: u64,
     },
+    /// Deletes by filter: the ids `first..first + count`, but for those that end in the digit `spared`.
+    DeleteWhere {
+        first: u64,
+        count: u64,
+        spared: u64,
+    },
     List,
+    /// Without the shards that do not answer.
+    ListPartly,
+    /// How many documents the table has, by its description.
+    Count,
     Search {
+        id: u64,
+        exact: bool,
+    },
+    /// Without the shards that do not answer.
+    SearchPartly {
         id: u64,
         exact: bool,
     },
@@ -86,8 +116,11 @@ impl Action {
         match self {
             Action::Put { id, value } => Action::Put { id, value: fresh(value) },
             Action::PutIf { id, value } => Action::PutIf { id, value: fresh(value) },
+            Action::Patch { id, value } => Action::Patch { id, value: fresh(value) },
+            Action::PatchIf { id, value } => Action::PatchIf { id, value: fresh(value) },
             Action::Append { id, value } => Action::Append { id, value: fresh(value) },
             Action::Add { first, count } => Action::Add { first: fresh(first), count },
+            Action::AddAsync { first, count } => Action::AddAsync { first: fresh(first), count },
             other => other,
         }
     }
@@ -110,16 +143,27 @@ pub fn draw(workload: Workload, client: u64, values: &mut u64, rng: &mut StdRng)
             let id = REGISTERS[rng.random_range(0..REGISTERS.len())];
             match dice {
                 0..40 => Action::Get { id },
-                40..70 => Action::Put { id, value },
-                70..88 => Action::PutIf { id, value },
+                40..61 => Action::Put { id, value },
+                61..74 => Action::PutIf { id, value },
+                74..84 => Action::Patch { id, value },
+                84..90 => Action::PatchIf { id, value },
                 _ => Action::Delete { id },
             }
         }
         Workload::Set => match dice {
             // Every add has ids of its own, so that a list can tell them apart.
-            0..55 => Action::Add { first: value * 10, count: rng.random_range(1..=5) },
-            55..70 => Action::Delete { id: rng.random_range(1..=value) * 10 },
-            _ => Action::List,
+            0..52 => Action::Add { first: value * 10, count: rng.random_range(1..=5) },
+            52..55 => Action::AddAsync { first: value * 10, count: rng.random_range(1..=5) },
+            55..66 => Action::Delete { id: rng.random_range(1..=value) * 10 },
+            66..71 => Action::DeleteWhere {
+                first: rng.random_range(1..=value) * 10,
+                // A few batches; now and then so many that slots may move meanwhile.
+                count: if rng.random_bool(0.2) { rng.random_range(10..=40) } else { rng.random_range(1..=6) } * 10,
+                spared: rng.random_range(0..10),
+            },
+            71..90 => Action::List,
+            90..95 => Action::ListPartly,
+            _ => Action::Count,
         },
         Workload::Recreate => match dice {
             // By one client, so that what is there is known.
@@ -141,6 +185,7 @@ pub fn draw(workload: Workload, client: u64, values: &mut u64, rng: &mut StdRng)
             match dice {
                 0..50 => Action::Put { id, value },
                 50..60 => Action::Delete { id },
+                60..75 => Action::SearchPartly { id, exact: rng.random_bool(0.5) },
                 _ => Action::Search { id, exact: dice >= 85 },
             }
         }

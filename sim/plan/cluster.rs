@@ -1,8 +1,8 @@
 //! The plans of several nodes. Each seed draws its topology, how hurried its clients are, and which kinds of fault it has;
 //! most runs end with a [`Finale`].
 use super::{
-    Broken, ClientPlan, Collapse, Face, Fault, Finale, IndexPlan, Plan, PlannedFault, Shape, Step, Way, Workload,
-    action, node,
+    Audit, Broken, ClientPlan, Collapse, Face, Fault, Finale, IndexPlan, Plan, PlannedFault, Shape, Step, Way,
+    Workload, action, node,
 };
 use rand::{
     Rng, SeedableRng,
@@ -47,6 +47,7 @@ pub fn generate(workload: Workload, seed: u64) -> Plan {
         }),
         clients,
         faults: faults(size, duration_ms, &mut rng),
+        audits: audits(nodes, duration_ms, &mut rng),
         finale: (nodes > 1).then(|| finale(workload, size, &mut values, &mut rng)),
         moves: None,
     }
@@ -102,6 +103,13 @@ fn steps(
     let step =
         |_| Step { after_ms: rng.random_range(0..gap_ms_max), action: action::draw(workload, client, values, rng) };
     (0..count).map(step).collect()
+}
+
+/// Up to four, at any time and any node.
+pub(super) fn audits(nodes: usize, duration_ms: u64, rng: &mut StdRng) -> Vec<Audit> {
+    let mut at: Vec<u64> = (0..rng.random_range(0..=4)).map(|_| rng.random_range(0..=duration_ms)).collect();
+    at.sort_unstable();
+    at.into_iter().map(|at_ms| Audit { at_ms, node: rng.random_range(0..nodes) }).collect()
 }
 
 fn finale(workload: Workload, size: Size, values: &mut u64, rng: &mut StdRng) -> Finale {

@@ -55,6 +55,9 @@ pub struct IndexPlan {
     pub tail_points_max: u64,
     #[serde(default = "small")]
     pub list_points: u64,
+    /// Whether the metadata have an index, so that a filter need not read every document.
+    #[serde(default)]
+    pub indexed: bool,
 }
 
 impl IndexPlan {
@@ -66,8 +69,16 @@ impl IndexPlan {
             flat_points_max: rng.random_range(8..=40),
             tail_points_max: rng.random_range(2..=12),
             list_points: rng.random_range(4..=10),
+            indexed: rng.random_bool(0.5),
         }
     }
+}
+
+/// Somebody asks a node whether all replicas are equal.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Audit {
+    pub at_ms: u64,
+    pub node: usize,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -90,6 +101,8 @@ pub struct Plan {
     pub first_start: Option<(u64, LossModel)>,
     pub clients: Vec<ClientPlan>,
     pub faults: Vec<PlannedFault>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub audits: Vec<Audit>,
     /// How the run ends, if there is a majority to speak of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finale: Option<Finale>,
@@ -115,6 +128,12 @@ impl Plan {
     /// Copies of each shard.
     pub fn copies(&self) -> usize {
         if self.copies == 0 { self.nodes } else { self.copies }
+    }
+
+    /// Whether slots may go from shard to shard.
+    pub fn splits(&self) -> bool {
+        let asks = |step: &moves::Move| matches!(step.turn, Turn::Split { .. } | Turn::Merge { .. });
+        self.moves.as_ref().is_some_and(|moves| moves.split_above.is_some() || moves.steps.iter().any(asks))
     }
 
     /// How long the clients would take if every answer came at once.

@@ -108,6 +108,7 @@ fn draw(workload: Workload, seed: u64, etcd: bool) -> Plan {
         first_start: None,
         clients,
         faults: faults(size, etcd, duration_ms, &mut rng),
+        audits: cluster::audits(nodes, duration_ms, &mut rng),
         finale: None,
         moves: Some(Moves {
             founders,

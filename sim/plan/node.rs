@@ -34,6 +34,7 @@ pub fn generate(workload: Workload, seed: u64) -> Plan {
         log_bytes_max: None,
         clients,
         faults: faults(duration_ms, &mut rng),
+        audits: Vec::new(),
         finale: None,
         moves: None,
     }

@@ -59,7 +59,8 @@ pub fn sizes(plan: &Value) -> Vec<(String, usize)> {
 
 /// The lists of a plan that may be made shorter: what goes wrong, then what each client asks.
 fn lists(plan: &Value) -> Vec<String> {
-    let mut lists: Vec<String> = ["/faults", "/moves/steps", "/troubles", "/changes"].map(str::to_string).to_vec();
+    let mut lists: Vec<String> =
+        ["/faults", "/moves/steps", "/troubles", "/changes", "/audits"].map(str::to_string).to_vec();
     let clients = plan["clients"].as_array().map_or(0, Vec::len);
     lists.extend((0..clients).flat_map(|client| [format!("/clients/{client}"), format!("/clients/{client}/steps")]));
     lists.retain(|list| plan.pointer(list).is_some_and(Value::is_array));

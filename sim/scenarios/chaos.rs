@@ -4,12 +4,12 @@
 use super::{Run, rest};
 use crate::{
     check::export,
-    faults::{finale, fleet::Fleet, nemesis},
+    faults::{auditor, finale, fleet::Fleet, nemesis},
     plan::{Face, Plan, Step, Workload as Kind},
     workload::{Client, Failure, Service, Shared, TABLE, Workload, drive},
     world::{self, log, sometimes},
 };
-use futures_util::future::join;
+use futures_util::future::{join, join3};
 use madsim::time;
 use std::{fs, path::Path, time::Duration};
 
@@ -20,14 +20,17 @@ const CLIENTS_LIMIT: Duration = Duration::from_secs(1_800);
 /// A fleet must have formed this soon after its start, and be whole this soon after everything was healed.
 const FORM_LIMIT: Duration = Duration::from_secs(40);
 const READY_LIMIT: Duration = Duration::from_secs(30);
+/// Between two requests to a leader that is cut off.
+const FOLLOW_INTERVAL_MS: u64 = 100;
 /// Between two attempts to make what a workload needs: a cluster may have to agree on its version first.
 const PREPARE_PAUSE: Duration = Duration::from_millis(200);
 /// A healed majority must carry out any operation within this.
 const LIVE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Runs the seed's plan, or the one that was given; `generate` makes plans.
-pub async fn run<W: Workload>(run: Run, kind: Kind, generate: fn(Kind, u64) -> Plan, workload: W) {
+pub async fn run<W: Workload>(run: Run, kind: Kind, generate: fn(Kind, u64) -> Plan, mut workload: W) {
     let plan = plan(&run, kind, generate);
+    workload.learn(&plan);
     let fleet = Fleet::start(run.disk, &plan);
     nemesis::first_start(&fleet, plan.first_start, run.seed).await;
     let everyone: Vec<usize> = (0..plan.nodes).collect();
@@ -35,7 +38,11 @@ pub async fn run<W: Workload>(run: Run, kind: Kind, generate: fn(Kind, u64) -> P
     let service = service(&fleet, &plan, &everyone);
     let shared = drive::Run::new(workload, plan.clients.len() as u64);
     prepare(&fleet, &service, &shared).await;
-    let trouble = join(nemesis::run(&fleet, &plan.faults, run.seed), drive_clients(&fleet, &service, &plan, &shared));
+    let trouble = join3(
+        nemesis::run(&fleet, &plan.faults, run.seed),
+        drive_clients(&fleet, &service, &plan, &shared),
+        auditor::run(&fleet, &plan.audits),
+    );
     rest::witnessed(&fleet, trouble).await;
     if let Some(finale) = &plan.finale {
         let rest = finale::collapse(&fleet, finale, run.seed).await;
@@ -116,13 +123,36 @@ pub(super) async fn drive_clients<W: Workload>(fleet: &Fleet, service: &Service,
             fleet.clients.spawn(drive::run(shared.clone(), client, process, part.steps.clone()))
         })
         .collect();
-    for client in clients {
-        let ended = time::timeout(CLIENTS_LIMIT, client).await;
-        ended.expect("the clients hang").expect("no client panics");
+    let through = async {
+        for client in clients {
+            let ended = time::timeout(CLIENTS_LIMIT, client).await;
+            ended.expect("the clients hang").expect("no client panics");
+        }
+    };
+    if fleet.is_one() {
+        return through.await;
     }
-    if !fleet.is_one() {
-        // What goes wrong from here on nobody would notice.
+    // What goes wrong when they are through nobody would notice.
+    let through = async {
+        through.await;
         fleet.hurry();
+    };
+    join(through, follow_the_hunted(fleet, service, shared)).await;
+}
+
+/// Somebody who goes to whichever leader is cut off from the others, as long as that lasts.
+async fn follow_the_hunted<W: Workload>(fleet: &Fleet, service: &Service, shared: &Shared<W>) {
+    for number in 0.. {
+        while fleet.hunted().is_none() && !fleet.is_over() {
+            fleet.pass(FOLLOW_INTERVAL_MS).await;
+        }
+        let node = fleet.hunted().filter(|_| !fleet.is_over());
+        let (Some(node), Some(action)) = (node, shared.workload.of_the_hunted(number)) else { return };
+        let face = if number % 2 == 0 { Face::Rest } else { Face::Grpc };
+        let process = shared.history.lock().expect("no panic while locked").retire();
+        let client = Client::new(service, face, process, node);
+        let steps = vec![Step { after_ms: FOLLOW_INTERVAL_MS, action }];
+        on_clients(fleet, drive::run(shared.clone(), client, process, steps)).await;
     }
 }
 

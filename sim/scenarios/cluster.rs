@@ -30,6 +30,9 @@ pub const MARKS: &[&str] = &[
     "replicas were compared at the same index while clients wrote",
     "indexes were compared at the same log index",
     "indexes were compared at the same log index while clients wrote",
+    "verify found the replicas of a shard equal",
+    "verify found all replicas of all shards equal",
+    "verify could not compare replicas",
     "an old request came once more",
     "a write was on every voter's disk",
     "a retry learnt what became of a lost write",
@@ -51,11 +54,11 @@ pub async fn once(run: Run) {
 }
 
 pub async fn set(run: Run) {
-    chaos::run(run, Workload::Set, generate, Set).await;
+    chaos::run(run, Workload::Set, generate, Set::default()).await;
 }
 
 pub async fn search(run: Run) {
-    chaos::run(run, Workload::Search, generate, Search).await;
+    chaos::run(run, Workload::Search, generate, Search::default()).await;
 }
 
 pub async fn bank(run: Run) {

@@ -15,7 +15,10 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use vectorsphere::{
@@ -37,6 +40,7 @@ pub const MARKS: &[&str] = &[
     "a registration was lost and made again",
     "a candidate's lease lapsed",
     "a leader made place for a higher one",
+    "a node that does not reign saw who does",
 ];
 
 pub const PAST_MARKS: &[&str] = &["a client found an etcd of the past"];
@@ -93,10 +97,28 @@ struct Chronicle {
     writes: Mutex<BTreeMap<u64, u64>>,
     /// Additions that are known to have happened.
     added: Mutex<u64>,
+    /// Who reigned in a term, and the token of that reign, as somebody saw it first.
+    reigns: Mutex<BTreeMap<u64, (u64, u64)>>,
+}
+
+impl Chronicle {
+    /// Somebody has seen that `node` reigns in `term`.
+    ///
+    /// # Panics
+    /// If another one was seen in that term, or the tokens do not grow with the terms.
+    fn saw(&self, term: u64, node: u64, token: u64) {
+        let mut reigns = self.reigns.lock().unwrap();
+        let first = *reigns.entry(term).or_insert((node, token));
+        assert!(first == (node, token), "term {term} is node {}'s, and node {node}'s: {reigns:?}", first.0);
+        let tokens: Vec<u64> = reigns.values().map(|(_, token)| *token).collect();
+        assert!(tokens.is_sorted_by(|one, next| one < next), "tokens do not grow from term to term: {reigns:?}");
+    }
 }
 
 struct Subject {
     node: u64,
+    /// The last term in which it saw somebody reign.
+    seen: AtomicU64,
     coordinator: Arc<dyn Coordinator>,
     chronicle: Arc<Chronicle>,
 }
@@ -110,6 +132,7 @@ impl Candidate for Subject {
     fn reign(&self, reign: Reign) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             log!("node {} reigns in term {}", self.node, reign.term);
+            self.chronicle.saw(reign.term, self.node, reign.token());
             let mut late = 0;
             while late < 3 {
                 late += u64::from(reign.ended.is_triggered());
@@ -131,6 +154,11 @@ impl Candidate for Subject {
 
     fn leader_changed(&self, leader: Option<&Leader>) {
         log!("node {} sees {:?}", self.node, leader.map(|leader| (leader.node, leader.term)));
+        let Some(leader) = leader else { return };
+        self.chronicle.saw(leader.term, leader.node, leader.created);
+        let before = self.seen.swap(leader.term, Ordering::Relaxed);
+        assert!(before <= leader.term, "node {} goes back from term {before} to {}", self.node, leader.term);
+        sometimes!(leader.node != self.node, "a node that does not reign saw who does");
     }
 }
 
@@ -167,6 +195,10 @@ pub async fn recipes(run: Run) {
     let tokens: Vec<u64> = writes.values().copied().collect();
     assert!(tokens.is_sorted(), "a write of an old reign was taken after one of a new reign: {writes:?}");
     assert!(tokens.len() > 20 && added > 20, "{} writes, {added} additions: nothing was tried", tokens.len());
+    let reigns = chronicle.reigns.lock().unwrap();
+    assert!(reigns.len() > 1, "nobody was deposed: {reigns:?}");
+    let known: Vec<u64> = reigns.values().map(|(_, token)| *token).collect();
+    assert!(tokens.iter().all(|token| known.contains(token)), "a write of a reign nobody saw: {tokens:?}, {reigns:?}");
     world::count("ops.ok", added + tokens.len() as u64);
     world::count("reigns", tokens.iter().zip(tokens.iter().skip(1)).filter(|(one, next)| one != next).count() as u64);
 }
@@ -203,7 +235,8 @@ async fn live(
     stop: rt::Shutdown,
 ) -> u64 {
     let coordinator: Arc<dyn Coordinator> = Arc::new(client(address, file));
-    let subject = Subject { node, coordinator: coordinator.clone(), chronicle: chronicle.clone() };
+    let subject =
+        Subject { node, seen: AtomicU64::new(0), coordinator: coordinator.clone(), chronicle: chronicle.clone() };
     let settings = ElectionSettings {
         policy,
         priority: node as u32,

@@ -12,7 +12,10 @@ mod rest;
 mod scale;
 mod store_power;
 
-use crate::disk::{Disk, NameRule};
+use crate::{
+    disk::{Disk, NameRule},
+    workload::{register, search, set},
+};
 use futures_util::future::LocalBoxFuture;
 use std::path::PathBuf;
 
@@ -78,16 +81,22 @@ pub fn all() -> Vec<Scenario> {
         marked("coordinators_keep_their_contract", &[], |run| Box::pin(coordination::contract(run))),
         marked("coordination_survives_its_etcd", &[coordination::MARKS], |run| Box::pin(coordination::recipes(run))),
         marked("an_etcd_of_the_past_is_told", &[coordination::PAST_MARKS], |run| Box::pin(coordination::restored(run))),
-        node("node_register_is_linearizable", |run| Box::pin(node::register(run))),
-        node("node_set_keeps_what_was_acknowledged", |run| Box::pin(node::set(run))),
+        Scenario {
+            marks: &[node::MARKS, register::MARKS],
+            ..node("node_register_is_linearizable", |run| Box::pin(node::register(run)))
+        },
+        Scenario {
+            marks: &[node::MARKS, set::MARKS],
+            ..node("node_set_keeps_what_was_acknowledged", |run| Box::pin(node::set(run)))
+        },
         node("node_search_finds_what_was_acknowledged", |run| Box::pin(node::search(run))),
-        cluster("cluster_register_is_linearizable", |run| Box::pin(cluster::register(run))),
-        cluster("cluster_set_keeps_what_was_acknowledged", |run| Box::pin(cluster::set(run))),
-        cluster("cluster_search_finds_what_was_acknowledged", |run| Box::pin(cluster::search(run))),
+        marked("cluster_register_is_linearizable", REGISTER_MARKS, |run| Box::pin(cluster::register(run))),
+        marked("cluster_set_keeps_what_was_acknowledged", SET_MARKS, |run| Box::pin(cluster::set(run))),
+        marked("cluster_search_finds_what_was_acknowledged", SEARCH_MARKS, |run| Box::pin(cluster::search(run))),
         cluster("cluster_bank_loses_no_money", |run| Box::pin(cluster::bank(run))),
         cluster("cluster_append_loses_nothing", |run| Box::pin(cluster::append(run))),
         cluster("cluster_session_reads_its_writes", |run| Box::pin(cluster::session(run))),
-        cluster("cluster_retried_write_takes_effect_once", |run| Box::pin(cluster::once(run))),
+        marked("cluster_retried_write_takes_effect_once", REGISTER_MARKS, |run| Box::pin(cluster::once(run))),
         Scenario {
             marks: &[node::MARKS, cluster::MARKS, RECREATE_MARKS],
             ..cluster("cluster_recreated_table_begins_empty", |run| Box::pin(cluster::recreate(run)))
@@ -116,10 +125,15 @@ const ALIAS_MARKS: &[&str] = &[
 ];
 const ALIAS_MOVES_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, moves::MARKS, ALIAS_MARKS];
 const ALIAS_ETCD_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, moves::MARKS, ALIAS_MARKS, moves::ETCD_MARKS];
+const SET_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, set::MARKS];
+const SEARCH_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, search::MARKS];
+const REGISTER_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, register::MARKS];
 const RECREATE_MARKS: &[&str] = &["a table was dropped and made again"];
-const MOVES_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, moves::MARKS, RECREATE_MARKS];
-const SPLIT_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, moves::SPLIT_MARKS];
-const UPGRADE_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, moves::UPGRADE_MARKS];
+const MOVES_MARKS: &[&[&str]] =
+    &[node::MARKS, cluster::MARKS, moves::MARKS, RECREATE_MARKS, set::MARKS, register::MARKS];
+const SPLIT_MARKS: &[&[&str]] =
+    &[node::MARKS, cluster::MARKS, moves::SPLIT_MARKS, set::MARKS, register::MARKS, search::MARKS];
+const UPGRADE_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, moves::UPGRADE_MARKS, register::MARKS];
 const ETCD_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, moves::MARKS, RECREATE_MARKS, moves::ETCD_MARKS];
 
 /// A scenario with marks of its own.

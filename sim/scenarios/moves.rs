@@ -6,6 +6,7 @@
 use super::{Run, chaos, rest};
 use crate::{
     faults::{
+        auditor,
         fleet::Fleet,
         nemesis,
         operator::{self, Books},
@@ -18,7 +19,7 @@ use crate::{
     },
     world::{log, sometimes},
 };
-use futures_util::future::join3;
+use futures_util::future::join4;
 use madsim::time::{self, Instant};
 use serde_json::Value;
 use std::{
@@ -51,6 +52,7 @@ pub const SPLIT_MARKS: &[&str] = &[
     "the master merged shards by itself",
     "a read began again because slots moved in its middle",
     "a write went to another shard because slots had moved",
+    "a delete by filter was done again because slots had moved",
 ];
 
 pub const UPGRADE_MARKS: &[&str] = &[
@@ -83,7 +85,7 @@ pub async fn register(run: Run) {
 /// Seeds take turns.
 pub async fn kept(run: Run) {
     match kind(&run, &[Kind::Set, Kind::Bank, Kind::Append]) {
-        Kind::Set => course(run, Kind::Set, moves::generate, Set).await,
+        Kind::Set => course(run, Kind::Set, moves::generate, Set::default()).await,
         Kind::Bank => course(run, Kind::Bank, moves::generate, Bank).await,
         _ => course(run, Kind::Append, moves::generate, Append).await,
     }
@@ -110,9 +112,9 @@ pub async fn split_register(run: Run) {
 pub async fn split_kept(run: Run) {
     match kind(&run, &[Kind::Set, Kind::Append, Kind::Search, Kind::Recreate]) {
         Kind::Recreate => course(run, Kind::Recreate, moves::generate_splits, Recreate).await,
-        Kind::Set => course(run, Kind::Set, moves::generate_splits, Set).await,
+        Kind::Set => course(run, Kind::Set, moves::generate_splits, Set::default()).await,
         Kind::Append => course(run, Kind::Append, moves::generate_splits, Append).await,
-        _ => course(run, Kind::Search, moves::generate_splits, Search).await,
+        _ => course(run, Kind::Search, moves::generate_splits, Search::default()).await,
     }
 }
 
@@ -145,8 +147,9 @@ fn kind(run: &Run, kinds: &[Kind]) -> Kind {
     }
 }
 
-async fn course<W: Workload>(run: Run, kind: Kind, generate: fn(Kind, u64) -> Plan, workload: W) {
+async fn course<W: Workload>(run: Run, kind: Kind, generate: fn(Kind, u64) -> Plan, mut workload: W) {
     let plan = chaos::plan(&run, kind, generate);
+    workload.learn(&plan);
     let moves = plan.moves.clone().expect("a plan of moves");
     let fleet = Fleet::start(run.disk, &plan);
     fleet.wait_until_ready(&fleet.present_numbers(), FORM_LIMIT).await;
@@ -158,10 +161,11 @@ async fn course<W: Workload>(run: Run, kind: Kind, generate: fn(Kind, u64) -> Pl
         etcd.back_up().await;
     }
     let (books, tables) = (Books::default(), Tables::default());
-    let trouble = join3(
+    let trouble = join4(
         nemesis::run(&fleet, &plan.faults, run.seed),
         chaos::drive_clients(&fleet, &service, &plan, &shared),
         operator::run(&fleet, &moves.steps, &books),
+        auditor::run(&fleet, &plan.audits),
     );
     rest::witnessed(&fleet, tables.watched(&fleet, trouble)).await;
     if moves.has_upgrades() {

@@ -39,9 +39,9 @@ pub async fn register(run: Run) {
 }
 
 pub async fn set(run: Run) {
-    chaos::run(run, Workload::Set, generate, Set).await;
+    chaos::run(run, Workload::Set, generate, Set::default()).await;
 }
 
 pub async fn search(run: Run) {
-    chaos::run(run, Workload::Search, generate, Search).await;
+    chaos::run(run, Workload::Search, generate, Search::default()).await;
 }

@@ -25,6 +25,8 @@ struct Witness {
     indexes: BTreeMap<(u64, u64), (u64, usize)>,
     /// By shard: who led when that was last seen.
     leaders: BTreeMap<u64, usize>,
+    /// By shard and term: who led in it.
+    terms: BTreeMap<(u64, u64), usize>,
 }
 
 impl Witness {
@@ -35,6 +37,15 @@ impl Witness {
             if replica.is_leader() {
                 let before = self.leaders.insert(shard, node);
                 sometimes!(before.is_some_and(|before| before != node), "a shard changed its leader under its clients");
+            }
+            if let Some(term) = replica.leads_in() {
+                let first = *self.terms.entry((shard, term)).or_insert(node);
+                assert!(
+                    first == node,
+                    "shard {shard} has two leaders in term {term}: node-{} and node-{}",
+                    first + 1,
+                    node + 1
+                );
             }
             for (applied, hash) in replica.recent_hashes() {
                 let (first, seen_at) = *self.contents.entry((shard, applied)).or_insert((hash, node));

@@ -87,6 +87,7 @@ fn plan(scale: Scale) -> Plan {
         shards: scale.shards,
         copies: scale.copies,
         index: IndexPlan {
+            indexed: false,
             dimension: DIMENSION,
             index_type: "flat".to_string(),
             metric: "euclidean".to_string(),
@@ -98,6 +99,7 @@ fn plan(scale: Scale) -> Plan {
         first_start: None,
         clients: Vec::new(),
         faults: Vec::new(),
+        audits: Vec::new(),
         finale: None,
         moves: Some(Moves {
             founders: scale.nodes,

@@ -1,10 +1,11 @@
 //! What an answer of the native REST face means to a client that keeps a history: it happened, it did not, or it may have. Shared
 //! with the tests of real processes (`tests/cluster`). Knows no clock and no table.
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use serde_json::Value;
-use vectorsphere::rt::http::client::Client;
+use std::time::Duration;
+use vectorsphere::rt::http::client::{Client, ClientError};
 
 /// Why a call did not succeed.
 #[derive(Clone, Debug)]
@@ -44,7 +45,20 @@ pub fn request(method: Method, path: &str, body: Option<Value>, id: Option<&str>
 
 /// Sends it; the status and the JSON of the answer, null if there is none.
 pub async fn send(client: &Client, request: Request<Full<Bytes>>) -> Reply<(StatusCode, Value)> {
-    match client.request(request).await {
+    told(client.request(request).await)
+}
+
+/// The same with a limit of its own.
+pub async fn send_within(
+    client: &Client,
+    limit: Duration,
+    request: Request<Full<Bytes>>,
+) -> Reply<(StatusCode, Value)> {
+    told(client.request_within(limit, request).await)
+}
+
+fn told(answer: Result<Response<Bytes>, ClientError>) -> Reply<(StatusCode, Value)> {
+    match answer {
         Ok(answer) => Ok((answer.status(), serde_json::from_slice(answer.body()).unwrap_or(Value::Null))),
         Err(error) if error.may_have_happened() => Err(Failure::Unknown(error.to_string())),
         Err(error) => Err(Failure::Refused(error.to_string())),

@@ -7,6 +7,7 @@ use crate::{
     world::sometimes,
 };
 use std::{
+    collections::BTreeMap,
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -44,8 +45,31 @@ impl Put {
 pub struct Found {
     pub id: u64,
     pub value: u64,
+    /// What the last patch since the put has set; 0 if there was none.
+    pub patch: u64,
     pub version: u64,
     pub list: Vec<u64>,
+}
+
+/// A page of a list.
+#[derive(Debug)]
+pub struct Page {
+    pub points: Vec<Found>,
+    /// Where the next one begins.
+    pub next: Option<String>,
+    /// Shards whose documents are missing.
+    pub failed: Vec<u64>,
+}
+
+/// What a write waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// A majority, or now and then every voter.
+    Usual,
+    /// A majority: a voter may be down for good.
+    Majority,
+    /// The leader's own disk.
+    Leader,
 }
 
 /// How fresh a read must be.
@@ -59,6 +83,9 @@ pub enum Freshness {
 
 /// How long a client waits for an answer, in simulated time.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// And for an answer that may be partial: by then every holder of a shard has had its time to say that it cannot read it.
+pub const PARTLY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long a client waits for a node to become ready: these many rounds, so long apart.
 const READY_ROUNDS: usize = 100;
@@ -144,9 +171,9 @@ impl Client {
 
     /// All points, if they are few, in one page.
     pub async fn list_whole(&self) -> Reply<Vec<Found>> {
-        let (points, next) = self.server().rest.list_page(PAGE_MAX, None).await?;
-        assert!(next.is_none(), "more than {PAGE_MAX} points");
-        Ok(points)
+        let page = self.server().rest.list_page(PAGE_MAX, None, false).await?;
+        assert!(page.next.is_none(), "more than {PAGE_MAX} points");
+        Ok(page.points)
     }
 
     /// Goes to the next node.
@@ -193,13 +220,36 @@ impl Client {
 
     /// Writes points, all or none if they are of one shard; their version. A request id makes retries take effect once.
     pub async fn put_all(&self, puts: &[Put], request_id: Option<&str>) -> Reply<u64> {
+        self.put_all_until(Wait::Usual, puts, request_id).await
+    }
+
+    /// The same, acknowledged as `wait` says.
+    pub async fn put_all_until(&self, wait: Wait, puts: &[Put], request_id: Option<&str>) -> Reply<u64> {
         let server = self.server();
         let (version, token) = match &server.grpc {
-            Some(grpc) => grpc.put(puts, request_id).await?,
-            None => server.rest.put(puts, request_id).await?,
+            Some(grpc) => grpc.put(puts, wait, request_id).await?,
+            None => server.rest.put(puts, wait, request_id).await?,
+        };
+        // What the leader alone has may not come about, and then nobody can have seen it.
+        if wait != Wait::Leader {
+            self.saw(&token);
+        }
+        Ok(version)
+    }
+
+    /// Changes one key of a point's metadata; its version, if there is such a point.
+    pub async fn patch(
+        &self,
+        id: u64,
+        patch: u64,
+        if_version: Option<u64>,
+        request_id: Option<&str>,
+    ) -> Reply<Option<u64>> {
+        let Some((version, token)) = self.server().rest.patch(id, patch, if_version, request_id).await? else {
+            return Ok(None);
         };
         self.saw(&token);
-        Ok(version)
+        Ok(Some(version))
     }
 
     pub async fn get(&self, id: u64) -> Reply<Option<Found>> {
@@ -226,12 +276,32 @@ impl Client {
         }
     }
 
-    /// The points nearest to the vector of `value`.
-    pub async fn search(&self, value: u64, top_k: usize, exact: bool) -> Reply<Vec<Hit>> {
+    /// Removes what passes a filter; how many there were.
+    pub async fn delete_where(&self, filter: &serde_json::Value) -> Reply<u64> {
         let server = self.server();
         match &server.grpc {
-            Some(grpc) => grpc.search(value, top_k, exact).await,
-            None => server.rest.search(value, top_k, exact).await,
+            Some(grpc) => grpc.delete_where(filter).await,
+            None => server.rest.delete_where(filter).await,
+        }
+    }
+
+    /// The points nearest to the vector of `value`.
+    pub async fn search(&self, value: u64, top_k: usize, exact: bool) -> Reply<Vec<Hit>> {
+        let (hits, failed) = self.search_in(value, top_k, exact, false).await?;
+        assert!(failed.is_empty(), "nobody asked for a partial answer: {failed:?}");
+        Ok(hits)
+    }
+
+    /// The same without the shards that do not answer, and their numbers.
+    pub async fn search_partly(&self, value: u64, top_k: usize, exact: bool) -> Reply<(Vec<Hit>, Vec<u64>)> {
+        self.search_in(value, top_k, exact, true).await
+    }
+
+    async fn search_in(&self, value: u64, top_k: usize, exact: bool, partly: bool) -> Reply<(Vec<Hit>, Vec<u64>)> {
+        let server = self.server();
+        match &server.grpc {
+            Some(grpc) => grpc.search(value, top_k, exact, partly).await,
+            None => server.rest.search(value, top_k, exact, partly).await,
         }
     }
 
@@ -240,13 +310,37 @@ impl Client {
         let (mut points, mut cursor) = (Vec::new(), None);
         let server = self.server();
         loop {
-            let (page, next) = server.rest.list_page(PAGE, cursor).await?;
-            points.extend(page);
-            match next {
+            let page = server.rest.list_page(PAGE, cursor, false).await?;
+            points.extend(page.points);
+            match page.next {
                 Some(next) => cursor = Some(next),
                 None => return Ok(points),
             }
         }
+    }
+
+    /// All points but those of shards that do not answer, as pages.
+    pub async fn list_partly(&self) -> Reply<Vec<Page>> {
+        let (mut pages, mut cursor) = (Vec::new(), None);
+        let server = self.server();
+        loop {
+            let page = server.rest.list_page(PAGE, cursor, true).await?;
+            cursor = page.next.clone();
+            pages.push(page);
+            if cursor.is_none() {
+                return Ok(pages);
+            }
+        }
+    }
+
+    /// How many points there are, and the shards that were not counted.
+    pub async fn count(&self) -> Reply<(u64, Vec<u64>)> {
+        self.server().rest.count().await
+    }
+
+    /// The table's shards and the slots of each, first and the one after the last.
+    pub async fn shards(&self) -> Reply<BTreeMap<u64, (u16, u16)>> {
+        self.server().rest.shards().await
     }
 
     /// Keeps what a token says besides what earlier ones said.

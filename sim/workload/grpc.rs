@@ -1,7 +1,7 @@
 //! The gRPC face: tonic's generated client over the product's own channel.
 use super::{
     answer::{Failure, Reply},
-    client::{Put, TIMEOUT},
+    client::{PARTLY_TIMEOUT, Put, TIMEOUT, Wait},
     vectors,
 };
 use crate::check::search::Hit;
@@ -14,8 +14,8 @@ mod proto {
     tonic::include_proto!("vectorsphere.v1");
 }
 use proto::{
-    DeleteRequest, Document, DocumentId, DocumentIds, SearchRequest, UpsertRequest, delete_request::Selector,
-    document_id::Id, vector_service_client::VectorServiceClient,
+    Ack, DeleteRequest, Document, DocumentId, DocumentIds, OnUnavailable, SearchRequest, UpsertRequest,
+    delete_request::Selector, document_id::Id, vector_service_client::VectorServiceClient,
 };
 
 pub struct Grpc {
@@ -36,7 +36,7 @@ impl Grpc {
     }
 
     /// The version and the session token.
-    pub async fn put(&self, puts: &[Put], request_id: Option<&str>) -> Reply<(u64, String)> {
+    pub async fn put(&self, puts: &[Put], wait: Wait, request_id: Option<&str>) -> Reply<(u64, String)> {
         let document = |put: &Put| Document {
             id: Some(number(put.id)),
             vector: vectors::of(put.value, self.dimension),
@@ -45,8 +45,13 @@ impl Grpc {
             ..Document::default()
         };
         let documents = puts.iter().map(document).collect();
-        let request =
-            request(UpsertRequest { table: self.table.clone(), documents, ..UpsertRequest::default() }, request_id);
+        let ack = match wait {
+            Wait::Leader => Ack::Async,
+            Wait::Usual | Wait::Majority => Ack::Unspecified,
+        };
+        let upsert =
+            UpsertRequest { table: self.table.clone(), documents, ack: ack.into(), ..UpsertRequest::default() };
+        let request = request(upsert, request_id);
         let answer = self.client.clone().upsert(request).await.map_err(failure)?.into_inner();
         Ok((answer.version, answer.session))
     }
@@ -58,26 +63,41 @@ impl Grpc {
         Ok(self.client.clone().delete(request).await.map_err(failure)?.into_inner().deleted == 1)
     }
 
-    pub async fn search(&self, value: u64, top_k: usize, exact: bool) -> Reply<Vec<Hit>> {
-        let request = request(
+    pub async fn delete_where(&self, filter: &serde_json::Value) -> Reply<u64> {
+        let selector = Some(Selector::FilterJson(filter.to_string().into_bytes().into()));
+        let request = request(DeleteRequest { table: self.table.clone(), selector, ..DeleteRequest::default() }, None);
+        Ok(self.client.clone().delete(request).await.map_err(failure)?.into_inner().deleted)
+    }
+
+    /// Hits, and the shards that did not answer.
+    pub async fn search(&self, value: u64, top_k: usize, exact: bool, partly: bool) -> Reply<(Vec<Hit>, Vec<u64>)> {
+        let on_unavailable = if partly { OnUnavailable::Partial } else { OnUnavailable::Fail };
+        let mut request = request(
             SearchRequest {
                 table: self.table.clone(),
                 vector: vectors::of(value, self.dimension),
                 top_k: top_k as u32,
                 with_vector: true,
                 exact,
+                on_unavailable: on_unavailable.into(),
                 ..SearchRequest::default()
             },
             None,
         );
-        let results = self.client.clone().search(request).await.map_err(failure)?.into_inner().results;
+        if partly {
+            request.set_timeout(PARTLY_TIMEOUT);
+        }
+        let answer = self.client.clone().search(request).await.map_err(failure)?.into_inner();
+        let shards = answer.shards.expect("an answer tells of its shards");
+        assert!(shards.total == shards.ok + shards.failed.len() as u32, "{shards:?}");
         let hit = |result: proto::SearchResult| {
             let metadata: serde_json::Value = serde_json::from_slice(&result.metadata_json).unwrap_or_default();
             let Some(value) = metadata["value"].as_u64() else { panic!("a hit without its value: {metadata}") };
             let Some(DocumentId { id: Some(Id::Num(id)) }) = result.id else { panic!("a hit without its number") };
             Hit { id, value, vector_matches: vectors::matches(&result.vector, value) }
         };
-        Ok(results.into_iter().map(hit).collect())
+        let failed = shards.failed.iter().map(|failed| failed.shard).collect();
+        Ok((answer.results.into_iter().map(hit).collect(), failed))
     }
 }
 

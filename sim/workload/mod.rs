@@ -1,12 +1,14 @@
 //! Workloads: clients that carry out their part of the plan over the nodes' real faces and write down what came of it.
 //!
 //! [`client`] speaks to the nodes over [`rest`] and [`grpc`], [`answer`] says what an answer means; [`register`], [`set`], [`search`], [`bank`], [`append`], [`recreate`], [`alias`]
-//! and [`session`] turn actions of the plan into calls and answers of their checkers; [`drive`] runs one client.
+//! and [`session`] turn actions of the plan into calls and answers of their checkers; [`cut`] knows which
+//! documents a shard that is missing has; [`drive`] runs one client.
 pub mod alias;
 pub mod answer;
 pub mod append;
 pub mod bank;
 pub mod client;
+mod cut;
 pub mod drive;
 mod grpc;
 pub mod recreate;
@@ -19,7 +21,7 @@ pub mod vectors;
 
 use crate::{
     check::{export::Describe, history::History},
-    plan::Action,
+    plan::{Action, Plan},
 };
 pub use answer::Failure;
 pub use client::{Client, Found, Freshness, Put, Service};
@@ -51,6 +53,11 @@ pub trait Workload: Send + Sync + 'static {
     type Call: Describe<Answer = Self::Answer> + Clone + std::fmt::Debug + Send + Sync;
     type Answer: std::fmt::Debug + Send + Sync;
 
+    /// Hears of the plan before anything is begun: what holds of an answer may depend on it.
+    fn learn(&mut self, plan: &Plan) {
+        let _ = plan;
+    }
+
     /// What must be there before the clients begin; sent again until it is acknowledged.
     fn preparation(&self) -> Vec<Put> {
         Vec::new()
@@ -75,6 +82,12 @@ pub trait Workload: Send + Sync + 'static {
 
     /// Whether the call changes anything; a read that fails certainly had no effect.
     fn writes(&self, call: &Self::Call) -> bool;
+
+    /// What somebody asks of a leader that is cut off from the other nodes, the `number`th time; mostly nothing.
+    fn of_the_hunted(&self, number: u64) -> Option<Action> {
+        let _ = number;
+        None
+    }
 
     /// The reads that a run ends with, when all is well again.
     fn closing(&self, memory: &Memory) -> Vec<Action>;

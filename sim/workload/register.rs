@@ -1,5 +1,5 @@
-//! The register workload: put, conditional put, get and delete of a few documents, judged for linearizability.
-use super::{Client, Failure, Memory, Put, Workload};
+//! The register workload: put, patch, both also conditional, get and delete of a few documents, judged for linearizability.
+use super::{Client, Failure, Memory, Put, Workload, client::Wait};
 use crate::{
     check::{
         history::History,
@@ -10,6 +10,8 @@ use crate::{
     world::{log, sometimes},
 };
 use std::sync::Mutex;
+
+pub const MARKS: &[&str] = &["a document was patched", "a patch found nothing to change"];
 
 /// Every so many writes an old one is repeated.
 const REPEAT_EVERY: u64 = 4;
@@ -27,13 +29,13 @@ impl Workload for Register {
     type Answer = Answer;
 
     fn call(&self, action: Action, _: u64, memory: &mut Memory) -> Option<Call> {
+        let seen = |id| Some(memory.versions.get(&id).copied().unwrap_or(0));
         let (call, value) = match action {
             Action::Get { id } => (Call::Get { key: id }, None),
             Action::Put { id, value } => (Call::Put { key: id, value, if_version: None }, Some(value)),
-            Action::PutIf { id, value } => {
-                let if_version = Some(memory.versions.get(&id).copied().unwrap_or(0));
-                (Call::Put { key: id, value, if_version }, Some(value))
-            }
+            Action::PutIf { id, value } => (Call::Put { key: id, value, if_version: seen(id) }, Some(value)),
+            Action::Patch { id, value } => (Call::Patch { key: id, patch: value, if_version: None }, None),
+            Action::PatchIf { id, value } => (Call::Patch { key: id, patch: value, if_version: seen(id) }, None),
             Action::Delete { id } => (Call::Delete { key: id }, None),
             _ => return None,
         };
@@ -45,7 +47,7 @@ impl Workload for Register {
 
     async fn perform(&self, client: &Client, call: &Call, memory: &Mutex<Memory>) -> Result<Answer, Failure> {
         if !self.once || !self.writes(call) {
-            return attempt(client, call, memory, None).await;
+            return attempt(client, call, memory, Wait::Usual, None).await;
         }
         let id = {
             let mut memory = memory.lock().expect("no panic while locked");
@@ -54,8 +56,8 @@ impl Workload for Register {
         };
         repeat(client, memory).await;
         let mut unknown = None;
-        for _ in 0..ATTEMPTS {
-            match attempt(client, call, memory, Some(&id)).await {
+        for wait in [Wait::Usual].into_iter().chain([Wait::Majority; ATTEMPTS - 1]) {
+            match attempt(client, call, memory, wait, Some(&id)).await {
                 Err(Failure::Unknown(why)) => unknown = Some(why),
                 // If an earlier attempt may have had an effect, "not this time" does not settle it.
                 Err(Failure::Refused(_)) if unknown.is_some() => {}
@@ -97,7 +99,7 @@ async fn repeat(client: &Client, memory: &Mutex<Memory>) {
     };
     let Some((id, call, first)) = old else { return };
     // What it teaches of versions is old.
-    match attempt(client, &call, &Mutex::default(), Some(&id)).await {
+    match attempt(client, &call, &Mutex::default(), Wait::Majority, Some(&id)).await {
         Ok(answer) => {
             sometimes!(true, "an old request came once more");
             assert!(answer == first, "{id} was answered {first:?}, and when it came once more {answer:?}: {call:?}");
@@ -106,7 +108,13 @@ async fn repeat(client: &Client, memory: &Mutex<Memory>) {
     }
 }
 
-async fn attempt(client: &Client, call: &Call, memory: &Mutex<Memory>, id: Option<&str>) -> Result<Answer, Failure> {
+async fn attempt(
+    client: &Client,
+    call: &Call,
+    memory: &Mutex<Memory>,
+    wait: Wait,
+    id: Option<&str>,
+) -> Result<Answer, Failure> {
     let seen = |key, version| {
         memory.lock().expect("no panic while locked").versions.insert(key, version);
     };
@@ -114,13 +122,13 @@ async fn attempt(client: &Client, call: &Call, memory: &Mutex<Memory>, id: Optio
         Call::Get { key } => Ok(match client.get(*key).await? {
             Some(found) => {
                 seen(*key, found.version);
-                Answer::Found { value: found.value, version: found.version }
+                Answer::Found { value: register::patched(found.value, found.patch), version: found.version }
             }
             None => Answer::Absent,
         }),
         Call::Put { key, value, if_version } => {
             let put = Put { if_version: *if_version, ..Put::new(*key, *value) };
-            match client.put_all(&[put], id).await {
+            match client.put_all_until(wait, &[put], id).await {
                 Ok(version) => {
                     seen(*key, version);
                     Ok(Answer::Written { version })
@@ -129,6 +137,19 @@ async fn attempt(client: &Client, call: &Call, memory: &Mutex<Memory>, id: Optio
                 Err(failure) => Err(failure),
             }
         }
+        Call::Patch { key, patch, if_version } => match client.patch(*key, *patch, *if_version, id).await {
+            Ok(Some(version)) => {
+                sometimes!(true, "a document was patched");
+                seen(*key, version);
+                Ok(Answer::Written { version })
+            }
+            Ok(None) => {
+                sometimes!(true, "a patch found nothing to change");
+                Ok(Answer::Absent)
+            }
+            Err(Failure::Conflict) if if_version.is_some() => Ok(Answer::Conflict),
+            Err(failure) => Err(failure),
+        },
         Call::Delete { key } => Ok(Answer::Deleted { existed: client.delete(*key, id).await? }),
     }
 }

@@ -1,7 +1,7 @@
 //! The native REST face, spoken the way curl would: JSON over the product's own keep-alive HTTP client.
 use super::{
     answer::{self, Failure, Reply, judge, number},
-    client::{Found, Put, TIMEOUT},
+    client::{Found, PARTLY_TIMEOUT, Page, Put, TIMEOUT, Wait},
     vectors,
 };
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
 };
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 use vectorsphere::rt::http::client::{Client, ClientOptions};
 
 /// How long a node may take to say whether it is ready.
@@ -30,8 +30,9 @@ impl Rest {
     }
 
     pub async fn create(&self, index: &IndexPlan, shards: usize, copies: usize) -> Reply<()> {
+        let indexed: &[Value] = if index.indexed { &[json!({ "field": "value" })] } else { &[] };
         let body = json!({ "table_name": self.table, "dimension": self.dimension, "index_type": index.index_type,
-            "metric": index.metric, "shards": shards, "replicas": copies });
+            "metric": index.metric, "shards": shards, "replicas": copies, "indexed_fields": indexed });
         match self.call(Method::POST, "/api/v1/tables".to_string(), Some(body)).await {
             Ok(_) | Err(Failure::Conflict) => Ok(()),
             Err(failure) => Err(failure),
@@ -68,7 +69,7 @@ impl Rest {
 
     /// The version and the session token. Now and then a write waits for every voter's disk, which promises no less; its retries do not, since a
     /// voter may be down.
-    pub async fn put(&self, puts: &[Put], request_id: Option<&str>) -> Reply<(u64, String)> {
+    pub async fn put(&self, puts: &[Put], wait: Wait, request_id: Option<&str>) -> Reply<(u64, String)> {
         let document = |put: &Put| {
             let mut document = json!({ "document_id": put.id, "vector": vectors::of(put.value, self.dimension),
                 "metadata": put.metadata() });
@@ -81,11 +82,36 @@ impl Rest {
             [put] => document(put),
             puts => json!({ "documents": puts.iter().map(document).collect::<Vec<_>>() }),
         };
-        let for_all = puts.iter().any(|put| put.value % 50 == 7 && put.value < VALUES_MAX);
-        let path = self.path(if for_all { "?ack=all" } else { "" });
+        let for_all = wait == Wait::Usual && puts.iter().any(|put| put.value % 50 == 7 && put.value < VALUES_MAX);
+        let path = self.path(match wait {
+            Wait::Leader => "?ack=async",
+            Wait::Usual if for_all => "?ack=all",
+            Wait::Usual | Wait::Majority => "",
+        });
         let answer = self.call_once(Method::POST, path, Some(body), request_id).await?;
         sometimes!(for_all, "a write was on every voter's disk");
         Ok((number(&answer, "version"), token(&answer)))
+    }
+
+    /// The version and the session token, if there was something to change.
+    pub async fn patch(
+        &self,
+        id: u64,
+        patch: u64,
+        if_version: Option<u64>,
+        request_id: Option<&str>,
+    ) -> Reply<Option<(u64, String)>> {
+        let mut body = json!({ "metadata": { "patch": patch } });
+        if let Some(version) = if_version {
+            body["if_version"] = version.into();
+        }
+        match self.send(Method::PATCH, self.path(&format!("/{id}")), Some(body), request_id).await? {
+            (StatusCode::NOT_FOUND, answer) if answer["code"] == "document_not_found" => Ok(None),
+            (status, answer) => {
+                let answer = judge(status, answer)?;
+                Ok(Some((number(&answer, "version"), token(&answer))))
+            }
+        }
     }
 
     /// What is there, with the session token. `query` says how fresh the read must be.
@@ -105,27 +131,65 @@ impl Rest {
         Ok(number(&answer, "deleted") == 1)
     }
 
-    pub async fn search(&self, value: u64, top_k: usize, exact: bool) -> Reply<Vec<Hit>> {
-        let body = json!({ "vector": vectors::of(value, self.dimension), "top_k": top_k, "with_vector": true,
-            "exact": exact });
-        let path = format!("/api/v1/tables/{}/search", self.table);
-        let answer = self.call(Method::POST, path, Some(body)).await?;
-        array(&answer, "results")?.iter().map(hit).collect()
+    pub async fn delete_where(&self, filter: &Value) -> Reply<u64> {
+        let body = Some(json!({ "filter": filter }));
+        let answer = self.call(Method::POST, self.path("/delete"), body).await?;
+        Ok(number(&answer, "deleted"))
     }
 
-    /// A page of documents and the cursor of the next one.
-    pub async fn list_page(&self, limit: usize, cursor: Option<String>) -> Reply<(Vec<Found>, Option<String>)> {
-        let mut body = json!({ "limit": limit });
+    /// Hits, and the shards that did not answer.
+    pub async fn search(&self, value: u64, top_k: usize, exact: bool, partly: bool) -> Reply<(Vec<Hit>, Vec<u64>)> {
+        let body = json!({ "vector": vectors::of(value, self.dimension), "top_k": top_k, "with_vector": true,
+            "exact": exact, "on_unavailable": on_unavailable(partly) });
+        let path = format!("/api/v1/tables/{}/search", self.table);
+        let answer = self.ask(path, body, partly).await?;
+        let hits = array(&answer, "results")?.iter().map(hit).collect::<Reply<_>>()?;
+        Ok((hits, failed(&answer, partly)?))
+    }
+
+    pub async fn list_page(&self, limit: usize, cursor: Option<String>, partly: bool) -> Reply<Page> {
+        let mut body = json!({ "limit": limit, "on_unavailable": on_unavailable(partly) });
         if let Some(cursor) = cursor {
             body["cursor"] = cursor.into();
         }
-        let answer = self.call(Method::POST, self.path("/list"), Some(body)).await?;
-        let documents = array(&answer, "documents")?.iter().map(found);
-        Ok((documents.collect::<Reply<_>>()?, answer["cursor"].as_str().map(str::to_string)))
+        let answer = self.ask(self.path("/list"), body, partly).await?;
+        let points = array(&answer, "documents")?.iter().map(found).collect::<Reply<_>>()?;
+        Ok(Page { points, next: answer["cursor"].as_str().map(str::to_string), failed: failed(&answer, partly)? })
+    }
+
+    /// How many documents there are, and the shards that the answer says were not counted.
+    pub async fn count(&self) -> Reply<(u64, Vec<u64>)> {
+        let answer = self.describe().await?;
+        let notices = answer["notices"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let silent = notices.filter(|notice| notice.contains("is not counted"));
+        let shard = |notice: &str| {
+            let number = notice.strip_prefix("shard ").and_then(|rest| rest.split(' ').next()?.parse().ok());
+            number.unwrap_or_else(|| panic!("a notice without the shard's number: {notice}"))
+        };
+        Ok((number(&answer, "documents_count"), silent.map(shard).collect()))
+    }
+
+    /// The shards and their slots.
+    pub async fn shards(&self) -> Reply<BTreeMap<u64, (u16, u16)>> {
+        let answer = self.call(Method::GET, format!("/api/v1/tables/{}/stats", self.table), None).await?;
+        let slot = |shard: &Value, place: usize| {
+            let slot = shard["slots"][place].as_u64().and_then(|slot| u16::try_from(slot).ok());
+            slot.unwrap_or_else(|| panic!("a shard without slots: {shard}"))
+        };
+        let shards = array(&answer, "shards")?.iter();
+        Ok(shards.map(|shard| (number(shard, "id"), (slot(shard, 0), slot(shard, 1)))).collect())
     }
 
     fn path(&self, below: &str) -> String {
         format!("/api/v1/tables/{}/documents{below}", self.table)
+    }
+
+    /// A question that may be answered in part if `partly`.
+    async fn ask(&self, path: String, body: Value, partly: bool) -> Reply<Value> {
+        let request = answer::request(Method::POST, &path, Some(body), None);
+        let limit = if partly { PARTLY_TIMEOUT } else { TIMEOUT };
+        let (status, answer) = answer::send_within(&self.client, limit, request).await?;
+        judge(status, answer)
     }
 
     async fn call(&self, method: Method, path: String, body: Option<Value>) -> Reply<Value> {
@@ -158,6 +222,7 @@ fn found(document: &Value) -> Reply<Found> {
     Ok(Found {
         id: number(document, "document_id"),
         value: number(metadata, "value"),
+        patch: metadata["patch"].as_u64().unwrap_or(0),
         version: number(document, "version"),
         list: list.unwrap_or_default(),
     })
@@ -171,4 +236,21 @@ fn hit(result: &Value) -> Reply<Hit> {
 
 fn array<'a>(object: &'a Value, field: &str) -> Reply<&'a Vec<Value>> {
     object[field].as_array().ok_or_else(|| panic!("an answer without {field}: {object}"))
+}
+
+fn on_unavailable(partly: bool) -> &'static str {
+    if partly { "partial" } else { "fail" }
+}
+
+/// The shards whose part is missing.
+///
+/// # Panics
+/// If there are such though no partial answer was asked for, or their number is not what the others leave.
+fn failed(answer: &Value, partly: bool) -> Reply<Vec<u64>> {
+    let shards = &answer["shards"];
+    let failed: Vec<u64> = array(shards, "failed")?.iter().filter_map(Value::as_u64).collect();
+    let ok = number(shards, "ok");
+    assert!(number(shards, "total") == ok + failed.len() as u64 && (partly || ok > 0), "{shards}");
+    assert!(partly || failed.is_empty(), "nobody asked for a partial answer: {shards}");
+    Ok(failed)
 }

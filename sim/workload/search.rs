@@ -1,22 +1,36 @@
 //! The search workload: every put has a vector of its own; searches, exact and by the index, look for the last one.
-use super::{Client, Failure, Memory, Workload};
+use super::{Client, Failure, Memory, Workload, cut::Cut};
 use crate::{
     check::{
         history::History,
         search::{self, Answer, Call},
     },
-    plan::Action,
+    plan::{Action, Plan},
+    world::sometimes,
 };
 use std::sync::Mutex;
 
 /// Hits a search asks for.
 const TOP_K: usize = 5;
 
-pub struct Search;
+pub const MARKS: &[&str] = &["a partial search told which shards it lacks"];
+
+#[derive(Default)]
+pub struct Search {
+    cut: Cut,
+}
 
 impl Workload for Search {
     type Call = Call;
     type Answer = Answer;
+
+    fn learn(&mut self, plan: &Plan) {
+        self.cut = Cut::of(plan);
+    }
+
+    async fn prepare(&self, client: &Client) -> Result<(), Failure> {
+        self.cut.ask(client).await
+    }
 
     fn call(&self, action: Action, _: u64, memory: &mut Memory) -> Option<Call> {
         match action {
@@ -26,7 +40,10 @@ impl Workload for Search {
             }
             Action::Delete { id } => Some(Call::Delete { id }),
             Action::Search { id, exact } => {
-                memory.values.get(&id).map(|value| Call::Search { id, value: *value, exact })
+                memory.values.get(&id).map(|value| Call::Search { id, value: *value, exact, partly: false })
+            }
+            Action::SearchPartly { id, exact } => {
+                memory.values.get(&id).map(|value| Call::Search { id, value: *value, exact, partly: true })
             }
             _ => None,
         }
@@ -36,6 +53,14 @@ impl Workload for Search {
         match call {
             Call::Put { id, value } => client.put(*id, *value, None).await.map(|_| Answer::Done),
             Call::Delete { id } => client.delete(*id, None).await.map(|_| Answer::Done),
+            Call::Search { value, exact, partly: true, .. } => {
+                let (hits, failed) = client.search_partly(*value, TOP_K, *exact).await?;
+                if failed.is_empty() {
+                    return Ok(Answer::Hits(hits));
+                }
+                sometimes!(true, "a partial search told which shards it lacks");
+                Ok(Answer::Partial(hits, self.cut.gap(&failed)))
+            }
             Call::Search { value, exact, .. } => client.search(*value, TOP_K, *exact).await.map(Answer::Hits),
         }
     }

@@ -2,7 +2,7 @@
 //! release can do. Called by `replica`, `round`, `search` and `upkeep`.
 
 use super::{
-    command::{Command, PointWrite},
+    command::{Command, PointWrite, VectorBytes},
     records::Records,
     state::State,
 };
@@ -10,7 +10,7 @@ use crate::{
     index::Hit,
     rt,
     store::keys::point::PointRecord,
-    types::{Error, ErrorKind, Result},
+    types::{Error, ErrorKind, Payload, Result},
 };
 use bytes::Bytes;
 use rand::RngCore;
@@ -36,6 +36,21 @@ pub fn unguarded(state: &State, command: &Bytes) -> Result<Bytes> {
         _ => {}
     }
     Ok(command.encode(id)?.into())
+}
+
+/// Mutant 44: a change is made to the document as it is before the command is proposed, and the whole of that is what is proposed.
+pub fn merged(state: &State, command: &Bytes) -> Result<Bytes> {
+    let (request, Command::Patch(change)) = Command::decode(command)? else { return Ok(command.clone()) };
+    // What is refused is refused when it is applied.
+    let Some(record) = state.records.view().point(change.id)? else { return Ok(command.clone()) };
+    let record = PointRecord::decode(&record).map_err(Records::corrupt)?;
+    let payload = |bytes| Payload::from_json(bytes).ok_or_else(|| Records::corrupt("a payload is no JSON object"));
+    let payload = payload(record.payload)?.merged(&payload(change.payload)?)?.to_json();
+    let mut vectors: BTreeMap<&str, &[u8]> = record.vectors.iter().collect();
+    vectors.extend(change.vectors.iter().map(|vector| (vector.name, vector.components)));
+    let vectors = vectors.into_iter().map(|(name, components)| VectorBytes { name, components }).collect();
+    let whole = PointWrite { vectors, payload: &payload, ..change.clone() };
+    Ok(Command::Upsert(vec![whole]).encode(request)?.into())
 }
 
 /// Mutant 18: a search sees the rows that the search before it could have seen, not those written since.

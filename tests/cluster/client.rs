@@ -44,13 +44,31 @@ impl Rest {
         Ok(number(&answer, "version"))
     }
 
+    /// Changes a key of a point's metadata; its version, if there is such a point.
+    pub async fn patch(&self, id: u64, patch: u64, if_version: Option<u64>) -> Reply<Option<u64>> {
+        let mut body = json!({"metadata": {"patch": patch}});
+        if let Some(version) = if_version {
+            body["if_version"] = version.into();
+        }
+        match self.send(Method::PATCH, &self.documents(&format!("/{id}")), Some(body)).await? {
+            (StatusCode::NOT_FOUND, answer) if answer["code"] == "document_not_found" => Ok(None),
+            (status, answer) => judge(status, answer).map(|answer| Some(number(&answer, "version"))),
+        }
+    }
+
     /// A point's value and version.
     pub async fn get(&self, id: u64) -> Reply<Option<(u64, u64)>> {
+        Ok(self.get_parts(id).await?.map(|(value, _, version)| (value, version)))
+    }
+
+    /// A point's value, what the last patch has set (0 if none has), and version.
+    pub async fn get_parts(&self, id: u64) -> Reply<Option<(u64, u64, u64)>> {
         match self.send(Method::GET, &self.documents(&format!("/{id}")), None).await? {
             (StatusCode::NOT_FOUND, answer) if answer["code"] == "document_not_found" => Ok(None),
             (status, answer) => {
                 let answer = judge(status, answer)?;
-                Ok(Some((number(&answer["metadata"], "value"), number(&answer, "version"))))
+                let (value, patch) = (number(&answer["metadata"], "value"), answer["metadata"]["patch"].as_u64());
+                Ok(Some((value, patch.unwrap_or(0), number(&answer, "version"))))
             }
         }
     }

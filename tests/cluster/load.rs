@@ -101,7 +101,8 @@ impl Worker {
         match rng.random_range(0..100) {
             0..45 => Call::Get { key },
             45..75 => Call::Put { key, value, if_version: None },
-            75..90 => Call::Put { key, value, if_version: Some(versions.get(&key).copied().unwrap_or(0)) },
+            75..85 => Call::Put { key, value, if_version: Some(versions.get(&key).copied().unwrap_or(0)) },
+            85..93 => Call::Patch { key, patch: value, if_version: None },
             _ => Call::Delete { key },
         }
     }
@@ -114,10 +115,10 @@ impl Worker {
 
 async fn perform(node: &Rest, call: &Call, versions: &mut BTreeMap<u64, u64>) -> Outcome<Answer> {
     let answer = match call {
-        Call::Get { key } => node.get(*key).await.map(|found| match found {
-            Some((value, version)) => {
+        Call::Get { key } => node.get_parts(*key).await.map(|found| match found {
+            Some((value, patch, version)) => {
                 versions.insert(*key, version);
-                Answer::Found { value, version }
+                Answer::Found { value: register::patched(value, patch), version }
             }
             None => Answer::Absent,
         }),
@@ -126,6 +127,15 @@ async fn perform(node: &Rest, call: &Call, versions: &mut BTreeMap<u64, u64>) ->
                 versions.insert(*key, version);
                 Ok(Answer::Written { version })
             }
+            Err(Failure::Conflict) if if_version.is_some() => Ok(Answer::Conflict),
+            Err(failure) => Err(failure),
+        },
+        Call::Patch { key, patch, if_version } => match node.patch(*key, *patch, *if_version).await {
+            Ok(Some(version)) => {
+                versions.insert(*key, version);
+                Ok(Answer::Written { version })
+            }
+            Ok(None) => Ok(Answer::Absent),
             Err(Failure::Conflict) if if_version.is_some() => Ok(Answer::Conflict),
             Err(failure) => Err(failure),
         },
@@ -147,8 +157,11 @@ async fn close(addresses: &[String], history: &Shared, begun: Instant) {
         for key in 0..KEYS {
             let process = history.lock().unwrap().retire();
             let open = history.lock().unwrap().start(process, now(), Call::Get { key });
-            let found = retried(|| node.get(key)).await;
-            let answer = found.map_or(Answer::Absent, |(value, version)| Answer::Found { value, version });
+            let found = retried(|| node.get_parts(key)).await;
+            let answer = found.map_or(Answer::Absent, |(value, patch, version)| Answer::Found {
+                value: register::patched(value, patch),
+                version,
+            });
             history.lock().unwrap().end(open, now(), Outcome::Ok(answer));
         }
     }

@@ -31,6 +31,9 @@ impl Replica {
         if mutant!(26) {
             command = mutated::unguarded(&self.state(), &command)?;
         }
+        if mutant!(44) {
+            command = mutated::merged(&self.state(), &command)?;
+        }
         if self.has_no_room() {
             self.check_room(&Command::decode(&command)?.1)?;
         }
