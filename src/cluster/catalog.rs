@@ -108,6 +108,13 @@ pub struct Known {
     pub aliases: Aliases,
 }
 
+impl Known {
+    /// Whether there is a collection of this name or alias.
+    pub fn has(&self, name: &CollectionName) -> bool {
+        self.collections.contains_key(self.aliases.get(name).unwrap_or(name))
+    }
+}
+
 /// See the module.
 pub struct Catalog {
     coordinator: Arc<dyn Coordinator>,

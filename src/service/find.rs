@@ -53,13 +53,27 @@ impl Service {
     /// The collection of this name or alias; one that this node has not heard of is asked for.
     ///
     /// # Errors
-    /// `table_not_found`; that of the coordinator if the collection is not known here and it did not answer.
+    /// `table_not_found`; `table_not_open` if there is one, but its shards could not be opened here; that of the coordinator if the
+    /// collection is not known here and it did not answer.
     pub(super) async fn find(&self, name: &CollectionName) -> Result<Arc<Collection>> {
         if let Some(found) = self.0.catalog.resolve(name).filter(|found| found.name == *name || self.has_joined()) {
             return Ok(found);
         }
         self.refresh().await?;
-        self.0.catalog.resolve(name).ok_or_else(|| catalog::not_found(name))
+        self.0.catalog.resolve(name).ok_or_else(|| self.not_shown(name))
+    }
+
+    /// The error of whoever asks for a collection that this node does not show: there is none, or what should be here of it cannot be opened.
+    fn not_shown(&self, name: &CollectionName) -> Error {
+        match self.0.catalog.read() {
+            Ok(known) if known.has(name) => {
+                rt::mark("a node could not open a table that others serve, and said so");
+                let message = "this node cannot open what it should hold of the table; its log says why";
+                Error::new(ErrorKind::Unavailable, "table_not_open", message).at("table_name").got(name)
+            }
+            Ok(_) => catalog::not_found(name),
+            Err(error) => error,
+        }
     }
 
     /// Whether this node is past what happened before it became a member: on its way here it goes through aliases of the past, and
