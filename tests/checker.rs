@@ -5,7 +5,7 @@
 mod check;
 
 use check::{
-    alias, append, bank, export, gap,
+    alias, append, bank, export, filter, gap,
     history::{History, Operation, Outcome},
     recreate, register, search, session, set,
     wgl::{self, Model, STEPS_MAX, Verdict},
@@ -352,7 +352,8 @@ fn the_set_checker_knows_must_may_and_must_not() {
 
 #[test]
 fn a_delete_by_filter_takes_what_passes_and_leaves_the_rest() {
-    use set::{Answer::*, Call::*, Where};
+    use filter::Where;
+    use set::{Answer::*, Call::*};
     let judge = |calls| set::check(&sequence(calls), Default::default());
     let add = (Add(vec![20, 21, 30, 40]), ok(Done));
     // 20 and 30 pass.
@@ -463,7 +464,7 @@ fn a_partial_search_misses_what_is_of_the_shards_it_names_and_nothing_else() {
     let put = |id, value| (Put { id, value }, ok(Done));
     let look = |hits: &[u64], of| {
         let hits = hits.iter().map(|id| Hit { id: *id, value: id * 10, vector_matches: true }).collect();
-        (Search { id: 1, value: 10, exact: false, partly: true }, ok(Partial(hits, gap_of(of))))
+        (Search { id: 1, value: 10, exact: false, within: None, partly: true }, ok(Partial(hits, gap_of(of))))
     };
     let puts = || vec![put(1, 10), put(2, 20)];
     assert!(judge([puts(), vec![look(&[2], 1)]].concat()).is_ok());
@@ -560,7 +561,8 @@ fn the_search_checker_wants_the_acknowledged_point_first_and_nothing_old() {
     let judge = |calls| search::check(&sequence(calls));
     let hit = |id, value| Hit { id, value, vector_matches: true };
     let put = |id, value| (Put { id, value }, ok(Done));
-    let look = |id, value, hits: Vec<Hit>| (Search { id, value, exact: false, partly: false }, ok(Hits(hits)));
+    let look =
+        |id, value, hits: Vec<Hit>| (Search { id, value, exact: false, within: None, partly: false }, ok(Hits(hits)));
     assert!(judge(vec![put(1, 10), put(2, 20), look(1, 10, vec![hit(1, 10), hit(2, 20)])]).is_ok());
     assert!(judge(vec![put(1, 10), put(2, 20), look(1, 10, vec![hit(2, 20), hit(1, 10)])]).is_err());
     assert!(judge(vec![put(1, 10), look(1, 10, vec![])]).is_err());
@@ -571,6 +573,28 @@ fn the_search_checker_wants_the_acknowledged_point_first_and_nothing_old() {
     assert!(judge(vec![put(1, 10), (Delete { id: 1 }, lost()), look(1, 10, vec![])]).is_ok());
     let torn = Hit { id: 1, value: 10, vector_matches: false };
     assert!(judge(vec![put(1, 10), look(1, 10, vec![torn])]).unwrap_err().contains("different writes"));
+}
+
+#[test]
+fn a_filtered_search_finds_what_passes_and_an_exact_one_all_of_it() {
+    use filter::Where;
+    use search::{Answer::*, Call::*, Hit};
+    let look = |end, spared, hits: &[u64]| {
+        let hits = hits.iter().map(|id| Hit { id: *id, value: id * 10, vector_matches: true }).collect();
+        let within = Some(Where { first: 10, end, spared });
+        (Search { id: 2, value: 20, exact: true, within, partly: false }, ok(Hits(hits)))
+    };
+    let judge = |search| {
+        let puts = (1..=3).map(|id| (Put { id, value: id * 10 }, ok(Done)));
+        search::check(&sequence(puts.chain([search]).collect()))
+    };
+    assert!(judge(look(31, 1, &[2, 1, 3])).is_ok());
+    assert!(judge(look(30, 1, &[2, 1])).is_ok());
+    assert!(judge(look(30, 1, &[2, 1, 3])).unwrap_err().contains("does not pass"));
+    assert!(judge(look(31, 0, &[])).is_ok(), "all are spared, what is looked for, too");
+    assert!(judge(look(31, 0, &[2])).unwrap_err().contains("does not pass"));
+    assert!(judge(look(31, 1, &[1, 2, 3])).unwrap_err().contains("not the first hit"));
+    assert!(judge(look(31, 1, &[2, 1])).unwrap_err().contains("point 3 is not among the 2 hits"));
 }
 
 #[test]

@@ -8,12 +8,13 @@
 //! - [`alias`]: an alias that is switched is never missing, names one table at a time, and never one it did before.
 //! - [`bank`]: a batch in one shard is atomic and isolated; [`append`]: lists lose nothing and never fork;
 //! - [`session`]: a session reads its writes wherever it goes.
-//! - [`gap`]: what an answer may leave out that says it is partial.
+//! - [`filter`]: what a filter lets pass; [`gap`]: what an answer may leave out that says it is partial.
 //! - [`search`]: a search that starts after an acknowledgement finds what was acknowledged.
 pub mod alias;
 pub mod append;
 pub mod bank;
 pub mod export;
+pub mod filter;
 pub mod gap;
 pub mod history;
 pub mod recreate;

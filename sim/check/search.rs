@@ -2,13 +2,20 @@
 //! payload that names the put. A search for that vector, begun after the acknowledgement, must find it first; it must
 //! never find what had been deleted or replaced before it began, or what nobody ever wrote; and the vector and the
 //! payload of one hit belong to one put. A search that may be answered in part misses nothing but what is of the shards that it names.
+//!
+//! A search with a filter finds only what passes, and first what it looks for if that passes. An exact one, with a filter or without, that finds
+//! fewer points than it asks for has found every point that was certainly there and passes.
 use super::{
     export::{Describe, Described},
+    filter::Where,
     gap::Gap,
     history::{History, Operation},
 };
 use serde_json::json;
 use std::collections::BTreeMap;
+
+/// Hits that every search asks for.
+pub const TOP_K: usize = 5;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
@@ -20,12 +27,13 @@ pub enum Call {
     Delete {
         id: u64,
     },
-    /// Looks for the vector of `value`, which was put at `id`; `exact` asks for the search without an index, `partly` for an answer
-    /// without the shards that do not give one.
+    /// Looks for the vector of `value`, which was put at `id`; `exact` asks for the search without an index, `within` for points whose value
+    /// passes, `partly` for an answer without the shards that do not give one.
     Search {
         id: u64,
         value: u64,
         exact: bool,
+        within: Option<Where>,
         partly: bool,
     },
 }
@@ -53,8 +61,9 @@ impl Describe for Call {
         let (name, key, asked) = match self {
             Call::Put { id, value } => ("write", *id, json!(value)),
             Call::Delete { id } => ("delete", *id, json!(null)),
-            Call::Search { id, value, exact, partly } => {
-                ("search", *id, json!({ "value": value, "exact": exact, "partly": partly }))
+            Call::Search { id, value, exact, within, partly } => {
+                let within = within.map(|within| [within.first, within.end, within.spared]);
+                ("search", *id, json!({ "value": value, "exact": exact, "within": within, "partly": partly }))
             }
         };
         let value = match answer {
@@ -133,9 +142,23 @@ fn check_search(
             return Err(format!("point {} is there twice", hit.id));
         }
     }
-    let Call::Search { id, value, .. } = search.call else { return Ok(()) };
-    let certain = gap.is_none_or(|gap| !gap.has(id))
-        && writes.get(&id).map(|written| possible(written, start, end)) == Some(vec![Some(value)]);
+    let Call::Search { id, value, exact, within, .. } = search.call else { return Ok(()) };
+    let passes = |value: &Option<u64>| value.is_some_and(|value| within.is_none_or(|within| within.passes(value)));
+    if let Some(hit) = hits.iter().find(|hit| !passes(&Some(hit.value))) {
+        return Err(format!("point {} with value {} does not pass the filter", hit.id, hit.value));
+    }
+    // Whether the point was there and passed, whatever became of what is not known.
+    let surely = |id: u64, written: &[Write]| {
+        gap.is_none_or(|gap| !gap.has(id)) && possible(written, start, end).iter().all(passes)
+    };
+    if exact && hits.len() < TOP_K {
+        let is_there = |id: u64| hits.iter().any(|hit| hit.id == id);
+        if let Some((missing, _)) = writes.iter().find(|(id, written)| surely(**id, written) && !is_there(**id)) {
+            return Err(format!("point {missing} is not among the {} hits of an exact search", hits.len()));
+        }
+    }
+    let certain =
+        writes.get(&id).is_some_and(|written| surely(id, written) && possible(written, start, end) == [Some(value)]);
     match hits.first() {
         Some(first) if !certain || (first.id == id && first.value == value) => Ok(()),
         None if !certain => Ok(()),

@@ -16,6 +16,7 @@
 //! shard, a batch has happened with its first id that was shown.
 use super::{
     export::{Describe, Described},
+    filter::Where,
     gap::Gap,
     history::{History, Operation},
 };
@@ -36,25 +37,6 @@ pub enum Call {
     ListPartly,
     /// How many there are, without the shards that do not answer.
     Count,
-}
-
-/// A filter: ids of a range, but for those that end in one digit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Where {
-    pub first: u64,
-    pub end: u64,
-    /// Ids that end in it stay; none do where it is no digit.
-    pub spared: u64,
-}
-
-impl Where {
-    pub fn passes(&self, id: u64) -> bool {
-        (self.first..self.end).contains(&id) && !self.spares(id)
-    }
-
-    pub fn spares(&self, id: u64) -> bool {
-        id % 10 == self.spared
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

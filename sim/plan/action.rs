@@ -77,6 +77,15 @@ pub enum Action {
         id: u64,
         exact: bool,
     },
+    /// Among the documents whose value is at most `below` less and `above` more than that of `id`, but for those whose value ends in the
+    /// digit `spared`.
+    SearchWhere {
+        id: u64,
+        exact: bool,
+        below: u64,
+        above: u64,
+        spared: u64,
+    },
     /// Without the shards that do not answer.
     SearchPartly {
         id: u64,
@@ -185,8 +194,16 @@ pub fn draw(workload: Workload, client: u64, values: &mut u64, rng: &mut StdRng)
             match dice {
                 0..50 => Action::Put { id, value },
                 50..60 => Action::Delete { id },
-                60..75 => Action::SearchPartly { id, exact: rng.random_bool(0.5) },
-                _ => Action::Search { id, exact: dice >= 85 },
+                60..70 => Action::SearchPartly { id, exact: rng.random_bool(0.5) },
+                70..85 => Action::SearchWhere {
+                    id,
+                    exact: rng.random_bool(0.5),
+                    // A few values; now and then about all that there are.
+                    below: if rng.random_bool(0.3) { 200 } else { rng.random_range(0..30) },
+                    above: rng.random_range(0..30),
+                    spared: rng.random_range(0..10),
+                },
+                _ => Action::Search { id, exact: dice >= 92 },
             }
         }
         Workload::Bank => match dice {

@@ -104,6 +104,17 @@ struct Server {
     grpc: Option<Grpc>,
 }
 
+/// A search for the points nearest to the vector of `value`.
+pub struct Look {
+    pub value: u64,
+    pub top_k: usize,
+    pub exact: bool,
+    /// As the node takes it.
+    pub filter: Option<serde_json::Value>,
+    /// Without the shards that do not answer.
+    pub partly: bool,
+}
+
 pub struct Client {
     servers: Vec<Server>,
     /// Which client of the run this is.
@@ -287,22 +298,18 @@ impl Client {
 
     /// The points nearest to the vector of `value`.
     pub async fn search(&self, value: u64, top_k: usize, exact: bool) -> Reply<Vec<Hit>> {
-        let (hits, failed) = self.search_in(value, top_k, exact, false).await?;
-        assert!(failed.is_empty(), "nobody asked for a partial answer: {failed:?}");
-        Ok(hits)
+        Ok(self.look(&Look { value, top_k, exact, filter: None, partly: false }).await?.0)
     }
 
-    /// The same without the shards that do not answer, and their numbers.
-    pub async fn search_partly(&self, value: u64, top_k: usize, exact: bool) -> Reply<(Vec<Hit>, Vec<u64>)> {
-        self.search_in(value, top_k, exact, true).await
-    }
-
-    async fn search_in(&self, value: u64, top_k: usize, exact: bool, partly: bool) -> Reply<(Vec<Hit>, Vec<u64>)> {
+    /// What a search finds, and the shards that did not answer: none unless that was asked for.
+    pub async fn look(&self, look: &Look) -> Reply<(Vec<Hit>, Vec<u64>)> {
         let server = self.server();
-        match &server.grpc {
-            Some(grpc) => grpc.search(value, top_k, exact, partly).await,
-            None => server.rest.search(value, top_k, exact, partly).await,
-        }
+        let (hits, failed) = match &server.grpc {
+            Some(grpc) => grpc.search(look).await,
+            None => server.rest.search(look).await,
+        }?;
+        assert!(look.partly || failed.is_empty(), "nobody asked for a partial answer: {failed:?}");
+        Ok((hits, failed))
     }
 
     /// All points, page by page.

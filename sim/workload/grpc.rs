@@ -1,7 +1,7 @@
 //! The gRPC face: tonic's generated client over the product's own channel.
 use super::{
     answer::{Failure, Reply},
-    client::{PARTLY_TIMEOUT, Put, TIMEOUT, Wait},
+    client::{Look, PARTLY_TIMEOUT, Put, TIMEOUT, Wait},
     vectors,
 };
 use crate::check::search::Hit;
@@ -70,21 +70,22 @@ impl Grpc {
     }
 
     /// Hits, and the shards that did not answer.
-    pub async fn search(&self, value: u64, top_k: usize, exact: bool, partly: bool) -> Reply<(Vec<Hit>, Vec<u64>)> {
-        let on_unavailable = if partly { OnUnavailable::Partial } else { OnUnavailable::Fail };
+    pub async fn search(&self, look: &Look) -> Reply<(Vec<Hit>, Vec<u64>)> {
+        let on_unavailable = if look.partly { OnUnavailable::Partial } else { OnUnavailable::Fail };
         let mut request = request(
             SearchRequest {
                 table: self.table.clone(),
-                vector: vectors::of(value, self.dimension),
-                top_k: top_k as u32,
+                vector: vectors::of(look.value, self.dimension),
+                top_k: look.top_k as u32,
                 with_vector: true,
-                exact,
+                exact: look.exact,
+                filter_json: look.filter.iter().flat_map(|filter| filter.to_string().into_bytes()).collect(),
                 on_unavailable: on_unavailable.into(),
                 ..SearchRequest::default()
             },
             None,
         );
-        if partly {
+        if look.partly {
             request.set_timeout(PARTLY_TIMEOUT);
         }
         let answer = self.client.clone().search(request).await.map_err(failure)?.into_inner();

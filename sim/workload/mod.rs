@@ -10,6 +10,7 @@ pub mod bank;
 pub mod client;
 mod cut;
 pub mod drive;
+mod filter;
 mod grpc;
 pub mod recreate;
 pub mod register;

@@ -1,7 +1,7 @@
 //! The native REST face, spoken the way curl would: JSON over the product's own keep-alive HTTP client.
 use super::{
     answer::{self, Failure, Reply, judge, number},
-    client::{Found, PARTLY_TIMEOUT, Page, Put, TIMEOUT, Wait},
+    client::{Found, Look, PARTLY_TIMEOUT, Page, Put, TIMEOUT, Wait},
     vectors,
 };
 use crate::{
@@ -138,13 +138,16 @@ impl Rest {
     }
 
     /// Hits, and the shards that did not answer.
-    pub async fn search(&self, value: u64, top_k: usize, exact: bool, partly: bool) -> Reply<(Vec<Hit>, Vec<u64>)> {
-        let body = json!({ "vector": vectors::of(value, self.dimension), "top_k": top_k, "with_vector": true,
-            "exact": exact, "on_unavailable": on_unavailable(partly) });
+    pub async fn search(&self, look: &Look) -> Reply<(Vec<Hit>, Vec<u64>)> {
+        let mut body = json!({ "vector": vectors::of(look.value, self.dimension), "top_k": look.top_k, "with_vector": true,
+            "exact": look.exact, "on_unavailable": on_unavailable(look.partly) });
+        if let Some(filter) = &look.filter {
+            body["filter"] = filter.clone();
+        }
         let path = format!("/api/v1/tables/{}/search", self.table);
-        let answer = self.ask(path, body, partly).await?;
+        let answer = self.ask(path, body, look.partly).await?;
         let hits = array(&answer, "results")?.iter().map(hit).collect::<Reply<_>>()?;
-        Ok((hits, failed(&answer, partly)?))
+        Ok((hits, failed(&answer, look.partly)?))
     }
 
     pub async fn list_page(&self, limit: usize, cursor: Option<String>, partly: bool) -> Reply<Page> {

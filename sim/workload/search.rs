@@ -1,19 +1,21 @@
-//! The search workload: every put has a vector of its own; searches, exact and by the index, look for the last one.
-use super::{Client, Failure, Memory, Workload, cut::Cut};
+//! The search workload: every put has a vector of its own; searches, exact and by the index, with a filter and without, look for the last one.
+use super::{Client, Failure, Memory, Workload, client::Look, cut::Cut, filter};
 use crate::{
     check::{
+        filter::Where,
         history::History,
-        search::{self, Answer, Call},
+        search::{self, Answer, Call, TOP_K},
     },
     plan::{Action, Plan},
     world::sometimes,
 };
 use std::sync::Mutex;
 
-/// Hits a search asks for.
-const TOP_K: usize = 5;
-
-pub const MARKS: &[&str] = &["a partial search told which shards it lacks"];
+pub const MARKS: &[&str] = &[
+    "a partial search told which shards it lacks",
+    "a filter let fewer pass than were looked for",
+    "a filter let as many pass as were looked for",
+];
 
 #[derive(Default)]
 pub struct Search {
@@ -40,10 +42,17 @@ impl Workload for Search {
             }
             Action::Delete { id } => Some(Call::Delete { id }),
             Action::Search { id, exact } => {
-                memory.values.get(&id).map(|value| Call::Search { id, value: *value, exact, partly: false })
+                let value = *memory.values.get(&id)?;
+                Some(Call::Search { id, value, exact, within: None, partly: false })
             }
             Action::SearchPartly { id, exact } => {
-                memory.values.get(&id).map(|value| Call::Search { id, value: *value, exact, partly: true })
+                let value = *memory.values.get(&id)?;
+                Some(Call::Search { id, value, exact, within: None, partly: true })
+            }
+            Action::SearchWhere { id, exact, below, above, spared } => {
+                let value = *memory.values.get(&id)?;
+                let within = Some(Where { first: value.saturating_sub(below), end: value + above + 1, spared });
+                Some(Call::Search { id, value, exact, within, partly: false })
             }
             _ => None,
         }
@@ -53,15 +62,18 @@ impl Workload for Search {
         match call {
             Call::Put { id, value } => client.put(*id, *value, None).await.map(|_| Answer::Done),
             Call::Delete { id } => client.delete(*id, None).await.map(|_| Answer::Done),
-            Call::Search { value, exact, partly: true, .. } => {
-                let (hits, failed) = client.search_partly(*value, TOP_K, *exact).await?;
+            Call::Search { value, exact, within, partly, .. } => {
+                let filter = within.as_ref().map(filter::json);
+                let look = Look { value: *value, top_k: TOP_K, exact: *exact, filter, partly: *partly };
+                let (hits, failed) = client.look(&look).await?;
+                sometimes!(within.is_some() && hits.len() < TOP_K, "a filter let fewer pass than were looked for");
+                sometimes!(within.is_some() && hits.len() == TOP_K, "a filter let as many pass as were looked for");
                 if failed.is_empty() {
                     return Ok(Answer::Hits(hits));
                 }
                 sometimes!(true, "a partial search told which shards it lacks");
                 Ok(Answer::Partial(hits, self.cut.gap(&failed)))
             }
-            Call::Search { value, exact, .. } => client.search(*value, TOP_K, *exact).await.map(Answer::Hits),
         }
     }
 

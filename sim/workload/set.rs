@@ -3,17 +3,18 @@ use super::{
     Client, Failure, Memory, Put, Workload,
     client::{Page, Wait},
     cut::Cut,
+    filter,
 };
 use crate::{
     check::{
+        filter::Where,
         gap::Gap,
         history::History,
-        set::{self, Answer, Call, Table, Where},
+        set::{self, Answer, Call, Table},
     },
     plan::{Action, Plan},
     world::sometimes,
 };
-use serde_json::{Value, json};
 use std::sync::Mutex;
 
 pub const MARKS: &[&str] = &[
@@ -25,8 +26,6 @@ pub const MARKS: &[&str] = &[
 ];
 /// What is added at leaders that are cut off has ids from here on: no plan names them.
 const HUNTED_IDS: u64 = 1 << 40;
-/// Ranges of so few ids are asked for by their ids.
-const FEW: u64 = 10;
 
 #[derive(Default)]
 pub struct Set {
@@ -68,7 +67,7 @@ impl Workload for Set {
             Call::AddAsync(ids) => client.put_all_until(Wait::Leader, &puts(ids), None).await.map(|_| Answer::Done),
             Call::Delete(id) => client.delete(*id, None).await.map(|existed| Answer::Deleted(existed.into())),
             Call::DeleteWhere(asked) => {
-                let deleted = client.delete_where(&filter(asked)).await;
+                let deleted = client.delete_where(&filter::json(asked)).await;
                 sometimes!(matches!(deleted, Ok(2..)), "a delete by filter removed several documents");
                 let unknown = matches!(deleted, Err(Failure::Unknown(_)));
                 sometimes!(unknown, "what became of a delete by filter was not known");
@@ -125,17 +124,4 @@ impl Set {
 
 fn puts(ids: &[u64]) -> Vec<Put> {
     ids.iter().map(|id| Put::new(*id, *id)).collect()
-}
-
-/// As the node takes it. The value of a document of this workload is its id.
-fn filter(asked: &Where) -> Value {
-    let (spared, passing): (Vec<u64>, Vec<u64>) = (asked.first..asked.end).partition(|id| asked.spares(*id));
-    if asked.end - asked.first <= FEW {
-        return json!({ "must": [{ "key": "value", "match": { "any": passing } }] });
-    }
-    let range = json!({ "key": "value", "range": { "gte": asked.first, "lt": asked.end } });
-    match spared.is_empty() {
-        true => json!({ "must": [range] }),
-        false => json!({ "must": [range], "must_not": [{ "key": "value", "match": { "any": spared } }] }),
-    }
 }

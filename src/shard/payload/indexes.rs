@@ -4,7 +4,10 @@
 //! covered point takes the old values away first, any write covers its point, and the filling passes over what is covered.
 
 use super::{field::FieldIndex, leaves::Leaves};
-use crate::types::{IndexedFields, PayloadIndexKind, path::Path};
+use crate::{
+    mutants::mutant,
+    types::{IndexedFields, PayloadIndexKind, path::Path},
+};
 use roaring::RoaringBitmap;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -95,7 +98,8 @@ impl PayloadIndexes {
             let leaves = Leaves::of(payload, path);
             if !field.covered.insert(ordinal) {
                 let old = before.map(|before| Leaves::of(before, path)).unwrap_or_default();
-                if old == leaves {
+                // Mutant 47: what a write replaces stays where it was.
+                if old == leaves || mutant!(47) {
                     continue;
                 }
                 field.index.take(ordinal, &old);
