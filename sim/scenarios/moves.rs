@@ -65,8 +65,12 @@ pub const UPGRADE_MARKS: &[&str] = &[
     "another master ruled while the old one was away",
 ];
 
-pub const ETCD_MARKS: &[&str] =
-    &["a candidate's lease lapsed", "nodes lived through a trouble of etcd", "an etcd of the past was not obeyed"];
+pub const ETCD_MARKS: &[&str] = &[
+    "a candidate's lease lapsed",
+    "nodes lived through a trouble of etcd",
+    "an etcd of the past was not obeyed",
+    "a node could not open a table that others serve, and said so",
+];
 
 /// A cluster must have formed this soon, with etcd or without.
 const FORM_LIMIT: Duration = Duration::from_secs(40);
