@@ -40,6 +40,7 @@ pub const MARKS: &[&str] = &[
     "a node told its new address",
     "a shard's group got other members",
     "a node let go of a replica that was moved away",
+    "who came back to a group without its log was asked for its vote",
     "a node asked another one to read its replicas",
     "a node read its replicas for another one",
     "a read was hedged",

@@ -1,5 +1,5 @@
 //! The bank workload: transfers between a few accounts, each one batch of two conditional writes, and lists of all accounts.
-use super::{Client, Failure, Memory, Put, Workload};
+use super::{Client, Failure, Memory, Put, Workload, client::Wait};
 use crate::{
     check::{
         bank::{self, Account, Answer, Call},
@@ -64,7 +64,8 @@ async fn transfer(client: &Client, from: u64, to: u64, amount: u64) -> Result<An
         Put { if_version: Some(payer.version), ..Put::new(from, left) },
         Put { if_version: Some(payee.version), ..Put::new(to, payee.value + amount) },
     ];
-    match client.put_all(&puts, None).await {
+    // Balances are not fresh values: by one, every attempt could wait for all voters, of which one may be away for good.
+    match client.put_all_until(Wait::Majority, &puts, None).await {
         Ok(version) => Ok(Answer::Moved { version }),
         Err(Failure::Conflict) => Ok(Answer::Declined),
         Err(failure) => Err(failure),

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use crate::store::keys::log::{EntryKind, HardState, Members};
+pub use crate::store::keys::log::{EntryKind, HardState, Members, Reached};
 
 /// Options for the log of a node. The memtable is twice what a group appends between compactions, so that most entries are
 /// gone before they would be written a second time, to a table.
@@ -37,6 +37,8 @@ struct Inner {
     /// Held from deciding a write to its end on the disk.
     writing: Mutex<()>,
     groups: Mutex<BTreeMap<GroupId, GroupLog>>,
+    /// What is kept of groups this node has left: term and vote, and how far the log had come.
+    left: Mutex<BTreeMap<GroupId, GroupLog>>,
 }
 
 /// One position of a log, as it is stored.
@@ -90,6 +92,8 @@ pub struct GroupLog {
     pub hard: HardState,
     /// Who belongs to it.
     pub members: Members,
+    /// How far it had come when this node last left the group.
+    pub reached: Reached,
 }
 
 impl LogStore {
@@ -99,9 +103,9 @@ impl LogStore {
         let discipline = Discipline::EveryCommitSynced;
         let store = Store::open(path, StoreOptions { discipline, separate_values_from_bytes: None, ..options })?;
         let space = store.space(LOG_SPACE)?;
-        let inner = Inner { store, space, writing: Mutex::default(), groups: Mutex::default() };
-        let log = LogStore { inner: Arc::new(inner) };
-        *log.groups() = log.find_groups()?;
+        let (writing, groups, left) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let log = LogStore { inner: Arc::new(Inner { store, space, writing, groups, left }) };
+        log.find_groups()?;
         Ok(log)
     }
 
@@ -113,6 +117,22 @@ impl LogStore {
     /// All that is known of a group's log; `None` for a group that has none.
     pub fn group(&self, group: GroupId) -> Option<GroupLog> {
         self.groups().get(&group).cloned()
+    }
+
+    /// The groups this node has left, of which only what it promised is kept, in order.
+    pub fn left_ids(&self) -> Vec<GroupId> {
+        self.left().keys().copied().collect()
+    }
+
+    /// Whether this node has left a group, and is not back.
+    pub(super) fn has_left(&self, group: GroupId) -> bool {
+        self.left().contains_key(&group)
+    }
+
+    /// The latest term in which this node has promised anything in a group, though it may have left it; 0 if it was never of it.
+    pub fn promised_term(&self, group: GroupId) -> u64 {
+        let known = self.group(group).or_else(|| self.left().get(&group).cloned());
+        known.map_or(0, |log| log.hard.term)
     }
 
     /// Where the log of a group begins and ends; an empty log for an unknown group.
@@ -202,34 +222,53 @@ impl LogStore {
     }
 
     /// Finds every group by jumping from one to the next.
-    fn find_groups(&self) -> Result<BTreeMap<GroupId, GroupLog>, LogError> {
+    fn find_groups(&self) -> Result<(), LogError> {
         let view = self.inner.store.view();
-        let mut groups = BTreeMap::new();
         let mut next = Some(0);
         while let Some(from) = next {
             let keys = &keys::state_key(from)[..8]..&[0xff; keys::KEY_BYTES + 1][..];
             let Some(record) = view.range(&self.inner.space, keys, Direction::Forward).next() else { break };
             let (key, _) = record?;
             let group = keys::group_of_key(&key).ok_or_else(|| self.corrupt(from, 0, "a key that is not a log's"))?;
-            groups.insert(group, self.find_group(&view, group)?);
+            let is_left = self.is_left(&view, group)?;
+            let found = self.find_group(&view, group, is_left)?;
+            match is_left {
+                true => self.left().insert(group, found),
+                false => self.groups().insert(group, found),
+            };
             next = group.checked_add(1);
         }
-        Ok(groups)
+        Ok(())
     }
 
-    fn find_group(&self, view: &View, group: GroupId) -> Result<GroupLog, LogError> {
-        let bounds = self.find_bounds(view, group)?;
+    /// Whether all there is of a group is what was kept when this node left it.
+    fn is_left(&self, view: &View, group: GroupId) -> Result<bool, LogError> {
+        let (space, keys) = (&self.inner.space, keys::entry_keys(group, 0));
+        if view.contains(space, &keys::state_key(group))? || !view.contains(space, &keys::reached_key(group))? {
+            return Ok(false);
+        }
+        Ok(view.range(space, &keys.start..&keys.end, Direction::Forward).next().transpose()?.is_none())
+    }
+
+    fn find_group(&self, view: &View, group: GroupId, is_left: bool) -> Result<GroupLog, LogError> {
+        let bounds = match is_left {
+            true => LogBounds::default(),
+            false => self.find_bounds(view, group)?,
+        };
         let hard = view.get(&self.inner.space, &keys::hard_state_key(group))?;
         let hard = hard.map(|value| HardState::decode(group, &value)).transpose();
         let members = view.get(&self.inner.space, &keys::members_key(group))?;
         let members = members.map(|value| Members::decode(group, &value)).transpose();
         let hard = hard.map_err(|e| self.damaged(group, 0, e))?.unwrap_or_default();
         let members = members.map_err(|e| self.damaged(group, 0, e))?.unwrap_or_default();
+        let reached = view.get(&self.inner.space, &keys::reached_key(group))?;
+        let reached = reached.map(|value| Reached::decode(group, &value)).transpose();
+        let reached = reached.map_err(|e| self.damaged(group, 0, e))?.unwrap_or_default();
         if hard.commit > bounds.last_index {
             let problem = format!("its end is missing: index {} was committed", hard.commit);
             return Err(self.corrupt(group, bounds.last_index + 1, problem));
         }
-        Ok(GroupLog { bounds, hard, members })
+        Ok(GroupLog { bounds, hard, members, reached })
     }
 
     fn find_bounds(&self, view: &View, group: GroupId) -> Result<LogBounds, LogError> {
@@ -265,6 +304,11 @@ impl LogStore {
     fn groups(&self) -> MutexGuard<'_, BTreeMap<GroupId, GroupLog>> {
         // Whole after a panic: every change is one insert, remove or extend.
         self.inner.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn left(&self) -> MutexGuard<'_, BTreeMap<GroupId, GroupLog>> {
+        // As above.
+        self.inner.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn writing(&self) -> MutexGuard<'_, ()> {

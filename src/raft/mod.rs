@@ -46,7 +46,7 @@ mod tests;
 pub use checkpoint::{CHUNK_BYTES, CHUNK_BYTES_MAX, Checkpoint, CheckpointReader};
 pub use error::{ApplyError, LogError, ProposeError, StartError};
 pub use group::Group;
-pub use log::{EntryKind, GroupLog, HardState, LogBounds, LogEntry, LogStore, LogWrite, Members, log_options};
+pub use log::{EntryKind, GroupLog, HardState, LogBounds, LogEntry, LogStore, LogWrite, Members, Reached, log_options};
 pub use multi::MultiRaft;
 pub use options::RaftOptions;
 pub use route::{DecodeOutcome, Forward, Route};

@@ -75,7 +75,8 @@ impl Opening<'_> {
     /// Makes the log of a new group, or the empty one of a member that joins.
     fn begin(&self) -> Result<GroupLog, StartError> {
         let mut write = LogWrite { group: self.group, ..LogWrite::default() };
-        if !self.voters.is_empty() {
+        // A group that this node has left is not to begin again: it goes on without this node, until that is a member once more.
+        if !self.voters.is_empty() && !self.log.has_left(self.group) {
             let (index, term) = BEGINNING;
             let mut voters = self.voters.to_vec();
             voters.sort_unstable();

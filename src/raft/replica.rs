@@ -12,7 +12,7 @@ use super::storage::{ColdRead, Mirror};
 use super::writer::Write;
 use super::{GroupId, LogIndex, NodeId, Role, convert};
 use crate::mutants::mutant;
-use crate::rt::rng::Rng;
+use crate::rt::{self, rng::Rng};
 use bytes::Bytes;
 use protobuf::Message as _;
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, EntryType, Message, MessageType};
@@ -243,6 +243,10 @@ impl Replica {
         needed.min().filter(|_| self.is_leader())
     }
 
+    fn may_campaign(&self) -> bool {
+        self.may_campaign && self.mirror().is_far_enough()
+    }
+
     /// While false this member votes and follows, but does not try to lead.
     pub(super) fn set_may_campaign(&mut self, may: bool) {
         self.may_campaign = may;
@@ -250,7 +254,7 @@ impl Replica {
 
     /// One tick of the clock.
     pub(super) fn tick(&mut self, rng: &mut Rng) {
-        if !self.may_campaign && !self.is_leader() {
+        if !self.may_campaign() && !self.is_leader() {
             // As the library counts, but without a campaign at the end of it.
             self.raw.raft.election_elapsed += 1;
             if self.raw.raft.election_elapsed > self.timeout {
@@ -270,7 +274,13 @@ impl Replica {
         match message.get_msg_type() {
             // Nobody forwards these: roles are checked where a request comes in.
             MessageType::MsgPropose | MessageType::MsgTransferLeader => return,
-            MessageType::MsgTimeoutNow if !self.may_campaign => return,
+            MessageType::MsgTimeoutNow if !self.may_campaign() => return,
+            // It was a member before, and what it acknowledged then may have been counted. Members that were cut off since still count on it: an
+            // emptied log must not help theirs, which lack what was acknowledged without them, to win.
+            MessageType::MsgRequestVote | MessageType::MsgRequestPreVote if !self.mirror().is_far_enough() => {
+                rt::mark("who came back to a group without its log was asked for its vote");
+                return;
+            }
             _ => {}
         }
         if message.to != self.node || message.from == self.node || message.from == raft::INVALID_ID {
@@ -306,7 +316,7 @@ impl Replica {
 
     /// Tries to become the leader, now.
     pub(super) fn campaign(&mut self, rng: &mut Rng) {
-        if self.may_campaign && self.raw.raft.promotable() {
+        if self.may_campaign() && self.raw.raft.promotable() {
             let _ = self.raw.campaign();
             self.choose_timeout(rng);
         }

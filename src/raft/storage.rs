@@ -5,7 +5,7 @@
 
 use super::cache::CacheShare;
 use super::convert;
-use super::log::{GroupLog, HardState, LogEntry, LogStore, Members};
+use super::log::{GroupLog, HardState, LogEntry, LogStore, Members, Reached};
 use super::{GroupId, LogError, LogIndex};
 use raft::eraftpb::{Entry, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Result, Storage, StorageError};
@@ -26,6 +26,8 @@ pub(super) struct Mirror {
     members: VecDeque<Members>,
     compacted: (LogIndex, u64),
     last: (LogIndex, u64),
+    /// How far the log had come when this node left the group before.
+    reached: Reached,
     /// The end of the log, without gaps.
     recent: VecDeque<Entry>,
     /// Their bytes, which count for the whole node.
@@ -55,6 +57,7 @@ impl Mirror {
             members: VecDeque::from([found.members]),
             compacted: (bounds.compacted_index, bounds.compacted_term),
             last: (bounds.last_index, bounds.last_term),
+            reached: found.reached,
             recent: VecDeque::new(),
             share,
             cold: Vec::new(),
@@ -78,6 +81,11 @@ impl Mirror {
 
     pub(super) fn last_index(&self) -> LogIndex {
         self.last.0
+    }
+
+    /// Whether the log has come as far as it ever had. Not so only after the node has left the group and is back.
+    pub(super) fn is_far_enough(&self) -> bool {
+        Reached { term: self.last.1, index: self.last.0 } >= self.reached
     }
 
     pub(super) fn members(&self) -> &Members {

@@ -42,7 +42,7 @@ impl Service {
         // Of a collection that stays hidden nothing is dropped.
         let table = self.0.catalog.table();
         // Data without a replica is what a replica that could not be opened left behind.
-        let stored = self.0.host.stored().into_iter().filter(|id| *id <= table.next_shard);
+        let stored = self.0.host.stored().into_iter().chain(self.0.host.left()).filter(|id| *id <= table.next_shard);
         let open = self.0.host.replicas().into_iter().map(|(id, _)| id);
         let here: BTreeSet<u64> = open.chain(self.0.host.failed().into_keys()).chain(stored).collect();
         for id in here.into_iter().filter(|id| !shards.contains(id) && !table.shards.contains_key(id)) {

@@ -113,7 +113,7 @@ impl Host {
 
     /// The latest term this node has promised anything in, in a shard's group; 0 without a log. Survives the end of the replica.
     pub fn term(&self, id: u64) -> u64 {
-        self.parts.raft.log().group(id).map_or(0, |log| log.hard.term)
+        self.parts.raft.log().promised_term(id)
     }
 
     /// Closes a shard: it votes, acknowledges and serves no more. Its data stays.
@@ -124,10 +124,25 @@ impl Host {
         }
     }
 
-    /// Closes a shard and removes everything it stored. The caller answers for its group needing nothing of it any more.
+    /// The shards whose groups this node has left, where it remembers what it promised.
+    pub fn left(&self) -> Vec<u64> {
+        self.parts.raft.log().left_ids()
+    }
+
+    /// Closes a shard and removes everything it stored: the shard is not to exist any more.
     pub async fn drop_shard(&self, id: u64) -> Result<()> {
+        self.close_and_remove(id, None).await
+    }
+
+    /// Closes a shard whose group does without this node, as a leader said in `term`, and removes its data. What the node promised to the
+    /// group is kept (see [`LogStore::leave_group`](crate::raft::LogStore::leave_group)).
+    pub async fn leave_shard(&self, id: u64, term: u64) -> Result<()> {
+        self.close_and_remove(id, Some(term)).await
+    }
+
+    async fn close_and_remove(&self, id: u64, excluded_in: Option<u64>) -> Result<()> {
         self.close_shard(id).await;
-        self.remove_data(id).await?;
+        self.remove_data(id, excluded_in).await?;
         self.failed.write().expect("no panic while changing").remove(&id);
         Ok(())
     }
@@ -138,26 +153,31 @@ impl Host {
     /// # Errors
     /// `Corrupt`, with nothing removed, if there is a shard that the catalog never gave out: it is not this data's catalog.
     pub async fn remove_strays(&self, wanted: &BTreeSet<u64>, last: u64) -> Result<()> {
-        let stray: Vec<u64> = self.stored().difference(wanted).copied().collect();
+        let known: BTreeSet<u64> = self.stored().into_iter().chain(self.left()).collect();
+        let stray: Vec<u64> = known.difference(wanted).copied().collect();
         if let Some(unknown) = stray.iter().find(|id| **id > last) {
             let message = format!("the catalog has given out shards up to {last}, but shard {unknown} has data");
             return Err(Error::new(ErrorKind::Corrupt, "catalog_lost", message));
         }
         for id in stray {
             tracing::info!(shard = id, "removing what a dropped shard left behind");
-            self.remove_data(id).await?;
+            self.remove_data(id, None).await?;
         }
         Ok(())
     }
 
-    async fn remove_data(&self, id: u64) -> Result<()> {
+    async fn remove_data(&self, id: u64, excluded_in: Option<u64>) -> Result<()> {
         let parts = self.parts.clone();
         rt::compute::io(move || {
             // The files first: they alone would not be found as strays. The log last: with its log a replica is whole, if not
             // up to date; a state without its log could not be told from one whose log was lost.
             IndexFiles::new(&parts.index_directory, id).keep_only(None).map_err(Records::failed)?;
             Records::remove(&parts.store, id)?;
-            let removed = parts.raft.log().remove_group(id);
+            let log = parts.raft.log();
+            let removed = match excluded_in {
+                Some(term) => log.leave_group(id, term),
+                None => log.remove_group(id),
+            };
             removed.map_err(|error| Error::new(ErrorKind::Unavailable, "store_failed", error.to_string()))
         })
         .await

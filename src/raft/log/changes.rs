@@ -3,7 +3,7 @@
 //! written. Called by `writer`, `open` and the driver's compaction.
 
 use super::super::{GroupId, LogError, LogIndex};
-use super::{GroupLog, HardState, LogBounds, LogEntry, LogStore, Members, keys, out_of_range};
+use super::{GroupLog, HardState, LogBounds, LogEntry, LogStore, Members, Reached, keys, out_of_range};
 use crate::mutants::mutant;
 use crate::store::{Batch, Durability};
 use std::collections::BTreeMap;
@@ -49,7 +49,9 @@ impl LogStore {
         }
         let durability = if mutant!(2) { Durability::Buffered } else { Durability::Synced };
         batch.commit(durability)?;
+        let back: Vec<GroupId> = changed.keys().copied().filter(|group| self.has_left(*group)).collect();
         self.groups().extend(changed);
+        back.iter().for_each(|group| drop(self.left().remove(group)));
         Ok(())
     }
 
@@ -70,22 +72,52 @@ impl LogStore {
         }
     }
 
-    /// Forgets a group and its log. An unknown group is not an error.
+    /// Forgets a group and its log, for good: it is not to exist any more. An unknown group is not an error.
     pub fn remove_group(&self, group: GroupId) -> Result<(), LogError> {
         self.compact(group, self.last_index(group))?;
         let _writing = self.writing();
         let mut batch = self.inner.store.batch();
-        for key in [keys::state_key(group), keys::hard_state_key(group), keys::members_key(group)] {
+        for key in [keys::hard_state_key(group), keys::reached_key(group)] {
             batch.delete(&self.inner.space, &key);
         }
+        self.delete_log(&mut batch, group);
         batch.commit(Durability::Synced)?;
+        self.groups().remove(&group);
+        self.left().remove(&group);
+        Ok(())
+    }
+
+    /// Forgets the log of a group that excluded this node in `term`, and what it commits this node to stays: its vote, a term no older
+    /// than that, and how far the log had come (Ongaro, "Consensus: Bridging Theory and Practice", 2014, section 3.8: a server that
+    /// has lost what it persisted cannot come back as who it was). Members that were cut off since may count this node still; the node may be
+    /// made a member again, and would begin with an empty log. An unknown group is not an error.
+    pub fn leave_group(&self, group: GroupId, term: u64) -> Result<(), LogError> {
+        self.compact(group, self.last_index(group))?;
+        let _writing = self.writing();
+        let Some(log) = self.group(group) else { return Ok(()) };
+        let vote = if term > log.hard.term { 0 } else { log.hard.vote };
+        let hard = HardState { term: term.max(log.hard.term), vote, commit: 0 };
+        let reached = log.reached.max(Reached { term: log.bounds.last_term, index: log.bounds.last_index });
+        let (mut batch, space) = (self.inner.store.batch(), &self.inner.space);
+        batch.put(space, &keys::hard_state_key(group), &hard.encode(group));
+        batch.put(space, &keys::reached_key(group), &reached.encode(group));
+        self.delete_log(&mut batch, group);
+        batch.commit(Durability::Synced)?;
+        self.left().insert(group, GroupLog { hard, reached, ..GroupLog::default() });
         self.groups().remove(&group);
         Ok(())
     }
 
+    /// What of a group is its log; the entries are gone already.
+    fn delete_log(&self, batch: &mut Batch, group: GroupId) {
+        for key in [keys::state_key(group), keys::members_key(group)] {
+            batch.delete(&self.inner.space, &key);
+        }
+    }
+
     fn known_or_new(&self, batch: &mut Batch, group: GroupId) -> GroupLog {
         self.group(group).unwrap_or_else(|| {
-            let log = GroupLog::default();
+            let log = self.left().get(&group).cloned().unwrap_or_default();
             self.put_bounds(batch, group, log.bounds);
             log
         })

@@ -1,7 +1,7 @@
 //! Heartbeats that do not go through the library do what it would have done: a group at rest keeps its leader and its clocks, and
 //! whatever is not at rest is left to the library.
 
-use super::rules::Hand;
+use super::hand::Hand;
 use super::*;
 use crate::raft::beat::Beat;
 

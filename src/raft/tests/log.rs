@@ -80,6 +80,53 @@ fn compaction_moves_the_first_index_and_keeps_the_term() {
     assert!(open_log(directory.path()).group_ids().is_empty());
 }
 
+#[test]
+fn what_a_node_promised_to_a_group_it_left_is_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let left = |hard, term, index| GroupLog { hard, reached: Reached { term, index }, ..GroupLog::default() };
+    {
+        let log = open_log(directory.path());
+        begin(&log, GROUP, &[1, 2]);
+        let hard = HardState { term: 4, vote: 2, commit: 3 };
+        log.write([&LogWrite { group: GROUP, entries: entries(2, 3, 4), hard: Some(hard), ..LogWrite::default() }])
+            .unwrap();
+        log.leave_group(GROUP + 1, 7).unwrap();
+        log.leave_group(GROUP, 4).unwrap();
+        log.leave_group(GROUP, 9).unwrap();
+        assert_eq!((log.group_ids(), log.left_ids()), (vec![], vec![GROUP]), "and nothing of a group it never was of");
+        assert_eq!((log.promised_term(GROUP), log.group(GROUP), log.last_index(GROUP)), (4, None, 0));
+    }
+    {
+        let log = open_log(directory.path());
+        assert_eq!((log.group_ids(), log.left_ids()), (vec![], vec![GROUP]));
+        log.write([&LogWrite { group: GROUP, ..LogWrite::default() }]).unwrap();
+        let kept = HardState { term: 4, vote: 2, commit: 0 };
+        assert_eq!(
+            (log.group(GROUP), log.left_ids()),
+            (Some(left(kept, 4, 4)), vec![]),
+            "it is back, with an empty log"
+        );
+        let other_vote = HardState { term: 4, vote: 1, commit: 0 };
+        let twice = log.write([&LogWrite { group: GROUP, hard: Some(other_vote), ..LogWrite::default() }]);
+        assert!(matches!(twice, Err(LogError::Broken { group: GROUP, .. })), "{twice:?}");
+        log.write([&LogWrite { group: GROUP, entries: entries(1, 2, 1), ..LogWrite::default() }]).unwrap();
+    }
+    {
+        let log = open_log(directory.path());
+        assert_eq!((log.group_ids(), log.left_ids(), log.last_index(GROUP)), (vec![GROUP], vec![], 2));
+        log.leave_group(GROUP, 6).unwrap();
+    }
+    let log = open_log(directory.path());
+    log.write([&LogWrite { group: GROUP, ..LogWrite::default() }]).unwrap();
+    let hard = HardState { term: 6, vote: 0, commit: 0 };
+    assert_eq!(log.group(GROUP), Some(left(hard, 4, 4)), "it had come further before");
+    log.leave_group(GROUP, 6).unwrap();
+    log.remove_group(GROUP).unwrap();
+    assert_eq!((log.left_ids(), log.promised_term(GROUP)), (vec![], 0));
+    drop(log);
+    assert!(open_log(directory.path()).left_ids().is_empty());
+}
+
 /// Opens the database of the log below `LogStore` and changes a record.
 fn tamper(path: &Path, key: &[u8], value: Option<&[u8]>) {
     let store =

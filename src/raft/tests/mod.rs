@@ -7,12 +7,14 @@ mod cache;
 mod chaos;
 mod checkpoints;
 mod cluster;
+mod hand;
 mod lanes;
 mod ledger;
 mod log;
 mod measure;
 mod members;
 mod network;
+mod returned;
 mod rules;
 
 use super::*;

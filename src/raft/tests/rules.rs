@@ -1,129 +1,11 @@
-//! The rules that the library leaves to its user (the brief of replication), each on replicas without a driver: messages are
-//! carried by hand, and what is durable is said by hand.
+//! The rules that the library leaves to its user (the brief of replication), each on replicas without a driver.
 
+use super::hand::Hand;
 use super::*;
-use crate::raft::cache::NodeCache;
-use crate::raft::replica::{MemberChange, NotProposed, Pace, Replica, Step, Work};
-use crate::raft::storage::Mirror;
-use crate::raft::writer::Write;
-use crate::rt::rng::{self, Rng};
+use crate::raft::replica::{MemberChange, NotProposed, Step, Work};
+use crate::rt::rng;
 use ::raft::eraftpb::{Message, MessageType};
-use std::collections::{BTreeMap, VecDeque};
-use tempfile::TempDir;
-
-const PACE: Pace = Pace { heartbeat: 2, election: 10, message_bytes_max: 1 << 20 };
-
-/// Members by hand: their writes wait until [`Hand::sync`], their messages until [`Hand::carry`].
-pub struct Hand {
-    _directory: TempDir,
-    pub rng: Rng,
-    pub replicas: BTreeMap<NodeId, Replica>,
-    unsynced: BTreeMap<NodeId, VecDeque<Write>>,
-    on_the_way: VecDeque<Message>,
-    steps: BTreeMap<NodeId, Vec<Step>>,
-    reads: BTreeMap<NodeId, Vec<(LogIndex, Vec<u8>)>>,
-}
-
-impl Hand {
-    pub fn new(nodes: u64) -> Hand {
-        let directory = tempfile::tempdir().unwrap();
-        let voters: Vec<NodeId> = (1..=nodes).collect();
-        let replica = |node: &NodeId| {
-            let path = directory.path().join(node.to_string());
-            crate::store::directory::make_directory(&path).unwrap();
-            let log = open_log(&path);
-            begin(&log, GROUP, &voters);
-            let found = log.group(GROUP).unwrap();
-            let mut mirror = Mirror::new(GROUP, log, found, NodeCache::new(usize::MAX).share());
-            mirror.set_applied(1);
-            (*node, Replica::new(*node, mirror, 1, PACE).unwrap())
-        };
-        let replicas = voters.iter().map(replica).collect();
-        let (unsynced, on_the_way, steps, reads) = Default::default();
-        Hand { _directory: directory, rng: rng::stream("rules"), replicas, unsynced, on_the_way, steps, reads }
-    }
-
-    pub fn at(&mut self, node: NodeId) -> &mut Replica {
-        self.replicas.get_mut(&node).unwrap()
-    }
-
-    pub fn do_at<T>(&mut self, node: NodeId, act: impl FnOnce(&mut Replica, &mut Rng) -> T) -> T {
-        let done = act(self.replicas.get_mut(&node).unwrap(), &mut self.rng);
-        self.collect(node);
-        done
-    }
-
-    fn collect(&mut self, node: NodeId) {
-        let mut work = Work::default();
-        self.replicas.get_mut(&node).unwrap().collect(&mut work, &mut self.rng);
-        self.keep(node, work);
-    }
-
-    fn keep(&mut self, node: NodeId, work: Work) {
-        self.on_the_way.extend(work.messages);
-        self.unsynced.entry(node).or_default().extend(work.writes);
-        self.steps.entry(node).or_default().extend(work.steps);
-        let reads = work.reads.into_iter().map(|read| (read.index, read.request_ctx));
-        self.reads.entry(node).or_default().extend(reads);
-    }
-
-    /// What the node has queued for its disk is there now.
-    pub fn sync(&mut self, node: NodeId) {
-        while let Some(write) = self.unsynced.entry(node).or_default().pop_front() {
-            let mut work = Work::default();
-            self.at(node).mirror().log().write([&write.what]).unwrap();
-            self.at(node).written(write.number, &mut work);
-            self.keep(node, work);
-            self.collect(node);
-        }
-    }
-
-    /// Delivers what is on the way, once; those not wanted are lost.
-    pub fn carry(&mut self, wanted: impl Fn(&Message) -> bool) -> usize {
-        let messages: Vec<Message> = self.on_the_way.drain(..).filter(wanted).collect();
-        let count = messages.len();
-        for message in messages {
-            let to = message.to;
-            self.do_at(to, |replica, rng| replica.step(message, rng));
-        }
-        count
-    }
-
-    /// Carries, syncs and applies until nothing happens any more.
-    pub fn calm(&mut self) {
-        let nodes: Vec<NodeId> = self.replicas.keys().copied().collect();
-        for _ in 0..100 {
-            nodes.iter().for_each(|node| self.sync(*node));
-            nodes.iter().for_each(|node| self.apply(*node));
-            if self.carry(|_| true) == 0 && self.unsynced.values().all(VecDeque::is_empty) {
-                return;
-            }
-        }
-        panic!("it does not calm down");
-    }
-
-    fn apply(&mut self, node: NodeId) {
-        for step in self.steps.remove(&node).unwrap_or_default() {
-            let Step::Apply(entries) = step else { panic!("no checkpoint here") };
-            let last = entries.last().unwrap().index;
-            self.do_at(node, |replica, rng| replica.applied(last, usize::MAX, rng));
-        }
-    }
-
-    pub fn elect(&mut self, node: NodeId) {
-        self.do_at(node, |replica, rng| replica.campaign(rng));
-        self.calm();
-        assert!(self.at(node).is_leader());
-    }
-
-    pub fn propose(&mut self, node: NodeId, text: &str) -> Result<LogIndex, NotProposed> {
-        self.do_at(node, |replica, _| replica.propose(&[Bytes::from(text.to_owned())]))
-    }
-
-    fn kinds(&self) -> Vec<MessageType> {
-        self.on_the_way.iter().map(Message::get_msg_type).collect()
-    }
-}
+use std::collections::VecDeque;
 
 #[test]
 fn rule_1_election_timeouts_are_drawn_by_us() {
@@ -138,8 +20,8 @@ fn rule_1_election_timeouts_are_drawn_by_us() {
         hand.on_the_way.clear();
     }
     assert!(drawn.iter().all(|ticks| (10..20).contains(ticks)), "{drawn:?}");
-    let mut again = Hand { rng: hand.rng.clone(), ..Hand::new(3) };
-    let mut other = Hand { rng: hand.rng.clone(), ..Hand::new(3) };
+    let (mut again, mut other) = (Hand::new(3), Hand::new(3));
+    (again.rng, other.rng) = (hand.rng.clone(), hand.rng.clone());
     for _ in 0..200 {
         again.do_at(2, |replica, rng| replica.tick(rng));
         other.do_at(2, |replica, rng| replica.tick(rng));
@@ -479,15 +361,11 @@ fn a_change_of_members_that_the_log_remembers_does_not_happen_twice() {
         (1..=3).for_each(|node| hand.do_at(node, |replica, rng| replica.tick(rng)));
         hand.calm();
     }
-    let log = hand.at(1).mirror().log().clone();
-    let found = log.group(GROUP).unwrap();
-    let members = found.members.clone();
+    let found = hand.at(1).mirror().log().group(GROUP).unwrap();
+    let members = found.members;
     assert!(members.voters == [1] && members.voters_outgoing.is_empty(), "{members:?}");
     assert!(found.hard.commit < members.index, "the log knows of the change, not that it is committed");
-    let mut mirror = Mirror::new(GROUP, log, found, NodeCache::new(usize::MAX).share());
-    mirror.load(2).unwrap();
-    mirror.set_applied(1);
-    hand.replicas.insert(1, Replica::new(1, mirror, 1, PACE).unwrap());
+    hand.restart(1, |_| {});
     (hand.unsynced, hand.steps) = Default::default();
     hand.on_the_way.clear();
     // Nobody campaigns before it has applied the changes it knows to be committed.

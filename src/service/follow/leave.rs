@@ -5,10 +5,10 @@
 //! 2. The replica is closed: from here on this node acknowledges nothing and votes for nobody.
 //! 3. A leader is asked again, and says the same in a term no older than any in which this node has promised anything. Nobody can
 //!    have given it a vote since: that takes its acknowledgement.
-//! 4. Its data is removed.
+//! 4. Its data is removed. Term, vote and how far the log had come stay: the node may be made a member again, while one that was cut
+//!    off since counts on what it acknowledged as a member before.
 //!
-//! If 3 fails, or the table gives the node the replica again meanwhile, it is opened again at once. Nothing is remembered but the table. Called by the roof's
-//! task.
+//! If 3 fails, or the table gives the node the replica again meanwhile, it is opened again at once. Called by the roof's task.
 
 use crate::{
     cluster::{NodeId, ShardId, table::ShardEntry},
@@ -53,7 +53,7 @@ impl Service {
         if mutant!(20) {
             return self.0.host.drop_shard(id).await;
         }
-        if !self.is_excluded(id, &entry, 0).await {
+        if self.excluded_in(id, &entry, 0).await.is_none() {
             return Ok(());
         }
         if self.close_and_drop(id).await? {
@@ -71,25 +71,28 @@ impl Service {
         let Some(entry) = self.unwanted(id) else { return Ok(true) };
         self.0.host.close_shard(id).await;
         let term = self.0.host.term(id);
-        if !self.is_excluded(id, &entry, term).await || self.unwanted(id).is_none() {
+        let Some(term) = self.excluded_in(id, &entry, term).await.filter(|_| self.unwanted(id).is_some()) else {
             return Ok(false);
-        }
+        };
         tracing::info!(shard = id, "the shard's group does without this node; its data here is removed");
         rt::mark("a node let go of a replica that was moved away");
-        self.0.host.drop_shard(id).await?;
+        match mutant!(48) {
+            true => self.0.host.drop_shard(id).await?,
+            false => self.0.host.leave_shard(id, term).await?,
+        }
         Ok(true)
     }
 
-    /// Whether a leader in `term` or later says that the group does without this node.
-    async fn is_excluded(&self, id: ShardId, entry: &ShardEntry, term: u64) -> bool {
+    /// The term of the leader that says, in `term` or later, that the group does without this node.
+    async fn excluded_in(&self, id: ShardId, entry: &ShardEntry, term: u64) -> Option<u64> {
         let node = self.0.identity.node_id;
         for other in entry.replicas.iter().filter(|other| **other != node) {
             if let Ok(Some(agreed)) = self.0.others.agreed(*other, id).await
                 && agreed.term >= term
             {
-                return !agreed.members.contains(&node);
+                return Some(agreed.term).filter(|_| !agreed.members.contains(&node));
             }
         }
-        false
+        None
     }
 }

@@ -7,6 +7,7 @@
 //! | 1 | 0 | bounds: compacted index u64, compacted term u64, CRC |
 //! | 1 | 1 | hard state: term u64, vote u64, commit index u64, CRC |
 //! | 1 | 2 | members: index u64, CRC, auto leave u8, four lists of u16 count and u64 each |
+//! | 1 | 3 | reached, of a group left: term u64, index u64, CRC |
 //! | 2 | its own | entry: term u64, kind u8, CRC, data |
 
 use super::RecordError;
@@ -57,6 +58,16 @@ pub struct HardState {
     pub commit: u64,
 }
 
+/// How far the log of a member had come when it left its group and its data was removed. What it acknowledged up to there may have
+/// been counted, so it votes for nobody until its log has come as far again. A later term is further (section 5.4.1 of the same paper).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Reached {
+    /// Term of the last entry; 0 for a member that never left.
+    pub term: u64,
+    /// Its index.
+    pub index: u64,
+}
+
 /// Who belongs to a group, as of one index. While a joint change is under way both sets of voters decide.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members {
@@ -92,6 +103,11 @@ pub fn hard_state_key(group: u64) -> [u8; KEY_BYTES] {
 /// The key of the members of `group`.
 pub fn members_key(group: u64) -> [u8; KEY_BYTES] {
     key(group, KIND_STATE, 2)
+}
+
+/// The key of how far the log of `group` had come when this node left it.
+pub fn reached_key(group: u64) -> [u8; KEY_BYTES] {
+    key(group, KIND_STATE, 3)
 }
 
 /// The keys of the entries of `group` from `from` up to the end of its log.
@@ -188,6 +204,32 @@ impl HardState {
     }
 }
 
+impl Reached {
+    /// The bytes to store for `group`.
+    pub fn encode(&self, group: u64) -> Vec<u8> {
+        let mut value = vec![FORMAT];
+        value.extend_from_slice(&self.term.to_le_bytes());
+        value.extend_from_slice(&self.index.to_le_bytes());
+        value.extend_from_slice(&self.checksum(group).to_le_bytes());
+        value
+    }
+
+    /// How far the log of `group` had come, in `value`.
+    pub fn decode(group: u64, value: &[u8]) -> Result<Reached, RecordError> {
+        let mut reader = Reader::open(RECORD, FORMAT, value)?;
+        let reached = Reached { term: reader.u64()?, index: reader.u64()? };
+        if reader.u32()? != reached.checksum(group) {
+            return Err(reader.malformed("its checksum is wrong"));
+        }
+        reader.finish()?;
+        Ok(reached)
+    }
+
+    fn checksum(&self, group: u64) -> u32 {
+        checksum(group, self.index, self.term, 3, b"reached")
+    }
+}
+
 impl Members {
     /// Whether a node belongs to the group, in whatever way.
     pub fn contains(&self, node: u64) -> bool {
@@ -266,6 +308,7 @@ mod tests {
         assert_eq!(state_key(1), [0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(hard_state_key(1)[8..], [1, 0, 0, 0, 0, 0, 0, 0, 1]);
         assert_eq!(members_key(1)[8..], [1, 0, 0, 0, 0, 0, 0, 0, 2]);
+        assert_eq!(reached_key(1)[8..], [1, 0, 0, 0, 0, 0, 0, 0, 3]);
         let entry = encode_entry(1, 2, 3, EntryKind::Members, b"data");
         assert_eq!(entry[..10], [2, 3, 0, 0, 0, 0, 0, 0, 0, 1]);
         assert_eq!(entry[10..], [210, 243, 233, 41, b'd', b'a', b't', b'a']);
@@ -275,6 +318,9 @@ mod tests {
         let hard = HardState { term: 7, vote: 8, commit: 9 }.encode(1);
         assert_eq!(hard[..17], [2, 7, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!((hard[17..25].to_vec(), hard.len()), (9u64.to_le_bytes().to_vec(), 29));
+        let reached = Reached { term: 5, index: 6 }.encode(1);
+        assert_eq!(reached[..17], [2, 5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(reached.len(), 21);
         let members =
             Members { index: 4, voters: vec![1, 2], learners: vec![3], auto_leave: true, ..Members::default() };
         let members = members.encode(1).unwrap();
@@ -313,8 +359,11 @@ mod tests {
             let state = GroupState { compacted_index: index, compacted_term: term };
             prop_assert_eq!(GroupState::decode(9, &state.encode(9)), Ok(state));
             prop_assert!(GroupState::decode(8, &state.encode(9)).is_err());
+            let reached = Reached { term, index };
+            prop_assert_eq!(Reached::decode(9, &reached.encode(9)), Ok(reached));
+            prop_assert!(Reached::decode(8, &reached.encode(9)).is_err() && Reached::decode(9, &state.encode(9)).is_err());
             let _ = (GroupState::decode(9, &bytes), decode_entry(1, 2, &bytes));
-            let _ = (HardState::decode(9, &bytes), Members::decode(9, &bytes));
+            let _ = (HardState::decode(9, &bytes), Members::decode(9, &bytes), Reached::decode(9, &bytes));
         }
 
         #[test]
