@@ -28,7 +28,7 @@ use futures_util::{
 };
 use std::time::Duration;
 
-/// How long shards that nobody can read are asked for again and again.
+/// How long shards that nobody can read are asked for again and again; or, where a part will do, their other holders waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of an answer from which on it is decoded on a compute thread.
 const LARGE_BYTES: usize = 256 << 10;
@@ -73,7 +73,7 @@ impl Service {
     ///
     /// # Errors
     /// The first refusal, and the first error of `take`. A shard that cannot be read fails the whole, or with
-    /// [`OnUnavailable::Partial`] is told in the answer once each of its holders has been asked.
+    /// [`OnUnavailable::Partial`] is told in the answer once each of its holders has failed, or one of them and 5 s have passed.
     pub(super) async fn fan_out(
         &self,
         shards: &[ShardId],
@@ -84,7 +84,8 @@ impl Service {
         let began = time::now();
         let partial = options.on_unavailable == OnUnavailable::Partial;
         let deadline = self.deadline(began);
-        let limits = Limits { deadline, patience: if partial { began } else { began + PATIENCE } };
+        let (patience, give_up) = if partial { (began, began + PATIENCE) } else { (began + PATIENCE, deadline) };
+        let limits = Limits { deadline, patience, give_up };
         let holders = |shard| self.readers_of(shard, time::now());
         let mut gather = Gather::new(&self.0.reach, operation.kind(), shards, limits, holders, began);
         let (mut gathered, mut parts) = (Gathered::default(), SelectAll::new());

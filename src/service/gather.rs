@@ -41,6 +41,8 @@ pub struct Limits {
     pub deadline: Instant,
     /// Until when shards whose holders all failed are asked again.
     pub patience: Instant,
+    /// From when on no other holder is waited for once one has failed.
+    pub give_up: Instant,
 }
 
 /// See the module. `H` gives the holders of a shard, in the order in which they should be asked, whenever a round begins.
@@ -58,6 +60,7 @@ pub struct Gather<'r, H> {
     last_ask: AskId,
     asks: Vec<Ask>,
     failures: Vec<(ShardId, Error)>,
+    has_given_up: bool,
 }
 
 /// A shard that is not settled.
@@ -82,9 +85,21 @@ impl<'r, H: FnMut(ShardId) -> Vec<NodeId>> Gather<'r, H> {
     /// Begins to ask for `shards`.
     pub fn new(reach: &'r Reach, kind: Kind, shards: &[ShardId], limits: Limits, holders: H, now: Instant) -> Self {
         let wanted = shards.iter().map(|shard| (*shard, Wanted::default())).collect();
-        let (due, rounds, open, asks, failures) = Default::default();
-        let mut gather =
-            Gather { reach, kind, holders, limits, shards: wanted, due, rounds, open, last_ask: 0, asks, failures };
+        let (due, rounds, open, asks, failures, last_ask, has_given_up) = Default::default();
+        let mut gather = Gather {
+            reach,
+            kind,
+            holders,
+            limits,
+            shards: wanted,
+            due,
+            rounds,
+            open,
+            last_ask,
+            asks,
+            failures,
+            has_given_up,
+        };
         gather.begin_rounds(shards, now);
         gather
     }
@@ -108,7 +123,8 @@ impl<'r, H: FnMut(ShardId) -> Vec<NodeId>> Gather<'r, H> {
     pub fn wake_at(&self) -> Instant {
         let hedges = self.open.values().filter_map(|open| open.hedge_at);
         let round = self.rounds.first().map(|(at, _)| *at);
-        hedges.chain(round).min().unwrap_or(self.limits.deadline).min(self.limits.deadline)
+        let give_up = Some(self.limits.give_up).filter(|_| !self.has_given_up);
+        hedges.chain(round).chain(give_up).min().unwrap_or(self.limits.deadline).min(self.limits.deadline)
     }
 
     /// An answer has come; whether it is the first for its shard.
@@ -153,10 +169,21 @@ impl<'r, H: FnMut(ShardId) -> Vec<NodeId>> Gather<'r, H> {
             }
             return;
         }
+        if now >= self.limits.give_up && !self.has_given_up {
+            self.has_given_up = true;
+            self.give_up_failed();
+        }
         let later = self.rounds.split_off(&(now, ShardId::MAX));
         let again: Vec<ShardId> = std::mem::replace(&mut self.rounds, later).into_iter().map(|(_, id)| id).collect();
         self.begin_rounds(&again, now);
         self.hedge(now);
+    }
+
+    /// Settles the shards of which a holder has failed.
+    fn give_up_failed(&mut self) {
+        let failed = |(shard, wanted): (&ShardId, &mut Wanted)| wanted.failure.take().map(|error| (*shard, error));
+        let failed: Vec<(ShardId, Error)> = self.shards.iter_mut().filter_map(failed).collect();
+        failed.into_iter().for_each(|(shard, error)| self.settle(shard, error));
     }
 
     /// Notes that an ask has heard of a shard; whether it was waiting for it.
@@ -196,6 +223,9 @@ impl<'r, H: FnMut(ShardId) -> Vec<NodeId>> Gather<'r, H> {
     /// One ask for a shard has come to nothing.
     fn missed(&mut self, shard: ShardId, error: Error, now: Instant) {
         let Some(wanted) = self.shards.get_mut(&shard) else { return };
+        if self.has_given_up {
+            return self.settle(shard, error);
+        }
         wanted.under_way = wanted.under_way.saturating_sub(1);
         wanted.failure = Some(error);
         if wanted.under_way > 0 {

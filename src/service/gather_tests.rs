@@ -9,7 +9,7 @@ fn at(ms: u64) -> Instant {
 }
 
 fn limits(patience_ms: u64, deadline_ms: u64) -> Limits {
-    Limits { deadline: at(deadline_ms), patience: at(patience_ms) }
+    Limits { deadline: at(deadline_ms), patience: at(patience_ms), give_up: at(deadline_ms) }
 }
 
 fn unavailable() -> Error {
@@ -176,6 +176,27 @@ fn one_deadline_ends_all() {
         failures.iter().map(|(shard, error)| (*shard, error.code())).collect::<Vec<_>>(),
         [(1, "read_timeout"), (3, "node_unreachable")]
     );
+    assert!(gather.is_over());
+}
+
+#[test]
+fn who_takes_a_part_does_not_wait_for_every_holder_of_a_shard_that_fails() {
+    let reach = Reach::new(1);
+    let limits = Limits { give_up: at(500), ..limits(0, 1_000) };
+    let mut gather = Gather::new(&reach, Kind::List, &[1, 3, 4], limits, placed, at(0));
+    assert_eq!(asks(&mut gather), [(1, 10, vec![1]), (2, 20, vec![3]), (3, 30, vec![4])]);
+    gather.refused(1, 1, unavailable(), at(300));
+    assert_eq!(asks(&mut gather), [(4, 20, vec![1])]);
+    gather.tick(at(499));
+    assert!(gather.take_failures().is_empty());
+    assert!(gather.wake_at() <= at(500));
+    gather.tick(at(500));
+    assert_eq!(gather.take_failures(), [(1, unavailable())], "the second holder is not waited for");
+    assert!(gather.wake_at() > at(500));
+    asks(&mut gather);
+    gather.refused(2, 3, unavailable(), at(600));
+    assert_eq!(gather.take_failures(), [(3, unavailable())], "nor is one asked after that");
+    assert!(gather.answered(3, 4, at(900)), "who is slow and has not failed is");
     assert!(gather.is_over());
 }
 
