@@ -57,6 +57,7 @@ declare -A BUG=(
     [46]="verify compares replicas that have applied different prefixes"
     [47]="a document that is replaced stays where it was in the payload indexes"
     [48]="a node that leaves a group forgets what it promised there"
+    [49]="an eventual read shows any state, however old"
 )
 
 # Where each is looked for: names of scenarios contain one of these.
@@ -68,7 +69,7 @@ declare -A WHERE=(
     [29]="cluster_recreated" [31]="cluster_register" [32]="cluster_register" [33]="cluster_search" [34]="group_ cluster_register" [36]="cluster_upgrades"
     [37]="cluster_splits" [38]="cluster_splits" [39]="cluster_splits_keep" [40]="etcd_cluster_keeps" [41]="cluster_switched" [42]="cluster_switched"
     [43]="cluster_splits_keep" [44]="cluster_register" [45]="cluster_set cluster_search" [46]="cluster_register"
-    [47]="node_search cluster_search" [48]="cluster_moves"
+    [47]="node_search cluster_search" [48]="cluster_moves" [49]="cluster_session"
 )
 # Those whose site is in the code.
 mapfile -t PRESENT < <(grep -rhoE 'mutant!\([0-9]+\)' src --include='*.rs' --exclude=mutants.rs | grep -oE '[0-9]+' | sort -nu)

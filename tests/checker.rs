@@ -6,7 +6,7 @@ mod check;
 
 use check::{
     alias, append, bank, export, filter, gap,
-    history::{History, Operation, Outcome},
+    history::{History, Operation, Outcome, Stamp},
     recreate, register, search, session, set,
     wgl::{self, Model, STEPS_MAX, Verdict},
 };
@@ -669,6 +669,17 @@ fn the_session_checker_lets_only_other_sessions_be_late() {
     assert!(judge(vec![put(1, 10, 3), get(2, true, found(12, 3))]).unwrap_err().contains("nobody wrote"));
     assert!(judge(vec![put(1, 10, 3), get(2, true, found(10, 5))]).unwrap_err().contains("was given 3"));
     assert!(judge(vec![get(2, true, found(10, 3)), put(1, 10, 3)]).unwrap_err().contains("not yet written"));
+    // An eventual read may be late, but not by more than it was told.
+    let late_by = |time_ns: u64| {
+        let mut history = sequence(vec![put(1, 10, 3), get(2, true, Absent)]);
+        let read = &mut history.operations[1];
+        (read.start.time_ns, read.end) =
+            (time_ns, read.end.take().map(|(end, answer)| (Stamp { time_ns, ..end }, answer)));
+        session::check(&history)
+    };
+    let staleness_ns = session::STALENESS_MAX.as_nanos() as u64;
+    assert!(late_by(staleness_ns).is_ok());
+    assert!(late_by(staleness_ns / 10 * 11).unwrap_err().contains("anybody could have seen 3"));
     let lost_put = (Put { session: 1, key: 7, value: 10 }, lost());
     for answer in [Absent, found(10, 9)] {
         assert!(judge(vec![lost_put.clone(), get(1, false, answer)]).is_ok());

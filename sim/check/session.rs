@@ -1,14 +1,19 @@
 //! Sessions: each client writes documents and reads them back at whichever node, with what its session tokens say.
 //!
 //! A session read shows at least the client's own last acknowledged write of that document, and never less than the client
-//! was shown before, where it was given a token for that. Any read, even an eventual one, shows a put that had begun, with
-//! the version that put was given.
+//! was shown before, where it was given a token for that. An eventual read shows at least what anybody's put had been answered for longer
+//! than [`STALENESS_MAX`] before it. Any read shows a put that had begun, with the version that put was given.
 use super::{
     export::{Describe, Described},
-    history::{History, Operation},
+    history::{History, Operation, Outcome},
 };
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
+
+/// What the nodes are told of how old an eventual read may be.
+pub const STALENESS_MAX: Duration = Duration::from_secs(2);
+/// How much longer that is by a clock that goes slowly.
+const DRIFT: f64 = 1.05;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
@@ -76,10 +81,11 @@ pub fn check(history: &History<Call, Answer>) -> Result<(), String> {
             Some(_) => 0,
             None => continue,
         };
-        let least = if eventual { 0 } else { floor(history, read, session, key) };
+        let least = if eventual { old(history, read, key) } else { floor(history, read, session, key) };
         if shown < least {
+            let who = if eventual { "anybody could have" } else { "the session had" };
             return Err(format!(
-                "{:?} at {} shows version {shown}, and the session had seen {least}",
+                "{:?} at {} shows version {shown}, and {who} seen {least}",
                 read.call, read.start.index
             ));
         }
@@ -97,6 +103,19 @@ fn was_written(read: &Operation<Call, Answer>, put: Option<&Written>, value: u64
         }
         Some(_) => Ok(()),
     }
+}
+
+/// The version that an eventual read must show at least.
+fn old(history: &History<Call, Answer>, read: &Operation<Call, Answer>, key: u64) -> u64 {
+    let staleness_ns = (STALENESS_MAX.as_nanos() as f64 * DRIFT) as u64;
+    let puts = history.operations.iter().filter_map(|put| match (&put.call, &put.end) {
+        (Call::Put { key: of, .. }, Some((end, Outcome::Ok(Answer::Written { version })))) if *of == key => {
+            Some((end.time_ns, *version))
+        }
+        _ => None,
+    });
+    let before = puts.filter(|(end_ns, _)| end_ns + staleness_ns < read.start.time_ns);
+    before.map(|(_, version)| version).max().unwrap_or(0)
 }
 
 /// The version the session's read must show at least.

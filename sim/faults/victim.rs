@@ -1,6 +1,7 @@
 //! A node under test on a machine of its own, run by the function that runs it in production, and the ways in which it can
 //! end and begin.
 use crate::{
+    check::session::STALENESS_MAX,
     disk::{self, Disk, LossModel},
     etcd::SimEtcd,
     faults::upgrade,
@@ -304,6 +305,7 @@ fn config(data_dir: PathBuf, number: usize, plan: &Plan) -> Config {
     config.storage.cache = ByteSize::mib(4);
     config.storage.reserve = ByteSize(20_000);
     config.limits.shutdown_grace = Duration::from_secs(2);
+    config.limits.staleness = STALENESS_MAX;
     // No gateway looks.
     config.limits.shutdown_notice = Duration::ZERO;
     if plan.nodes > 1 {

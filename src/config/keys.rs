@@ -225,6 +225,7 @@ pub static KEYS: &[Key] = &[
     key!(limits.concurrent_requests, NOW, 1usize => 1_000_000usize, "Most requests served at once; further ones are told to slow down."),
     key!(limits.connections, NOW, 1usize => 1_000_000usize, "Most connections open at once on each listener; further ones are closed as they come."),
     key!(limits.request_timeout, NOW, Duration::from_millis(10) => Duration::from_secs(3600), "Longest time for one request, from its first byte to its answer."),
+    key!(limits.staleness, NOW, Duration::from_millis(100) => Duration::from_secs(3600), "How old what a read with consistency eventual shows may be. A replica that has not heard for longer how far its shard is asks before it answers."),
     key!(limits.head_timeout, NOW, Duration::from_millis(10) => Duration::from_secs(3600), "Longest time a client may take to send the head of a request."),
     key!(limits.idle_timeout, NOW, Duration::from_millis(10) => Duration::from_secs(86_400), "Longest time a connection stays open without a request."),
     key!(limits.shutdown_notice, NOW, Duration::ZERO => Duration::from_secs(60), "How long a node of a cluster that is told to stop says that it is not ready before it closes its listeners, so that gateways and load balancers send it nothing more. Meanwhile it serves."),

@@ -200,6 +200,8 @@ pub struct Limits {
     pub connections: usize,
     /// Longest time for a request.
     pub request_timeout: Duration,
+    /// How old what an `eventual` read shows may be.
+    pub staleness: Duration,
     /// Longest time for a request's head.
     pub head_timeout: Duration,
     /// Longest time a connection stays open without a request.
@@ -282,6 +284,7 @@ impl Default for Limits {
             concurrent_requests: 1_024,
             connections: 10_000,
             request_timeout: Duration::from_secs(30),
+            staleness: Duration::from_secs(5),
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             shutdown_notice: Duration::from_secs(1),

@@ -156,6 +156,7 @@ impl Engine {
             },
             trainings: Arc::new(tokio::sync::Semaphore::new(TRAININGS_MAX)),
             room: room.clone(),
+            staleness_max: config.limits.staleness,
         }));
         remove_strays(before.as_ref().unwrap_or(&catalog), &host).await?;
         let (stop, failed) = (Shutdown::new(), Shutdown::new());

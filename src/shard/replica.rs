@@ -1,6 +1,7 @@
 //! One replica: a shard's state, its log group and its indexer, opened and closed together, and the operations on it.
 //! Called by `host` (life cycle) and `service` (operations).
 
+mod fresh;
 mod moves;
 mod writes;
 
@@ -56,12 +57,15 @@ pub struct Parts {
     pub trainings: Arc<tokio::sync::Semaphore>,
     /// The room on the disk, as it was seen last.
     pub room: RoomSeen,
+    /// How old what an eventual read shows may be.
+    pub staleness_max: Duration,
 }
 
 /// See the module.
 pub struct Replica {
     live: Arc<Live>,
     route: Route<Outcome>,
+    confirmed: fresh::Confirmed,
     /// The last term in which this replica, as leader, is known to have applied all that was logged before; 0 at first.
     settled_in: AtomicU64,
     room: RoomSeen,
@@ -69,9 +73,6 @@ pub struct Replica {
     stands_aside: AtomicBool,
     indexer: std::sync::Mutex<Option<rt::Task<()>>>,
 }
-
-/// How long a read waits for what its session has seen.
-const SESSION_WAIT: Duration = Duration::from_secs(3);
 
 /// A write's place in the log and what it did.
 pub struct Written {
@@ -121,6 +122,7 @@ impl Replica {
             live,
             route,
             room: parts.room.clone(),
+            confirmed: fresh::Confirmed::new(parts.staleness_max),
             settled_in: AtomicU64::new(0),
             stands_aside: AtomicBool::new(false),
             indexer: std::sync::Mutex::new(Some(task)),
@@ -134,33 +136,6 @@ impl Replica {
         let task = self.indexer.lock().expect("no panic while closing").take();
         if let Some(task) = task {
             let _ended = task.await;
-        }
-    }
-
-    /// Waits until a read sees every write acknowledged before now, and at least log index `seen`; says how far it sees.
-    pub async fn read_barrier(&self, seen: u64) -> Result<u64> {
-        let index = self.route.group().read_index().await.map_err(not_proposed)?;
-        if !self.is_leader() {
-            rt::mark("a replica that does not lead answered a linearizable read");
-        }
-        if seen > index {
-            return Err(Error::invalid("session_ahead", "the session token has seen more than this shard ever held")
-                .at("session")
-                .expected(format!("at most log index {index}"))
-                .got(seen));
-        }
-        Ok(index)
-    }
-
-    /// Waits until a read here sees what a session has seen; says how far it sees.
-    pub async fn session_barrier(&self, seen: u64) -> Result<u64> {
-        let group = self.route.group();
-        // Mutant 30: what the session has seen does not matter.
-        let seen = if mutant!(30) { 0 } else { seen };
-        match rt::time::timeout(SESSION_WAIT, group.wait_applied(seen)).await {
-            Ok(applied) => applied.map(|()| group.applied()).map_err(not_proposed),
-            // Either this replica is far behind, or nobody has ever got that far.
-            Err(_) => self.read_barrier(seen).await,
         }
     }
 

@@ -10,7 +10,7 @@ pub enum Consistency {
     Linearizable,
     /// It sees at least what the session token has seen.
     Session,
-    /// Any replica, as it is.
+    /// It sees every write acknowledged more than `limits.staleness` before it.
     Eventual,
 }
 
