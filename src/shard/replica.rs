@@ -23,7 +23,6 @@ use super::{
     verify::{self, Bucket, Recomputed},
 };
 use crate::{
-    mutants::mutant,
     raft::{Forward, GroupStatus, LogError, LogStore, MultiRaft, NodeId, ProposeError, Route, StartError},
     rt,
     store::{Store, StoreError, room::RoomSeen},

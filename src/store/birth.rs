@@ -1,10 +1,11 @@
-//! The first moments of a database directory. The engine writes its `version` file last when it creates a database, and
+//! The first moments of a database directory, and of each opening. The engine writes its `version` file last when it creates a database, and
 //! refuses to create one where an earlier attempt stopped; a crash in between would lock a node out for ever. This file
 //! tells an unfinished creation, which holds nothing, from a database that lost its `version` file or its catalogue, which
 //! is corrupt.
 //! Called by `Store::open` only.
 
 use super::error::StoreError;
+use lsm_tree::{AbstractTree, SequenceNumberCounter};
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
@@ -59,6 +60,18 @@ pub(super) fn verify_catalogue(path: &Path) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// The last number the engine gave to a change of its catalogue; 0 if it has none. To be called while nobody has the database open.
+pub(super) fn last_number(path: &Path) -> Result<u64, StoreError> {
+    let folder = path.join(SPACES_FOLDER).join(CATALOGUE_FOLDER);
+    if !folder.join(TREE_MARKER).exists() {
+        return Ok(0);
+    }
+    let numbers = SequenceNumberCounter::default;
+    let catalogue = lsm_tree::Config::new(&folder, numbers(), numbers()).open();
+    let catalogue = catalogue.map_err(|e| StoreError::from_engine(&folder, "open", e.into()))?;
+    Ok(catalogue.get_highest_persisted_seqno().unwrap_or(0))
 }
 
 /// Whether this is the marker with at least one of its bytes not written.

@@ -330,10 +330,15 @@ fn open_engine(path: &Path, options: &StoreOptions) -> Result<Database, StoreErr
         .journal_compression(CompressionType::None)
         .worker_threads_unchecked(threads);
     // The engine asserts some of its invariants on what it reads; on bad bytes that is a refusal, not a crash.
-    match catch_unwind(AssertUnwindSafe(|| builder.open())) {
-        Ok(opened) => opened.map_err(|e| StoreError::from_engine(path, "open", e)),
-        Err(_) => Err(StoreError::corrupt(path, "the storage engine cannot read this database")),
-    }
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let last_number = birth::last_number(path)?;
+        let database = builder.open().map_err(|e| StoreError::from_engine(path, "open", e))?;
+        // The engine goes on behind the last number it finds in the spaces, though its catalogue may hold later ones, of spaces made or
+        // dropped last. A change of the catalogue under a number that was used is lost, or half of it: spaces come back, or go.
+        database.supervisor.seqno.fetch_max(last_number + 1);
+        Ok(database)
+    }));
+    opened.unwrap_or_else(|_| Err(StoreError::corrupt(path, "the storage engine cannot read this database")))
 }
 
 fn keyspace_options(options: &StoreOptions) -> KeyspaceCreateOptions {
