@@ -128,8 +128,11 @@ const ALIAS_ETCD_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, moves::MARKS
 const SET_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, set::MARKS];
 const SEARCH_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, search::MARKS];
 const REGISTER_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, register::MARKS];
-const RECREATE_MARKS: &[&str] =
-    &["a table was dropped and made again", "a table was deleted after its shards were closed"];
+const RECREATE_MARKS: &[&str] = &[
+    "a table was dropped and made again",
+    "a table was deleted after its shards were closed",
+    "a table was not deleted yet because a node may not know how shards are closed",
+];
 const MOVES_MARKS: &[&[&str]] =
     &[node::MARKS, cluster::MARKS, moves::MARKS, RECREATE_MARKS, set::MARKS, register::MARKS];
 const SPLIT_MARKS: &[&[&str]] =

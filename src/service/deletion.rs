@@ -23,11 +23,13 @@ const AT_ONCE: usize = 16;
 
 impl Service {
     /// Deletes a collection with all its points. Goes on to its end even if the caller goes away. With `force` shards that have no
-    /// leader do not hinder it; clients that still reach a majority of such a shard, and not the coordinator, may use it for a while.
+    /// leader do not hinder it, nor members that do not answer; clients that still reach a majority of such a shard, and not the
+    /// coordinator, may use it for a while.
     ///
     /// # Errors
-    /// `table_not_found`, also if another call's deletion was faster; `table_deleting`, `Indeterminate`, if a shard cannot be
-    /// closed now: it will be as soon as it has a leader.
+    /// `table_not_found`, also if another call's deletion was faster; `version_too_old` if until the deadline a member may not
+    /// know how a shard is closed: nothing happened; `table_deleting`, `Indeterminate`, if a shard cannot be closed now: it will be as
+    /// soon as it has a leader.
     pub async fn delete_collection(&self, name: &CollectionName, force: bool) -> Result<()> {
         let (service, name) = (self.clone(), name.clone());
         to_its_end(rt::spawn("delete-table", async move { service.delete_now(&name, force).await })).await
@@ -36,7 +38,7 @@ impl Service {
     async fn delete_now(&self, name: &CollectionName, force: bool) -> Result<()> {
         self.can_agree()?;
         // Mutant 40: shards are not closed before their collection is gone.
-        match force || mutant!(40) || !self.0.catalog.knows_closing()? {
+        match force || mutant!(40) || self.is_served_here_only()? {
             true => self.0.catalog.delete_open(name).await?,
             false => self.mark_and_delete(name).await?,
         }
@@ -45,8 +47,29 @@ impl Service {
         Ok(())
     }
 
+    /// Whether no other node serves collections, nor ever has to read this one's log: the only one that could go on with a collection hears
+    /// of its end at once. In a cluster a node that is away would be back with it, and as long as the coordinator is not reached, take
+    /// writes to it that are lost.
+    fn is_served_here_only(&self) -> Result<bool> {
+        Ok(self.0.admin.get().is_none() && !self.0.catalog.knows_closing()?)
+    }
+
+    /// Marks a collection. In a cluster that is new it waits for the master, which learns in its first rounds what every member speaks.
+    async fn mark(&self, name: &CollectionName) -> Result<Marked> {
+        let mut tries = Tries::new(self.deadline(time::now()));
+        loop {
+            match self.0.catalog.mark_for_deletion(name).await {
+                Err(error) if error.code() == "version_too_old" => {
+                    rt::mark("a table was not deleted yet because a node may not know how shards are closed");
+                    tries.wait(error).await?;
+                }
+                marked => return marked,
+            }
+        }
+    }
+
     async fn mark_and_delete(&self, name: &CollectionName) -> Result<()> {
-        let marked = self.0.catalog.mark_for_deletion(name).await?;
+        let marked = self.mark(name).await?;
         match self.close_and_delete(name).await {
             // Somebody who saw the mark was faster.
             Err(error) if error.kind() == ErrorKind::NotFound && marked == Marked::Now => Ok(()),

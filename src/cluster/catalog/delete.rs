@@ -1,12 +1,12 @@
 //! Deleting a collection, in two steps: it is marked, and it goes once its shards are closed. In between it is served as before, by
 //! those of its shards that are open: a node that has not heard of the mark answers no other than one that has. Its aliases go with
-//! it, in the same transaction. Called by `service`.
+//! it, in the same transaction. Nothing is marked before every member is known to know what that means. Called by `service`.
 
 use super::{ALIASES, Catalog, CollectionRecord, TABLE, collection_key, not_found, to_json};
 use crate::{
     cluster::{control, table::ShardId},
     coordination::{Change, Transaction},
-    types::{CollectionName, Result},
+    types::{CollectionName, Error, ErrorKind, Result},
 };
 use std::collections::BTreeSet;
 
@@ -28,10 +28,25 @@ impl Catalog {
         Ok(control::spoken_version(&*self.coordinator)? >= control::VERSION_OF_CLOSING)
     }
 
+    /// Refuses to begin what ends with the closing of shards while a member may not know how they are closed.
+    ///
+    /// # Errors
+    /// `version_too_old`: nothing happened.
+    fn check_closing(&self) -> Result<()> {
+        if self.knows_closing()? {
+            return Ok(());
+        }
+        let message = "a node of the cluster that is away, or older, may not know yet how shards are closed, and could serve the table \
+                       again: every node has to answer and speak the newer version first";
+        Err(Error::new(ErrorKind::Conflict, "version_too_old", message)
+            .expected(format!("a cluster that speaks version {}", control::VERSION_OF_CLOSING)))
+    }
+
     /// Marks a collection as one that is being deleted: whoever follows the catalog goes on with it if the caller cannot.
     ///
     /// # Errors
-    /// `table_not_found`; `table_is_alias`; `Unavailable` or `Indeterminate` if the coordinator did not answer.
+    /// `table_not_found`; `table_is_alias`; `version_too_old` if a member may not know how shards are closed; `Unavailable` or `Indeterminate`
+    /// if the coordinator did not answer.
     pub async fn mark_for_deletion(&self, name: &CollectionName) -> Result<Marked> {
         loop {
             let (as_read, record) = self.record(name).await?;
@@ -41,6 +56,7 @@ impl Catalog {
                     false => continue,
                 }
             }
+            self.check_closing()?;
             let marked = CollectionRecord { deleting: true, ..record };
             let transaction = Transaction {
                 compares: vec![as_read],

@@ -53,3 +53,19 @@ async fn nothing_is_placed_on_a_node_that_was_removed_meanwhile() {
     let holders: BTreeSet<NodeId> = catalog.table().shards.values().flat_map(|entry| entry.replicas.clone()).collect();
     assert_eq!(holders, [1].into());
 }
+
+/// Else its shards would stay open, and a node that is away would serve the table of the past when it is back.
+#[tokio::test]
+async fn nothing_is_marked_for_deletion_before_every_member_knows_how_shards_are_closed() {
+    let coordinator = Arc::new(Memory::default());
+    let catalog = Catalog::load(coordinator.clone()).unwrap();
+    let (name, spec) = a_table();
+    assert_eq!(catalog.mark_for_deletion(&name).await.unwrap_err().code(), "table_not_found", "whatever is spoken");
+    catalog.create(&name, spec, 1, &[Candidate::active(1)]).await.unwrap();
+    let refused = catalog.mark_for_deletion(&name).await.unwrap_err();
+    assert_eq!((refused.kind(), refused.code()), (ErrorKind::Conflict, "version_too_old"));
+    assert!(!catalog.read().unwrap().collections[&name].deleting, "nothing happened");
+    coordinator.put("settings/version", b"2".to_vec());
+    assert_eq!(catalog.mark_for_deletion(&name).await, Ok(Marked::Now));
+    assert_eq!(catalog.mark_for_deletion(&name).await, Ok(Marked::Before));
+}

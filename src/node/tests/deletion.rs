@@ -38,6 +38,27 @@ async fn a_table_goes_when_its_shards_are_closed_or_by_force() {
     first.stop().await;
 }
 
+/// As long as a member may not know how a shard is closed, the table stays: whoever holds its shard may be away, come back while nobody
+/// reaches the coordinator, and serve it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_goes_once_every_member_is_known_to_know_how() {
+    let directories = directories();
+    let [first, second, third] = grown(&directories).await;
+    let refused = second.service().delete_collection(&table_name(), false).await.unwrap_err();
+    assert_eq!((refused.kind(), refused.code()), (ErrorKind::Conflict, "version_too_old"));
+    assert!(first.service().shard_table().shards.contains_key(&SHARD) && has(&first, 1).await);
+    let waiting = rt::spawn("delete", {
+        let service = second.service().clone();
+        async move { service.delete_collection(&table_name(), false).await }
+    });
+    speak_of_splits(&first).await;
+    waiting.await.unwrap().unwrap();
+    until("the first has heard of it", async || first.service().shard_table().shards.is_empty()).await;
+    for node in [first, second, third] {
+        node.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_replica_left_that_could_not_be_opened_goes_with_its_table() {
     let directory = tempfile::tempdir().unwrap();
