@@ -38,6 +38,7 @@ pub const MARKS: &[&str] = &[
     "a retry learnt what became of a lost write",
     "a node joined a cluster that was there",
     "a node told its new address",
+    "who had been met before it was taken in was answered before it was known",
     "a shard's group got other members",
     "a node let go of a replica that was moved away",
     "who came back to a group without its log was asked for its vote",

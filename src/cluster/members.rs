@@ -7,7 +7,10 @@ use super::{
     NodeId,
     placement::{Candidate, Standing},
 };
-use crate::types::{Error, ErrorKind, Result};
+use crate::{
+    rt,
+    types::{Error, ErrorKind, Result},
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -181,7 +184,7 @@ struct Known {
 #[derive(Debug, PartialEq, Eq)]
 struct MetAt {
     peer: String,
-    /// Whether it belonged to the cluster, by its own word.
+    /// Whether it belongs to the cluster, by its own word or by what it does.
     belongs: bool,
 }
 
@@ -285,6 +288,23 @@ impl Members {
             drop(known);
             self.0.changed.notify_one();
         }
+    }
+
+    /// A node has sent what only members send: it is of this cluster. The link over which it did may have been opened before it was
+    /// taken in, and is not opened again for that: where it is answered has to be known nevertheless.
+    pub fn heard(&self, node: NodeId) {
+        if self.read().met_at.get(&node).is_none_or(|met| met.belongs) {
+            return;
+        }
+        let mut known = self.write();
+        if let Some(met) = known.met_at.get_mut(&node) {
+            met.belongs = true;
+        }
+        if !known.node_ids().contains(&node) {
+            rt::mark("who had been met before it was taken in was answered before it was known");
+        }
+        drop(known);
+        self.0.changed.notify_one();
     }
 
     /// Dials a node at this address, of which nothing is known yet, until the invitation is dropped.
@@ -449,6 +469,12 @@ mod tests {
         let members = Members::of(vec![1]);
         members.met(8, "leads:8", true);
         assert_eq!(members.addresses()[&8], ["leads:8".to_owned()].into());
+        // Another had been met when it did not belong yet. It was taken in while this node was cut off from those who lead, and leads now.
+        members.met(9, "leads:9", false);
+        members.heard(9);
+        members.heard(10);
+        assert_eq!(members.addresses()[&9], ["leads:9".to_owned()].into());
+        assert!(!members.addresses().contains_key(&10), "it was never met");
         let removed =
             MemberRecord { state: MemberState::Removed, ..MemberRecord::joined(SelfTold::default(), 1, false) };
         members.set_records([(8, removed)].into());

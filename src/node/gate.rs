@@ -86,6 +86,7 @@ impl PeerService for Gate {
     }
 
     fn receive(&self, from: NodeId, messages: Vec<GroupMessage>) {
+        self.members.heard(from);
         if let Some(inside) = self.inside() {
             inside.raft.receive(from, messages);
         }

@@ -132,11 +132,15 @@ impl View {
         leading.max_by_key(|(report, node)| (report.term, *node)).map(|(_, node)| node)
     }
 
-    /// Those who know best which nodes decide in a shard's group: its leader, or while there is none all that answer.
+    /// Those who know best which nodes decide in a shard's group: its leader, or while there is none all that answer and know of any. A
+    /// replica that nobody has sent anything yet, or that has failed, knows of none, which does not mean that there are none.
     pub fn deciding(&self, shard: ShardId) -> Vec<&ReplicaReport> {
         match self.leading(shard).and_then(|leader| self.replica(shard, leader)) {
             Some(leading) => vec![leading],
-            None => self.nodes.keys().filter_map(|node| self.replica(shard, *node)).collect(),
+            None => {
+                let reports = self.nodes.keys().filter_map(|node| self.replica(shard, *node));
+                reports.filter(|report| !report.voters.is_empty()).collect()
+            }
         }
     }
 

@@ -147,6 +147,11 @@ impl World {
             let points = self.points.get(shard).copied().unwrap_or(0);
             (*shard, of(group, points, SHARD_BYTES, self.failed.contains(&(*shard, node))))
         });
+        // What the table gives it and no group has sent anything yet knows of no group.
+        let is_given = |shard: &ShardId| self.table.shards[shard].replicas.contains(&node);
+        let waits = |shard: &ShardId| self.groups.get(shard).is_some_and(|group| !group.voters.contains(&node));
+        let empty = self.table.shards.keys().filter(|shard| is_given(shard) && waits(shard));
+        let replicas = replicas.chain(empty.map(|shard| (*shard, ReplicaReport::default())));
         let control = Some(of(&self.control, 0, 0, false));
         NodeReport {
             version: String::new(),
