@@ -141,10 +141,11 @@ pub async fn fail_reads(victim: &Victim, skip: u32, count: u32, at_start: bool) 
     } else {
         time::sleep(STRIKE_LIMIT).await;
     }
-    sometimes!(victim.disk.reads_failed(&victim.dir) > 0, "a read failed under the node");
+    let met_it = victim.disk.reads_failed(&victim.dir) > 0;
+    sometimes!(met_it, "a read failed under the node");
     victim.disk.mend(&victim.dir);
-    if at_start {
-        // A slow start may meet the fault late.
+    if at_start || (met_it && !victim.has_ended()) {
+        // A slow start may meet the fault late, and a node that met it stop late.
         time::sleep(NOTICE).await;
     }
     revive(victim).await;
