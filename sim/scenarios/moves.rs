@@ -74,7 +74,7 @@ pub const ETCD_MARKS: &[&str] = &[
 
 /// A cluster must have formed this soon, with etcd or without.
 const FORM_LIMIT: Duration = Duration::from_secs(40);
-/// When nothing is wrong any more, every node must be ready this soon.
+/// When nothing is wrong any more, no node may be without being ready for so long.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 /// And everything in its place this soon.
 const WHOLE_LIMIT: Duration = Duration::from_secs(120);
@@ -239,18 +239,14 @@ impl Tables {
 async fn wait_until_whole(fleet: &Fleet, copies: usize, books: &Books, tables: &Tables) {
     let begun = Instant::now();
     let mut resumed = false;
+    let mut unready = Unready::default();
     loop {
         let status = status(fleet).await;
         retire_removed(fleet, &status).await;
         resumed = resumed || operator::resume(fleet).await;
-        let waiting = fleet.not_ready(&fleet.present_numbers()).await;
-        assert!(
-            waiting.is_empty() || begun.elapsed() < READY_LIMIT,
-            "not ready {READY_LIMIT:?} after all was well: {}",
-            waiting.join(", ")
-        );
+        unready.look(fleet).await;
         tables.look(fleet);
-        let missing = match (&status, resumed && waiting.is_empty()) {
+        let missing = match (&status, resumed && unready.is_empty()) {
             (Some(status), true) => missing(fleet, status, copies),
             _ => Some("a master's word".to_string()),
         };
@@ -265,6 +261,34 @@ async fn wait_until_whole(fleet: &Fleet, copies: usize, books: &Books, tables: &
     log!("whole after {:?}", begun.elapsed());
     let gone = |node: &usize| !fleet.is_present(*node);
     assert!(books.removed.borrow().iter().all(gone), "a removed node belongs to the cluster again");
+}
+
+/// Nodes that are not ready, with nothing wrong any more, and since when without a break. While replicas are moved a node is not
+/// ready again and again, each time until the leader of a replica that it has just made first speaks to it.
+#[derive(Default)]
+struct Unready(BTreeMap<usize, Instant>);
+
+impl Unready {
+    /// # Panics
+    /// If a node has not been ready for too long.
+    async fn look(&mut self, fleet: &Fleet) {
+        let mut now = BTreeMap::new();
+        for node in fleet.present_numbers() {
+            let why = fleet.not_ready(&[node]).await;
+            if why.is_empty() {
+                continue;
+            }
+            let since = self.0.get(&node).copied().unwrap_or_else(Instant::now);
+            let what = why.join(", ");
+            assert!(since.elapsed() < READY_LIMIT, "not ready for {READY_LIMIT:?} with nothing wrong: {what}");
+            now.insert(node, since);
+        }
+        self.0 = now;
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// What the master says of the cluster.
