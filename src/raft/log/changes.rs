@@ -49,9 +49,12 @@ impl LogStore {
         }
         let durability = if mutant!(2) { Durability::Buffered } else { Durability::Synced };
         batch.commit(durability)?;
-        let back: Vec<GroupId> = changed.keys().copied().filter(|group| self.has_left(*group)).collect();
         self.groups().extend(changed);
-        back.iter().for_each(|group| drop(self.left().remove(group)));
+        let mut left = self.left();
+        if !left.is_empty() {
+            let groups = self.groups();
+            left.retain(|group, _| !groups.contains_key(group));
+        }
         Ok(())
     }
 

@@ -154,22 +154,13 @@ pub fn decode_entry(group: u64, index: u64, value: &[u8]) -> Result<(u64, EntryK
 impl GroupState {
     /// The bytes to store for `group`.
     pub fn encode(&self, group: u64) -> Vec<u8> {
-        let mut value = vec![FORMAT];
-        value.extend_from_slice(&self.compacted_index.to_le_bytes());
-        value.extend_from_slice(&self.compacted_term.to_le_bytes());
-        value.extend_from_slice(&self.checksum(group).to_le_bytes());
-        value
+        encode_numbers([self.compacted_index, self.compacted_term], self.checksum(group))
     }
 
     /// The state of `group` in `value`.
     pub fn decode(group: u64, value: &[u8]) -> Result<GroupState, RecordError> {
-        let mut reader = Reader::open(RECORD, FORMAT, value)?;
-        let state = GroupState { compacted_index: reader.u64()?, compacted_term: reader.u64()? };
-        if reader.u32()? != state.checksum(group) {
-            return Err(reader.malformed("its checksum is wrong"));
-        }
-        reader.finish()?;
-        Ok(state)
+        let of = |[compacted_index, compacted_term]: [u64; 2]| GroupState { compacted_index, compacted_term };
+        decode_numbers(value, of, |state| state.checksum(group))
     }
 
     fn checksum(&self, group: u64) -> u32 {
@@ -180,23 +171,12 @@ impl GroupState {
 impl HardState {
     /// The bytes to store for `group`.
     pub fn encode(&self, group: u64) -> Vec<u8> {
-        let mut value = vec![FORMAT];
-        for number in [self.term, self.vote, self.commit] {
-            value.extend_from_slice(&number.to_le_bytes());
-        }
-        value.extend_from_slice(&self.checksum(group).to_le_bytes());
-        value
+        encode_numbers([self.term, self.vote, self.commit], self.checksum(group))
     }
 
     /// The hard state of `group` in `value`.
     pub fn decode(group: u64, value: &[u8]) -> Result<HardState, RecordError> {
-        let mut reader = Reader::open(RECORD, FORMAT, value)?;
-        let state = HardState { term: reader.u64()?, vote: reader.u64()?, commit: reader.u64()? };
-        if reader.u32()? != state.checksum(group) {
-            return Err(reader.malformed("its checksum is wrong"));
-        }
-        reader.finish()?;
-        Ok(state)
+        decode_numbers(value, |[term, vote, commit]| HardState { term, vote, commit }, |state| state.checksum(group))
     }
 
     fn checksum(&self, group: u64) -> u32 {
@@ -207,22 +187,12 @@ impl HardState {
 impl Reached {
     /// The bytes to store for `group`.
     pub fn encode(&self, group: u64) -> Vec<u8> {
-        let mut value = vec![FORMAT];
-        value.extend_from_slice(&self.term.to_le_bytes());
-        value.extend_from_slice(&self.index.to_le_bytes());
-        value.extend_from_slice(&self.checksum(group).to_le_bytes());
-        value
+        encode_numbers([self.term, self.index], self.checksum(group))
     }
 
     /// How far the log of `group` had come, in `value`.
     pub fn decode(group: u64, value: &[u8]) -> Result<Reached, RecordError> {
-        let mut reader = Reader::open(RECORD, FORMAT, value)?;
-        let reached = Reached { term: reader.u64()?, index: reader.u64()? };
-        if reader.u32()? != reached.checksum(group) {
-            return Err(reader.malformed("its checksum is wrong"));
-        }
-        reader.finish()?;
-        Ok(reached)
+        decode_numbers(value, |[term, index]| Reached { term, index }, |reached| reached.checksum(group))
     }
 
     fn checksum(&self, group: u64) -> u32 {
@@ -274,6 +244,33 @@ impl Members {
         }
         Ok(bytes)
     }
+}
+
+/// The value of a record that is numbers and their checksum.
+fn encode_numbers<const N: usize>(numbers: [u64; N], checksum: u32) -> Vec<u8> {
+    let mut value = vec![FORMAT];
+    numbers.iter().for_each(|number| value.extend_from_slice(&number.to_le_bytes()));
+    value.extend_from_slice(&checksum.to_le_bytes());
+    value
+}
+
+/// What a record of numbers is of, if it has the checksum that it should.
+fn decode_numbers<T, const N: usize>(
+    value: &[u8],
+    of: impl FnOnce([u64; N]) -> T,
+    checksum: impl FnOnce(&T) -> u32,
+) -> Result<T, RecordError> {
+    let mut reader = Reader::open(RECORD, FORMAT, value)?;
+    let mut numbers = [0; N];
+    for number in &mut numbers {
+        *number = reader.u64()?;
+    }
+    let (record, expected) = (of(numbers), reader.u32()?);
+    if expected != checksum(&record) {
+        return Err(reader.malformed("its checksum is wrong"));
+    }
+    reader.finish()?;
+    Ok(record)
 }
 
 fn key(group: u64, kind: u8, index: u64) -> [u8; KEY_BYTES] {
