@@ -5,6 +5,7 @@
 mod aliases;
 mod calls;
 mod deletion;
+mod leaderless;
 mod master;
 mod room;
 mod rot;

@@ -164,6 +164,11 @@ impl<O: Send + 'static> Group<O> {
         self.inner.shared.role() == Role::Leader
     }
 
+    /// Whether this replica has a vote, by the members it knows of: not one that is only being filled.
+    pub fn votes(&self) -> bool {
+        self.inner.shared.votes()
+    }
+
     /// The term in which this replica takes itself for the leader, if it does.
     pub fn leads_in(&self) -> Option<u64> {
         self.inner.shared.leads_in()

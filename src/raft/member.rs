@@ -13,7 +13,7 @@ use super::log_size::{LogSize, Others};
 use super::reads::Reads;
 use super::replica::{NotProposed, Replica, Step, Work};
 use super::round::Round;
-use super::shared::Shared;
+use super::shared::{Shared, Standing};
 use super::waiting::{Proposed, Queued, Waiting};
 use super::{GroupId, LogEntry, LogIndex, NodeId, ProposeError, convert};
 use crate::mutants::mutant;
@@ -433,11 +433,13 @@ impl Member {
             self.reads.ask_anew();
             self.led = leads;
         }
-        let (role, leader, alone) = (self.replica.role(), self.replica.leader(), self.replica.decides_alone());
+        let replica = &self.replica;
+        let (role, leader) = (replica.role(), replica.leader());
         if role != self.shared.role() || leader != self.shared.leader() {
-            tracing::debug!(group = self.id(), ?role, leader, term = self.replica.term(), "another role or leader");
+            tracing::debug!(group = self.id(), ?role, leader, term = replica.term(), "another role or leader");
         }
-        self.shared.set_role(role, leader, leads, alone);
+        let (decides_alone, votes) = (replica.decides_alone(), replica.votes());
+        self.shared.set_standing(Standing { role, leader, leads_in: leads, decides_alone, votes });
     }
 
     fn answer_matched(&mut self) {

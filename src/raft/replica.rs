@@ -215,6 +215,11 @@ impl Replica {
         self.is_leader() && self.raw.raft.prs().is_singleton() && self.raw.raft.commit_to_current_term()
     }
 
+    /// Whether this member has a vote, by the members it knows of.
+    pub(super) fn votes(&self) -> bool {
+        self.raw.raft.promotable()
+    }
+
     /// How far the members are, in order; empty unless this one leads.
     pub(super) fn progress(&self) -> Vec<(NodeId, &raft::Progress)> {
         if !self.is_leader() {
@@ -316,7 +321,7 @@ impl Replica {
 
     /// Tries to become the leader, now.
     pub(super) fn campaign(&mut self, rng: &mut Rng) {
-        if self.may_campaign() && self.raw.raft.promotable() {
+        if self.may_campaign() && self.votes() {
             let _ = self.raw.campaign();
             self.choose_timeout(rng);
         }

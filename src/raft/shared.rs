@@ -19,8 +19,29 @@ pub(super) struct Shared {
     /// The term in which this replica leads; 0 if it does not.
     leads_in: AtomicU64,
     decides_alone: AtomicBool,
+    votes: AtomicBool,
     phase: Mutex<Phase>,
     readers: Mutex<BTreeMap<LogIndex, Vec<oneshot::Sender<()>>>>,
+}
+
+/// What a replica is in its group.
+pub(super) struct Standing {
+    pub(super) role: Role,
+    /// Whom it follows; itself if it leads.
+    pub(super) leader: Option<NodeId>,
+    /// The term in which it leads, if it does.
+    pub(super) leads_in: Option<u64>,
+    /// Whether it leads and nobody else votes.
+    pub(super) decides_alone: bool,
+    /// Whether it has a vote.
+    pub(super) votes: bool,
+}
+
+impl Standing {
+    /// Of a replica that takes part in nothing.
+    fn out() -> Standing {
+        Standing { role: Role::Follower, leader: None, leads_in: None, decides_alone: false, votes: false }
+    }
 }
 
 enum Phase {
@@ -39,6 +60,8 @@ impl Shared {
             leader: 0.into(),
             leads_in: 0.into(),
             decides_alone: false.into(),
+            // Until the driver has looked: who waits for a leader is not taken for one who need not.
+            votes: true.into(),
             phase: Mutex::new(Phase::Running),
             readers: Mutex::default(),
         }
@@ -79,12 +102,17 @@ impl Shared {
         self.committed.fetch_max(index, Ordering::AcqRel);
     }
 
-    /// What this replica is now, whom it follows, and in which term it leads if it does.
-    pub(super) fn set_role(&self, role: Role, leader: Option<NodeId>, leads_in: Option<u64>, decides_alone: bool) {
-        self.decides_alone.store(decides_alone, Ordering::Release);
-        self.role.store(role as u8, Ordering::Release);
-        self.leader.store(leader.unwrap_or(0), Ordering::Release);
-        self.leads_in.store(leads_in.unwrap_or(0), Ordering::Release);
+    /// Whether this replica has a vote, by the members it knows of.
+    pub(super) fn votes(&self) -> bool {
+        self.votes.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_standing(&self, now: Standing) {
+        self.decides_alone.store(now.decides_alone, Ordering::Release);
+        self.votes.store(now.votes, Ordering::Release);
+        self.role.store(now.role as u8, Ordering::Release);
+        self.leader.store(now.leader.unwrap_or(0), Ordering::Release);
+        self.leads_in.store(now.leads_in.unwrap_or(0), Ordering::Release);
     }
 
     /// Everything up to `index` is applied; releases the readers that waited for it.
@@ -107,7 +135,7 @@ impl Shared {
             *phase = Phase::Failed(reason);
         }
         drop(phase);
-        self.set_role(Role::Follower, None, None, false);
+        self.set_standing(Standing::out());
         self.readers().clear();
     }
 

@@ -17,7 +17,7 @@ use crate::{
     },
     types::{
         Error, ErrorKind, Result, Session, SlotRange,
-        operation::{OnUnavailable, ReadOptions, ShardsAnswer},
+        operation::{Consistency, OnUnavailable, ReadOptions, ShardsAnswer},
     },
 };
 use bytes::Bytes;
@@ -86,7 +86,7 @@ impl Service {
         let deadline = self.deadline(began);
         let (patience, give_up) = if partial { (began, began + PATIENCE) } else { (began + PATIENCE, deadline) };
         let limits = Limits { deadline, patience, give_up };
-        let holders = |shard| self.readers_of(shard, time::now());
+        let holders = |shard| self.readers_of(shard, options.consistency, time::now());
         let mut gather = Gather::new(&self.0.reach, operation.kind(), shards, limits, holders, began);
         let (mut gathered, mut parts) = (Gathered::default(), SelectAll::new());
         loop {
@@ -138,13 +138,15 @@ impl Service {
         began + self.0.request_timeout.mul_f32(0.9)
     }
 
-    /// The nodes to read a shard from, in the order in which they should be asked: this one if it has a replica that takes part in
-    /// its group and keeps up with it; those that failed a moment ago last.
-    fn readers_of(&self, shard: ShardId, now: Instant) -> Vec<NodeId> {
+    /// The nodes to read a shard from, in the order in which they should be asked: this one if it has a replica that
+    /// answers soon; those that failed a moment ago last.
+    fn readers_of(&self, shard: ShardId, consistency: Consistency, now: Instant) -> Vec<NodeId> {
         let this = self.0.identity.node_id;
         let mut readers = self.0.reach.order(&self.elsewhere(shard), now);
         match self.0.host.find(shard) {
-            Some(replica) if replica.keeps_up() && !self.0.reach.is_passed_over(this, now) => readers.insert(0, this),
+            Some(replica) if replica.answers_soon(consistency) && !self.0.reach.is_passed_over(this, now) => {
+                readers.insert(0, this);
+            }
             Some(_) => readers.push(this),
             None => {}
         }

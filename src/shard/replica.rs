@@ -28,7 +28,7 @@ use crate::{
     store::{Store, StoreError, room::RoomSeen},
     types::{
         Ack, CollectionSpec, DocumentId, Error, ErrorKind, IndexedFields, Result, SlotRange, StoredPoint,
-        operation::{ListAnswer, ListRequest, Search, SearchAnswer},
+        operation::{Consistency, ListAnswer, ListRequest, Search, SearchAnswer},
     },
 };
 use bytes::Bytes;
@@ -199,9 +199,16 @@ impl Replica {
         self.route.group().is_leader()
     }
 
-    /// Whether a read here need not wait for long: the shard is led, and nothing is in the way of what it has committed.
-    pub fn keeps_up(&self) -> bool {
-        self.leader().is_some() && !self.state().waits_for_job()
+    /// Whether this replica has a vote in its group: not one that is only being filled.
+    pub fn votes(&self) -> bool {
+        self.route.group().votes()
+    }
+
+    /// Whether a read here need not wait for long: nothing is to be asked for it, or the shard is led and nothing is in the way of what
+    /// it has committed.
+    pub fn answers_soon(&self, consistency: Consistency) -> bool {
+        let needs_nobody = consistency == Consistency::Eventual && self.is_fresh();
+        needs_nobody || self.leader().is_some() && !self.state().waits_for_job()
     }
 
     /// The term in which this replica leads the shard, as far as it knows, if it does.

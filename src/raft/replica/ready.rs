@@ -137,7 +137,7 @@ impl Replica {
             self.raw.apply_conf_change(&change)
         };
         let state = state.unwrap_or_else(|error| panic!("entry {}: {error}", entry.index));
-        if self.is_leader() && !self.raw.raft.promotable() {
+        if self.is_leader() && !self.votes() {
             // It has no vote any more. The others were told so when the entry was committed; a leader that does not belong to
             // its group is a state in which the library panics at the next entry that is written or acknowledged.
             let term = self.term();

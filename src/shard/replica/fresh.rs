@@ -76,10 +76,15 @@ impl Replica {
     /// Waits, if it has to, until a read here sees every write acknowledged more than `limits.staleness` ago; says how far it sees. Cost:
     /// a lock, and once in that time a round to a majority.
     pub async fn staleness_barrier(&self) -> Result<u64> {
-        if !self.confirmed.covers(self.applied(), rt::time::now()) {
+        if !self.is_fresh() {
             rt::mark("an eventual read asked how far the others are");
             self.read_barrier(0).await?;
         }
         Ok(self.applied())
+    }
+
+    /// Whether an eventual read may show what is here, without a question to anybody.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.confirmed.covers(self.applied(), rt::time::now())
     }
 }
