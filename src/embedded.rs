@@ -21,11 +21,13 @@ use crate::{
     config::Config,
     node::{Engine, StartError},
     rt::{self, Runtime},
-    service::{CollectionInfo, CollectionStats, HealthReport, PayloadIndexInfo, Phase, Service},
+    service::{
+        AliasInfo, AliasesChanged, CollectionInfo, CollectionStats, HealthReport, PayloadIndexInfo, Phase, Service,
+    },
     telemetry::metrics::Metrics,
     types::{
-        CollectionName, CollectionSpec, DocumentId, Error, IndexType, Metric, Payload, PayloadIndexKind, Point,
-        PointPatch, Result, StoredPoint, Vector, VectorName, VectorSpec, WriteOptions,
+        AliasChange, CollectionName, CollectionSpec, DocumentId, Error, IndexType, Metric, Payload, PayloadIndexKind,
+        Point, PointPatch, Result, StoredPoint, Vector, VectorName, VectorSpec, WriteOptions,
         operation::{
             DeleteAnswer, DeleteRequest, ListAnswer, ListRequest, ReadOptions, Search, SearchAnswer, SearchHit,
             WriteAnswer,
@@ -115,6 +117,20 @@ impl Database {
     /// `table_not_found`.
     pub fn delete_collection(&self, name: &str) -> Result<()> {
         self.wait(self.service.delete_collection(&CollectionName::new(name)?, false))
+    }
+
+    /// Gives an alias to a collection, or takes it away, or both, several at once: all changes or none, in one step.
+    ///
+    /// # Errors
+    /// `table_not_found`, `alias_not_found`; `table_exists` for a name that a collection has; `alias_of_alias`; `no_changes`, `too_many_changes`,
+    /// `too_many_aliases`.
+    pub fn change_aliases(&self, changes: Vec<AliasChange>) -> Result<AliasesChanged> {
+        self.wait(self.service.change_aliases(changes))
+    }
+
+    /// Every alias, by name. Any call that takes a collection's name takes an alias of it.
+    pub fn aliases(&self) -> Result<Vec<AliasInfo>> {
+        self.wait(async { Ok(self.service.aliases().await) })
     }
 
     /// Whether the database works.

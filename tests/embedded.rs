@@ -9,8 +9,8 @@ use vectorsphere::{
     config::Config,
     embedded::{Database, Options},
     types::{
-        CollectionSpec, DocumentId, ErrorKind, Filter, IndexType, Metric, Payload, Point, PointPatch, Rerank, Vector,
-        VectorName, VectorSpec,
+        AliasChange, CollectionName, CollectionSpec, DocumentId, ErrorKind, Filter, IndexType, Metric, Payload, Point,
+        PointPatch, Rerank, Vector, VectorName, VectorSpec,
         operation::{DeleteRequest, ListRequest, Search},
     },
 };
@@ -357,4 +357,31 @@ fn a_damaged_index_file_is_found_and_made_again() {
         wait_for(&format!("the index file is made again after damage at {at}"), &made_again);
         assert_eq!(c.stats().unwrap().info.points, 1_001 + u64::from(part));
     }
+}
+
+#[test]
+fn an_alias_is_given_to_another_collection_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Database::open(dir.path(), Options::default()).unwrap();
+    let name = |name: &str| CollectionName::new(name).unwrap();
+    let give = |table: &str| AliasChange::Create { alias: name("words"), table: name(table) };
+    {
+        let db = open();
+        for (table, id) in [("monday", "1"), ("tuesday", "2")] {
+            let collection = db.create_collection(table, 2, Metric::Euclidean, IndexType::Flat).unwrap();
+            collection.upsert([(id, vec![1.0, 2.0])]).unwrap();
+        }
+        assert_eq!(db.change_aliases(vec![give("monday")]).unwrap().changed, 1);
+        assert_eq!(ids(&db.collection("words").unwrap().search(vec![1.0, 2.0], 5).unwrap()), ["1"]);
+        let refused = db.change_aliases(vec![give("tuesday"), give("wednesday")]).unwrap_err();
+        assert_eq!(refused.code(), "table_not_found");
+        assert_eq!(ids(&db.collection("words").unwrap().search(vec![1.0, 2.0], 5).unwrap()), ["1"], "all or none");
+        db.change_aliases(vec![give("tuesday")]).unwrap();
+    }
+    let db = open();
+    let aliases: Vec<_> = db.aliases().unwrap().into_iter().map(|one| (one.alias, one.table)).collect();
+    assert_eq!(aliases, [(name("words"), name("tuesday"))]);
+    assert_eq!(ids(&db.collection("words").unwrap().search(vec![1.0, 2.0], 5).unwrap()), ["2"]);
+    let taken = AliasChange::Create { alias: name("monday"), table: name("tuesday") };
+    assert_eq!(db.change_aliases(vec![taken]).unwrap_err().code(), "table_exists");
 }
