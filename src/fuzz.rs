@@ -6,7 +6,7 @@ use crate::peer;
 use crate::raft::{self, BEATS, CheckpointHead, CheckpointReader, checkpoints};
 use crate::shard::{Border, Cargo, Command, Upkeep};
 use crate::store::keys::control::ControlRecord;
-use crate::store::keys::log::{self, GroupState, HardState, Members};
+use crate::store::keys::log::{self, GroupState, HardState, Members, Reached};
 use crate::store::keys::{before, border, journal, meta, point::PointRecord, request::RequestRecord};
 use crate::store::{self, Discipline};
 use crate::types::SlotRange;
@@ -49,6 +49,9 @@ pub fn log_records(bytes: &[u8]) {
     }
     if let Ok(hard) = HardState::decode(GROUP, bytes) {
         assert_eq!(hard.encode(GROUP), bytes, "a hard state");
+    }
+    if let Ok(reached) = Reached::decode(GROUP, bytes) {
+        assert_eq!(reached.encode(GROUP), bytes, "how far a log had come");
     }
     if let Ok(members) = Members::decode(GROUP, bytes) {
         assert_eq!(members.encode(GROUP).expect("they were decoded"), bytes, "members");
@@ -249,6 +252,7 @@ mod tests {
             ("group", GroupState { compacted_index: 40, compacted_term: 2 }.encode(GROUP)),
             ("hard", HardState { term: 3, vote: 1, commit: 41 }.encode(GROUP)),
             ("members", members.encode(GROUP).unwrap()),
+            ("reached", Reached { term: 3, index: 41 }.encode(GROUP)),
             ("point", point.unwrap()),
             ("touched", journal(journal::Entry::Touched(vec![(id, 7)]))),
             ("base", journal(journal::Entry::Base(base))),

@@ -45,6 +45,7 @@ pub const MARKS: &[&str] = &[
     "a node asked another one to read its replicas",
     "a node read its replicas for another one",
     "a read was hedged",
+    "an eventual read asked how far the others are",
 ];
 
 pub async fn register(run: Run) {

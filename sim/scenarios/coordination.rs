@@ -41,6 +41,7 @@ pub const MARKS: &[&str] = &[
     "a candidate's lease lapsed",
     "a leader made place for a higher one",
     "a node that does not reign saw who does",
+    "a mirror was shown an older state than its own",
 ];
 
 pub const PAST_MARKS: &[&str] = &["a client found an etcd of the past"];
@@ -184,6 +185,8 @@ pub async fn recipes(run: Run) {
         time::sleep(Duration::from_millis(rng.random_range(200..4000))).await;
     }
     etcd.set(Knobs::default());
+    // Whatever was drawn, somebody is deposed.
+    etcd.expire_leases().await;
     time::sleep(Duration::from_secs(15)).await;
     stop.trigger();
     let sums = join_all(nodes.into_iter().map(|(_, running)| running)).await;

@@ -2,7 +2,9 @@
 //! when the coordinator is not, with the time since which nobody has confirmed it. Called by `registry`, `election` and whoever
 //! follows keys of the coordinator.
 
-use super::{Coordinator, Event, KeyValue, Listed, Revision, Watch, WatchError};
+use super::{
+    Committed, CoordinationError, Coordinator, Event, KeyValue, Listed, Revision, Transaction, Watch, WatchError,
+};
 use crate::rt::{
     self, Shutdown,
     time::{self, Instant},
@@ -173,19 +175,34 @@ impl Following {
         let mut pause = PAUSE_FIRST;
         loop {
             let asked = time::now();
-            match time::timeout(ASK_LIMIT, self.coordinator.list(&self.prefix)).await {
-                Ok(Ok(Listed { revision, entries })) => {
+            match time::timeout(ASK_LIMIT, self.newest()).await {
+                Ok(Ok(Some(Listed { revision, entries }))) => {
                     self.shared.set_problem(None);
                     self.shared.confirm(asked);
                     self.shared.publish(entries.into_iter().map(|kv| (kv.key.clone(), kv)).collect(), revision);
                     return revision;
                 }
+                Ok(Ok(None)) => self.cannot_list("the member that was asked is behind".to_owned()),
                 Ok(Err(error)) => self.cannot_list(error.to_string()),
                 Err(elapsed) => self.cannot_list(elapsed.to_string()),
             }
             time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
+    }
+
+    /// What is there; none if a member answered that is behind what this copy shows already, or the copy would go back. A coordinator
+    /// that is behind as a whole was put back to an older state, and that is then what there is.
+    async fn newest(&self) -> Result<Option<Listed>, CoordinationError> {
+        let seen = self.shared.seen.load().revision;
+        let listed = self.coordinator.list(&self.prefix).await?;
+        if listed.revision >= seen {
+            return Ok(Some(listed));
+        }
+        rt::mark("a mirror was shown an older state than its own");
+        // A transaction is decided by all of them.
+        let decided = self.coordinator.commit(Transaction::default()).await?;
+        Ok(matches!(decided, Committed::At(now) if now < seen).then_some(listed))
     }
 
     fn cannot_list(&self, problem: String) {
@@ -245,5 +262,93 @@ impl Following {
             };
         }
         self.shared.publish(entries, revision);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coordination::{BoxFuture, KeptAlive, LeaseId};
+    use std::collections::VecDeque;
+
+    /// A coordinator of which each listing is of another revision, and that cannot be watched until the last one.
+    struct Members {
+        listings: Mutex<VecDeque<Revision>>,
+        /// What it is at as a whole.
+        revision: Revision,
+    }
+
+    struct Watched(bool);
+
+    impl Watch for Watched {
+        fn next(&mut self) -> BoxFuture<'_, Result<Vec<Event>, WatchError>> {
+            let is_over = self.0;
+            Box::pin(async move {
+                match is_over {
+                    true => std::future::pending().await,
+                    false => Err(WatchError::Unavailable("broken off".to_owned())),
+                }
+            })
+        }
+    }
+
+    impl Coordinator for Members {
+        fn get<'a>(&'a self, _key: &'a str) -> BoxFuture<'a, Result<Option<KeyValue>, CoordinationError>> {
+            Box::pin(async { Ok(None) })
+        }
+
+        fn list<'a>(&'a self, _prefix: &'a str) -> BoxFuture<'a, Result<Listed, CoordinationError>> {
+            let revision = self.listings.lock().unwrap().pop_front().expect("the last one can be watched from");
+            Box::pin(async move { Ok(Listed { revision, entries: Vec::new() }) })
+        }
+
+        fn remembered(&self, _prefix: &str) -> Result<Vec<KeyValue>, CoordinationError> {
+            unreachable!("a mirror asks for what there is")
+        }
+
+        fn commit(&self, transaction: Transaction) -> BoxFuture<'_, Result<Committed, CoordinationError>> {
+            assert!(transaction.changes.is_empty() && transaction.compares.is_empty(), "a mirror changes nothing");
+            let revision = self.revision;
+            Box::pin(async move { Ok(Committed::At(revision)) })
+        }
+
+        fn watch(&self, _prefix: &str, _after: Revision) -> Box<dyn Watch> {
+            Box::new(Watched(self.listings.lock().unwrap().is_empty()))
+        }
+
+        fn grant(&self, _ttl: Duration) -> BoxFuture<'_, Result<LeaseId, CoordinationError>> {
+            unreachable!("a mirror has no lease")
+        }
+
+        fn keep_alive(&self, _lease: LeaseId) -> BoxFuture<'_, Result<KeptAlive, CoordinationError>> {
+            unreachable!("a mirror has no lease")
+        }
+
+        fn revoke(&self, _lease: LeaseId) -> BoxFuture<'_, Result<(), CoordinationError>> {
+            unreachable!("a mirror has no lease")
+        }
+    }
+
+    /// The revisions that a mirror shows of these listings, until the last of them.
+    async fn shown(listings: &[Revision], revision: Revision) -> Vec<Revision> {
+        let last = *listings.last().unwrap();
+        let coordinator = Members { listings: Mutex::new(listings.iter().copied().collect()), revision };
+        let mirror = Mirror::follow(Arc::new(coordinator), "");
+        let (mut shown, mut version) = (Vec::new(), 0);
+        while shown.last() != Some(&last) {
+            version = time::timeout(Duration::from_secs(20), mirror.changed(version)).await.expect("it goes on");
+            shown.push(mirror.seen().revision);
+        }
+        shown
+    }
+
+    #[tokio::test]
+    async fn a_member_that_is_behind_is_not_believed() {
+        assert_eq!(shown(&[5, 9, 7, 4, 12], 12).await, [5, 9, 12]);
+    }
+
+    #[tokio::test]
+    async fn a_coordinator_that_was_put_back_is_shown_as_it_is() {
+        assert_eq!(shown(&[5, 9, 4], 4).await, [5, 9, 4]);
     }
 }

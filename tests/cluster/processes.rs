@@ -146,6 +146,12 @@ impl Cluster {
         }
     }
 
+    /// CPU time that the nodes that run have used since their starts, in the kernel and out of it.
+    pub fn cpu(&self) -> Duration {
+        let ids = self.nodes.iter().filter_map(|node| node.process.as_ref()).map(Child::id);
+        ids.map(cpu_of_process).sum()
+    }
+
     /// Where a node keeps its data.
     pub fn directory(&self, i: usize) -> &Path {
         &self.nodes[i].directory
@@ -168,4 +174,13 @@ fn free_ports(n: usize) -> Vec<u16> {
     let listen = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let listeners: Vec<TcpListener> = (0..n).map(listen).collect();
     listeners.iter().map(|listener| listener.local_addr().expect("it is bound").port()).collect()
+}
+
+/// CPU time of a process, from the kernel's account of it (proc(5): `utime` and `stime`, in hundredths of a second).
+fn cpu_of_process(id: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).expect("the process runs");
+    // The name before it is in parentheses and may hold anything.
+    let (_, after) = stat.rsplit_once(')').expect("a name in parentheses");
+    let ticks = after.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().expect("a number"));
+    Duration::from_millis(10 * ticks.sum::<u64>())
 }

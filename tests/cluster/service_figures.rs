@@ -146,8 +146,11 @@ fn vector(i: u64) -> Vec<f32> {
     (0..DIMENSION).map(place).collect()
 }
 
-async fn fill(node: &Rest, rows: u64, shards: u32) {
-    let table = json!({"table_name": TABLE, "dimension": DIMENSION, "metric": "euclidean", "shards": shards});
+async fn fill(node: &Rest, rows: u64, shards: u32, replicas: Option<u32>) {
+    let mut table = json!({"table_name": TABLE, "dimension": DIMENSION, "metric": "euclidean", "shards": shards});
+    if let Some(replicas) = replicas {
+        table["replicas"] = replicas.into();
+    }
     node.call(Method::POST, "/api/v1/tables", Some(table)).await.expect("a table");
     for first in (0..rows).step_by(500) {
         let document = |id: u64| json!({"document_id": id, "vector": vector(id), "metadata": {"row": id}});
@@ -188,7 +191,7 @@ async fn a_fourth_node_joins() {
         cluster.wait_until_one_is_ready(i).await;
     }
     let nodes: Vec<Rest> = (0..3).map(|i| Rest::new(&cluster.http(i), TABLE)).collect();
-    fill(&nodes[0], 60_000, 16).await;
+    fill(&nodes[0], 60_000, 16, None).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     let mut row = 0;
     let mut paced = async |waits: &mut Vec<Duration>| {
@@ -224,7 +227,7 @@ async fn a_fourth_node_joins() {
 async fn what_the_gateway_costs() {
     let cluster = Cluster::start(3).await;
     let node = Rest::new(&cluster.http(0), TABLE);
-    fill(&node, 10_000, 1).await;
+    fill(&node, 10_000, 1, None).await;
     // One of the nodes alone, so that both ways end at the same place.
     let gateway = Gateway::start(&cluster).await;
     let through = Rest::new(&gateway.address, TABLE);
@@ -255,5 +258,50 @@ async fn what_the_gateway_costs() {
         }
         println!("{clients} clients: {:.0} searches a second", waits.len() as f64 / begun.elapsed().as_secs_f64());
         spread("  of which each", &mut waits);
+    }
+}
+
+/// Waits until the nodes have nothing left to do: what training and upkeep still use is not a search's.
+async fn rest(cluster: &Cluster) {
+    let begun = Instant::now();
+    let mut before = cluster.cpu();
+    loop {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let now = cluster.cpu();
+        if now - before < Duration::from_millis(60) {
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(120), "the nodes do not come to rest");
+        before = now;
+    }
+}
+
+/// What all nodes together use of the CPU for one search over `rows` rows, a shard on each node, in µs. Each is asked in turn.
+async fn cpu_of_a_search(nodes: usize, rows: u64) -> f64 {
+    const SEARCHES: u64 = 8_000;
+    let cluster = Cluster::start(nodes).await;
+    let clients: Vec<Rest> = (0..nodes).map(|i| Rest::new(&cluster.http(i), TABLE)).collect();
+    fill(&clients[0], rows, nodes as u32, Some(1)).await;
+    rest(&cluster).await;
+    let (before, begun) = (cluster.cpu(), Instant::now());
+    for row in 0..SEARCHES {
+        search(&clients[row as usize % nodes], row * 37 % rows).await;
+    }
+    let used = (cluster.cpu() - before).as_secs_f64() * 1e6 / SEARCHES as f64;
+    println!("{rows} rows, {nodes} shards on {nodes} nodes: {used:.0} µs of CPU a search, in {:.1?}", begun.elapsed());
+    used
+}
+
+/// Throughput that nodes with cores of their own would have is what their CPU allows: with four times the nodes and rows a
+/// search may cost four times as much and as many of them are answered a second.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+#[ignore = "a measurement: cargo test --release --test cluster service_figures -- --ignored --nocapture --test-threads=1"]
+async fn searches_over_more_shards() {
+    for rows in [10_000, 50_000] {
+        let one = cpu_of_a_search(1, rows).await;
+        let same = cpu_of_a_search(4, rows).await;
+        let more = cpu_of_a_search(4, 4 * rows).await;
+        println!("efficiency from 1 to 4 shards of {rows} rows each: {:.0} %", 400.0 * one / more);
+        println!("four nodes over the rows of one: {:.2} times its searches a second", 4.0 * one / same);
     }
 }
