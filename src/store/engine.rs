@@ -335,7 +335,7 @@ fn open_engine(path: &Path, options: &StoreOptions) -> Result<Database, StoreErr
         let database = builder.open().map_err(|e| StoreError::from_engine(path, "open", e))?;
         // The engine goes on behind the last number it finds in the spaces, though its catalogue may hold later ones, of spaces made or
         // dropped last. A change of the catalogue under a number that was used is lost, or half of it: spaces come back, or go.
-        database.supervisor.seqno.fetch_max(last_number + 1);
+        database.supervisor.seqno.fetch_max(last_number.saturating_add(1));
         Ok(database)
     }));
     opened.unwrap_or_else(|_| Err(StoreError::corrupt(path, "the storage engine cannot read this database")))

@@ -29,6 +29,8 @@ const ITEM_HEAD_BYTES: usize = 21;
 const CLEAR_BYTES: usize = 9;
 const END_BYTES: usize = 13;
 const END_TRAILER: &[u8; 4] = b"FJL\x03";
+/// No database comes to this number: a million changes a second would take nine years.
+const NUMBER_MAX: u64 = 1 << 48;
 /// Value types the engine writes to a journal: value, tombstone, weak tombstone.
 const VALUE_TYPE_MAX: u8 = 2;
 
@@ -39,7 +41,7 @@ pub(super) fn verify(path: &Path, discipline: Discipline) -> Result<(), StoreErr
     let Some((active, sealed)) = journals.split_last() else { return Ok(()) };
     for file in sealed {
         let bytes = read_written(file)?;
-        let end = scan(&bytes);
+        let end = whole(file, &bytes, discipline)?;
         // A journal is synced whole before the next one is begun.
         if !is_unwritten(&bytes[end..]) {
             return Err(damaged(file, end));
@@ -50,7 +52,7 @@ pub(super) fn verify(path: &Path, discipline: Discipline) -> Result<(), StoreErr
 
 fn verify_active(file: &Path, discipline: Discipline) -> Result<(), StoreError> {
     let bytes = read_written(file)?;
-    let end = scan(&bytes);
+    let end = whole(file, &bytes, discipline)?;
     if is_unwritten(&bytes[end..]) {
         return Ok(());
     }
@@ -65,18 +67,43 @@ fn verify_active(file: &Path, discipline: Discipline) -> Result<(), StoreError> 
 /// must have been synced.
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) fn look(bytes: &[u8], discipline: Discipline) -> (usize, bool) {
-    let end = scan(bytes);
-    (end, !is_unwritten(&bytes[end..]) && was_synced(&bytes[end..], discipline))
+    let Scanned { end, misnumbered } = scan(bytes, discipline);
+    (end, misnumbered.is_some() || !is_unwritten(&bytes[end..]) && was_synced(&bytes[end..], discipline))
 }
 
-/// Length of the whole valid batches at the start. (Sequence numbers are no help: they may fall back after a space whose
-/// batches are still here was dropped and the database opened again.)
-fn scan(bytes: &[u8]) -> usize {
-    let mut end = 0;
+/// The whole valid batches at the start of a journal.
+struct Scanned {
+    /// Their length.
+    end: usize,
+    /// Where one begins whose number cannot be right, or that of the one before.
+    misnumbered: Option<usize>,
+}
+
+/// Finds the whole valid batches at the start. The engine's checksum is of a batch's records, not of its number, and by that a batch counts
+/// as older or newer than others. Numbers grow; where spaces are dropped (not in the log) they were seen to fall back after the next
+/// opening, so that there only a number nobody can have come to is known to be wrong.
+fn scan(bytes: &[u8], discipline: Discipline) -> Scanned {
+    let (mut end, mut before, mut misnumbered) = (0, None, None);
     while let Some(batch) = parse_batch(&bytes[end..]) {
+        let falls_back = discipline == Discipline::EveryCommitSynced && before >= Some(batch.number);
+        if falls_back || batch.number >= NUMBER_MAX {
+            misnumbered.get_or_insert(end);
+        }
+        before = Some(batch.number);
         end += batch.length;
     }
-    end
+    Scanned { end, misnumbered }
+}
+
+/// Length of the whole valid batches at the start of a journal.
+///
+/// # Errors
+/// `Corrupt` for a number that cannot be right.
+fn whole(file: &Path, bytes: &[u8], discipline: Discipline) -> Result<usize, StoreError> {
+    match scan(bytes, discipline) {
+        Scanned { misnumbered: Some(at), .. } => Err(damaged(file, at)),
+        Scanned { end, misnumbered: None } => Ok(end),
+    }
 }
 
 /// Whether the damaged bytes at the start of `damage` had been synced: a later batch proves it if it says so by its mark, or
@@ -104,6 +131,8 @@ fn next_batch(bytes: &[u8], at: &mut usize) -> Option<Batch> {
 /// A whole valid batch.
 struct Batch {
     length: usize,
+    /// Its place among all changes of the database; no two have the same.
+    number: u64,
     /// Whether it says that everything before it had been synced.
     is_marked: bool,
 }
@@ -115,6 +144,7 @@ fn parse_batch(bytes: &[u8]) -> Option<Batch> {
         return None;
     }
     let records = u32::from_le_bytes(start[1..5].try_into().ok()?);
+    let number = u64::from_le_bytes(start[5..].try_into().ok()?);
     let (mut at, mut is_marked) = (START_BYTES, false);
     for _ in 0..records {
         let record = bytes.get(at..)?;
@@ -125,7 +155,7 @@ fn parse_batch(bytes: &[u8]) -> Option<Batch> {
     let end = bytes.get(at..at.checked_add(END_BYTES)?)?;
     let checksum = xxh3_64(&bytes[START_BYTES..at]).to_le_bytes();
     let right = end[0] == END && end[1..9] == checksum && end[9..] == *END_TRAILER;
-    right.then_some(Batch { length: at + END_BYTES, is_marked })
+    right.then_some(Batch { length: at + END_BYTES, number, is_marked })
 }
 
 /// Whether an item or clear record is the mark.
