@@ -104,10 +104,14 @@ async fn change(node: &Node, key: &str, change: impl Fn(&[u8]) -> Vec<u8>) {
 }
 
 async fn set_replicas(node: &Node, replicas: &[&Node]) {
-    let ids: Vec<u64> = replicas.iter().map(|node| id(node)).collect();
+    set_holders(node, &replicas.iter().map(|node| id(node)).collect::<Vec<u64>>()).await;
+}
+
+/// The same by their ids: some of them may be stopped.
+async fn set_holders(node: &Node, ids: &[u64]) {
     change(node, "table", |stored| {
         let mut table: ShardTable = serde_json::from_slice(stored).unwrap();
-        assert!(table.change_replicas(SHARD, ids.clone()));
+        assert!(table.change_replicas(SHARD, ids.to_vec()));
         serde_json::to_vec(&table).unwrap()
     })
     .await;
@@ -172,6 +176,14 @@ async fn grown(directories: &[tempfile::TempDir; 3]) -> [Node; 3] {
     let second = start(directories[1].path(), Mode::Worker, &[&first]).await;
     let third = start(directories[2].path(), Mode::Worker, &[&first]).await;
     ready(&[&first, &second, &third]).await;
+    [first, second, third]
+}
+
+/// The same, each with a replica of the shard.
+async fn replicated(directories: &[tempfile::TempDir; 3]) -> [Node; 3] {
+    let [first, second, third] = grown(directories).await;
+    set_replicas(&first, &[&first, &second, &third]).await;
+    held_by(&[&first, &second, &third], SHARD, &[&first, &second, &third]).await;
     [first, second, third]
 }
 
@@ -257,9 +269,7 @@ async fn replicas_that_fail_with_their_node_are_not_reported_as_broken() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_is_found_again_under_another_address_and_a_damaged_replica_is_rebuilt() {
     let directories = directories();
-    let [first, second, third] = grown(&directories).await;
-    set_replicas(&first, &[&first, &second, &third]).await;
-    held_by(&[&first, &second, &third], SHARD, &[&first, &second, &third]).await;
+    let [first, second, third] = replicated(&directories).await;
     write(&first, 50..100).await;
     equal(&[&first, &second, &third]).await;
     // A node stops in order, its data is damaged, and it comes back on other ports; nobody is told where.

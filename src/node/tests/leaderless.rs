@@ -15,12 +15,7 @@ async fn a_replica_that_is_only_being_filled_does_not_make_its_node_unready() {
     held_by(&[&first, &second, &third], 0, &[&first, &second, &third]).await;
     first.stop().await;
     // Nobody can fill it: who leads the shard is away.
-    change(&second, "table", |stored| {
-        let mut table: ShardTable = serde_json::from_slice(stored).unwrap();
-        assert!(table.change_replicas(SHARD, vec![holder, id(&second)]));
-        serde_json::to_vec(&table).unwrap()
-    })
-    .await;
+    set_holders(&second, &[holder, id(&second)]).await;
     until("it is opened", async || replica(&second).is_some()).await;
     let filled = replica(&second).unwrap();
     until("it knows that it has no vote", async || !filled.votes()).await;
@@ -40,9 +35,7 @@ async fn a_replica_that_is_only_being_filled_does_not_make_its_node_unready() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_eventual_read_of_a_state_young_enough_asks_nobody() {
     let directories = directories();
-    let [first, second, third] = grown(&directories).await;
-    set_replicas(&first, &[&first, &second, &third]).await;
-    held_by(&[&first, &second, &third], SHARD, &[&first, &second, &third]).await;
+    let [first, second, third] = replicated(&directories).await;
     second.stop().await;
     let mut config = config(directories[1].path(), Mode::Worker, &[&first]);
     config.limits.staleness = Duration::from_secs(600);

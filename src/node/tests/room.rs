@@ -40,9 +40,7 @@ async fn a_node_with_little_room_refuses_writes_and_goes_on_reading() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_node_lets_others_lead_and_takes_what_it_missed_when_it_has_room() {
     let directories = directories();
-    let [first, second, third] = grown(&directories).await;
-    set_replicas(&first, &[&first, &second, &third]).await;
-    held_by(&[&first, &second, &third], SHARD, &[&first, &second, &third]).await;
+    let [first, second, third] = replicated(&directories).await;
     first.stop().await;
     let first = start(directories[0].path(), Mode::Worker, &[&second], ByteSize::gib(1 << 30)).await;
     until("it is seen", async || !disk_is_well(&first)).await;
