@@ -52,6 +52,9 @@ pub(super) struct Replica {
     /// A state came or is wanted that the machine does not have: it must not lead.
     may_campaign: bool,
     latest_ready: u64,
+    /// The Ready in which the term or the vote last changed, and up to which Ready all is durable.
+    vote_ready: u64,
+    durable_ready: u64,
     next_write: u64,
     /// Writes under way: their numbers and the Ready each belongs to.
     writing: VecDeque<(u64, u64)>,
@@ -136,6 +139,8 @@ impl Replica {
             chosen_for: None,
             may_campaign: true,
             latest_ready: 0,
+            vote_ready: 0,
+            durable_ready: 0,
             next_write: 0,
             writing: VecDeque::new(),
             held: VecDeque::new(),
@@ -249,7 +254,12 @@ impl Replica {
     }
 
     fn may_campaign(&self) -> bool {
-        self.may_campaign && self.mirror().is_far_enough()
+        self.may_campaign && self.mirror().is_far_enough() && !self.would_win_before_its_log_is_durable()
+    }
+
+    /// The library takes it that who wins has its log on the disk, because the question for votes waited for that. The only voter asks nobody.
+    fn would_win_before_its_log_is_durable(&self) -> bool {
+        self.raw.raft.prs().is_singleton() && self.persisted() < self.last_index()
     }
 
     /// While false this member votes and follows, but does not try to lead.

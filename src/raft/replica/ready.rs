@@ -34,15 +34,22 @@ impl Replica {
     fn take_ready(&mut self, work: &mut Work) {
         let mut ready = self.raw.ready();
         self.latest_ready = ready.number();
-        work.messages.append(&mut ready.take_messages());
-        let held = self.release_reads(ready.take_persisted_messages(), work);
+        let at_once = ready.take_messages();
+        let mut held = self.release_reads(ready.take_persisted_messages(), work);
         work.reads.append(&mut ready.take_read_states());
         let snapshot = ready.snapshot().clone();
         let entries = ready.take_entries();
         if let Some(hard) = ready.hs().map(convert::hard_in) {
             self.mirror_mut().set_hard(hard);
+            if (hard.term, hard.vote) != (self.hard.term, self.hard.vote) {
+                self.vote_ready = self.latest_ready;
+            }
             (self.hard, self.hard_is_written) = (hard, false);
         }
+        // What a leader says need not wait for its disk, but its term must be there. With other voters it is, before they answer; the only voter
+        // has won at once, and would lead the same term again after a power loss, with other entries.
+        let has_its_term = self.vote_ready <= self.durable_ready;
+        if has_its_term { &mut work.messages } else { &mut held }.extend(at_once);
         self.queue_write(&snapshot, &entries, ready.must_sync(), work);
         let committed = ready.take_committed_entries();
         if !held.is_empty() {
@@ -162,6 +169,7 @@ impl Replica {
     }
 
     fn durable_up_to(&mut self, ready: u64, work: &mut Work) {
+        self.durable_ready = ready;
         self.raw.on_persist_ready(ready);
         while self.held.front().is_some_and(|(number, _)| *number <= ready) {
             let (_, mut messages) = self.held.pop_front().expect("there is a front");

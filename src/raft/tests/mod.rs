@@ -14,6 +14,7 @@ mod log;
 mod measure;
 mod members;
 mod network;
+mod only_voter;
 mod returned;
 mod rules;
 
