@@ -129,13 +129,14 @@ impl Store {
     /// into memory.
     pub fn open(path: impl AsRef<Path>, options: StoreOptions) -> Result<Store, StoreError> {
         let path = std::path::absolute(path.as_ref()).map_err(|e| StoreError::io(path.as_ref(), "resolve", e))?;
+        let mut journaled = 0;
         if birth::is_complete(&path)? {
             birth::verify_catalogue(&path)?;
-            journal::verify(&path, options.discipline)?;
+            journaled = journal::verify(&path, options.discipline)?;
         } else {
             birth::clear_unfinished(&path)?;
         }
-        let database = open_engine(&path, &options)?;
+        let database = open_engine(&path, &options, journaled)?;
         let names: Vec<String> = database.list_keyspace_names().iter().map(|name| name.to_string()).collect();
         let store = Store {
             inner: Arc::new(Inner {
@@ -318,7 +319,8 @@ impl Store {
     }
 }
 
-fn open_engine(path: &Path, options: &StoreOptions) -> Result<Database, StoreError> {
+/// `journaled` is the number of the last batch in the journals.
+fn open_engine(path: &Path, options: &StoreOptions, journaled: u64) -> Result<Database, StoreError> {
     let threads = match options.maintenance {
         Maintenance::Threads(threads) => threads.max(1),
         Maintenance::Caller => 0,
@@ -334,8 +336,9 @@ fn open_engine(path: &Path, options: &StoreOptions) -> Result<Database, StoreErr
         let last_number = birth::last_number(path)?;
         let database = builder.open().map_err(|e| StoreError::from_engine(path, "open", e))?;
         // The engine goes on behind the last number it finds in the spaces, though its catalogue may hold later ones, of spaces made or
-        // dropped last. A change of the catalogue under a number that was used is lost, or half of it: spaces come back, or go.
-        database.supervisor.seqno.fetch_max(last_number.saturating_add(1));
+        // dropped last, and the journals batches of such spaces. A change of the catalogue under a number that was used is lost, or half of it:
+        // spaces come back, or go. And in the journals a number that does not grow is known to be damaged.
+        database.supervisor.seqno.fetch_max(last_number.max(journaled).saturating_add(1));
         Ok(database)
     }));
     opened.unwrap_or_else(|_| Err(StoreError::corrupt(path, "the storage engine cannot read this database")))

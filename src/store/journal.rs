@@ -34,25 +34,27 @@ const NUMBER_MAX: u64 = 1 << 48;
 /// Value types the engine writes to a journal: value, tombstone, weak tombstone.
 const VALUE_TYPE_MAX: u8 = 2;
 
-/// Checks every journal of the database at `path`. A torn end that the discipline explains is cut off (it was never
-/// promised to anyone); any other damage is `Corrupt` and nothing is touched.
-pub(super) fn verify(path: &Path, discipline: Discipline) -> Result<(), StoreError> {
+/// Checks every journal of the database at `path`; the number of the last batch, 0 if there is none. A torn end that the discipline
+/// explains is cut off (it was never promised to anyone); any other damage is `Corrupt` and nothing is touched.
+pub(super) fn verify(path: &Path, discipline: Discipline) -> Result<u64, StoreError> {
     let journals = list(path)?;
-    let Some((active, sealed)) = journals.split_last() else { return Ok(()) };
+    let Some((active, sealed)) = journals.split_last() else { return Ok(0) };
+    let mut number = None;
     for file in sealed {
         let bytes = read_written(file)?;
-        let end = whole(file, &bytes, discipline)?;
+        let end = whole(file, &bytes, &mut number)?;
         // A journal is synced whole before the next one is begun.
         if !is_unwritten(&bytes[end..]) {
             return Err(damaged(file, end));
         }
     }
-    verify_active(active, discipline)
+    verify_active(active, discipline, &mut number)?;
+    Ok(number.unwrap_or(0))
 }
 
-fn verify_active(file: &Path, discipline: Discipline) -> Result<(), StoreError> {
+fn verify_active(file: &Path, discipline: Discipline, number: &mut Option<u64>) -> Result<(), StoreError> {
     let bytes = read_written(file)?;
-    let end = whole(file, &bytes, discipline)?;
+    let end = whole(file, &bytes, number)?;
     if is_unwritten(&bytes[end..]) {
         return Ok(());
     }
@@ -67,7 +69,7 @@ fn verify_active(file: &Path, discipline: Discipline) -> Result<(), StoreError> 
 /// must have been synced.
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) fn look(bytes: &[u8], discipline: Discipline) -> (usize, bool) {
-    let Scanned { end, misnumbered } = scan(bytes, discipline);
+    let Scanned { end, misnumbered } = scan(bytes, &mut None);
     (end, misnumbered.is_some() || !is_unwritten(&bytes[end..]) && was_synced(&bytes[end..], discipline))
 }
 
@@ -79,17 +81,17 @@ struct Scanned {
     misnumbered: Option<usize>,
 }
 
-/// Finds the whole valid batches at the start. The engine's checksum is of a batch's records, not of its number, and by that a batch counts
-/// as older or newer than others. Numbers grow; where spaces are dropped (not in the log) they were seen to fall back after the next
-/// opening, so that there only a number nobody can have come to is known to be wrong.
-fn scan(bytes: &[u8], discipline: Discipline) -> Scanned {
-    let (mut end, mut before, mut misnumbered) = (0, None, None);
+/// Finds the whole valid batches at the start; `before` is the number of the last batch before them, and after that of the last of them. The
+/// engine's checksum is of a batch's records, not of its number, and by that a batch counts as older or newer than others. Numbers grow, from
+/// one journal to the next and over restarts too (`Store::open` sees to that). What a changed number can pass for is the last batch with a
+/// later one, which is the newest anyway, and the first of the oldest journal with an earlier one.
+fn scan(bytes: &[u8], before: &mut Option<u64>) -> Scanned {
+    let (mut end, mut misnumbered) = (0, None);
     while let Some(batch) = parse_batch(&bytes[end..]) {
-        let falls_back = discipline == Discipline::EveryCommitSynced && before >= Some(batch.number);
-        if falls_back || batch.number >= NUMBER_MAX {
+        if *before >= Some(batch.number) || batch.number >= NUMBER_MAX {
             misnumbered.get_or_insert(end);
         }
-        before = Some(batch.number);
+        *before = Some(batch.number);
         end += batch.length;
     }
     Scanned { end, misnumbered }
@@ -99,8 +101,8 @@ fn scan(bytes: &[u8], discipline: Discipline) -> Scanned {
 ///
 /// # Errors
 /// `Corrupt` for a number that cannot be right.
-fn whole(file: &Path, bytes: &[u8], discipline: Discipline) -> Result<usize, StoreError> {
-    match scan(bytes, discipline) {
+fn whole(file: &Path, bytes: &[u8], before: &mut Option<u64>) -> Result<usize, StoreError> {
+    match scan(bytes, before) {
         Scanned { misnumbered: Some(at), .. } => Err(damaged(file, at)),
         Scanned { end, misnumbered: None } => Ok(end),
     }
