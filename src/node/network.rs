@@ -71,7 +71,13 @@ impl Others for Nobody {
         Box::pin(async move { Err(unknown(node)) })
     }
 
-    fn read(&self, node: NodeId, _read: Bytes, _deadline: Instant) -> BoxStream<'static, Result<Bytes, Error>> {
+    fn read(
+        &self,
+        node: NodeId,
+        _read: Bytes,
+        _is_small: bool,
+        _deadline: Instant,
+    ) -> BoxStream<'static, Result<Bytes, Error>> {
         stream::once(std::future::ready(Err(unknown(node)))).boxed()
     }
 

@@ -47,8 +47,14 @@ impl Others for Peers {
         })
     }
 
-    fn read(&self, node: NodeId, read: Bytes, deadline: Instant) -> BoxStream<'static, Result<Bytes, Error>> {
-        Peers::read(self, node, read, deadline).map(|answer| answer.map_err(unanswered)).boxed()
+    fn read(
+        &self,
+        node: NodeId,
+        read: Bytes,
+        is_small: bool,
+        deadline: Instant,
+    ) -> BoxStream<'static, Result<Bytes, Error>> {
+        Peers::read(self, node, read, is_small, deadline).map(|answer| answer.map_err(unanswered)).boxed()
     }
 
     fn agreed(&self, node: NodeId, shard: u64) -> Answering<Option<Agreed>> {

@@ -5,6 +5,7 @@ use super::{
     link::Link,
     peers::Shared,
     proto::{self, peer_client::PeerClient},
+    reads::{Asked, Said},
     server::MESSAGE_BYTES_MAX,
     service::{CallError, Joined, Joining, NodeReport, Proposal, Proposed},
     wire,
@@ -16,7 +17,11 @@ use crate::rt::{
 };
 use crate::types::limits;
 use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt, TryFutureExt, future::BoxFuture, stream::BoxStream};
+use futures_util::{
+    FutureExt, StreamExt, TryFutureExt,
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::SemaphorePermit;
@@ -110,17 +115,73 @@ pub(super) fn read(
     shared: Arc<Shared>,
     to: NodeId,
     read: Bytes,
+    is_small: bool,
     deadline: Instant,
 ) -> BoxStream<'static, Result<Bytes, CallError>> {
     let answers = async move {
         let link = connected(&shared, to)?;
         let call = link.calls.clone().try_acquire_owned().map_err(|_| busy())?;
-        let request = proto::ReadRequest { caller: Some(caller(&shared, to)), read };
-        let parts = client(&link).read(limited(request, deadline - time::now())).await.map_err(no_answer)?.into_inner();
+        let read = Reading { request: proto::ReadRequest { caller: Some(caller(&shared, to)), read }, link, deadline };
+        let asked = if is_small { read.ask()? } else { None };
+        let parts = match asked {
+            Some(asked) => read.shared(asked),
+            None => read.alone().await?,
+        };
         // The call is under way until its last part has come.
-        Ok(parts.map(move |part| (part, &call).0).map(read_part))
+        Ok(parts.map(move |part| (part, &call).0))
     };
     answers.try_flatten_stream().boxed()
+}
+
+/// A read of another node's replicas, not yet sent.
+struct Reading {
+    request: proto::ReadRequest,
+    link: Arc<Link>,
+    deadline: Instant,
+}
+
+/// How the parts of a small read come.
+enum Way {
+    Shared(Reading, Asked),
+    Alone(Parts),
+    Over,
+}
+
+type Parts = BoxStream<'static, Result<Bytes, CallError>>;
+
+impl Reading {
+    /// Over the stream of the link's small reads, unless the other program has none.
+    fn ask(&self) -> Result<Option<Asked>, CallError> {
+        let reads = self.link.reads().ok_or_else(not_connected)?;
+        let left = u64::try_from((self.deadline - time::now()).as_millis()).unwrap_or(u64::MAX);
+        reads.ask(&self.link, self.request.clone(), left)
+    }
+
+    fn shared(self, asked: Asked) -> Parts {
+        let next = async |mut way| loop {
+            match way {
+                Way::Shared(reading, mut asked) => match time::timeout_at(reading.deadline, asked.next()).await {
+                    Err(_) => return Some((Err(CallError::Unavailable("the time is up".to_owned())), Way::Over)),
+                    Ok(None) => return None,
+                    Ok(Some(Said::Part(part))) => return Some((part, Way::Shared(reading, asked))),
+                    Ok(Some(Said::Alone)) => match reading.alone().await {
+                        Ok(parts) => way = Way::Alone(parts),
+                        Err(error) => return Some((Err(error), Way::Over)),
+                    },
+                },
+                Way::Alone(mut parts) => return Some((parts.next().await?, Way::Alone(parts))),
+                Way::Over => return None,
+            }
+        };
+        stream::unfold(Way::Shared(self, asked), next).boxed()
+    }
+
+    /// By a call of its own.
+    async fn alone(self) -> Result<Parts, CallError> {
+        let request = limited(self.request, self.deadline - time::now());
+        let parts = client(&self.link).read(request).await.map_err(no_answer)?.into_inner();
+        Ok(parts.map(read_part).boxed())
+    }
 }
 
 fn read_part(part: Result<proto::ReadPart, Status>) -> Result<Bytes, CallError> {
@@ -165,7 +226,11 @@ impl CheckpointStream for Fetching {
 /// The link to a node that is there.
 fn connected(shared: &Shared, node: NodeId) -> Result<Arc<Link>, CallError> {
     let link = shared.link_to(node).filter(|link| link.is_connected());
-    link.ok_or_else(|| CallError::Unavailable("the node is not connected".to_owned()))
+    link.ok_or_else(not_connected)
+}
+
+fn not_connected() -> CallError {
+    CallError::Unavailable("the node is not connected".to_owned())
 }
 
 /// Takes answers as large as this node's own may be.

@@ -6,6 +6,7 @@ use super::{
     peers::{PeerState, Shared},
     proto::{self, link_reply, link_request, peer_client::PeerClient},
     queue::Queue,
+    reads::Reads,
     service::PeerService,
 };
 use crate::raft::{GroupMessage, NodeId, SendError};
@@ -52,6 +53,7 @@ struct Progress {
 #[derive(Debug)]
 struct Session {
     queue: Queue,
+    reads: Arc<Reads>,
     metrics: OnceLock<PeerMetrics>,
 }
 
@@ -99,6 +101,11 @@ impl Link {
 
     pub(super) fn is_connected(&self) -> bool {
         self.progress().session.is_some()
+    }
+
+    /// The small reads of the session, if one stands.
+    pub(super) fn reads(&self) -> Option<Arc<Reads>> {
+        self.progress().session.as_ref().map(|session| session.reads.clone())
     }
 
     /// Dials at once if it waits to. For when the peer has shown that it is there.
@@ -184,7 +191,8 @@ async fn session(shared: &Arc<Shared>, link: &Arc<Link>, service: &dyn PeerServi
     {
         return Ended::Refused(refusal);
     }
-    let session = Arc::new(Session { queue: Queue::new(shared.options.queue), metrics: OnceLock::new() });
+    let (queue, reads) = (Queue::new(shared.options.queue), Reads::new(shared.options.calls_max));
+    let session = Arc::new(Session { queue, reads, metrics: OnceLock::new() });
     let _closing = CloseOnDrop { link, session: &session, service };
     let hello = shared.me.hello(service.cluster_id());
     let opening = open(link.channel.clone(), hello, session.clone());
@@ -338,6 +346,7 @@ impl Drop for CloseOnDrop<'_> {
         let peer = progress.peer.clone();
         drop(progress);
         self.session.queue.close();
+        self.session.reads.close();
         // A node that stops need not be told that it has lost its peers; one that lets go of an address must.
         if was_standing
             && self.link.stop.is_triggered()

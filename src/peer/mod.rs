@@ -6,13 +6,15 @@
 //!
 //! ```text
 //! Transport::send → Queue (bounded) → link: frames → socket ⇒ server: decode → PeerService::receive
-//! Peers::propose, inspect, status, fetch_checkpoint → unary or streamed call ⇒ server → PeerService
+//! Peers::read → Reads: one stream for all ⇒ Answering: a task each → PeerService::read
+//! Peers::propose, inspect, status, fetch_checkpoint, large reads → unary or streamed call ⇒ server → PeerService
 //! ```
 //!
 //! Promises: nothing waits but who asks; queues, frames, streams and names are bounded; what comes from outside never panics; a broken
 //! link is told at once ([`PeerService::peer_lost`]) and dialled again with back-off; a call that was never sent is `Unavailable`, one
 //! whose answer was lost `Indeterminate`. Built and wired by `node`, which implements [`PeerService`] over the rooms below.
 
+mod answering;
 mod back_off;
 mod calls;
 mod identity;
@@ -20,6 +22,7 @@ mod incoming;
 mod link;
 mod peers;
 mod queue;
+mod reads;
 mod server;
 mod service;
 #[cfg(test)]

@@ -278,9 +278,16 @@ impl Peers {
     }
 
     /// Reads replicas of another node: encoded answers as they come, at most until `deadline`. An error is the last item; nothing
-    /// could have happened.
-    pub fn read(&self, to: NodeId, read: Bytes, deadline: Instant) -> BoxStream<'static, Result<Bytes, CallError>> {
-        calls::read(self.0.clone(), to, read, deadline)
+    /// could have happened. With `is_small` over one stream with others, which is cheaper; an answer may come twice then, if another
+    /// one turns out not to be small.
+    pub fn read(
+        &self,
+        to: NodeId,
+        read: Bytes,
+        is_small: bool,
+        deadline: Instant,
+    ) -> BoxStream<'static, Result<Bytes, CallError>> {
+        calls::read(self.0.clone(), to, read, is_small, deadline)
     }
 
     /// Asks another node to take this one into its cluster. Asking again changes nothing.

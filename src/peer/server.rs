@@ -1,6 +1,7 @@
 //! The answering side: links that other nodes open, and their calls. Served by `rt::rpc`.
 
 use super::{
+    answering,
     identity::{Cause, Id, PeerInfo, Refusal, TEXT_BYTES_MAX},
     incoming::Arrival,
     peers::Shared,
@@ -24,8 +25,8 @@ use tonic::{Request, Response, Status, Streaming, server::NamedService};
 
 /// Longest message of a call or a link: the largest command and what is around it.
 pub(super) const MESSAGE_BYTES_MAX: usize = limits::COMMAND_BYTES_MAX + (2 << 20);
-/// Longest time a forwarded proposal may take, whatever its sender says.
-const PROPOSAL_TIME_MAX: Duration = Duration::from_secs(600);
+/// Longest time a forwarded proposal or a read may take, whatever its sender says.
+pub(super) const CALL_TIME_MAX: Duration = Duration::from_secs(600);
 
 /// The peers' service as a router.
 pub(super) fn routes(shared: Arc<Shared>) -> Router {
@@ -35,7 +36,7 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router {
     Router::new().route_service(&path, server).fallback(nothing)
 }
 
-struct Server(Arc<Shared>);
+pub(super) struct Server(pub(super) Arc<Shared>);
 
 impl Server {
     fn service(&self) -> Result<Arc<dyn PeerService>, Status> {
@@ -43,7 +44,7 @@ impl Server {
     }
 
     /// The service, for a caller that means this node and whose link stands.
-    fn service_for(&self, caller: Option<proto::Caller>) -> Result<(Arc<dyn PeerService>, NodeId), Status> {
+    pub(super) fn service_for(&self, caller: Option<proto::Caller>) -> Result<(Arc<dyn PeerService>, NodeId), Status> {
         let service = self.service()?;
         let caller = caller.ok_or_else(|| Status::invalid_argument("the caller is missing"))?;
         let own = self.0.me.identity.node;
@@ -109,7 +110,7 @@ impl Peer for Server {
         let Some(ack) = wire::ack(request.ack()) else {
             return Err(Status::invalid_argument("there is no such acknowledgement"));
         };
-        let left = Duration::from_millis(request.timeout_ms).min(PROPOSAL_TIME_MAX);
+        let left = Duration::from_millis(request.timeout_ms).min(CALL_TIME_MAX);
         let proposal = Proposal { group: request.group, data: request.data, ack, deadline: time::now() + left };
         Ok(Response::new(service.propose(from, proposal).await.into()))
     }
@@ -178,6 +179,15 @@ impl Peer for Server {
             Err(error) => stream::once(std::future::ready(Err(error))).boxed(),
         };
         Ok(Response::new(parts.map(|part: Result<Bytes, CallError>| Ok(part.into())).boxed()))
+    }
+
+    type ReadsStream = BoxStream<'static, Result<proto::ReadsReply, Status>>;
+
+    async fn reads(
+        &self,
+        request: Request<Streaming<proto::ReadsRequest>>,
+    ) -> Result<Response<Self::ReadsStream>, Status> {
+        Ok(Response::new(answering::answer(self.0.clone(), request.into_inner())))
     }
 }
 

@@ -169,7 +169,7 @@ impl Service {
         } else {
             rt::mark("a node asked another one to read its replicas");
             let encoded = Bytes::from(wire::encode_read(&read));
-            self.0.others.read(node, encoded, deadline).then(part).boxed()
+            self.0.others.read(node, encoded, read.is_small(), deadline).then(part).boxed()
         };
         let broke_off = || Error::new(ErrorKind::Unavailable, "node_unreachable", "the node broke off its answer");
         let end = stream::once(std::future::ready(Part::End(broke_off())));

@@ -18,6 +18,9 @@ use std::{sync::Arc, time::Duration};
 
 /// Shards of one read that are answered at once.
 const AT_ONCE: usize = 64;
+/// Most shards and hits of a read that is called small.
+const SMALL_SHARDS_MAX: usize = 64;
+const SMALL_HITS_MAX: usize = 256;
 /// Points in an answer from which on it is encoded on a compute thread.
 const LARGE_POINTS: usize = 64;
 /// How often a read begins again because slots moved in its middle, and what it waits before: a step takes a round of applying.
@@ -62,6 +65,18 @@ pub struct ShardsRead {
     pub consistency: Consistency,
     /// Shard, and how far the session has seen it.
     pub shards: Vec<(ShardId, u64)>,
+}
+
+impl ShardsRead {
+    /// Whether its answers are likely to be so small that those of other reads may wait for them.
+    pub(super) fn is_small(&self) -> bool {
+        let hits = match &self.operation {
+            Operation::Get(_) | Operation::Figures => 1,
+            Operation::Search(searches) => searches.iter().map(|search| search.top_k).sum(),
+            Operation::List(_) => usize::MAX,
+        };
+        self.shards.len() <= SMALL_SHARDS_MAX && hits <= SMALL_HITS_MAX
+    }
 }
 
 /// What was read of one shard.

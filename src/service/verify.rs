@@ -29,8 +29,8 @@ pub trait Others: Send + Sync + 'static {
     fn bucket(&self, node: NodeId, shard: u64, bucket: u8) -> Answering<Bucket>;
 
     /// Reads replicas of another node: encoded answers as they come. It ends early, with an error as its last item, if the node
-    /// cannot be asked or breaks off; and at the deadline.
-    fn read(&self, node: NodeId, read: Bytes, deadline: Instant) -> BoxStream<'static, Result<Bytes>>;
+    /// cannot be asked or breaks off; and at the deadline. What is called small need not be so, but is better; an answer may come twice.
+    fn read(&self, node: NodeId, read: Bytes, is_small: bool, deadline: Instant) -> BoxStream<'static, Result<Bytes>>;
 
     /// What a shard's group has agreed on about its members, if another node leads it and knows.
     fn agreed(&self, node: NodeId, shard: u64) -> Answering<Option<super::Agreed>>;

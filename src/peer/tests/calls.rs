@@ -271,38 +271,3 @@ async fn a_checkpoint_travels_whole_through_fetch_and_serve() {
     assert!(matches!(missing, FetchError::Unreachable(_)), "{missing}");
     stop_all(vec![one, two]).await;
 }
-
-#[tokio::test]
-async fn reads_come_part_by_part_until_the_caller_has_had_enough() {
-    let nodes = cluster(2).await;
-    let deadline = || time::now() + 300 * MS;
-    let read = |bytes: &'static [u8]| nodes[0].peers.read(2, Bytes::from_static(bytes), deadline());
-    let mut parts = read(b"ab");
-    assert_eq!(parts.next().await, Some(Ok(Bytes::from_static(b"a"))));
-    assert_eq!(parts.next().await, Some(Ok(Bytes::from_static(b"b"))));
-    assert!(matches!(parts.next().await, Some(Err(CallError::Unavailable(_)))), "its time is up");
-    assert_eq!(read(b"nothing").next().await, Some(Err(CallError::Refused("nothing to read".to_owned()))));
-    let nobody = nodes[0].peers.read(9, Bytes::new(), deadline()).next().await;
-    assert!(matches!(nobody, Some(Err(CallError::Unavailable(_)))), "{nobody:?}");
-    stop_all(nodes).await;
-}
-
-#[tokio::test]
-async fn a_read_counts_among_the_calls_under_way_until_it_is_over() {
-    let (listeners, addresses) = ports(2).await;
-    let mut nodes = Vec::new();
-    for (at, listener) in listeners.into_iter().enumerate() {
-        let mut settings = settings(at as NodeId + 1, &addresses, &addresses[at]);
-        settings.options.calls_max = 1;
-        nodes.push(TestNode::start(listener, &addresses, settings, Recorder::default()));
-    }
-    linked(&nodes).await;
-    let deadline = time::now() + PATIENCE;
-    let read = || nodes[0].peers.read(2, Bytes::from_static(b"a"), deadline);
-    let mut first = read();
-    assert!(matches!(first.next().await, Some(Ok(_))));
-    assert!(matches!(read().next().await, Some(Err(CallError::Exhausted(_)))));
-    drop(first);
-    assert!(matches!(read().next().await, Some(Ok(_))), "its place is free again");
-    stop_all(nodes).await;
-}

@@ -138,11 +138,11 @@ fn a_killed_peer_is_noticed_within_milliseconds() {
     left.stop(Duration::ZERO);
 }
 
-/// A peer that accepts every link and never reads another byte of it.
-struct Deaf(Identity);
+/// A peer that accepts every link and never reads another byte of it; of an older program, which answers reads by calls only.
+pub(super) struct Old(pub(super) Identity);
 
 #[tonic::async_trait]
-impl Peer for Deaf {
+impl Peer for Old {
     type LinkStream = BoxStream<'static, Result<proto::LinkReply, Status>>;
 
     async fn link(
@@ -171,6 +171,13 @@ impl Peer for Deaf {
     type ReadStream = BoxStream<'static, Result<proto::ReadPart, Status>>;
 
     async fn read(&self, _: Request<proto::ReadRequest>) -> Result<Response<Self::ReadStream>, Status> {
+        let part = Ok(Bytes::from_static(b"as ever")).into();
+        Ok(Response::new(stream::once(async { Ok(part) }).boxed()))
+    }
+
+    type ReadsStream = BoxStream<'static, Result<proto::ReadsReply, Status>>;
+
+    async fn reads(&self, _: Request<Streaming<proto::ReadsRequest>>) -> Result<Response<Self::ReadsStream>, Status> {
         Err(Status::unimplemented("deaf"))
     }
 
@@ -202,7 +209,7 @@ async fn a_peer_that_does_not_read_fills_its_queue_and_no_more() {
     let identity = settings(2, &addresses, &addresses[1]).identity;
     let options = settings(1, &addresses, &addresses[0]).options;
     let shutdown = Shutdown::new();
-    let serving = rpc::serve(deaf, PeerServer::new(Deaf(identity)), options.rpc.clone(), shutdown.clone());
+    let serving = rpc::serve(deaf, PeerServer::new(Old(identity)), options.rpc.clone(), shutdown.clone());
     let serving = spawn("test.deaf", serving);
     let mut small = settings(1, &addresses, &addresses[0]);
     small.options.queue = QueueLimits { messages_max: 100, bytes_max: 1 << 20, ..QueueLimits::default() };

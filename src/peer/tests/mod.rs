@@ -5,6 +5,7 @@ mod frames;
 mod garbage;
 mod handshake;
 mod membership;
+mod reads;
 mod speed;
 
 use super::*;
@@ -19,7 +20,10 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, StreamExt};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,6 +42,8 @@ struct Recorder {
     events: Mutex<Vec<Event>>,
     /// Who opened a link to here, and where it is reached.
     seen: Mutex<BTreeMap<NodeId, String>>,
+    /// Reads under way.
+    reading: Arc<AtomicUsize>,
     propose: Box<ProposeHandler>,
     checkpoint: Box<CheckpointHandler>,
 }
@@ -56,6 +62,7 @@ impl Default for Recorder {
             received: Mutex::default(),
             events: Mutex::default(),
             seen: Mutex::default(),
+            reading: Arc::default(),
             propose: Box::new(|_, _| Box::pin(async { Err(CallError::NotLeader { leader: None }) })),
             checkpoint: Box::new(|_, _| Box::pin(async { Err(FetchError::Refused("no such group".to_owned())) })),
         }
@@ -132,10 +139,19 @@ impl PeerService for Recorder {
     fn read(&self, _from: NodeId, read: Bytes) -> Result<BoxStream<'static, Bytes>, CallError> {
         match read.as_ref() {
             b"nothing" => Err(CallError::Refused("nothing to read".to_owned())),
-            // Answers every byte, and the last one never.
-            _ => {
-                let answers = read.iter().map(|byte| Bytes::copy_from_slice(&[*byte])).collect::<Vec<_>>();
-                Ok(stream::iter(answers).chain(stream::pending()).boxed())
+            // Answers every byte, `l` with a large answer, and then never comes to an end, unless the last byte is a full stop.
+            bytes => {
+                let answer = |byte: &u8| match byte {
+                    b'l' => Bytes::from(vec![b'l'; answering::SHARED_BYTES_MAX + 1]),
+                    byte => Bytes::copy_from_slice(&[*byte]),
+                };
+                let answers = bytes.iter().map(answer).collect::<Vec<_>>();
+                let ends = bytes.last() == Some(&b'.');
+                // A moment later, so that the end does not go in one packet with the last answer.
+                let end = if ends { turns(read.len()).boxed() } else { std::future::pending().boxed() };
+                let reading = UnderWay::new(&self.reading);
+                let answers = stream::iter(answers).chain(stream::once(end).filter_map(async |()| None));
+                Ok(answers.map(move |answer| (answer, &reading).0).boxed())
             }
         }
     }
@@ -156,6 +172,29 @@ impl PeerService for Recorder {
         let mut reports = if only == Some(MANY) { many_reports() } else { reports() };
         reports.retain(|report| only.is_none_or(|group| report.group == group));
         std::future::ready(reports).boxed()
+    }
+}
+
+/// Counts a read as long as it is under way.
+struct UnderWay(Arc<AtomicUsize>);
+
+impl UnderWay {
+    fn new(count: &Arc<AtomicUsize>) -> UnderWay {
+        count.fetch_add(1, Ordering::SeqCst);
+        UnderWay(count.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Ends when others had so many turns.
+async fn turns(count: usize) {
+    for _ in 0..count {
+        crate::rt::yield_now().await;
     }
 }
 

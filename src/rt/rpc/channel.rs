@@ -37,6 +37,10 @@ use tower::Service;
 /// should not be. A server that takes connections only to close them (it has too many) is Unavailable.
 const SEND_ATTEMPTS: u32 = 2;
 
+/// Calls let go of before their end that are remembered for a second. What the server still says of one that is forgotten counts as its
+/// fault, and after some thousand such the whole connection is given up (h2 0.4, "too_many_internal_resets").
+const RESETS_REMEMBERED: usize = 4_096;
+
 /// An address that is not `host:port`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a peer's address is host:port, got {addr:?}")]
@@ -228,6 +232,7 @@ impl Peer {
             .initial_stream_window_size(options.stream_window_bytes)
             .initial_connection_window_size(options.connection_window_bytes)
             .max_header_list_size(options.head_bytes_max)
+            .max_concurrent_reset_streams(RESETS_REMEMBERED)
             .handshake::<_, Body>(TokioIo::new(stream))
             .await
             .map_err(io::Error::other)?;
