@@ -22,11 +22,7 @@ use futures_util::{
     FutureExt,
     stream::{self, BoxStream, StreamExt},
 };
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
@@ -38,10 +34,11 @@ const ANSWERS_WAITING_MAX: usize = 64;
 type Reply = Result<proto::ReadsReply, Status>;
 type Answers = mpsc::Sender<Reply>;
 
-/// Answers what comes over `requests` until either side ends it.
+/// Answers what comes over `requests`. Ends with either side; a node that stops, and a caller that only asks no more, let what is under
+/// way end.
 pub(super) fn answer(shared: Arc<Shared>, requests: Streaming<proto::ReadsRequest>) -> BoxStream<'static, Reply> {
     let (answers, waiting) = mpsc::channel(ANSWERS_WAITING_MAX);
-    let answering = Answering { shared, answers, running: Arc::default() };
+    let answering = Answering { shared, answers, running: BTreeMap::new(), ended: mpsc::unbounded_channel() };
     drop(rt::spawn("peer.reads", answering.run(requests)));
     stream::unfold(waiting, async |mut waiting| Some((waiting.recv().await?, waiting))).boxed()
 }
@@ -50,31 +47,26 @@ pub(super) fn answer(shared: Arc<Shared>, requests: Streaming<proto::ReadsReques
 struct Answering {
     shared: Arc<Shared>,
     answers: Answers,
-    running: Arc<Running>,
-}
-
-/// Reads under way, by their numbers.
-#[derive(Default)]
-struct Running(Mutex<BTreeMap<u64, Task<()>>>);
-
-impl Running {
-    fn tasks(&self) -> MutexGuard<'_, BTreeMap<u64, Task<()>>> {
-        // Changed by single calls only.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    /// By number; those that have ended among them, until the next read begins.
+    running: BTreeMap<u64, Task<()>>,
+    ended: (mpsc::UnboundedSender<u64>, mpsc::UnboundedReceiver<u64>),
 }
 
 impl Answering {
-    async fn run(self, mut requests: Streaming<proto::ReadsRequest>) {
+    async fn run(mut self, mut requests: Streaming<proto::ReadsRequest>) {
         loop {
             let request = tokio::select! {
                 biased;
                 () = self.shared.stop.wait() => return,
-                () = self.answers.closed() => return,
+                () = self.answers.closed() => break,
                 request = requests.message() => request,
             };
-            // A caller that ends or breaks the stream waits for nothing any more.
-            let Ok(Some(proto::ReadsRequest { number, timeout_ms, kind })) = request else { return };
+            let request = match request {
+                Ok(Some(request)) => request,
+                Ok(None) => return,
+                Err(_) => break,
+            };
+            let proto::ReadsRequest { number, timeout_ms, kind } = request;
             match kind {
                 Some(Kind::Read(read)) => {
                     if let Err(error) = self.begin(number, Duration::from_millis(timeout_ms), read) {
@@ -82,7 +74,7 @@ impl Answering {
                     }
                 }
                 Some(Kind::LetGo(_)) => {
-                    if let Some(task) = self.running.tasks().remove(&number) {
+                    if let Some(task) = self.running.remove(&number) {
                         task.abort();
                     }
                 }
@@ -90,55 +82,53 @@ impl Answering {
                 None => {}
             }
         }
+        // Nobody is there to be answered.
+        self.running.into_values().for_each(|task| task.abort());
     }
 
     /// Begins a read, unless it may not be.
-    fn begin(&self, number: u64, left: Duration, read: proto::ReadRequest) -> Result<(), CallError> {
+    fn begin(&mut self, number: u64, left: Duration, read: proto::ReadRequest) -> Result<(), CallError> {
+        while let Ok(ended) = self.ended.1.try_recv() {
+            self.running.remove(&ended);
+        }
         let asked = Server(self.shared.clone()).service_for(read.caller);
-        let asked = asked.map_err(|status| CallError::Unavailable(status.message().to_owned()))?;
-        let deadline = time::now() + left.min(CALL_TIME_MAX);
-        let mut tasks = self.running.tasks();
-        if tasks.len() >= self.shared.options.calls_max {
+        let (service, from) = asked.map_err(|status| CallError::Unavailable(status.message().to_owned()))?;
+        if self.running.len() >= self.shared.options.calls_max {
             return Err(CallError::Exhausted("too many reads are under way".to_owned()));
         }
-        let one = One { running: self.running.clone(), answers: self.answers.clone(), number };
+        let deadline = time::now() + left.min(CALL_TIME_MAX);
+        let one = One { ended: Some(self.ended.0.clone()), answers: self.answers.clone(), number };
+        let task = rt::spawn("peer.read", one.run(service, from, read.read, deadline));
         // A number that is used twice ends the first of the two.
-        if let Some(older) = tasks.insert(number, rt::spawn("peer.read", one.run(asked, read.read, deadline))) {
+        if let Some(older) = self.running.insert(number, task) {
             older.abort();
         }
         Ok(())
     }
 
     async fn refuse(&self, number: u64, error: CallError) {
-        let part = Some(Err(error).into());
-        let _ = self.answers.send(Ok(proto::ReadsReply { number, part, is_last: true, alone: false })).await;
+        let _ = self.answers.send(Ok(last(number, Some(Err(error))))).await;
     }
 }
 
-impl Drop for Answering {
-    fn drop(&mut self) {
-        for task in std::mem::take(&mut *self.running.tasks()).into_values() {
-            task.abort();
-        }
-    }
+fn last(number: u64, part: Option<Result<Bytes, CallError>>) -> proto::ReadsReply {
+    proto::ReadsReply { number, part: part.map(Into::into), is_last: true, alone: false }
 }
 
 /// One read.
 struct One {
-    running: Arc<Running>,
+    /// Told its number when it ends; `None` from then on.
+    ended: Option<mpsc::UnboundedSender<u64>>,
     answers: Answers,
     number: u64,
 }
 
 impl One {
-    async fn run(self, asked: (Arc<dyn PeerService>, NodeId), read: Bytes, deadline: Instant) {
-        let (service, from) = asked;
-        // Its caller's time is up as well: nobody is told.
+    async fn run(mut self, service: Arc<dyn PeerService>, from: NodeId, read: Bytes, deadline: Instant) {
         let _ = time::timeout_at(deadline, self.say(service.as_ref(), from, read)).await;
-        self.running.tasks().remove(&self.number);
     }
 
-    async fn say(&self, service: &dyn PeerService, from: NodeId, read: Bytes) {
+    async fn say(&mut self, service: &dyn PeerService, from: NodeId, read: Bytes) {
         let mut parts = match service.read(from, read) {
             Ok(parts) => parts,
             Err(error) => return self.send(Some(Err(error)), true).await,
@@ -164,13 +154,35 @@ impl One {
         self.send(None, true).await;
     }
 
-    async fn send(&self, part: Option<Result<Bytes, CallError>>, is_last: bool) {
-        let (number, part) = (self.number, part.map(Into::into));
-        let _ = self.answers.send(Ok(proto::ReadsReply { number, part, is_last, alone: false })).await;
+    async fn send(&mut self, part: Option<Result<Bytes, CallError>>, is_last: bool) {
+        let part = part.map(Into::into);
+        self.reply(proto::ReadsReply { number: self.number, part, is_last, alone: false }).await;
     }
 
-    async fn leave_alone(&self) {
-        let reply = proto::ReadsReply { number: self.number, part: None, is_last: false, alone: true };
+    async fn leave_alone(&mut self) {
+        self.reply(proto::ReadsReply { number: self.number, part: None, is_last: false, alone: true }).await;
+    }
+
+    async fn reply(&mut self, reply: proto::ReadsReply) {
+        // First of all, so that the caller's next read finds the place free.
+        if reply.is_last || reply.alone {
+            self.end();
+        }
         let _ = self.answers.send(Ok(reply)).await;
+    }
+
+    /// Whether it had not ended.
+    fn end(&mut self) -> bool {
+        self.ended.take().is_some_and(|ended| ended.send(self.number).is_ok())
+    }
+}
+
+impl Drop for One {
+    /// Its time is up, it was let go, or it panicked: whoever still waits for it need not.
+    fn drop(&mut self) {
+        if self.end() {
+            let error = CallError::Unavailable("the node broke off the read".to_owned());
+            let _ = self.answers.try_send(Ok(last(self.number, Some(Err(error)))));
+        }
     }
 }

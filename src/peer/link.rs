@@ -346,7 +346,7 @@ impl Drop for CloseOnDrop<'_> {
         let peer = progress.peer.clone();
         drop(progress);
         self.session.queue.close();
-        self.session.reads.close();
+        self.session.reads.finish();
         // A node that stops need not be told that it has lost its peers; one that lets go of an address must.
         if was_standing
             && self.link.stop.is_triggered()

@@ -22,6 +22,9 @@ use std::{
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tonic::{Code, Status};
 
+/// Parts of one read that may wait for who reads: those of as many shards as a small read has, and more.
+const PARTS_WAITING_MAX: usize = 128;
+
 /// The shared stream of one session of a link.
 #[derive(Debug)]
 pub(super) struct Reads {
@@ -35,7 +38,7 @@ struct State {
     way: Way,
     /// The last number given; never twice in a session, so that what comes late is nobody's.
     last: u64,
-    waiting: BTreeMap<u64, mpsc::UnboundedSender<Said>>,
+    waiting: BTreeMap<u64, mpsc::Sender<Said>>,
 }
 
 #[derive(Debug)]
@@ -45,6 +48,8 @@ enum Way {
     Open(mpsc::Sender<proto::ReadsRequest>),
     /// The other program is too old for it.
     Unknown,
+    /// The session is over, and not all it asked is answered.
+    Last(mpsc::Sender<proto::ReadsRequest>),
     /// The session is over.
     Over,
 }
@@ -63,7 +68,7 @@ pub(super) enum Said {
 pub(super) struct Asked {
     reads: Arc<Reads>,
     number: u64,
-    said: mpsc::UnboundedReceiver<Said>,
+    said: mpsc::Receiver<Said>,
 }
 
 impl Reads {
@@ -89,7 +94,7 @@ impl Reads {
         let number = state.last;
         let requests = match &state.way {
             Way::Unknown => return Ok(None),
-            Way::Over => return Err(broke("the link has ended")),
+            Way::Last(_) | Way::Over => return Err(broke("the link has ended")),
             Way::Open(requests) => requests.clone(),
             Way::Closed => {
                 let (requests, waiting) = mpsc::channel(self.requests_max);
@@ -103,30 +108,32 @@ impl Reads {
             TrySendError::Full(_) => CallError::Exhausted("too many reads wait for the connection to it".to_owned()),
             TrySendError::Closed(_) => broke("the stream has ended"),
         })?;
-        let (say, said) = mpsc::unbounded_channel();
+        let (say, said) = mpsc::channel(PARTS_WAITING_MAX);
         state.waiting.insert(number, say);
         drop(state);
         Ok(Some(Asked { reads: self.clone(), number, said }))
     }
 
-    /// The session is over: so is every read, and nothing is asked any more.
-    pub(super) fn close(&self) {
-        self.fall(Way::Over, &broke("the link broke"));
+    /// The session is over: nothing is asked any more. What was asked is still answered, if the connection stands.
+    pub(super) fn finish(&self) {
+        let mut state = self.state();
+        state.way = match std::mem::replace(&mut state.way, Way::Over) {
+            Way::Open(requests) => Way::Last(requests),
+            _ => Way::Over,
+        };
+        state.settle();
     }
 
     fn take(&self, reply: proto::ReadsReply) {
         let proto::ReadsReply { number, part, is_last, alone } = reply;
         let mut state = self.state();
         let Some(say) = state.waiting.get(&number) else { return };
-        // Whoever does not listen any more has said that it lets go, or is about to.
-        if let Some(part) = part {
-            let _ = say.send(Said::Part(part.into()));
-        }
-        if alone {
-            let _ = say.send(Said::Alone);
-        }
-        if alone || is_last {
+        let part = part.map(|part| say.try_send(Said::Part(part.into())));
+        let alone = alone.then(|| say.try_send(Said::Alone));
+        // Whoever does not listen any more has let go, or is about to. Whoever does and does not keep up is at its end.
+        if is_last || alone.is_some() || part.is_some_and(|part| part.is_err()) {
             state.waiting.remove(&number);
+            state.settle();
         }
     }
 
@@ -136,10 +143,8 @@ impl Reads {
             Some(status) if status.code() == Code::Unimplemented => {
                 let mut state = self.state();
                 let asked = std::mem::take(&mut state.waiting);
-                if !matches!(state.way, Way::Over) {
-                    state.way = Way::Unknown;
-                }
-                asked.into_values().for_each(|say| drop(say.send(Said::Alone)));
+                state.fall(Way::Unknown);
+                asked.into_values().for_each(|say| drop(say.try_send(Said::Alone)));
             }
             status => self.fall(Way::Closed, &broke(status.as_ref().map_or("the node ended it", Status::message))),
         }
@@ -147,28 +152,42 @@ impl Reads {
 
     fn fall(&self, to: Way, error: &CallError) {
         let mut state = self.state();
-        if !matches!(state.way, Way::Over) {
-            state.way = to;
-        }
+        state.fall(to);
         for say in std::mem::take(&mut state.waiting).into_values() {
-            let _ = say.send(Said::Part(Err(error.clone())));
+            let _ = say.try_send(Said::Part(Err(error.clone())));
         }
     }
 
     fn let_go(&self, number: u64) {
         let mut state = self.state();
         if state.waiting.remove(&number).is_some()
-            && let Way::Open(requests) = &state.way
+            && let Way::Open(requests) | Way::Last(requests) = &state.way
         {
             let kind = Some(Kind::LetGo(proto::LetGo {}));
             // Where there is no room for it the other side ends at the read's own time.
             let _ = requests.try_send(proto::ReadsRequest { number, timeout_ms: 0, kind });
+            state.settle();
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Every field is valid on its own.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Ends the stream of requests when the session is over and nobody waits.
+    fn settle(&mut self) {
+        if matches!(self.way, Way::Last(_)) && self.waiting.is_empty() {
+            self.way = Way::Over;
+        }
+    }
+
+    /// What the next read finds; nothing, if the session is over.
+    fn fall(&mut self, to: Way) {
+        let is_over = matches!(self.way, Way::Last(_) | Way::Over);
+        self.way = if is_over { Way::Over } else { to };
     }
 }
 

@@ -259,7 +259,9 @@ impl Replica {
 
     /// The library takes it that who wins has its log on the disk, because the question for votes waited for that. The only voter asks nobody.
     fn would_win_before_its_log_is_durable(&self) -> bool {
-        self.raw.raft.prs().is_singleton() && self.persisted() < self.last_index()
+        let voters = self.raw.raft.prs().conf().voters().ids();
+        let asks_nobody = self.votes() && voters.iter().all(|voter| voter == self.node);
+        asks_nobody && self.persisted() < self.last_index()
     }
 
     /// While false this member votes and follows, but does not try to lead.

@@ -5,7 +5,7 @@ use super::{
     Service,
     find::shard_gone,
     gather::{Ask, AskId, Gather, Limits},
-    read::{Answer, Operation, Seen, ShardsRead},
+    read::{Answer, Operation, SMALL_BYTES_MAX, Seen, ShardsRead},
     wire,
 };
 use crate::{
@@ -169,7 +169,15 @@ impl Service {
         } else {
             rt::mark("a node asked another one to read its replicas");
             let encoded = Bytes::from(wire::encode_read(&read));
-            self.0.others.read(node, encoded, read.is_small(), deadline).then(part).boxed()
+            let kind = operation.kind();
+            let is_small = encoded.len() <= SMALL_BYTES_MAX && read.is_small(self.0.reach.answer_bytes(kind));
+            let service = self.clone();
+            let messages = self.0.others.read(node, encoded, is_small, deadline).inspect(move |message| {
+                if let Ok(bytes) = message {
+                    service.0.reach.weighed(kind, bytes.len());
+                }
+            });
+            messages.then(part).boxed()
         };
         let broke_off = || Error::new(ErrorKind::Unavailable, "node_unreachable", "the node broke off its answer");
         let end = stream::once(std::future::ready(Part::End(broke_off())));

@@ -43,6 +43,8 @@ pub struct Reach(Mutex<Known>);
 
 struct Known {
     nodes: BTreeMap<NodeId, Node>,
+    /// Exponentially weighted means of an answer's bytes, of each kind.
+    answer_bytes: [usize; KINDS],
     /// Paid in by asks, taken out by hedges.
     saved: u32,
     dice: StdRng,
@@ -94,7 +96,7 @@ impl Reach {
     /// Nothing is known yet. `seed` decides between nodes that are as good as each other.
     pub fn new(seed: u64) -> Reach {
         let dice = StdRng::seed_from_u64(seed);
-        Reach(Mutex::new(Known { nodes: BTreeMap::new(), saved: ASKS_PER_HEDGE, dice }))
+        Reach(Mutex::new(Known { nodes: BTreeMap::new(), answer_bytes: [0; KINDS], saved: ASKS_PER_HEDGE, dice }))
     }
 
     /// The nodes in the order in which they should be asked: first the less loaded of two drawn at random (power of two choices),
@@ -146,6 +148,17 @@ impl Reach {
             node.mean = if node.mean.is_zero() { took } else { (node.mean * 7 + took) / 8 };
             (node.failures, node.passed_over_until) = (0, None);
         });
+    }
+
+    /// A shard's answer had so many bytes.
+    pub fn weighed(&self, kind: Kind, bytes: usize) {
+        let mean = &mut self.known().answer_bytes[kind as usize];
+        *mean = (*mean * 7 + bytes) / 8;
+    }
+
+    /// Bytes of a shard's answer, the mean of late.
+    pub fn answer_bytes(&self, kind: Kind) -> usize {
+        self.known().answer_bytes[kind as usize]
     }
 
     /// A node could not be asked, or broke off.
@@ -242,6 +255,17 @@ mod tests {
         assert!(reach.is_passed_over(1, NOW + 7_999 * MS) && !reach.is_passed_over(1, NOW + 8_000 * MS));
         used(&reach, 1, MS, 1);
         assert!(!reach.is_passed_over(1, NOW), "it answers again");
+    }
+
+    #[test]
+    fn a_large_answer_now_and_then_is_forgotten_and_many_are_not() {
+        let reach = Reach::new(1);
+        reach.weighed(Kind::Search, 800_000);
+        assert_eq!((reach.answer_bytes(Kind::Search), reach.answer_bytes(Kind::Get)), (100_000, 0));
+        (0..20).for_each(|_| reach.weighed(Kind::Search, 1_000));
+        assert!(reach.answer_bytes(Kind::Search) < 10_000);
+        (0..20).for_each(|_| reach.weighed(Kind::Search, 800_000));
+        assert!(reach.answer_bytes(Kind::Search) > 700_000);
     }
 
     #[test]

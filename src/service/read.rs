@@ -21,6 +21,8 @@ const AT_ONCE: usize = 64;
 /// Most shards and hits of a read that is called small.
 const SMALL_SHARDS_MAX: usize = 64;
 const SMALL_HITS_MAX: usize = 256;
+/// Longest request of such a read, and longest answers by their mean.
+pub(super) const SMALL_BYTES_MAX: usize = 64 << 10;
 /// Points in an answer from which on it is encoded on a compute thread.
 const LARGE_POINTS: usize = 64;
 /// How often a read begins again because slots moved in its middle, and what it waits before: a step takes a round of applying.
@@ -69,13 +71,14 @@ pub struct ShardsRead {
 
 impl ShardsRead {
     /// Whether its answers are likely to be so small that those of other reads may wait for them.
-    pub(super) fn is_small(&self) -> bool {
+    /// They are not if they were not lately: `answer_bytes` is the mean of this kind's.
+    pub(super) fn is_small(&self, answer_bytes: usize) -> bool {
         let hits = match &self.operation {
             Operation::Get(_) | Operation::Figures => 1,
             Operation::Search(searches) => searches.iter().map(|search| search.top_k).sum(),
             Operation::List(_) => usize::MAX,
         };
-        self.shards.len() <= SMALL_SHARDS_MAX && hits <= SMALL_HITS_MAX
+        self.shards.len() <= SMALL_SHARDS_MAX && hits <= SMALL_HITS_MAX && answer_bytes <= SMALL_BYTES_MAX
     }
 }
 

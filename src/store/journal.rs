@@ -103,7 +103,10 @@ fn scan(bytes: &[u8], before: &mut Option<u64>) -> Scanned {
 /// `Corrupt` for a number that cannot be right.
 fn whole(file: &Path, bytes: &[u8], before: &mut Option<u64>) -> Result<usize, StoreError> {
     match scan(bytes, before) {
-        Scanned { misnumbered: Some(at), .. } => Err(damaged(file, at)),
+        Scanned { misnumbered: Some(at), .. } => {
+            let why = format!("the number of the batch at byte {at}, or of the one before, is damaged");
+            Err(StoreError::corrupt(file, why))
+        }
         Scanned { end, misnumbered: None } => Ok(end),
     }
 }

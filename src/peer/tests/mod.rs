@@ -139,6 +139,7 @@ impl PeerService for Recorder {
     fn read(&self, _from: NodeId, read: Bytes) -> Result<BoxStream<'static, Bytes>, CallError> {
         match read.as_ref() {
             b"nothing" => Err(CallError::Refused("nothing to read".to_owned())),
+            b"panic" => Ok(stream::once(async { panic!("as it was told") }).boxed()),
             // Answers every byte, `l` with a large answer, and then never comes to an end, unless the last byte is a full stop.
             bytes => {
                 let answer = |byte: &u8| match byte {
@@ -150,7 +151,10 @@ impl PeerService for Recorder {
                 // A moment later, so that the end does not go in one packet with the last answer.
                 let end = if ends { turns(read.len()).boxed() } else { std::future::pending().boxed() };
                 let reading = UnderWay::new(&self.reading);
-                let answers = stream::iter(answers).chain(stream::once(end).filter_map(async |()| None));
+                // Slowly, one after the other.
+                let pause = if read.ends_with(b" in time.") { 20 * MS } else { Duration::ZERO };
+                let answers = stream::iter(answers).then(move |answer| slowly(pause, answer));
+                let answers = answers.chain(stream::once(end).filter_map(async |()| None));
                 Ok(answers.map(move |answer| (answer, &reading).0).boxed())
             }
         }
@@ -189,6 +193,13 @@ impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
+}
+
+async fn slowly<T>(pause: Duration, answer: T) -> T {
+    if !pause.is_zero() {
+        time::sleep(pause).await;
+    }
+    answer
 }
 
 /// Ends when others had so many turns.

@@ -84,20 +84,49 @@ async fn an_answer_that_is_not_small_comes_by_a_call_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_link_that_breaks_ends_the_reads_on_it_and_the_next_link_has_its_own() {
+async fn reads_end_with_their_connection_and_each_link_has_its_own() {
     let mut nodes = cluster(2).await;
     let mut parts = read(&nodes[0], b"a", SMALL);
     assert_eq!(parts.next().await, part(b"a"));
     nodes[0].peers.cut(2);
-    assert!(matches!(parts.next().await, Some(Err(CallError::Unavailable(_)))));
     until("lost", || nodes[0].service.events().contains(&Event::Lost(2))).await;
     linked(&nodes).await;
+    // The connection is the same.
+    assert!(parts.next().now_or_never().is_none());
+    drop(parts);
     until("let go", || nodes[1].service.reading.load(Ordering::SeqCst) == 0).await;
     let mut parts = read(&nodes[0], b"b", SMALL);
     assert_eq!(parts.next().await, part(b"b"));
-    nodes.pop().unwrap().stop().await;
+    nodes[1].serving.abort();
     assert!(matches!(parts.next().await, Some(Err(CallError::Unavailable(_)))));
+    nodes.remove(0).stop().await;
+}
+
+#[tokio::test]
+async fn a_read_that_breaks_off_is_told_of_and_leaves_its_place() {
+    let nodes = cluster(2).await;
+    for _ in 0..PeerOptions::default().calls_max + 1 {
+        let answer = read(&nodes[0], b"panic", SMALL).next().await;
+        assert!(matches!(answer, Some(Err(CallError::Unavailable(_)))), "{answer:?}");
+    }
+    assert_eq!(read(&nodes[0], b".", SMALL).next().await, part(b"."));
     stop_all(nodes).await;
+}
+
+#[tokio::test]
+async fn who_stops_waits_for_what_it_has_asked_and_is_asked() {
+    for stops in [0, 1] {
+        let nodes = cluster(2).await;
+        let mut parts = read(&nodes[0], b"ab in time.", SMALL);
+        assert_eq!(parts.next().await, part(b"a"));
+        nodes[stops].peers.stop();
+        let mut said = Vec::new();
+        while let Some(part) = parts.next().await {
+            said.extend_from_slice(&part.unwrap());
+        }
+        assert_eq!(said, b"b in time.");
+        stop_all(nodes).await;
+    }
 }
 
 #[tokio::test]

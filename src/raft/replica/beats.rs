@@ -10,14 +10,14 @@ use raft::eraftpb::Message;
 use raft::{ProgressState, StateRole};
 
 impl Replica {
-    /// The heartbeats that a tick has left with the library, if that is all it has left; where they go. A leader's messages
-    /// wait for nothing.
+    /// The heartbeats that a tick has left with the library, if that is all it has left and they need not wait; where they go.
     pub(in crate::raft) fn take_beats(&mut self) -> Vec<(NodeId, Beat)> {
         let (group, is_leader) = (self.group(), self.is_leader());
         // Mutant 34: members are told to commit what they are not known to have.
         let overstated = mutant!(34).then_some(self.committed());
+        let has_its_term = self.has_its_term();
         let messages = &mut self.raw.raft.msgs;
-        if messages.is_empty() || !is_leader {
+        if messages.is_empty() || !is_leader || !has_its_term {
             return Vec::new();
         }
         let beat = |message: &Message| {

@@ -46,10 +46,7 @@ impl Replica {
             }
             (self.hard, self.hard_is_written) = (hard, false);
         }
-        // What a leader says need not wait for its disk, but its term must be there. With other voters it is, before they answer; the only voter
-        // has won at once, and would lead the same term again after a power loss, with other entries.
-        let has_its_term = self.vote_ready <= self.durable_ready;
-        if has_its_term { &mut work.messages } else { &mut held }.extend(at_once);
+        if self.has_its_term() { &mut work.messages } else { &mut held }.extend(at_once);
         self.queue_write(&snapshot, &entries, ready.must_sync(), work);
         let committed = ready.take_committed_entries();
         if !held.is_empty() {
@@ -57,6 +54,12 @@ impl Replica {
         }
         self.raw.advance_append_async(ready);
         self.deliver(committed, work);
+    }
+
+    /// Whether its term and its vote are on the disk. What a leader says waits for nothing else of its own. With other voters that is so before
+    /// they answer; the only voter has won at once, and would lead the same term again after a power loss, with other entries.
+    pub(super) fn has_its_term(&self) -> bool {
+        self.vote_ready <= self.durable_ready
     }
 
     /// A read asks and promises nothing, so it need not wait for the disk; the rest does.

@@ -42,6 +42,21 @@ fn what_the_only_voter_says_waits_until_its_term_is_on_the_disk() {
 #[test]
 fn the_only_voter_does_not_campaign_before_its_log_is_on_the_disk() {
     let mut hand = only_voter_and_learner();
+    does_not_win_before_its_log_is_durable(&mut hand);
+}
+
+/// The same while old and new members decide together, which are one and the same voter where only learners change.
+#[test]
+fn nor_does_the_only_voter_of_old_and_new_members() {
+    let mut hand = only_voter_and_learner();
+    let learners = [MemberChange::AddLearner(3), MemberChange::AddLearner(4)];
+    hand.do_at(1, |replica, _| replica.propose_members(&learners)).unwrap();
+    hand.sync(1);
+    assert_eq!(hand.at(1).members().voters_outgoing, [1]);
+    does_not_win_before_its_log_is_durable(&mut hand);
+}
+
+fn does_not_win_before_its_log_is_durable(hand: &mut Hand) {
     hand.propose(1, "a").unwrap();
     // Somebody has heard of a higher term, from a member that is none any more.
     let mut higher = Message { from: 2, to: 1, term: hand.at(1).term() + 1, ..Message::default() };
@@ -53,7 +68,10 @@ fn the_only_voter_does_not_campaign_before_its_log_is_on_the_disk() {
         hand.do_at(1, |replica, rng| replica.tick(rng));
     }
     assert!(!hand.at(1).is_leader());
-    hand.sync(1);
-    hand.elect(1);
-    assert_eq!(hand.at(2).committed(), hand.at(1).last_index());
+    for _ in 0..6 {
+        hand.sync(1);
+        hand.apply(1);
+    }
+    hand.do_at(1, |replica, rng| replica.campaign(rng));
+    assert!(hand.at(1).is_leader());
 }
