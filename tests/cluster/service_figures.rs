@@ -6,6 +6,7 @@ use crate::{client::Rest, members::Members, processes::Cluster};
 use http::Method;
 use serde_json::{Value, json};
 use std::{
+    collections::BTreeMap,
     net::TcpListener,
     process::{Child, Command, Stdio},
     sync::{
@@ -174,11 +175,16 @@ fn spread(what: &str, waits: &mut [Duration]) {
     println!("{what}: {} times, median {} µs, 99th {} µs, 99.9th {} µs", waits.len(), at(0.5), at(0.99), at(0.999));
 }
 
-/// How many replicas each node holds, by the cluster's own report.
+/// How many replicas each node holds, by the table's figures.
 async fn held(node: &Rest) -> Vec<usize> {
-    let Ok(status) = node.call(Method::GET, "/api/v1/cluster/status", None).await else { return Vec::new() };
-    let members = status["nodes"].as_array().cloned().unwrap_or_default();
-    members.iter().map(|member| member["replicas"].as_array().map_or(0, Vec::len)).collect()
+    let path = format!("/api/v1/tables/{TABLE}/stats");
+    let Ok(stats) = node.call(Method::GET, &path, None).await else { return Vec::new() };
+    let shards = stats["shards"].as_array().into_iter().flatten();
+    let mut held = BTreeMap::new();
+    for holder in shards.flat_map(|shard| shard["replicas"].as_array().into_iter().flatten()) {
+        *held.entry(holder.to_string()).or_insert(0) += 1;
+    }
+    held.into_values().collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
