@@ -9,6 +9,7 @@ mod leaderless;
 mod master;
 mod room;
 mod rot;
+mod sessions;
 mod splits;
 
 use super::*;
@@ -220,6 +221,17 @@ async fn a_standalone_directory_becomes_a_cluster_whose_shards_and_nodes_move() 
     let first_id = id(&first);
     set_record(&second, first_id, |record| (record.state, record.votes) = (MemberState::Removed, false)).await;
     held_by(&[&second, &third], 0, &[&second, &third]).await;
+    // It still runs, and the second was told to look for it: nobody is to be sent there, or to wait for it.
+    let listed: Vec<String> = second.service().nodes().await.into_iter().map(|node| node.id).collect();
+    assert_eq!(
+        listed,
+        [id(&second), id(&third)]
+            .map(|id| format!("{id:016x}"))
+            .into_iter()
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .collect::<Vec<_>>()
+    );
     first.stop().await;
     // Its data is no way back.
     let again = start(directories[0].path(), Mode::Worker, &[&second]).await;

@@ -2,10 +2,10 @@
 //! after it was made elsewhere, so before it says that there is none it asks the coordinator. This is the only place where aliases
 //! are looked up: what is found is named by its own name from then on. Called by every operation.
 
-use super::{Phase, Service};
+use super::{Phase, Service, collections::to_its_end};
 use crate::{
     cluster::{Collection, NodeId, ShardId, catalog},
-    rt,
+    rt::{self, time},
     types::{CollectionName, Error, ErrorKind, Result},
 };
 use std::{
@@ -101,12 +101,19 @@ impl Service {
 
     /// Follows the catalog as it is at a moment after this call began. Calls that wait for each other ask once.
     pub(super) async fn refresh(&self) -> Result<()> {
-        self.0.refresh.ask(self.follow_newest()).await
+        let deadline = self.deadline(time::now());
+        time::timeout_at(deadline, self.0.refresh.ask(self.follow_newest())).await.unwrap_or_else(|_| {
+            let message = "this node is still opening or closing shards of tables that changed";
+            Err(Error::new(ErrorKind::Unavailable, "catalog_behind", message))
+        })
     }
 
     async fn follow_newest(&self) -> Result<()> {
         self.0.catalog.catch_up().await?;
-        if let Err(error) = self.follow_catalog().await {
+        let service = self.clone();
+        // To its end, even if the request that asked goes away: half an opening would leave a shard that is neither open nor closed.
+        let followed = rt::spawn("follow-catalog", async move { service.follow_catalog().await });
+        if let Err(error) = to_its_end(followed).await {
             // A shard that cannot be opened here is no reason not to find the others.
             tracing::warn!(%error, "the catalog could not be followed whole");
         }

@@ -157,6 +157,8 @@ impl Service {
                 let answer = self.answer(&replica, operation).await;
                 if replica.owned() == before {
                     let slots = replica.border().has_moved.then_some(owned);
+                    // What was applied after the read began may be in the answer: the session is not to see less of it later.
+                    let index = index.max(replica.reaching());
                     return Ok(Seen { index, slots, answer: answer? });
                 }
             }

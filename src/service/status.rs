@@ -122,6 +122,7 @@ impl Service {
         let this = self.0.identity.node_id;
         let members = self.0.members.node_ids().unwrap_or_default();
         let mut ids: BTreeSet<NodeId> = members.into_iter().chain(others.keys().copied()).collect();
+        ids.retain(|id| !self.0.members.is_removed(*id));
         ids.insert(this);
         let records = self.0.members.records();
         let node = |id| match id == this {
@@ -174,13 +175,14 @@ impl Service {
                 format!("{leaderless} shards have no leader"),
             ),
         ];
-        let ready = checks.iter().all(|check| check.ok);
+        let membership = self.membership();
+        let ready = membership.ok && checks.iter().all(|check| check.ok);
         // What others have to put right does not keep this node from answering.
         let aside = self.0.host.replicas().iter().filter(|(_, replica)| replica.aside().is_some()).count();
         let given_up = failed.len() + aside;
         let told = format!("{given_up} replicas are given up and wait to be rebuilt");
         let replicas = check("replicas", given_up == 0, "no replica is given up", told);
-        let own = [replicas, self.room(), self.membership(), self.obedience()];
+        let own = [replicas, self.room(), membership, self.obedience()];
         HealthReport { live: writable, ready, checks: checks.into_iter().chain(own).collect() }
     }
 

@@ -180,6 +180,18 @@ impl Border {
         true
     }
 
+    /// More is remembered of the request with this number than the neighbours were told, or will be by the cargo on its way: they are to
+    /// be told again. Whether any had been.
+    pub fn tell_again(&mut self, request: u64) -> bool {
+        let known = request.saturating_sub(1);
+        let mut had_been = false;
+        for told in self.told.values_mut().chain(self.leaving.iter_mut().map(|leaving| &mut leaving.requests)) {
+            had_been |= *told > known;
+            *told = known.min(*told);
+        }
+        had_been
+    }
+
     /// Whether the cargo called `number` is still to be taken.
     pub fn awaits(&self, from: u64, number: u64) -> bool {
         self.arrived.get(&from).is_none_or(|last| *last < number)

@@ -267,6 +267,11 @@ impl Replica {
         self.state().applied()
     }
 
+    /// The log index up to which what was read here before this call may have been written.
+    pub fn reaching(&self) -> u64 {
+        self.state().reaching()
+    }
+
     /// Log index and content hash of one moment: replicas at the same index hold the same if the hashes are equal.
     pub fn content_hash(&self) -> Result<(u64, u64)> {
         let counters = self.state().records.view().counters()?;

@@ -52,17 +52,24 @@ pub struct Requests {
     overlay: BTreeMap<RequestId, Option<Vec<u8>>>,
     /// Sequence numbers of this round, and those it forgot.
     order: BTreeMap<u64, Option<RequestId>>,
+    /// The least sequence number under which more is remembered now, since that was last asked.
+    renewed: Option<u64>,
 }
 
 impl Requests {
     /// Nothing changed yet; so many were ever recorded before.
     pub fn new(recorded: u64, bound: u64) -> Requests {
-        Requests { bound, recorded, overlay: BTreeMap::new(), order: BTreeMap::new() }
+        Requests { bound, recorded, overlay: BTreeMap::new(), order: BTreeMap::new(), renewed: None }
     }
 
     /// Requests ever recorded.
     pub fn recorded(&self) -> u64 {
         self.recorded
+    }
+
+    /// The first request of those under which more is remembered since this was last asked: whoever was told of it has to be told again.
+    pub fn take_renewed(&mut self) -> Option<u64> {
+        self.renewed.take()
     }
 
     /// What the request led to so far, if it is remembered, in a shard that had the slots `born` at first.
@@ -151,6 +158,7 @@ impl Requests {
         hash.remove(first.hash);
         hash.add(content::of_request(id, &record)?);
         self.overlay.insert(id, Some(record));
+        self.renewed = Some(self.renewed.map_or(sequence, |before| before.min(sequence)));
         Ok(())
     }
 

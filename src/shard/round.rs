@@ -100,7 +100,9 @@ impl<'s> Round<'s> {
         // Slots have moved, and what the first try did is a part of this.
         rt::mark("a retry did what its first try had not");
         let outcome = self.execute(index, command, Some(&first))?;
-        self.requests.extend(&mut self.counters.hash, request, first, &[slots], &outcome)
+        let together = self.requests.extend(&mut self.counters.hash, request, first, &[slots], &outcome)?;
+        self.tell_again();
+        Ok(together)
     }
 
     /// The slots that a command speaks for: of the points it names, or all there are here.
@@ -158,6 +160,7 @@ impl<'s> Round<'s> {
         if self.border_has_changed {
             self.state.begin_border_change();
         }
+        self.state.reach(self.counters.applied);
         changes.commit()?;
         self.show()?;
         if self.border_has_changed {
@@ -187,6 +190,16 @@ impl<'s> Round<'s> {
             }
         }
         changes.put_journal(self.counters.applied, &Entry::Touched(touched))
+    }
+
+    /// Neighbours that were told of requests under which more is remembered now are told of them again, with the next slots.
+    fn tell_again(&mut self) {
+        if let Some(request) = self.requests.take_renewed()
+            && self.border.tell_again(request)
+        {
+            rt::mark("a request that a neighbour knows in part is told again");
+            self.border_has_changed = true;
+        }
     }
 
     fn set_border(&mut self, border: Border) {

@@ -43,6 +43,8 @@ pub struct State {
     gate: Mutex<()>,
     indexes: RwLock<Indexes>,
     applied: AtomicU64,
+    /// The log index of the last entry whose effects a reader may find: ahead of `applied` while a batch is committed.
+    reaching: AtomicU64,
     points: AtomicU64,
     requests: AtomicU64,
     content_hash: AtomicU64,
@@ -90,6 +92,7 @@ impl State {
             gate: Mutex::new(()),
             indexes: RwLock::new(indexes),
             applied: AtomicU64::new(counters.applied),
+            reaching: AtomicU64::new(counters.applied),
             points: AtomicU64::new(counters.points),
             requests: AtomicU64::new(counters.requests),
             content_hash: AtomicU64::new(counters.hash.0),
@@ -146,6 +149,17 @@ impl State {
     /// The log index of the last applied entry.
     pub fn applied(&self) -> u64 {
         self.applied.load(SeqCst)
+    }
+
+    /// The log index up to which what was read here before this call may have been written. The caller of a read tells it to its
+    /// session.
+    pub fn reaching(&self) -> u64 {
+        self.reaching.load(SeqCst)
+    }
+
+    /// The effects of everything up to `applied` are about to be seen. The caller holds the gate.
+    pub fn reach(&self, applied: u64) {
+        self.reaching.store(applied, SeqCst);
     }
 
     /// Number of points.

@@ -78,7 +78,9 @@ impl Round<'_> {
             return Ok(Applied::Nothing);
         }
         border.receive(slots, (from, number), &cargo, index)?;
+        self.set_border(border);
         self.take_requests(&cargo)?;
+        self.tell_again();
         for (id, record) in &cargo.points {
             let record = PointRecord::decode(record).map_err(Records::corrupt)?;
             let vectors: Vec<(&str, &[u8])> = record.vectors.iter().collect();
@@ -86,7 +88,6 @@ impl Round<'_> {
             let record = point::encode(index, told, record.original_id, &vectors, record.payload);
             self.put(*id, record.map_err(Records::corrupt)?)?;
         }
-        self.set_border(border);
         Ok(Applied::Nothing)
     }
 

@@ -126,6 +126,38 @@ fn slots_move_with_points_versions_and_requests() {
     assert_eq!(read::get(&new.live.state(), &document).unwrap().version, version);
 }
 
+/// Found by reading: a neighbour that knew a request in part was not told the rest, so a retry overwrote what came after it.
+#[test]
+fn what_a_merge_adds_to_a_request_is_told_to_those_who_knew_it_before() {
+    let directories = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let mut ids: Vec<u8> = (0..12).collect();
+    ids.sort_unstable_by_key(|id| slot(*id));
+    let (low, middle, high) = (ids[1], ids[5], ids[9]);
+    let cut = |id: u8| slot(id) - 1;
+    let range = |first, end| SlotRange::new(first, end).unwrap();
+    let (left, right) = (range(0, cut(middle)), range(cut(middle), SLOTS));
+    let mut first = Rig::open_born(directories[0].path(), left);
+    let mut second = Rig::open_born(directories[1].path(), right);
+    let mut third = Rig::open_born(directories[2].path(), SlotRange::NONE);
+    let asked = Some(request(77));
+    first.apply(&[upsert(low, 1, asked)]);
+    second.apply(&[upsert(middle, 1, asked)]);
+    let give = |from: &mut Rig, from_id, slots, to: &mut Rig, to_id| {
+        from.apply(&[Command::Release { slots, to: to_id, epoch: 1 }.encode(None).unwrap().into()]);
+        assert_eq!(to.apply(&[receive(from, from_id)]), [Outcome::Applied(Applied::Nothing)]);
+        from.apply(&[forget(from)]);
+    };
+    // The second shard is split, the first is merged into what is left of it, and that into the third.
+    give(&mut second, 2, range(cut(high), SLOTS), &mut third, 3);
+    give(&mut first, 1, left, &mut second, 2);
+    give(&mut second, 2, range(0, cut(high)), &mut third, 3);
+    assert_eq!(border_of(&third).owned, range(0, SLOTS));
+    third.apply(&[upsert(low, 99, None)]);
+    let hash = third.contents().hash;
+    third.apply(&[upsert(low, 1, asked), upsert(middle, 1, asked)]);
+    assert_eq!(third.contents().hash, hash, "a retry was done again");
+}
+
 /// Seed 112 of `cluster_splits_register_is_linearizable` found it counted twice.
 #[test]
 fn a_delete_is_counted_once_though_its_slots_went_and_came_back() {
