@@ -14,7 +14,7 @@ use super::{
 use crate::{
     coordination::Coordinator,
     rt::compute,
-    types::{CollectionName, Error, ErrorKind, Result},
+    types::{CollectionName, Error, ErrorKind, Result, limits},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -113,10 +113,12 @@ impl Admin {
     pub async fn split(&self, name: &CollectionName, shard: ShardId, at: Option<u16>, wall_ms: u64) -> Result<ShardId> {
         self.change(wall_ms, |stored, draft| {
             let entry = movable(stored, name, shard)?;
-            if stored.table.shards.len() >= SHARDS_MAX {
+            if !stored.table.has_room_to_split(name) {
                 let message = "there are so many shards that none is split";
                 let error = Error::new(ErrorKind::Conflict, "too_many_shards", message);
-                return Err(error.expected(format!("fewer than {SHARDS_MAX} shards")));
+                let expected =
+                    format!("fewer than {} of the table, {SHARDS_MAX} in all", limits::SHARDS_PER_COLLECTION_MAX);
+                return Err(error.expected(expected));
             }
             let mut table = stored.table.clone();
             let at = at.or(entry.slots.middle());

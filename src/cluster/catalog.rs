@@ -67,6 +67,8 @@ pub struct Collection {
     pub giving: Vec<Giving>,
     /// Whether it is being deleted: its shards are closed or will be in a moment.
     pub deleting: bool,
+    /// The epoch of the shard table that all this is of.
+    pub table_epoch: u64,
 }
 
 /// Slots that are on their way from one shard to its neighbour, or still or already there.
@@ -401,7 +403,8 @@ impl Catalog {
                 return Err(corrupt(&stored.key, "its shards do not own every slot exactly once"));
             }
             let CollectionRecord { spec, created_ms, deleting } = record;
-            let collection = Collection { name: name.clone(), spec, created_ms, shards, giving, deleting };
+            let table_epoch = table.epoch;
+            let collection = Collection { name: name.clone(), spec, created_ms, shards, giving, deleting, table_epoch };
             collections.insert(name, Arc::new(collection));
         }
         self.saw(table);

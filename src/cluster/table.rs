@@ -6,7 +6,7 @@ mod stored;
 
 use crate::{
     mutants::mutant,
-    types::{CollectionName, SlotRange},
+    types::{CollectionName, SlotRange, limits},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +17,7 @@ pub type ShardId = u64;
 /// A node's id.
 pub type NodeId = u64;
 
-/// Shards of all collections beyond which none is split: a table of so many fits one value of the coordinator, whatever their names.
+/// Shards of all collections beyond which none is split, nor one that has `limits::SHARDS_PER_COLLECTION_MAX`: a table of so many fits one value of the coordinator, whatever their names.
 pub const SHARDS_MAX: usize = 10_000;
 
 /// One shard.
@@ -94,6 +94,11 @@ impl ShardTable {
     /// The shards of a collection.
     pub fn shards_of(&self, name: &CollectionName) -> BTreeSet<ShardId> {
         self.shards.iter().filter(|(_, entry)| entry.collection == *name).map(|(id, _)| *id).collect()
+    }
+
+    /// Whether one more shard of a collection is allowed.
+    pub fn has_room_to_split(&self, name: &CollectionName) -> bool {
+        self.shards.len() < SHARDS_MAX && self.shards_of(name).len() < limits::SHARDS_PER_COLLECTION_MAX as usize
     }
 
     /// Removes the shards of a collection.
@@ -199,6 +204,17 @@ mod tests {
         assert_eq!(table.shards.keys().copied().collect::<Vec<_>>(), [3]);
         assert_eq!(table.add_collection(&name("a"), None, &on_nine(1)), [4]);
         assert_eq!((table.epoch, table.shards.len()), (4, 2));
+    }
+
+    #[test]
+    fn a_collection_is_split_up_to_its_bound() {
+        let most = limits::SHARDS_PER_COLLECTION_MAX as usize;
+        let mut table = ShardTable::default();
+        table.add_collection(&name("a"), None, &vec![vec![1]; most - 1]);
+        table.add_collection(&name("b"), None, &[vec![1]]);
+        assert!(table.has_room_to_split(&name("a")));
+        assert!(table.begin_split(1, 3).is_some());
+        assert!(!table.has_room_to_split(&name("a")) && table.has_room_to_split(&name("b")));
     }
 
     fn slots(table: &ShardTable) -> Vec<(ShardId, u16, u16)> {

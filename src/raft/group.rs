@@ -41,6 +41,7 @@ pub(super) struct Bounds {
     pub(super) bytes_max: usize,
     pub(super) entry_bytes_max: usize,
     pub(super) read_timeout: Duration,
+    pub(super) all_timeout: Duration,
 }
 
 impl<O> Clone for Group<O> {
@@ -97,15 +98,15 @@ impl<O: Send + 'static> Group<O> {
         answered(outcome).await
     }
 
-    /// As [`Group::propose`], and answers only when every voter has the entry on its disk. `Indeterminate` if that is not
-    /// known any more because leadership was lost.
+    /// As [`Group::propose`], and answers only when every voter has the entry on its disk. `Indeterminate` if that was not so in time,
+    /// or is not known any more because leadership was lost.
     pub async fn propose_to_all(&self, data: Bytes) -> Result<(LogIndex, O), ProposeError> {
         let (index, outcome) = self.propose(data).await?;
         let (answer, all) = oneshot::channel();
         // It is committed; whatever goes wrong now, nobody may say that nothing happened.
         let asked = self.ask(Request::Matched { index, answer });
-        match (asked, all.await) {
-            (Ok(()), Ok(Ok(()))) => Ok((index, outcome)),
+        match (asked, time::timeout(self.inner.bounds.all_timeout, all).await) {
+            (Ok(()), Ok(Ok(Ok(())))) => Ok((index, outcome)),
             _ => Err(ProposeError::Indeterminate),
         }
     }

@@ -190,6 +190,7 @@ impl Member {
         self.replica.tick(&mut round.rng);
         self.replica.take_beats().into_iter().for_each(|(to, beat)| round.send_beat(to, beat));
         self.reads.expire(now);
+        self.matched.retain(|(_, answer)| !answer.is_closed());
         if let Some(since) = self.eager_since.filter(|_| self.replica.leader().is_none()) {
             if round.tick() <= since + EAGER_TICKS {
                 self.replica.campaign(&mut round.rng);

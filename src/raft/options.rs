@@ -37,6 +37,8 @@ pub struct RaftOptions {
     pub cache_node_bytes_max: usize,
     /// How long a read waits for a leader's word and for what it has to see.
     pub read_timeout: Duration,
+    /// How long a proposal that all voters are to have waits for the last of them.
+    pub all_timeout: Duration,
     /// Bytes of messages received and not looked at yet; more are dropped.
     pub receive_bytes_max: usize,
     /// Bytes on their way to the log; while there are more, nothing is taken that would add to them.
@@ -64,6 +66,7 @@ impl Default for RaftOptions {
             cache_bytes_max: 1 << 20,
             cache_node_bytes_max: 64 << 20,
             read_timeout: Duration::from_secs(3),
+            all_timeout: Duration::from_secs(5),
             receive_bytes_max: 256 << 20,
             unwritten_bytes_max: 256 << 20,
             checkpoints_max: 2,
@@ -87,6 +90,7 @@ impl RaftOptions {
             bytes_max: self.bytes_max,
             entry_bytes_max: self.entry_bytes_max,
             read_timeout: self.read_timeout,
+            all_timeout: self.all_timeout,
         }
     }
 

@@ -103,7 +103,15 @@ mod tests {
     fn collection(giving: Vec<Giving>) -> Collection {
         let spec = CollectionSpec::single(VectorSpec::new(2, Metric::Euclidean, IndexType::Flat).unwrap());
         let shards = vec![(2, SlotRange::NONE), (1, SlotRange::ALL)];
-        Collection { name: CollectionName::new("t").unwrap(), spec, created_ms: 0, shards, giving, deleting: false }
+        Collection {
+            name: CollectionName::new("t").unwrap(),
+            spec,
+            created_ms: 0,
+            shards,
+            giving,
+            deleting: false,
+            table_epoch: 1,
+        }
     }
 
     fn refusal(owned: SlotRange, id: PointId) -> Error {

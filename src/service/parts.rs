@@ -102,6 +102,16 @@ impl Service {
         }
     }
 
+    /// What whoever wrote this has seen.
+    pub(super) fn session_of(&self, collection: &Collection, done: &[Done<Written>]) -> Session {
+        let mut session = Session::default();
+        done.iter().for_each(|done| session.saw(done.shard, done.written.log_index));
+        // Where slots had moved, parts went where a newer table sent them.
+        let newest = self.0.catalog.collection(&collection.name).map_or(0, |known| known.table_epoch);
+        session.knew_table(newest.max(collection.table_epoch));
+        session
+    }
+
     /// Makes it the collection as it is known now. Whether it is no more; then it stays as it was, and another one of the same name is
     /// none of the request's business.
     fn newest(&self, collection: &mut Arc<Collection>) -> bool {
@@ -156,14 +166,8 @@ pub(super) fn deleted(done: &[Done<Written>]) -> u64 {
     done.iter().map(count).sum()
 }
 
-pub(super) fn session_of(done: &[Done<Written>]) -> Session {
-    let mut session = Session::default();
-    done.iter().for_each(|done| session.saw(done.shard, done.written.log_index));
-    session
-}
-
 /// The answer of a write of `count` points.
-pub(super) fn write_answer(done: &[Done<Written>], count: usize) -> WriteAnswer {
+pub(super) fn write_answer(done: &[Done<Written>], count: usize, session: Session) -> WriteAnswer {
     // A retried write has the version of the first time.
     let version = |done: &Done<Written>| match done.written.applied {
         Applied::Written { version } => version,
@@ -177,7 +181,7 @@ pub(super) fn write_answer(done: &[Done<Written>], count: usize) -> WriteAnswer 
             part.rows.iter().for_each(|row| versions[*row] = version(part));
         }
     }
-    WriteAnswer { version: highest, versions, session: session_of(done) }
+    WriteAnswer { version: highest, versions, session }
 }
 
 #[cfg(test)]

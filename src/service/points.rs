@@ -4,7 +4,7 @@ use super::{
     Service,
     owners::Owners,
     pages::Pages,
-    parts::{Done, deleted, session_of, write_answer},
+    parts::{Done, deleted, write_answer},
     read::{Answer, Operation},
     whole::{Tries, are_whole},
 };
@@ -62,7 +62,7 @@ impl Service {
             }
         };
         self.0.metrics.collections.changed(count as u64, 0);
-        Ok(write_answer(&done, count))
+        Ok(write_answer(&done, count, self.session_of(&collection, &done)))
     }
 
     /// Writes one point whole, whether it was there or not.
@@ -87,7 +87,7 @@ impl Service {
             Err(failed) => return Err(self.by_alias(name, &collection, failed.written).await),
         };
         self.0.metrics.collections.changed(1, 0);
-        Ok(write_answer(&done, 1))
+        Ok(write_answer(&done, 1, self.session_of(&collection, &done)))
     }
 
     /// Removes points by id or by filter. The answer counts them, so that [`Ack::Async`] is taken for [`Ack::Quorum`].
@@ -126,7 +126,7 @@ impl Service {
         let parts = split(rows, &collection, &self.0.owners, |(_, id)| id);
         let parts = parts.into_iter().map(part).collect::<Result<_>>()?;
         match self.write_parts(&collection, parts, options.ack).await {
-            Ok(done) => Ok((deleted(&done), session_of(&done))),
+            Ok(done) => Ok((deleted(&done), self.session_of(&collection, &done))),
             Err(failed) => Err(self.by_alias(name, &collection, failed.written).await),
         }
     }
@@ -162,7 +162,7 @@ impl Service {
             };
             // Mutant 43: slots that nobody had meanwhile are forgotten.
             if mutant!(43) || are_whole(&done.iter().map(slots).collect::<Vec<_>>(), &[]) {
-                return Ok((count, session_of(&done)));
+                return Ok((count, self.session_of(&first, &done)));
             }
             rt::mark("a delete by filter was done again because slots had moved");
             let message = "slots moved again and again";

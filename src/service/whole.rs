@@ -9,7 +9,7 @@ use super::{
     read::{Answer, Operation},
 };
 use crate::{
-    cluster::{Collection, ShardId},
+    cluster::{Collection, ShardId, ShardTable},
     mutants::mutant,
     rt::{
         self,
@@ -65,6 +65,8 @@ impl Service {
                 Ok(gathered)
                     if mutant!(39) || are_whole(&slots(&gathered), &missing(&collection, &gathered.failed)) =>
                 {
+                    let mut gathered = gathered;
+                    gathered.session.knew_table(collection.table_epoch);
                     return Ok(Whole { taken, gathered });
                 }
                 Ok(_) => {
@@ -106,8 +108,9 @@ impl Service {
                 Ok(())
             };
             match self.fan_out(&[shard], Operation::Get(id.clone()), &options, take).await {
-                Ok(gathered) => {
+                Ok(mut gathered) => {
                     let point = found.ok_or_else(|| Error::internal("a read has another answer than a point"))?;
+                    gathered.session.knew_table(collection.table_epoch);
                     return Ok((point, gathered));
                 }
                 Err(error) if is_about_slots(&error) => {
@@ -121,11 +124,11 @@ impl Service {
     }
 
     /// How a read is done while slots move: what a session has seen of the shard that got them says nothing of how far a replica of the
-    /// one that gave them must be, so such a read is as fresh as any can be. Likewise where the session has seen a shard that is newer
-    /// than the table known here.
+    /// one that gave them must be, so such a read is as fresh as any can be. Likewise where the session may know of moves that this node
+    /// has not heard of, or has seen a shard that is no more.
     fn over_moves(&self, collection: &Collection, options: &ReadOptions) -> ReadOptions {
-        let is_newer = |session: &Session| session.newest_shard() > self.0.catalog.last_shard();
-        let moves = !collection.giving.is_empty() || options.session.as_ref().is_some_and(is_newer);
+        let knows_more = |session: &Session| knows_of_moves(session, collection, &self.0.catalog.table());
+        let moves = !collection.giving.is_empty() || options.session.as_ref().is_some_and(knows_more);
         match options.consistency {
             Consistency::Session if moves => ReadOptions { consistency: Consistency::Linearizable, ..options.clone() },
             _ => options.clone(),
@@ -138,6 +141,15 @@ impl Service {
             tracing::debug!(%error, "slots have moved, and the newest shard table is not to be had");
         }
     }
+}
+
+/// Whether slots may have moved between what a session has seen and the collection as it is known here: the session knew a newer shard
+/// table, or has seen a shard that is none of the collection's, unless the newest table says that it is another's.
+fn knows_of_moves(session: &Session, collection: &Collection, table: &ShardTable) -> bool {
+    let is_known = |shard: ShardId| collection.shards.iter().any(|(id, _)| *id == shard);
+    let is_anothers = |shard| table.shards.get(&shard).is_some_and(|entry| entry.collection != collection.name);
+    session.table_epoch() > collection.table_epoch
+        || session.shards().any(|shard| !is_known(shard) && !is_anothers(shard))
 }
 
 /// Pauses between tries, until the deadline.
@@ -191,6 +203,39 @@ pub(super) fn are_whole(slots: &[SlotRange], missing: &[SlotRange]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::{CollectionSpec, IndexType, Metric, VectorSpec};
+
+    /// Found by reading: a point that had come back with a merge was looked for at a replica that had not even heard of its leaving.
+    #[test]
+    fn who_has_seen_what_is_no_more_is_not_told_less() {
+        let name = |name| CollectionName::new(name).unwrap();
+        let mut table = ShardTable::default();
+        assert_eq!(table.add_collection(&name("t"), None, &[vec![1]]), [1]);
+        assert_eq!(table.add_collection(&name("u"), None, &[vec![1]]), [2]);
+        let collection = Collection {
+            name: name("t"),
+            spec: CollectionSpec::single(VectorSpec::new(2, Metric::Euclidean, IndexType::Flat).unwrap()),
+            created_ms: 0,
+            shards: vec![(1, SlotRange::ALL)],
+            giving: Vec::new(),
+            deleting: false,
+            table_epoch: 7,
+        };
+        let knows = |session: &Session| knows_of_moves(session, &collection, &table);
+        let mut session = Session::of(1, 5);
+        assert!(!knows(&Session::default()) && !knows(&session));
+        assert!(!knows(&Session::of(2, 5)), "another table's");
+        assert!(knows(&Session::of(3, 5)), "it was split off, and merged again");
+        session.knew_table(7);
+        assert!(!knows(&session));
+        session.knew_table(8);
+        assert!(knows(&session), "this node has not heard of a move");
+        let behind = Collection { name: name("u"), ..collection.clone() };
+        assert!(
+            knows_of_moves(&Session::of(2, 5), &behind, &table),
+            "the newest table gives it a shard that is not shown yet"
+        );
+    }
 
     #[test]
     fn answers_are_whole_if_they_are_of_every_slot_once() {

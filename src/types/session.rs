@@ -4,7 +4,13 @@
 use super::{Error, Result, limits};
 use std::{collections::BTreeMap, fmt};
 
-/// Applied index by shard id. Text form: `s1.SHARD-INDEX.SHARD-INDEX…` in hexadecimal.
+/// The number under which a token keeps the epoch of the shard table: shards are numbered from 1 on.
+const TABLE: u64 = 0;
+/// Shards of a token: those of two states of a table, since it may have been split or merged in between; and the epoch.
+const PARTS_MAX: usize = 2 * limits::SHARDS_PER_COLLECTION_MAX as usize + 1;
+
+/// Applied index by shard id, and the epoch of the shard table that an answer was made by, under 0. Text form:
+/// `s1.SHARD-INDEX.SHARD-INDEX…` in hexadecimal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Session(BTreeMap<u64, u64>);
 
@@ -20,9 +26,19 @@ impl Session {
         *seen = applied.max(*seen);
     }
 
-    /// The newest shard that it has seen; 0: none.
-    pub fn newest_shard(&self) -> u64 {
-        self.0.keys().next_back().copied().unwrap_or(0)
+    /// The shards that it has seen.
+    pub fn shards(&self) -> impl Iterator<Item = u64> {
+        self.0.keys().copied().filter(|shard| *shard != TABLE)
+    }
+
+    /// Adds that an answer was made by the shard table of `epoch`; the later one stays.
+    pub fn knew_table(&mut self, epoch: u64) {
+        self.saw(TABLE, epoch);
+    }
+
+    /// The newest shard table that an answer was made by; 0: not known.
+    pub fn table_epoch(&self) -> u64 {
+        self.seen(TABLE)
     }
 
     /// How far `shard` must have applied; 0 if the token does not know it.
@@ -46,7 +62,7 @@ impl Session {
             let (shard, index) = part.split_once('-').ok_or_else(bad)?;
             let number = |hex: &str| u64::from_str_radix(hex, 16).map_err(|_| bad());
             session.saw(number(shard)?, number(index)?);
-            if session.0.len() > limits::SHARDS_PER_COLLECTION_MAX as usize {
+            if session.0.len() > PARTS_MAX {
                 return Err(bad());
             }
         }
@@ -80,6 +96,16 @@ mod tests {
         fn garbage_never_panics(text in "(s1)?[0-9a-f.x-]{0,30}") {
             let _ = Session::from_text(&text);
         }
+    }
+
+    #[test]
+    fn the_token_of_the_largest_table_is_taken_back() {
+        let mut session = Session::default();
+        (1..=2 * u64::from(limits::SHARDS_PER_COLLECTION_MAX)).for_each(|shard| session.saw(shard, 7));
+        session.knew_table(9);
+        let text = session.to_string();
+        assert_eq!(Session::from_text(&text).unwrap(), session);
+        assert_eq!(Session::from_text(&format!("{text}.ffffff-1")).unwrap_err().code(), "bad_session");
     }
 
     #[test]

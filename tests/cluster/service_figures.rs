@@ -286,7 +286,7 @@ async fn rest(cluster: &Cluster) {
 /// several clients.
 async fn cpu_of_a_search(nodes: usize, rows: u64) -> f64 {
     const SEARCHERS: u64 = 16;
-    const SEARCHES: u64 = 8_000;
+    const SEARCHES: u64 = 24_000;
     let cluster = Cluster::start(nodes).await;
     let clients: Vec<Rest> = (0..nodes).map(|i| Rest::new(&cluster.http(i), TABLE)).collect();
     fill(&clients[0], rows, nodes as u32, Some(1)).await;

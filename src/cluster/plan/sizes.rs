@@ -7,7 +7,7 @@ use super::{Action, Finding, Planned, Planner, Reason, ShardState};
 use crate::{
     cluster::{
         control::VERSION_OF_SPLITS,
-        table::{SHARDS_MAX, ShardEntry, ShardId},
+        table::{ShardEntry, ShardId},
     },
     types::CollectionName,
 };
@@ -103,7 +103,7 @@ impl Planner<'_> {
             other => unreachable!("{other:?} changes no size"),
         };
         let is_split = matches!(planned.action, Action::Split { .. });
-        let is_full = is_split && self.view.table.shards.len() >= SHARDS_MAX;
+        let is_full = is_split && !self.view.table.has_room_to_split(&self.entry(shards[0]).collection);
         if self.limits.paused || self.view.version < VERSION_OF_SPLITS || is_full {
             self.plan.findings.push(finding);
             return;

@@ -173,7 +173,7 @@ pub(super) fn empty_batch(field: &str) -> Error {
 
 /// What a write did.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(example = json!({"document_ids": ["doc1"], "version": 7, "session": "s1.0-7"}))]
+#[schema(example = json!({"document_ids": ["doc1"], "version": 7, "session": "s1.0-2.1-7"}))]
 pub struct WriteAnswerBody {
     /// The ids, in the order of the request.
     #[schema(value_type = Vec<WireId>)]
@@ -311,7 +311,7 @@ pub fn delete_by(filter: Filter) -> Result<DeleteRequest, Error> {
 
 /// What a delete did.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(example = json!({"deleted": 2, "session": "s1.0-8"}))]
+#[schema(example = json!({"deleted": 2, "session": "s1.0-2.1-8"}))]
 pub struct DeleteAnswerBody {
     /// Documents that were there and are gone.
     pub deleted: u64,
