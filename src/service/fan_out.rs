@@ -45,6 +45,17 @@ pub struct Gathered {
 }
 
 impl Gathered {
+    /// What a second read over the same shards adds: how far they were seen, and which it could not read.
+    pub(super) fn and(&mut self, second: Gathered) {
+        self.session.saw_all(&second.session);
+        for (shard, error) in second.failed {
+            if self.failed.iter().all(|(known, _)| *known != shard) {
+                self.failed.push((shard, error));
+                self.ok = self.ok.saturating_sub(1);
+            }
+        }
+    }
+
     /// The same for the answer.
     pub fn shards(&self) -> ShardsAnswer {
         let mut failed: Vec<ShardId> = self.failed.iter().map(|(shard, _)| *shard).collect();

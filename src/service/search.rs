@@ -3,6 +3,7 @@
 use super::{
     Service,
     read::{Answer, Operation},
+    whole::Whole,
 };
 use crate::{
     cluster::Collection,
@@ -10,7 +11,7 @@ use crate::{
     shard::Replica,
     telemetry::metrics::{SearchKind, SearchMetrics, Stage},
     types::{
-        CollectionName, Error, Metric, Result, limits,
+        CollectionName, Error, Metric, Result, SLOTS, StoredPoint, limits,
         operation::{Explain, ReadOptions, Search, SearchAnswer, SearchHit, SearchesAnswer},
     },
 };
@@ -36,19 +37,41 @@ impl Service {
         searches: Vec<Search>,
         options: &ReadOptions,
     ) -> Result<SearchesAnswer> {
-        let searches: Arc<[Search]> = searches.into();
+        let share = largest_share(&*self.find(name).await?);
+        let Whole { taken: mut best, mut gathered } =
+            self.search_shards(name, &searches, |search| enough(search.top_k, share), options).await?;
+        let lacking: Vec<usize> = (0..best.len()).filter(|at| best[*at].may_lack()).collect();
+        if !lacking.is_empty() {
+            rt::mark("a search asked its shards again because one had so many of the best");
+            let again: Vec<Search> = lacking.iter().map(|at| searches[*at].clone()).collect();
+            let whole = self.search_shards(name, &again, |search| search.top_k, options).await?;
+            gathered.and(whole.gathered);
+            lacking.into_iter().zip(whole.taken).for_each(|(at, whole)| best[at] = whole);
+        }
+        let answers = best.into_iter().map(Best::finish).collect();
+        Ok(SearchesAnswer { answers, shards: gathered.shards(), session: gathered.session })
+    }
+
+    /// Asks every shard for as many of its best as `asked` says for each search.
+    async fn search_shards(
+        &self,
+        name: &CollectionName,
+        searches: &[Search],
+        asked: impl Fn(&Search) -> usize,
+        options: &ReadOptions,
+    ) -> Result<Whole<Vec<Best>>> {
+        let ask = |search: &Search| Search { top_k: asked(search), ..search.clone() };
+        let operation = Operation::Search(searches.iter().map(ask).collect());
         let begin = |collection: &Collection| -> Result<Vec<Best>> {
-            check(&searches, collection)?;
-            Ok(searches.iter().map(|search| Best::of(search, collection)).collect())
+            check(searches, collection)?;
+            Ok(searches.iter().map(|search| Best::of(search, asked(search), collection)).collect())
         };
         let take = |best: &mut Vec<Best>, _, answer| {
             if let Answer::Found(answers) = answer {
                 best.iter_mut().zip(answers).for_each(|(best, answer)| best.take(answer));
             }
         };
-        let whole = self.read_whole(name, Operation::Search(searches.clone()), options, begin, take).await?;
-        let (gathered, answers) = (whole.gathered, whole.taken.into_iter().map(Best::finish).collect());
-        Ok(SearchesAnswer { answers, shards: gathered.shards(), session: gathered.session })
+        self.read_whole(name, operation, options, begin, take).await
     }
 
     /// The searches over a replica of this node, on as many compute threads as there are. Nothing more is begun when the caller goes
@@ -105,6 +128,21 @@ fn search_counted(replica: &Replica, search: &Search, metrics: &SearchMetrics) -
     Ok(answer)
 }
 
+/// Of all slots, the part that the shard with the most of them has.
+fn largest_share(collection: &Collection) -> f64 {
+    let most = collection.shards.iter().map(|(_, slots)| slots.end - slots.first).max();
+    f64::from(most.unwrap_or(SLOTS)) / f64::from(SLOTS)
+}
+
+/// How many of its best to ask a shard for that has this `share` of the points, where the `top_k` of all are wanted: three standard
+/// deviations above the mean of a binomial distribution, as slots are hashes of ids. Each costs the reading of a record, and most are
+/// not among the best of all. One search in about a hundred finds that a shard may have more, and asks again.
+fn enough(top_k: usize, share: f64) -> usize {
+    let mean = top_k as f64 * share;
+    let most = mean + 3.0 * (mean * (1.0 - share)).sqrt();
+    (most.ceil() as usize).clamp(1, top_k.max(1))
+}
+
 fn check(searches: &[Search], collection: &Collection) -> Result<()> {
     if searches.is_empty() {
         return Err(Error::invalid("no_searches", "the request has no searches").at("searches").expected("1 or more"));
@@ -136,14 +174,18 @@ fn check(searches: &[Search], collection: &Collection) -> Result<()> {
 struct Best {
     metric: Metric,
     top_k: usize,
+    /// What each shard was asked for.
+    asked: usize,
     hits: Vec<SearchHit>,
+    /// The last hits of shards that may have more.
+    ends: Vec<SearchHit>,
     explain: Option<Explain>,
 }
 
 impl Best {
-    fn of(search: &Search, collection: &Collection) -> Best {
+    fn of(search: &Search, asked: usize, collection: &Collection) -> Best {
         let metric = collection.spec.vector(&search.vector_name).map_or(Metric::Cosine, |spec| spec.metric);
-        Best { metric, top_k: search.top_k, hits: Vec::new(), explain: None }
+        Best { metric, top_k: search.top_k, asked, hits: Vec::new(), ends: Vec::new(), explain: None }
     }
 
     /// Adds a shard's answer and keeps the `top_k` best; ties by id, so that the order in which answers come decides nothing.
@@ -152,6 +194,10 @@ impl Best {
             (Some(known), Some(more)) => Some(add(known, more)),
             (known, more) => known.or(more),
         };
+        if self.asked < self.top_k && answer.hits.len() >= self.asked {
+            let end = answer.hits.last().map(|hit| SearchHit { point: bare(&hit.point), score: hit.score });
+            self.ends.extend(end);
+        }
         if self.hits.is_empty() {
             self.hits = answer.hits;
             return;
@@ -162,9 +208,23 @@ impl Best {
         self.hits.truncate(self.top_k);
     }
 
+    /// Whether a shard may have more hits that belong to the best: the last that it gave is one of them.
+    fn may_lack(&self) -> bool {
+        let is_among = |end| match self.hits.get(self.top_k - 1) {
+            Some(worst) => order(self.metric, end, worst).is_le(),
+            None => true,
+        };
+        self.ends.iter().any(is_among)
+    }
+
     fn finish(self) -> SearchAnswer {
         SearchAnswer { hits: self.hits, explain: self.explain }
     }
+}
+
+/// A point without what it holds.
+fn bare(point: &StoredPoint) -> StoredPoint {
+    StoredPoint { id: point.id.clone(), version: point.version, vectors: None, payload: None }
 }
 
 fn order(metric: Metric, a: &SearchHit, b: &SearchHit) -> Ordering {
@@ -202,7 +262,7 @@ fn add(a: Explain, b: Explain) -> Explain {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{DocumentId, StoredPoint};
+    use crate::types::DocumentId;
     use proptest::prelude::*;
 
     fn hit(id: u64, score: f32) -> SearchHit {
@@ -214,34 +274,71 @@ mod tests {
         hits.iter().map(|hit| hit.point.id.to_string()).collect()
     }
 
+    /// What shards answer of which each has the points of its list: as many of the best as they are asked for.
+    fn answers(metric: Metric, shards: &[Vec<SearchHit>], asked: usize) -> Vec<SearchAnswer> {
+        let answer = |hits: &Vec<SearchHit>| {
+            let mut hits = hits.clone();
+            hits.sort_by(|a, b| order(metric, a, b));
+            hits.truncate(asked);
+            SearchAnswer { hits, explain: None }
+        };
+        shards.iter().map(answer).collect()
+    }
+
     proptest! {
-        /// Few different scores, so that most are ties: gathering is then exact only if ties go by id, in whatever order shards answer.
+        /// Few different scores, so that most are ties: gathering is then exact only if ties go by id, in whatever order shards answer. And
+        /// whatever they are asked for: what is found by too little is not taken for whole.
         #[test]
         fn gathering_is_what_one_shard_would_have_found(
             shards in prop::collection::vec(prop::collection::vec(0_u8..4, 0..30), 1..6),
             top_k in 1_usize..20,
+            asked in 1_usize..20,
             higher: bool,
             order_of_answers: prop::sample::Index,
         ) {
             let metric = if higher { Metric::Dot } else { Metric::Euclidean };
-            let (mut next, mut all, mut answers) = (0, Vec::new(), Vec::new());
-            for scores in &shards {
-                let mut hits: Vec<SearchHit> = scores.iter().map(|score| {
+            let asked = asked.min(top_k);
+            let mut next = 0;
+            let mut made = |scores: &Vec<u8>| -> Vec<SearchHit> {
+                let hits = scores.iter().map(|score| {
                     next = (next * 7 + 3) % 10_007;
                     hit(next, f32::from(*score))
-                }).collect();
-                all.extend(hits.clone());
-                hits.sort_by(|a, b| order(metric, a, b));
-                hits.truncate(top_k);
-                answers.push(SearchAnswer { hits, explain: None });
-            }
-            let first = order_of_answers.index(answers.len());
-            answers.rotate_left(first);
-            let mut best = Best { metric, top_k, hits: Vec::new(), explain: None };
-            answers.into_iter().for_each(|answer| best.take(answer));
+                });
+                hits.collect()
+            };
+            let shards: Vec<Vec<SearchHit>> = shards.iter().map(&mut made).collect();
+            let gather = |asked| {
+                let mut answers = answers(metric, &shards, asked);
+                let first = order_of_answers.index(answers.len());
+                answers.rotate_left(first);
+                let (hits, ends) = (Vec::new(), Vec::new());
+                let mut best = Best { metric, top_k, asked, hits, ends, explain: None };
+                answers.into_iter().for_each(|answer| best.take(answer));
+                best
+            };
+            let mut all = shards.concat();
             all.sort_by(|a, b| order(metric, a, b));
             all.truncate(top_k);
-            prop_assert_eq!(ids(&best.finish().hits), ids(&all));
+            let whole = gather(top_k);
+            prop_assert!(!whole.may_lack());
+            prop_assert_eq!(ids(&whole.finish().hits), ids(&all));
+            let cut = gather(asked);
+            if !cut.may_lack() {
+                prop_assert_eq!(ids(&cut.finish().hits), ids(&all));
+            }
         }
+    }
+
+    #[test]
+    fn a_shard_is_asked_for_what_is_seldom_too_little() {
+        assert_eq!([1, 10, 100, 1_000].map(|top_k| enough(top_k, 1.0)), [1, 10, 100, 1_000]);
+        assert_eq!([1, 2, 10, 100, 1_000].map(|top_k| enough(top_k, 0.25)), [1, 2, 7, 38, 292]);
+        assert_eq!([10, 100].map(|top_k| enough(top_k, 0.5)), [10, 65]);
+        assert_eq!([10, 100].map(|top_k| enough(top_k, 0.01)), [2, 4]);
+        assert_eq!(enough(0, 0.5), 1);
+        // How often one of four shards has as many of ten as it is asked for, or more: 4 times the tail of the binomial distribution.
+        let choose = [120.0, 45.0, 10.0, 1.0];
+        let tail: f64 = (7_i32..=10).zip(choose).map(|(n, ways)| ways * 0.25_f64.powi(n) * 0.75_f64.powi(10 - n)).sum();
+        assert!((0.010..0.015).contains(&(4.0 * tail)), "{tail}");
     }
 }

@@ -26,6 +26,11 @@ impl Session {
         *seen = applied.max(*seen);
     }
 
+    /// Adds all that another token has seen.
+    pub fn saw_all(&mut self, other: &Session) {
+        other.0.iter().for_each(|(shard, applied)| self.saw(*shard, *applied));
+    }
+
     /// The shards that it has seen.
     pub fn shards(&self) -> impl Iterator<Item = u64> {
         self.0.keys().copied().filter(|shard| *shard != TABLE)
