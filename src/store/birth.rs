@@ -5,7 +5,7 @@
 //! Called by `Store::open` only.
 
 use super::error::StoreError;
-use lsm_tree::{AbstractTree, SequenceNumberCounter};
+use lsm_tree::{AbstractTree, AnyTree, Guard, SeqNo, SequenceNumberCounter};
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
@@ -19,6 +19,8 @@ const FIRST_JOURNAL: &str = "0.jnl";
 const SPACES_FOLDER: &str = "keyspaces";
 /// Within it, where the engine keeps the names of the spaces.
 const CATALOGUE_FOLDER: &str = "0";
+/// Tag of the catalogue's records of names: the key is this and the number of the space (u64, big-endian), which is its folder's name.
+const NAME_TAG: &[u8] = b"n";
 /// The file that makes a folder a tree.
 const TREE_MARKER: &str = "current";
 
@@ -63,6 +65,9 @@ pub(super) fn verify_catalogue(path: &Path) -> Result<(), StoreError> {
 }
 
 /// The last number the engine gave to a change of its catalogue; 0 if it has none. To be called while nobody has the database open.
+///
+/// # Errors
+/// `Corrupt` if a space of the catalogue has lost its folder or its list of tables.
 pub(super) fn last_number(path: &Path) -> Result<u64, StoreError> {
     let folder = path.join(SPACES_FOLDER).join(CATALOGUE_FOLDER);
     if !folder.join(TREE_MARKER).exists() {
@@ -71,7 +76,24 @@ pub(super) fn last_number(path: &Path) -> Result<u64, StoreError> {
     let numbers = SequenceNumberCounter::default;
     let catalogue = lsm_tree::Config::new(&folder, numbers(), numbers()).open();
     let catalogue = catalogue.map_err(|e| StoreError::from_engine(&folder, "open", e.into()))?;
+    verify_spaces(path, &catalogue)?;
     Ok(catalogue.get_highest_persisted_seqno().unwrap_or(0))
+}
+
+/// The engine takes a space without its list of tables for one whose making a crash cut short, and deletes it. It is not: a space is made
+/// and synced before the catalogue names it, and removed after the catalogue has forgotten it.
+fn verify_spaces(path: &Path, catalogue: &AnyTree) -> Result<(), StoreError> {
+    let folder = path.join(SPACES_FOLDER);
+    for record in catalogue.prefix(NAME_TAG, SeqNo::MAX, None) {
+        let key = record.key().map_err(|e| StoreError::from_engine(&folder, "read the catalogue", e.into()))?;
+        let number = key.strip_prefix(NAME_TAG).and_then(|number| number.try_into().ok()).map(u64::from_be_bytes);
+        let number = number.ok_or_else(|| StoreError::corrupt(&folder, format!("the catalogue has a key {key:?}")))?;
+        let tables = folder.join(number.to_string()).join(TREE_MARKER);
+        if !tables.try_exists().map_err(|e| StoreError::io(&tables, "look for", e))? {
+            return Err(StoreError::corrupt(&tables, "it is missing, but the catalogue names its space"));
+        }
+    }
+    Ok(())
 }
 
 /// Whether this is the marker with at least one of its bytes not written.

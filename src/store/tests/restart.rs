@@ -70,3 +70,35 @@ fn a_torn_batch_is_damage_when_the_next_journal_was_used() {
     assert!(matches!(&refused, StoreError::Corrupt { path, .. } if *path == first), "{refused}");
     assert!(fs::read(&first).unwrap() == good[..ends[1] + 20], "the journal was changed");
 }
+
+/// The engine takes a space without its `current` for one that was never finished, and deletes it.
+#[test]
+fn a_space_that_lost_its_list_of_tables_is_refused_and_not_deleted() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = StoreOptions { maintenance: Maintenance::Caller, memtable_bytes_max: 1, ..options() };
+    {
+        let store = Store::open(directory.path(), options.clone()).unwrap();
+        for name in ["dropped", "s", "t"] {
+            put(&store, &store.space(name).unwrap(), b"key", &[7; 500]);
+        }
+        assert!(store.drop_space("dropped").unwrap());
+        store.maintain().unwrap();
+    }
+    let space = directory.path().join("keyspaces/2");
+    let (current, aside) = (space.join("current"), directory.path().join("keyspaces/2/aside"));
+    fs::rename(&current, &aside).unwrap();
+    let refused = Store::open(directory.path(), options.clone()).map(|_| ()).unwrap_err();
+    assert!(matches!(&refused, StoreError::Corrupt { path, .. } if *path == current), "{refused}");
+    assert_eq!(fs::read_dir(space.join("tables")).unwrap().count(), 1);
+    fs::rename(&aside, &current).unwrap();
+    // The whole folder gone.
+    let away = directory.path().join("away");
+    fs::rename(&space, &away).unwrap();
+    let refused = Store::open(directory.path(), options.clone()).map(|_| ()).unwrap_err();
+    assert!(matches!(&refused, StoreError::Corrupt { path, .. } if *path == current), "{refused}");
+    fs::rename(&away, &space).unwrap();
+    let store = Store::open(directory.path(), options).unwrap();
+    let space = store.space("s").unwrap();
+    assert_eq!(store.view().get(&space, b"key").unwrap().as_deref(), Some(&[7; 500][..]));
+    assert_eq!(store.space_names(), ["s", "t"]);
+}
