@@ -5,9 +5,11 @@
 //! Called by `Store::open` only.
 
 use super::error::StoreError;
+use super::files::sync_directory;
 use lsm_tree::{AbstractTree, AnyTree, Guard, SeqNo, SequenceNumberCounter};
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// The engine's format marker: magic and version.
@@ -62,6 +64,29 @@ pub(super) fn verify_catalogue(path: &Path) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// Brings to the disk what a failed sync of an earlier life may have left in the page cache only, where it looks as if it were durable: the
+/// marker, and the names of the database, its spaces and their lists of tables. Cost: a sync for each space, of a folder that has
+/// hardly ever changed.
+pub(super) fn sync_again(path: &Path) -> Result<(), StoreError> {
+    let file = path.join(VERSION_FILE);
+    let write = || {
+        let marker = fs::read(&file)?;
+        let file = OpenOptions::new().write(true).open(&file)?;
+        file.write_all_at(&marker, 0)?;
+        file.sync_all()
+    };
+    write().map_err(|e: std::io::Error| StoreError::io(&file, "write again", e))?;
+    let folder = path.join(SPACES_FOLDER);
+    for space in fs::read_dir(&folder).map_err(|e| StoreError::io(&folder, "list", e))? {
+        let space = space.map_err(|e| StoreError::io(&folder, "list", e))?.path();
+        if space.is_dir() {
+            sync_directory(&space)?;
+        }
+    }
+    sync_directory(&folder)?;
+    sync_directory(path)
 }
 
 /// The last number the engine gave to a change of its catalogue; 0 if it has none. To be called while nobody has the database open.

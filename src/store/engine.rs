@@ -125,14 +125,15 @@ impl Space {
 
 impl Store {
     /// Opens the database at `path`, creating it if there is none. Verifies every journal first, so that damage is refused
-    /// with `Corrupt` before the engine can cut it away. Costs one pass over the journals (checksums), then their replay
-    /// into memory.
+    /// with `Corrupt` before the engine can cut it away, and writes again what a failed sync may have left in the page cache only. Costs
+    /// one pass over the journals (checksums), a sync for each space, then the journals' replay into memory.
     pub fn open(path: impl AsRef<Path>, options: StoreOptions) -> Result<Store, StoreError> {
         let path = std::path::absolute(path.as_ref()).map_err(|e| StoreError::io(path.as_ref(), "resolve", e))?;
         let mut journaled = 0;
         if birth::is_complete(&path)? {
             birth::verify_catalogue(&path)?;
             journaled = journal::verify(&path, options.discipline)?;
+            birth::sync_again(&path)?;
         } else {
             birth::clear_unfinished(&path)?;
         }
