@@ -205,9 +205,20 @@ impl Store {
         self.sync_in_order(PersistMode::SyncData)
     }
 
-    /// Whether a write or sync has failed, so that no write is taken until the store is opened again.
+    /// Whether a write or sync has failed, so that no write is taken until the store is opened again. One of the engine's threads counts
+    /// when a commit meets it, or [`Store::ask_engine`].
     pub fn is_poisoned(&self) -> bool {
         self.inner.poisoned.load(Ordering::Acquire)
+    }
+
+    /// Has the engine say whether one of its threads has failed, which [`Store::is_poisoned`] knows from then on. The next commit would be told as
+    /// well, but one that waits for such a thread to flush waits for ever. May wait for a sync that is under way; call it on `rt::compute::io`.
+    pub fn ask_engine(&self) {
+        if self.inner.options.maintenance != Maintenance::Caller && !self.is_poisoned() {
+            // Not in order with the commits: one of them may hold that lock while it waits. Nothing is written: every commit hands over all
+            // it has. The answer is kept by `write`.
+            let _ = self.write("look after its threads", || self.inner.database.persist(PersistMode::Buffer));
+        }
     }
 
     /// As if a write had failed.

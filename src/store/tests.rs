@@ -2,6 +2,7 @@
 //! failure. Damage is done to real journals at chosen places.
 
 mod restart;
+mod worker;
 
 use super::*;
 use std::fs;
