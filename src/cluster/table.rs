@@ -6,7 +6,7 @@ mod stored;
 
 use crate::{
     mutants::mutant,
-    types::{CollectionName, SlotRange},
+    types::{CollectionName, SlotRange, limits},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -89,6 +89,16 @@ impl ShardTable {
             .collect();
         self.next_shard += ids.len() as u64;
         ids
+    }
+
+    /// How many replicas a node holds, or is to hold. Cost: a pass over all shards.
+    pub fn held_by(&self, node: NodeId) -> usize {
+        self.shards.values().filter(|entry| entry.replicas.contains(&node)).count()
+    }
+
+    /// Whether each of `nodes` may be given one more replica.
+    pub fn have_room(&self, nodes: &[NodeId]) -> bool {
+        nodes.iter().all(|node| self.held_by(*node) < limits::SHARDS_PER_NODE_MAX)
     }
 
     /// The shards of a collection.

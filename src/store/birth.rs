@@ -89,26 +89,35 @@ pub(super) fn sync_again(path: &Path) -> Result<(), StoreError> {
     sync_directory(path)
 }
 
-/// The last number the engine gave to a change of its catalogue; 0 if it has none. To be called while nobody has the database open.
+/// What the engine's catalogue says.
+#[derive(Default)]
+pub(super) struct Catalogue {
+    /// The last number that was given to a change of it; 0 if there was none.
+    pub(super) last_number: u64,
+    /// How many spaces there are.
+    pub(super) spaces: usize,
+}
+
+/// Reads the engine's catalogue. To be called while nobody has the database open.
 ///
 /// # Errors
 /// `Corrupt` if a space of the catalogue has lost its folder or its list of tables.
-pub(super) fn last_number(path: &Path) -> Result<u64, StoreError> {
+pub(super) fn read_catalogue(path: &Path) -> Result<Catalogue, StoreError> {
     let folder = path.join(SPACES_FOLDER).join(CATALOGUE_FOLDER);
     if !folder.join(TREE_MARKER).exists() {
-        return Ok(0);
+        return Ok(Catalogue::default());
     }
     let numbers = SequenceNumberCounter::default;
     let catalogue = lsm_tree::Config::new(&folder, numbers(), numbers()).open();
     let catalogue = catalogue.map_err(|e| StoreError::from_engine(&folder, "open", e.into()))?;
-    verify_spaces(path, &catalogue)?;
-    Ok(catalogue.get_highest_persisted_seqno().unwrap_or(0))
+    let spaces = verify_spaces(path, &catalogue)?;
+    Ok(Catalogue { last_number: catalogue.get_highest_persisted_seqno().unwrap_or(0), spaces })
 }
 
 /// The engine takes a space without its list of tables for one whose making a crash cut short, and deletes it. It is not: a space is made
-/// and synced before the catalogue names it, and removed after the catalogue has forgotten it.
-fn verify_spaces(path: &Path, catalogue: &AnyTree) -> Result<(), StoreError> {
-    let folder = path.join(SPACES_FOLDER);
+/// and synced before the catalogue names it, and removed after the catalogue has forgotten it. Returns how many spaces there are.
+fn verify_spaces(path: &Path, catalogue: &AnyTree) -> Result<usize, StoreError> {
+    let (folder, mut spaces) = (path.join(SPACES_FOLDER), 0);
     for record in catalogue.prefix(NAME_TAG, SeqNo::MAX, None) {
         let key = record.key().map_err(|e| StoreError::from_engine(&folder, "read the catalogue", e.into()))?;
         let number = key.strip_prefix(NAME_TAG).and_then(|number| number.try_into().ok()).map(u64::from_be_bytes);
@@ -117,8 +126,9 @@ fn verify_spaces(path: &Path, catalogue: &AnyTree) -> Result<(), StoreError> {
         if !tables.try_exists().map_err(|e| StoreError::io(&tables, "look for", e))? {
             return Err(StoreError::corrupt(&tables, "it is missing, but the catalogue names its space"));
         }
+        spaces += 1;
     }
-    Ok(())
+    Ok(spaces)
 }
 
 /// Whether this is the marker with at least one of its bytes not written.

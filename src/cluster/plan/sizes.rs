@@ -103,7 +103,9 @@ impl Planner<'_> {
             other => unreachable!("{other:?} changes no size"),
         };
         let is_split = matches!(planned.action, Action::Split { .. });
-        let is_full = is_split && self.view.table.shards.len() >= SHARDS_MAX;
+        let table = &self.view.table;
+        let has_room = || table.shards.get(&shards[0]).is_some_and(|entry| table.have_room(&entry.replicas));
+        let is_full = is_split && (table.shards.len() >= SHARDS_MAX || !has_room());
         if self.limits.paused || self.view.version < VERSION_OF_SPLITS || is_full {
             self.plan.findings.push(finding);
             return;
