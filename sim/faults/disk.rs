@@ -9,7 +9,7 @@ use crate::{
     world::{self, log, sometimes},
 };
 use madsim::time::{self, Duration, Instant};
-use rand::rngs::StdRng;
+use rand::{Rng, rngs::StdRng};
 
 /// How long to wait for a fault that was set to strike.
 const STRIKE_LIMIT: Duration = Duration::from_secs(2);
@@ -91,8 +91,8 @@ pub async fn rot(victim: &Victim, flips: u32, part: Part, rng: &mut StdRng) {
     }
 }
 
-/// After a failed fsync nobody knows what is on the disk: the node must stop, and only a power cycle brings the truth
-/// back (the kernel goes on showing bytes it never wrote).
+/// After a failed fsync nobody knows what is on the disk: the node must stop. Only a power cycle brings the truth back; without one the
+/// kernel goes on showing bytes it never wrote, and the next process must not build on them.
 ///
 /// What is known of etcd is written anew, whole, until it is kept; meanwhile nothing new of it is obeyed.
 pub async fn fail_a_sync(victim: &Victim, skip: u32, model: LossModel, keeps_etcd: bool, rng: &mut StdRng) {
@@ -125,7 +125,12 @@ pub async fn fail_a_sync(victim: &Victim, skip: u32, model: LossModel, keeps_etc
         failed_at.display()
     );
     sometimes!(!stopped && !is_etcds && !is_merge, "a node lived on without an index file");
-    victim.lose_power(model, rng).await;
+    if rng.random_bool(0.5) {
+        victim.kill().await;
+        sometimes!(true, "a node started on what a failed fsync had not brought to the disk");
+    } else {
+        victim.lose_power(model, rng).await;
+    }
     victim.restart();
 }
 

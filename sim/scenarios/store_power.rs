@@ -16,6 +16,7 @@ pub const MARKS: &[&str] = &[
     "a commit failed",
     "opening failed on a read error",
     "the power failed before anything was durable",
+    "a start found what a failed sync had not brought to the disk",
 ];
 
 const LIVES: usize = 12;
@@ -71,8 +72,9 @@ pub async fn run(run: Run) {
         set_fault(&run, &dir, &mut rng);
         let sync_errors = run.disk.statistics().sync_errors;
         durable = live(&opened, &mut commits, durable, discipline, &mut rng);
-        let may_kill = run.disk.statistics().sync_errors == sync_errors;
-        stop(&run, &dir, may_kill, &mut rng);
+        let sync_failed = run.disk.statistics().sync_errors > sync_errors;
+        let killed = stop(&run, &dir, &mut rng);
+        sometimes!(killed && sync_failed, "a start found what a failed sync had not brought to the disk");
         drop(opened);
         run.disk.restart(&dir);
         run.disk.mend(&dir);
@@ -154,14 +156,15 @@ fn value(number: u64, length: usize) -> Vec<u8> {
     value
 }
 
-/// The process is killed or the power fails. After a failed sync only the latter: the kernel goes on showing bytes it
-/// never wrote, so a process started again without a power cycle would build on what is not there.
-fn stop(run: &Run, dir: &Path, may_kill: bool, rng: &mut StdRng) {
+/// The process is killed (`true`) or the power fails. After a failed sync, too: the kernel goes on showing bytes it never wrote, and a
+/// process started again without a power cycle must not build on what is not there.
+fn stop(run: &Run, dir: &Path, rng: &mut StdRng) -> bool {
     let model = match rng.random_range(0..4) {
-        0 if may_kill => {
+        0 => {
             world::count("fault.kill", 1);
             log!("kill");
-            return run.disk.kill(dir);
+            run.disk.kill(dir);
+            return true;
         }
         1 => LossModel::Everything,
         2 => LossModel::KeepPrefix,
@@ -170,6 +173,7 @@ fn stop(run: &Run, dir: &Path, may_kill: bool, rng: &mut StdRng) {
     world::count("fault.power_loss", 1);
     let loss = run.disk.power_failure(dir, model, rng);
     log!("{model:?}: lost {} of {}: {:?}", loss.lost, loss.unsynced, loss.names);
+    false
 }
 
 /// A start during which the disk cannot be read fails or is right, and harms nothing.

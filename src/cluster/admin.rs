@@ -109,7 +109,7 @@ impl Admin {
     ///
     /// # Errors
     /// `shard_not_found` if it is none of the collection; `cannot_split` if one of the two would have no slots; `slots_move_already`,
-    /// `too_many_shards`; `version_too_old` while a node may not know how slots move; those of the coordinator.
+    /// `too_many_shards`, `too_many_shards_here`; `version_too_old` while a node may not know how slots move; those of the coordinator.
     pub async fn split(&self, name: &CollectionName, shard: ShardId, at: Option<u16>, wall_ms: u64) -> Result<ShardId> {
         self.change(wall_ms, |stored, draft| {
             let entry = movable(stored, name, shard)?;
@@ -119,6 +119,13 @@ impl Admin {
                 let expected =
                     format!("fewer than {} of the table, {SHARDS_MAX} in all", limits::SHARDS_PER_COLLECTION_MAX);
                 return Err(error.expected(expected));
+            }
+            if !stored.table.have_room(&entry.replicas) {
+                let message = "a node that holds this shard holds so many that none of its shards is split";
+                let error = Error::new(ErrorKind::Conflict, "too_many_shards_here", message);
+                return Err(
+                    error.expected(format!("fewer than {} replicas of shards on a node", limits::SHARDS_PER_NODE_MAX))
+                );
             }
             let mut table = stored.table.clone();
             let at = at.or(entry.slots.middle());

@@ -185,7 +185,7 @@ impl Catalog {
     /// one transaction. When it returns, [`Catalog::read`] shows it.
     ///
     /// # Errors
-    /// `table_exists`, `alias_exists`, `too_many_tables`, `too_many_replicas`, `too_many_shards`; `Unavailable` or `Indeterminate` if the coordinator
+    /// `table_exists`, `alias_exists`, `too_many_tables`, `too_many_replicas`, `too_many_shards`, `too_many_shards_here`; `Unavailable` or `Indeterminate` if the coordinator
     /// did not answer; `Indeterminate`, too, if this node does not hear of what it did.
     pub async fn create(
         &self,
@@ -217,6 +217,10 @@ impl Catalog {
             let nodes = self.not_removed(nodes).await?;
             let placement = place(&nodes, &table, table.next_shard + 1, spec.shards, spec.replicas).map_err(too_few)?;
             table.add_collection(name, spec.replicas, &placement);
+            let holders: BTreeSet<NodeId> = placement.into_iter().flatten().collect();
+            if let Some(full) = holders.iter().find(|node| table.held_by(**node) > limits::SHARDS_PER_NODE_MAX) {
+                return Err(too_many_here(*full, table.held_by(*full)));
+            }
             let stored_table = to_json(&table);
             if stored_table.len() > VALUE_BYTES_MAX {
                 return Err(Error::new(ErrorKind::Conflict, "too_many_shards", "the cluster's shard table is full")
@@ -465,6 +469,14 @@ fn too_few(TooFewNodes { asked, nodes }: TooFewNodes) -> Error {
         .at("replicas")
         .expected(format!("at most {nodes}"))
         .got(asked)
+}
+
+fn too_many_here(node: NodeId, replicas: usize) -> Error {
+    let message = format!("node {node:016x} would hold too many shards");
+    Error::new(ErrorKind::Conflict, "too_many_shards_here", message)
+        .at("shards")
+        .expected(format!("at most {} replicas of shards on a node", limits::SHARDS_PER_NODE_MAX))
+        .got(replicas)
 }
 
 fn corrupt(key: &str, why: impl std::fmt::Display) -> Error {

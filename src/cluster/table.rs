@@ -91,6 +91,16 @@ impl ShardTable {
         ids
     }
 
+    /// How many replicas a node holds, or is to hold. Cost: a pass over all shards.
+    pub fn held_by(&self, node: NodeId) -> usize {
+        self.shards.values().filter(|entry| entry.replicas.contains(&node)).count()
+    }
+
+    /// Whether each of `nodes` may be given one more replica.
+    pub fn have_room(&self, nodes: &[NodeId]) -> bool {
+        nodes.iter().all(|node| self.held_by(*node) < limits::SHARDS_PER_NODE_MAX)
+    }
+
     /// The shards of a collection.
     pub fn shards_of(&self, name: &CollectionName) -> BTreeSet<ShardId> {
         self.shards.iter().filter(|(_, entry)| entry.collection == *name).map(|(id, _)| *id).collect()

@@ -37,6 +37,8 @@ use std::{
 const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 /// How often the simulation's stores flush and compact.
 const MAINTAIN_INTERVAL: Duration = Duration::from_millis(500);
+/// How long a node whose disk has failed waits for what is under way: it may wait for a thread of the store's engine that is gone.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 /// After a change of the catalog could not be followed.
 const FOLLOW_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a node that stops waits for others to lead in its place.
@@ -199,6 +201,7 @@ impl Engine {
             directory,
         };
         engine.watch();
+        engine.ask_engines();
         engine.watch_room(config.storage.reserve.bytes(), room);
         engine.maintain();
         engine.follow();
@@ -277,8 +280,21 @@ impl Engine {
         }
     }
 
-    /// Finishes what is under way, syncs, and closes.
-    pub async fn close(mut self) {
+    /// Finishes what is under way, syncs, and closes. Where the disk has failed it does not wait for that without limit.
+    pub async fn close(self) {
+        let failed = self.failed.clone();
+        let given_up = async {
+            failed.wait().await;
+            rt::time::sleep(CLOSE_LIMIT).await;
+        };
+        tokio::select! {
+            biased;
+            () = self.close_in_peace() => {}
+            () = given_up => tracing::error!("what was under way when the disk failed does not end; the log has what it lacks"),
+        }
+    }
+
+    async fn close_in_peace(mut self) {
         self.service.identity().enter(Phase::Stopping);
         if let Some(registered) = self.registered.take() {
             registered.leave().await;
@@ -306,6 +322,30 @@ impl Engine {
                     failed.trigger();
                     return;
                 }
+                tokio::select! {
+                    biased;
+                    () = stop.wait() => {}
+                    () = rt::time::sleep(WATCH_INTERVAL) => {}
+                }
+            }
+        });
+    }
+
+    /// Asks the stores' engines whether their threads are well; what they say, [`Engine::watch`] sees. Apart from it, because the question waits
+    /// while the disk is slow.
+    fn ask_engines(&self) {
+        if rt::SIMULATED {
+            return;
+        }
+        let (store, log, stop) = (self.store.clone(), self.log.clone(), self.stop.clone());
+        rt::spawn("engines-watch", async move {
+            while !stop.is_triggered() {
+                let (store, log) = (store.clone(), log.clone());
+                rt::compute::io(move || {
+                    store.ask_engine();
+                    log.ask_engine();
+                })
+                .await;
                 tokio::select! {
                     biased;
                     () = stop.wait() => {}
@@ -497,11 +537,11 @@ async fn remove_strays(catalog: &Catalog, host: &Host) -> Result<(), StartError>
 /// Why the node must stop, if it must. Replicas that others can rebuild are given up here.
 async fn failure(store: &Store, log: &LogStore, service: &Service) -> Option<String> {
     if store.is_poisoned() {
-        return Some("a write or sync of the store has failed".to_owned());
+        return Some("a write, sync or flush of the store has failed".to_owned());
     }
     // All replicas fail with the log. They hold nothing wrong, and are not for others to rebuild.
     if log.is_poisoned() {
-        return Some("a write or sync of the log has failed".to_owned());
+        return Some("a write, sync or flush of the log has failed".to_owned());
     }
     service.give_up_failed().await.err()
 }

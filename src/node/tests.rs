@@ -278,6 +278,28 @@ async fn replicas_that_fail_with_their_node_are_not_reported_as_broken() {
     assert!(upsert.await.unwrap().is_err());
 }
 
+/// Only the next write would be told by the engine itself, and there may be none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_store_cannot_flush_stops_without_another_write() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = start(directory.path(), Mode::Standalone, &[]).await;
+    create(&node).await;
+    for space in std::fs::read_dir(directory.path().join("store/keyspaces")).unwrap() {
+        let space = space.unwrap();
+        if space.file_name() != "0" {
+            std::fs::remove_dir_all(space.path().join("tables")).unwrap();
+        }
+    }
+    let text = "x".repeat(64 << 10);
+    let payload = serde_json::json!({ "text": text });
+    let payload = Payload::new(payload.as_object().unwrap().clone()).unwrap();
+    // In one write more than the store keeps in memory.
+    let points = (0..350).map(|id| Point { payload: payload.clone(), ..point(id) }).collect();
+    node.service().upsert(&table_name(), points, &WriteOptions::default()).await.unwrap();
+    until("the node stops", async || node.failed().is_triggered()).await;
+    rt::time::timeout(PATIENCE, node.stop()).await.expect("it does not wait for a flush");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_is_found_again_under_another_address_and_a_damaged_replica_is_rebuilt() {
     let directories = directories();

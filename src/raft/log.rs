@@ -197,6 +197,11 @@ impl LogStore {
         self.inner.store.is_poisoned()
     }
 
+    /// See [`Store::ask_engine`].
+    pub fn ask_engine(&self) {
+        self.inner.store.ask_engine();
+    }
+
     /// As if a write had failed.
     #[cfg(test)]
     pub fn poison(&self) {

@@ -254,7 +254,15 @@ impl Replica {
     }
 
     fn may_campaign(&self) -> bool {
-        self.may_campaign && self.mirror().is_far_enough() && !self.would_win_before_its_log_is_durable()
+        let is_held_back = self.is_behind_its_log() || self.would_win_before_its_log_is_durable();
+        self.may_campaign && self.mirror().is_far_enough() && !is_held_back
+    }
+
+    /// Whether the log begins behind what is applied: a checkpoint is being installed. The library looks through what is committed and
+    /// not applied before it campaigns, and ends the process where the log has not all of that.
+    fn is_behind_its_log(&self) -> bool {
+        let log = &self.raw.raft.raft_log;
+        log.applied + 1 < log.first_index()
     }
 
     /// The library takes it that who wins has its log on the disk, because the question for votes waited for that. The only voter asks nobody.
@@ -443,8 +451,7 @@ impl Replica {
         let _ = self.raw.step(message);
         let adopted = self.raw.snap().is_some_and(|snapshot| snapshot.get_metadata().index == index);
         if adopted {
-            // The library looks through what is committed and not applied before it campaigns; until the state is
-            // installed that is not in the log any more.
+            // Nor does it campaign meanwhile: see `is_behind_its_log`.
             self.may_campaign = false;
         }
         self.choose_timeout(rng);

@@ -145,6 +145,9 @@ impl Records {
     pub fn failed(error: StoreError) -> Error {
         match error {
             StoreError::NoSpace { .. } => Error::new(ErrorKind::Exhausted, "disk_full", error.to_string()),
+            StoreError::TooManySpaces { .. } => {
+                Error::new(ErrorKind::Exhausted, "too_many_shards_here", error.to_string())
+            }
             StoreError::Corrupt { .. } | StoreError::NewerFormat { .. } => Records::corrupt(error),
             other => Error::new(ErrorKind::Unavailable, "store_failed", other.to_string()),
         }

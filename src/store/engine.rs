@@ -4,12 +4,14 @@
 //! Failures?", USENIX ATC 2020). Opened by `node` (data) and by `raft` (log); used by every room above `store`.
 
 use super::batch::{Batch, Durability};
+use super::birth::{self, Catalogue};
 use super::error::StoreError;
+use super::journal;
 use super::keys::SYNC_MARK_KEY;
 use super::view::View;
-use super::{birth, journal};
 use crate::mutants::mutant;
 use crate::rt;
+use crate::types::limits::SPACES_PER_STORE_MAX;
 use fjall::config::CompressionPolicy;
 use fjall::{
     AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode,
@@ -125,14 +127,15 @@ impl Space {
 
 impl Store {
     /// Opens the database at `path`, creating it if there is none. Verifies every journal first, so that damage is refused
-    /// with `Corrupt` before the engine can cut it away. Costs one pass over the journals (checksums), then their replay
-    /// into memory.
+    /// with `Corrupt` before the engine can cut it away, and writes again what a failed sync may have left in the page cache only. Costs
+    /// one pass over the journals (checksums), a sync for each space, then the journals' replay into memory.
     pub fn open(path: impl AsRef<Path>, options: StoreOptions) -> Result<Store, StoreError> {
         let path = std::path::absolute(path.as_ref()).map_err(|e| StoreError::io(path.as_ref(), "resolve", e))?;
         let mut journaled = 0;
         if birth::is_complete(&path)? {
             birth::verify_catalogue(&path)?;
             journaled = journal::verify(&path, options.discipline)?;
+            birth::sync_again(&path)?;
         } else {
             birth::clear_unfinished(&path)?;
         }
@@ -161,7 +164,7 @@ impl Store {
         &self.inner.path
     }
 
-    /// The space called `name` (1 to 255 bytes), created durably if there is none.
+    /// The space called `name` (1 to 255 bytes), created durably if there is none: `TooManySpaces` if there are [`SPACES_PER_STORE_MAX`] others.
     pub fn space(&self, name: &str) -> Result<Space, StoreError> {
         if name.is_empty() || name.len() > SPACE_NAME_BYTES_MAX {
             return Err(StoreError::OutOfBounds { field: "space name", got: name.len(), expected: "1 to 255" });
@@ -170,7 +173,10 @@ impl Store {
         if let Some(space) = spaces.get(name) {
             return Ok(space.clone());
         }
-        let options = &self.inner.options;
+        let (options, path) = (&self.inner.options, &self.inner.path);
+        if spaces.len() >= SPACES_PER_STORE_MAX && !self.inner.database.keyspace_exists(name) {
+            return Err(StoreError::TooManySpaces { path: path.clone(), max: SPACES_PER_STORE_MAX });
+        }
         let keyspace = self.write("open space", || self.inner.database.keyspace(name, || keyspace_options(options)))?;
         let space = Space { keyspace };
         spaces.insert(name.to_owned(), space.clone());
@@ -204,9 +210,20 @@ impl Store {
         self.sync_in_order(PersistMode::SyncData)
     }
 
-    /// Whether a write or sync has failed, so that no write is taken until the store is opened again.
+    /// Whether a write or sync has failed, so that no write is taken until the store is opened again. One of the engine's threads counts
+    /// when a commit meets it, or [`Store::ask_engine`].
     pub fn is_poisoned(&self) -> bool {
         self.inner.poisoned.load(Ordering::Acquire)
+    }
+
+    /// Has the engine say whether one of its threads has failed, which [`Store::is_poisoned`] knows from then on. The next commit would be told as
+    /// well, but one that waits for such a thread to flush waits for ever. May wait for a sync that is under way; call it on `rt::compute::io`.
+    pub fn ask_engine(&self) {
+        if self.inner.options.maintenance != Maintenance::Caller && !self.is_poisoned() {
+            // Not in order with the commits: one of them may hold that lock while it waits. Nothing is written: every commit hands over all
+            // it has. The answer is kept by `write`.
+            let _ = self.write("look after its threads", || self.inner.database.persist(PersistMode::Buffer));
+        }
     }
 
     /// As if a write had failed.
@@ -333,7 +350,11 @@ fn open_engine(path: &Path, options: &StoreOptions, journaled: u64) -> Result<Da
         .worker_threads_unchecked(threads);
     // The engine asserts some of its invariants on what it reads; on bad bytes that is a refusal, not a crash.
     let opened = catch_unwind(AssertUnwindSafe(|| {
-        let last_number = birth::last_number(path)?;
+        let Catalogue { last_number, spaces } = birth::read_catalogue(path)?;
+        if spaces > SPACES_PER_STORE_MAX {
+            let path = path.display();
+            tracing::error!(%path, spaces, SPACES_PER_STORE_MAX, "too many spaces: the storage engine may not come to an end of opening them");
+        }
         let database = builder.open().map_err(|e| StoreError::from_engine(path, "open", e))?;
         // The engine goes on behind the last number it finds in the spaces, though its catalogue may hold later ones, of spaces made or
         // dropped last, and the journals batches of such spaces. A change of the catalogue under a number that was used is lost, or half of it:

@@ -51,6 +51,14 @@ pub enum StoreError {
         /// The database.
         path: PathBuf,
     },
+    /// The store has as many spaces as the engine is sure to open again. Nothing was made.
+    #[error("{}: there are {max} spaces already, and the storage engine would not open more", path.display())]
+    TooManySpaces {
+        /// The database.
+        path: PathBuf,
+        /// How many there may be.
+        max: usize,
+    },
     /// A key, value or name outside the engine's bounds. Nothing was written.
     #[error("{field}: {got} bytes, expected {expected}")]
     OutOfBounds {

@@ -4,7 +4,10 @@
 //! Here the two are told apart by what follows the damage, as in Alagappan et al., "Protocol-Aware Recovery for
 //! Consensus-Based Storage" (FAST 2018): a write that must have waited for the damaged one to be durable proves
 //! corruption. What cannot be told from a tear is cut: damage to the last batch, and in a store that syncs now and then
-//! damage that no marked batch follows. Called by `Store::open` only; one pass, 0.2 to 0.6 ms a MiB in the page cache.
+//! damage that no marked batch follows. Nor is what can be read always on the disk: after a failed fsync the kernel may show the pages
+//! it could not write, as if they were clean (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020), so
+//! that a later sync says nothing of them. What no later write proves is written again. Called by `Store::open` only; one pass, 0.2 to
+//! 0.6 ms a MiB in the page cache.
 //!
 //! Format (fjall 3, journal compression off), integers little-endian:
 //! start = 1, items u32, seqno u64 · item = 2, value type u8, compression u8 = 0, space u64, key length u16, value length
@@ -17,6 +20,7 @@ use crate::mutants::mutant;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -31,45 +35,56 @@ const END_BYTES: usize = 13;
 const END_TRAILER: &[u8; 4] = b"FJL\x03";
 /// No database comes to this number: a million changes a second would take nine years.
 const NUMBER_MAX: u64 = 1 << 48;
+/// Read at a time where only the first byte that was written counts.
+const LOOK_BYTES: usize = 64 << 10;
 /// Value types the engine writes to a journal: value, tombstone, weak tombstone.
 const VALUE_TYPE_MAX: u8 = 2;
 
 /// Checks every journal of the database at `path`; the number of the last batch, 0 if there is none. A torn end that the discipline
-/// explains is cut off (it was never promised to anyone); any other damage is `Corrupt` and nothing is touched.
+/// explains is cut off (it was never promised to anyone); any other damage is `Corrupt` and nothing is touched. What is kept is on the
+/// disk afterwards, also if an fsync of the life before had failed.
 pub(super) fn verify(path: &Path, discipline: Discipline) -> Result<u64, StoreError> {
-    let journals = list(path)?;
-    let Some((active, sealed)) = journals.split_last() else { return Ok(0) };
+    let mut journals = list(path)?;
+    let active = loop {
+        let Some(last) = journals.pop() else { return Ok(0) };
+        // The engine's threads may begin the next one even after a write to this one failed and was cut short: the one that ends as
+        // the active one may is the last that has anything.
+        if !is_blank(&last)? {
+            break last;
+        }
+    };
     let mut number = None;
-    for file in sealed {
+    for file in &journals {
         let bytes = read_written(file)?;
-        let end = whole(file, &bytes, &mut number)?;
-        // A journal is synced whole before the next one is begun.
+        let end = whole(file, &bytes, &mut number)?.end;
+        // A journal is synced whole before anything is written to the next one.
         if !is_unwritten(&bytes[end..]) {
             return Err(damaged(file, end));
         }
     }
-    verify_active(active, discipline, &mut number)?;
+    verify_active(&active, discipline, &mut number)?;
     Ok(number.unwrap_or(0))
 }
 
 fn verify_active(file: &Path, discipline: Discipline, number: &mut Option<u64>) -> Result<(), StoreError> {
     let bytes = read_written(file)?;
-    let end = whole(file, &bytes, number)?;
-    if is_unwritten(&bytes[end..]) {
-        return Ok(());
+    let found = whole(file, &bytes, number)?;
+    let (kept, rest) = bytes.split_at(found.end);
+    if !is_unwritten(rest) {
+        // Mutant 12: whatever follows the damage, it is taken for the end.
+        if !mutant!(12) && was_synced(rest, discipline) {
+            return Err(damaged(file, found.end));
+        }
+        cut(file, found.end)?;
     }
-    // Mutant 12: whatever follows the damage, it is taken for the end.
-    if !mutant!(12) && was_synced(&bytes[end..], discipline) {
-        return Err(damaged(file, end));
-    }
-    cut(file, end)
+    write_again(file, kept, found.unproven(discipline))
 }
 
 /// What [`verify`] would find in an active journal of these bytes: the length of its whole batches, and whether what follows them
 /// must have been synced.
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) fn look(bytes: &[u8], discipline: Discipline) -> (usize, bool) {
-    let Scanned { end, misnumbered } = scan(bytes, &mut None);
+    let Scanned { end, misnumbered, .. } = scan(bytes, &mut None);
     (end, misnumbered.is_some() || !is_unwritten(&bytes[end..]) && was_synced(&bytes[end..], discipline))
 }
 
@@ -77,8 +92,22 @@ pub(crate) fn look(bytes: &[u8], discipline: Discipline) -> (usize, bool) {
 struct Scanned {
     /// Their length.
     end: usize,
+    /// Where the last of them begins.
+    last: usize,
+    /// Where the last one begins that says by its mark that those before it had been synced.
+    last_marked: usize,
     /// Where one begins whose number cannot be right, or that of the one before.
     misnumbered: Option<usize>,
+}
+
+impl Scanned {
+    /// Where those begin of which nothing shows that their sync succeeded: what came before them had to wait for it.
+    fn unproven(&self, discipline: Discipline) -> usize {
+        match discipline {
+            Discipline::EveryCommitSynced => self.last,
+            Discipline::SyncedNowAndThen => self.last_marked,
+        }
+    }
 }
 
 /// Finds the whole valid batches at the start; `before` is the number of the last batch before them, and after that of the last of them. The
@@ -86,28 +115,33 @@ struct Scanned {
 /// one journal to the next and over restarts too (`Store::open` sees to that). What a changed number can pass for is the last batch with a
 /// later one, which is the newest anyway, and the first of the oldest journal with an earlier one.
 fn scan(bytes: &[u8], before: &mut Option<u64>) -> Scanned {
-    let (mut end, mut misnumbered) = (0, None);
-    while let Some(batch) = parse_batch(&bytes[end..]) {
+    let mut found = Scanned { end: 0, last: 0, last_marked: 0, misnumbered: None };
+    while let Some(batch) = parse_batch(&bytes[found.end..]) {
         if *before >= Some(batch.number) || batch.number >= NUMBER_MAX {
-            misnumbered.get_or_insert(end);
+            found.misnumbered.get_or_insert(found.end);
         }
         *before = Some(batch.number);
-        end += batch.length;
+        found.last = found.end;
+        if batch.is_marked {
+            found.last_marked = found.end;
+        }
+        found.end += batch.length;
     }
-    Scanned { end, misnumbered }
+    found
 }
 
-/// Length of the whole valid batches at the start of a journal.
+/// The whole valid batches at the start of a journal.
 ///
 /// # Errors
 /// `Corrupt` for a number that cannot be right.
-fn whole(file: &Path, bytes: &[u8], before: &mut Option<u64>) -> Result<usize, StoreError> {
-    match scan(bytes, before) {
-        Scanned { misnumbered: Some(at), .. } => {
+fn whole(file: &Path, bytes: &[u8], before: &mut Option<u64>) -> Result<Scanned, StoreError> {
+    let found = scan(bytes, before);
+    match found.misnumbered {
+        Some(at) => {
             let why = format!("the number of the batch at byte {at}, or of the one before, is damaged");
             Err(StoreError::corrupt(file, why))
         }
-        Scanned { end, misnumbered: None } => Ok(end),
+        None => Ok(found),
     }
 }
 
@@ -206,6 +240,24 @@ fn list(path: &Path) -> Result<Vec<PathBuf>, StoreError> {
     Ok(journals.into_iter().map(|(_, file)| file).collect())
 }
 
+/// Whether nothing was ever written to this journal. Reads up to the first byte that was.
+fn is_blank(path: &Path) -> Result<bool, StoreError> {
+    let read = || {
+        let mut file = File::open(path)?;
+        let length = written_length(&file)?;
+        file.seek(SeekFrom::Start(0))?;
+        let (mut file, mut piece) = (file.take(length), vec![0; LOOK_BYTES]);
+        loop {
+            match file.read(&mut piece)? {
+                0 => return Ok(true),
+                read if !is_unwritten(&piece[..read]) => return Ok(false),
+                _ => {}
+            }
+        }
+    };
+    read().map_err(|e: std::io::Error| StoreError::io(path, "read", e))
+}
+
 /// The bytes of a journal up to the last one ever written. The 64 MiB the engine sets aside are a hole in the file, and
 /// reading zeros would take longer than the rest of the start of an idle node.
 fn read_written(path: &Path) -> Result<Vec<u8>, StoreError> {
@@ -256,6 +308,17 @@ fn cut(file: &Path, length: usize) -> Result<(), StoreError> {
     cut().map_err(|e| StoreError::io(file, "cut the torn end", e))
 }
 
+/// Writes the bytes from `from` on in their own place, and syncs them: what the disk has already stays as it is, sector by sector, and
+/// what only the page cache had is there afterwards.
+fn write_again(file: &Path, bytes: &[u8], from: usize) -> Result<(), StoreError> {
+    let write = || {
+        let file = OpenOptions::new().write(true).open(file)?;
+        file.write_all_at(&bytes[from..], from as u64)?;
+        file.sync_all()
+    };
+    write().map_err(|e| StoreError::io(file, "write again what may not have been synced", e))
+}
+
 fn damaged(file: &Path, offset: usize) -> StoreError {
     StoreError::corrupt(file, format!("the record at byte {offset} is damaged, and synced records follow it"))
 }
@@ -281,5 +344,37 @@ mod tests {
             assert!(plain.starts_with(&found) && is_unwritten(&plain[found.len()..]));
             assert!(found.len() as u64 <= pieces.last().map_or(0, |at| at + 1000).next_multiple_of(1 << 16));
         }
+    }
+
+    /// A batch of one item.
+    fn batch(number: u8, key: &[u8]) -> Vec<u8> {
+        let mut item = vec![ITEM, 0, 0];
+        item.extend(1u64.to_le_bytes());
+        item.extend((key.len() as u16).to_le_bytes());
+        item.extend([0; 8]);
+        item.extend(key);
+        let start = [&[START, 1, 0, 0, 0][..], &u64::from(number).to_le_bytes()].concat();
+        [&start[..], &item, &[END], &xxh3_64(&item).to_le_bytes(), END_TRAILER].concat()
+    }
+
+    #[test]
+    fn what_a_later_write_proves_is_not_written_again() {
+        let marks = |is_marked: &[bool]| {
+            let key = |is_marked: bool| if is_marked { SYNC_MARK_KEY } else { b"key" };
+            let batches = (1..).zip(is_marked).map(|(number, is_marked)| batch(number, key(*is_marked)));
+            let (mut bytes, mut starts) = (Vec::new(), Vec::new());
+            for batch in batches {
+                starts.push(bytes.len());
+                bytes.extend(batch);
+            }
+            let found = scan(&bytes, &mut None);
+            assert_eq!(found.end, bytes.len());
+            let place = |discipline| starts.iter().position(|start| *start == found.unproven(discipline));
+            (place(Discipline::EveryCommitSynced), place(Discipline::SyncedNowAndThen))
+        };
+        assert_eq!(marks(&[false, false, false]), (Some(2), Some(0)));
+        assert_eq!(marks(&[true, true, false, false]), (Some(3), Some(1)));
+        assert_eq!(marks(&[false, true]), (Some(1), Some(1)));
+        assert_eq!(scan(&[0; 9], &mut None).unproven(Discipline::EveryCommitSynced), 0);
     }
 }

@@ -1,6 +1,9 @@
 //! The promises of the store as a whole, on the real engine: atomic and consistent, durable, refusing damage, poisoned by
 //! failure. Damage is done to real journals at chosen places.
 
+mod restart;
+mod worker;
+
 use super::*;
 use std::fs;
 use std::io::Read;

@@ -1,7 +1,8 @@
 //! Structured logs: one subscriber for the process, on standard error.
 //!
 //! Promise: [`init`] never panics and may be called again (the first call holds; the embedded library's host may have
-//! its own subscriber). Lines are text for a person or one JSON object each; standard output stays free for answers.
+//! its own subscriber). What libraries say through the crate `log` is in it: the storage engine gives the reason why one of its threads
+//! failed nowhere else. Lines are text for a person or one JSON object each; standard output stays free for answers.
 //! A span opened by [`request_span`] puts `request_id` on every line below it. Called by the command line; a simulation
 //! does not call it.
 
@@ -15,7 +16,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// Crates whose lines below `warn` tell a reader of our logs nothing; a directive of the filter overrides it.
-const QUIET: [&str; 4] = ["h2=warn", "hyper=warn", "tower=warn", "fjall=warn"];
+const QUIET: [&str; 5] = ["h2=warn", "hyper=warn", "tower=warn", "fjall=warn", "lsm_tree=warn"];
 
 /// How lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -177,6 +178,19 @@ mod tests {
         assert!(text.contains("ours") && text.contains("broken") && !text.contains("frame"), "{text}");
         let text = logged(Style::Text, false, "info,h2=info", chatter);
         assert!(text.contains("frame") && !text.contains("ours"), "{text}");
+    }
+
+    #[test]
+    fn what_libraries_say_through_log_is_heard() {
+        // The bridge is the process's, and installed once.
+        init("info", Style::Json);
+        let libraries = || {
+            log::error!(target: "fjall::worker_pool", "Worker #0 crashed");
+            log::info!(target: "fjall::db", "Opening");
+        };
+        let text = logged(Style::Text, false, "info", libraries);
+        assert!(text.contains("ERROR fjall::worker_pool: Worker #0 crashed"), "{text}");
+        assert!(!text.contains("Opening"), "{text}");
     }
 
     #[test]

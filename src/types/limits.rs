@@ -25,6 +25,11 @@ pub const ALIASES_PER_COLLECTION_MAX: usize = 100;
 pub const ALIAS_CHANGES_MAX: usize = 50;
 /// Most shards of a collection.
 pub const SHARDS_PER_COLLECTION_MAX: u32 = 1_024;
+/// Most replicas of shards that a node is given. Above the relation below there is room for replicas that come before others have gone.
+pub const SHARDS_PER_NODE_MAX: usize = 960;
+/// Most spaces of a store. The engine opens no more that have tables: at its start it puts a note for each of them into a mailbox of this
+/// size, which nobody empties before all are in (fjall 3.1.13, `Database::recover` and `WorkerPool::prepare`).
+pub const SPACES_PER_STORE_MAX: usize = 1_000;
 /// Most copies of a shard that may be asked for.
 pub const REPLICAS_MAX: u32 = 16;
 /// Longest string id of a document, in bytes.
@@ -74,6 +79,8 @@ const _: () = assert!(POINT_BYTES_MAX < REQUEST_BYTES_MAX, "the largest point ca
 const _: () = assert!(TOP_K_MAX <= HITS_PER_REQUEST_MAX, "one full search fits a request");
 const _: () = assert!(LIST_LIMIT_MAX <= BATCH_POINTS_MAX, "a page can be written back as one batch");
 const _: () = assert!(ALIASES_PER_COLLECTION_MAX <= ALIASES_MAX, "a collection's aliases fit a cluster");
+const _: () =
+    assert!(SHARDS_PER_NODE_MAX < SPACES_PER_STORE_MAX, "a node's shards fit its store, and the coordinator's records");
 const _: () = assert!(POINT_BYTES_MAX <= LIST_BYTES_MAX, "a page holds at least one point");
 
 /// The bounds as data, for the call that lists them. Names are the API's.
@@ -88,6 +95,7 @@ pub struct Limits {
     pub aliases_per_table_max: usize,
     pub alias_changes_max: usize,
     pub shards_per_table_max: u32,
+    pub shards_per_node_max: usize,
     pub document_id_bytes_max: usize,
     pub metadata_bytes_max: usize,
     pub metadata_depth_max: usize,
@@ -121,6 +129,7 @@ impl Limits {
         aliases_per_table_max: ALIASES_PER_COLLECTION_MAX,
         alias_changes_max: ALIAS_CHANGES_MAX,
         shards_per_table_max: SHARDS_PER_COLLECTION_MAX,
+        shards_per_node_max: SHARDS_PER_NODE_MAX,
         document_id_bytes_max: DOCUMENT_ID_BYTES_MAX,
         metadata_bytes_max: PAYLOAD_BYTES_MAX,
         metadata_depth_max: PAYLOAD_DEPTH_MAX,

@@ -54,6 +54,27 @@ async fn nothing_is_placed_on_a_node_that_was_removed_meanwhile() {
     assert_eq!(holders, [1].into());
 }
 
+/// The store of a node opens no more again.
+#[tokio::test]
+async fn no_node_is_given_more_shards_than_it_can_hold() {
+    let catalog = Catalog::load(Arc::new(Memory::default())).unwrap();
+    let create = async |name: &str, shards, nodes: &[Candidate]| {
+        let spec = CollectionSpec { shards, ..a_table().1 };
+        catalog.create(&CollectionName::new(name).unwrap(), spec, 1, nodes).await
+    };
+    let [one, other] = [1, 2].map(|node| [Candidate::active(node)]);
+    create("a", 500, &one).await.unwrap();
+    let refused = create("b", 461, &one).await.unwrap_err();
+    assert_eq!((refused.kind(), refused.code()), (ErrorKind::Conflict, "too_many_shards_here"), "{refused}");
+    create("b", 460, &one).await.unwrap();
+    catalog.read().unwrap();
+    assert!(!catalog.table().have_room(&[2, 1]) && catalog.table().have_room(&[2]));
+    assert_eq!(create("c", 1, &one).await.unwrap_err().code(), "too_many_shards_here");
+    create("c", 900, &other).await.unwrap();
+    catalog.read().unwrap();
+    assert_eq!((catalog.table().held_by(1), catalog.table().held_by(2)), (960, 900));
+}
+
 /// Else its shards would stay open, and a node that is away would serve the table of the past when it is back.
 #[tokio::test]
 async fn nothing_is_marked_for_deletion_before_every_member_knows_how_shards_are_closed() {

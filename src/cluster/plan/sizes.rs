@@ -103,7 +103,9 @@ impl Planner<'_> {
             other => unreachable!("{other:?} changes no size"),
         };
         let is_split = matches!(planned.action, Action::Split { .. });
-        let is_full = is_split && !self.view.table.has_room_to_split(&self.entry(shards[0]).collection);
+        let (table, entry) = (&self.view.table, self.entry(shards[0]));
+        let has_room = table.has_room_to_split(&entry.collection) && table.have_room(&entry.replicas);
+        let is_full = is_split && !has_room;
         if self.limits.paused || self.view.version < VERSION_OF_SPLITS || is_full {
             self.plan.findings.push(finding);
             return;

@@ -43,6 +43,27 @@ fn rule_2_a_checkpoint_is_installed_only_when_the_log_remembers_it() {
     assert_eq!(hand.at(2).mirror().log().bounds(GROUP), LogBounds::empty_behind(50, 2));
 }
 
+/// The library looks through what is committed and not applied before it campaigns, and that is not in the log any more.
+#[test]
+fn who_awaits_the_state_of_a_checkpoint_does_not_campaign_whatever_it_is_told() {
+    let mut hand = Hand::new(3);
+    hand.elect(1);
+    let members = hand.at(1).members().clone();
+    assert!(hand.do_at(2, |replica, rng| replica.adopt(50, 2, &members, rng)));
+    hand.sync(2);
+    hand.on_the_way.clear();
+    let campaigns = |hand: &mut Hand| {
+        hand.at(2).set_may_campaign(true);
+        hand.do_at(2, |replica, rng| replica.forget_leader(1, rng));
+        hand.do_at(2, |replica, rng| replica.campaign(rng));
+        (0..40).for_each(|_| hand.do_at(2, |replica, rng| replica.tick(rng)));
+        hand.kinds().contains(&MessageType::MsgRequestPreVote)
+    };
+    assert!(!campaigns(&mut hand), "its state is older than its log");
+    hand.apply(2);
+    assert!(campaigns(&mut hand), "it has the state now");
+}
+
 #[test]
 fn votes_and_acknowledgements_wait_for_the_disk_and_the_leaders_entries_do_not() {
     let mut hand = Hand::new(3);

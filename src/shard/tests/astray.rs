@@ -125,6 +125,24 @@ fn a_damaged_file_is_found_by_the_work_that_needs_it() {
 }
 
 #[test]
+fn damage_to_a_state_that_was_replaced_takes_nothing_from_the_new_one() {
+    let two = Two::new();
+    let [mut good, mut bad] = two.open();
+    let old = bad.live.state();
+    bad.install(good.checkpoint()).unwrap();
+    save(&bad);
+    assert!(bad.live.state().index_hash().1.is_some());
+    {
+        let _standing_still = old.close_gate();
+        saving::go_astray(&old, &bad.files).unwrap();
+    }
+    drop((old, bad));
+    let again = open(two.directories[1].path(), IndexType::IvfPq, 1);
+    assert_eq!(again.live.state().index_hash(), good.live.state().index_hash());
+    assert!(good.live.state().index_hash().1.is_some());
+}
+
+#[test]
 fn files_that_a_crash_left_behind_do_no_harm() {
     let two = Two::new();
     let file = two.index_file();
