@@ -56,7 +56,7 @@ impl Service {
     /// even if the caller goes away.
     ///
     /// # Errors
-    /// `table_exists`, `too_many_tables`; `outcome_unknown`: also if it was made, and cannot be used here yet.
+    /// `table_exists`, `too_many_tables`, `too_many_shards_here`; `outcome_unknown`: also if it was made, and cannot be used here yet.
     pub async fn create_collection(&self, name: CollectionName, spec: CollectionSpec) -> Result<CollectionInfo> {
         let service = self.clone();
         to_its_end(rt::spawn("create-table", async move { service.create(name, spec).await })).await

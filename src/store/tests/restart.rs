@@ -25,6 +25,19 @@ fn the_end_of_a_journal_that_nothing_proves_is_written_again() {
     }
 }
 
+/// Without its marker a database that holds something is refused: a power loss after the next start must not take it.
+#[test]
+fn the_marker_is_written_again_at_each_start() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(Store::open(directory.path(), options()).unwrap());
+    let marker = directory.path().join("version");
+    let before = fs::read(&marker).unwrap();
+    fs::OpenOptions::new().write(true).open(&marker).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    drop(Store::open(directory.path(), options()).unwrap());
+    assert!(fs::metadata(&marker).unwrap().modified().unwrap() > SystemTime::UNIX_EPOCH, "not written");
+    assert_eq!(fs::read(&marker).unwrap(), before);
+}
+
 /// As the engine makes one: its length set in advance, nothing written.
 fn begin_a_journal(directory: &Path, name: &str) -> PathBuf {
     let file = directory.join(name);
