@@ -27,6 +27,7 @@ pub const MARKS: &[&str] = &[
     "a restart installed the checkpoint that a crash had left",
     "a replica that does not lead answered a linearizable read",
     "a write was forwarded to the leader",
+    "a search asked its shards again because one had so many of the best",
     "replicas were compared at the same index while clients wrote",
     "indexes were compared at the same log index",
     "indexes were compared at the same log index while clients wrote",

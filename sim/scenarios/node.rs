@@ -32,6 +32,7 @@ pub const MARKS: &[&str] = &[
     "a node refused a damaged journal",
     "a node refused a damaged identity",
     "a node lived on without an index file",
+    "a node started on what a failed fsync had not brought to the disk",
 ];
 
 pub async fn register(run: Run) {
