@@ -208,7 +208,7 @@ pub static KEYS: &[Key] = &[
         "Whether a client's requests stay on one node: not (none), by its address (ip), or by a cookie that the gateway sets (cookie)."
     ),
     key!(storage.cache, NOW, ByteSize::mib(1) => ByteSize::gib(1024), "Memory for blocks read from the store; taken as needed, not at start."),
-    key!(storage.journal_max, NOW, ByteSize::mib(64) => ByteSize::gib(1024), "Size of the store's journal at which its oldest part is flushed and removed. Larger means fewer flushes and a longer start after a crash."),
+    key!(storage.journal_max, NOW, ByteSize::mib(64) => ByteSize::gib(1024), "Size of the store's journals at which their oldest part is flushed and removed (while much is written they may exceed it by 192MiB), and so a bound of the writes that all tables together keep in memory. Larger means fewer flushes, more memory and a longer start after a crash."),
     key!(storage.reserve, NOW, ByteSize(0) => ByteSize::gib(1024), "Room on the disk that is kept free: while there is less, writes are refused (429, disk_full) and reads go on; with a quarter of it left nothing is taken from other nodes either. 0B: none is kept, and a node whose disk is full stops."),
     key!(index.flat_points_max, NOW, 0u64 => 10_000_000u64, "A collection of up to this many points is searched exactly; above it the approximate index trains itself in the background."),
     key!(index.build_threads_max, NOW, 0u64 => 1024u64, "Most threads that compute while an index is built; 0 means as many as there are cores. The index is the same for any number."),

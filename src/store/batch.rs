@@ -3,6 +3,7 @@
 
 use super::engine::{Space, Store};
 use super::error::StoreError;
+use super::journal;
 use fjall::PersistMode;
 
 /// Longest key, in bytes.
@@ -77,8 +78,11 @@ impl Batch {
         if self.writes.is_empty() {
             return if durability == Durability::Synced { self.store.sync() } else { Ok(()) };
         }
+        let journaled = (self.bytes + self.writes.len() * journal::ITEM_HEAD_BYTES) as u64;
         let writes = self.writes.durability(Some(mode));
-        self.store.write_in_order(durability, || writes.commit())
+        self.store.write_in_order(durability, || writes.commit())?;
+        self.store.keep_bounds(journaled);
+        Ok(())
     }
 
     fn accepts(&mut self, key: &[u8], value_bytes: usize) -> bool {

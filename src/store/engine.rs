@@ -5,6 +5,7 @@
 
 use super::batch::{Batch, Durability};
 use super::birth::{self, Catalogue};
+use super::bounds::Bounds;
 use super::error::StoreError;
 use super::journal;
 use super::keys::SYNC_MARK_KEY;
@@ -53,7 +54,8 @@ pub enum Discipline {
 pub struct StoreOptions {
     /// Cache for blocks read from disk.
     pub cache_bytes: u64,
-    /// Journals kept before spaces are flushed to free them; raised to [`JOURNAL_BYTES_MIN`].
+    /// Journals kept before spaces are flushed to free them, and so what all spaces keep in memory; raised to [`JOURNAL_BYTES_MIN`].
+    /// The one in use may be 64 MiB and a full memtable long, whatever this says.
     pub journal_bytes_max: u64,
     /// Writes a space keeps in memory before they are flushed to a table. Set when the space is created.
     pub memtable_bytes_max: u64,
@@ -93,6 +95,7 @@ struct Inner {
     options: StoreOptions,
     poisoned: AtomicBool,
     spaces: Mutex<BTreeMap<String, Space>>,
+    bounds: Bounds,
     /// Whether the journal has batches that no mark follows.
     unmarked: Mutex<bool>,
 }
@@ -139,7 +142,8 @@ impl Store {
         } else {
             birth::clear_unfinished(&path)?;
         }
-        let database = open_engine(&path, &options, journaled)?;
+        let bounds = Bounds::new(&options);
+        let database = open_engine(&path, &options, &bounds, journaled)?;
         let names: Vec<String> = database.list_keyspace_names().iter().map(|name| name.to_string()).collect();
         let store = Store {
             inner: Arc::new(Inner {
@@ -148,6 +152,7 @@ impl Store {
                 options,
                 poisoned: AtomicBool::new(false),
                 spaces: Mutex::default(),
+                bounds,
                 unmarked: Mutex::new(true),
             }),
         };
@@ -156,6 +161,7 @@ impl Store {
         }
         // What the journal has now is there for good: the last mark may have been lost with the power.
         store.sync()?;
+        store.keep_bounds(u64::MAX);
         Ok(store)
     }
 
@@ -237,19 +243,26 @@ impl Store {
         self.inner.database.disk_space().map_err(|e| StoreError::from_engine(&self.inner.path, "measure", e))
     }
 
-    /// With [`Maintenance::Caller`]: flushes every space whose writes in memory exceed `memtable_bytes_max` and merges
-    /// tables when there are many, on this thread. With threads of the engine's own there is nothing to do.
+    /// With [`Maintenance::Caller`]: flushes every space whose writes in memory exceed `memtable_bytes_max`, then the largest until all are
+    /// within `journal_bytes_max`, and merges tables when there are many, on this thread. With threads of the engine's own nothing is to do.
     pub fn maintain(&self) -> Result<(), StoreError> {
         if self.inner.options.maintenance != Maintenance::Caller {
             return Ok(());
         }
-        let spaces: Vec<Space> = self.spaces().values().cloned().collect();
-        for space in spaces {
+        for space in self.all_spaces() {
             if space.keyspace.tree.active_memtable().size() >= self.inner.options.memtable_bytes_max {
                 self.flush(&space)?;
             }
         }
-        Ok(())
+        self.inner.bounds.beyond(self.all_spaces()).iter().try_for_each(|space| self.flush(space))
+    }
+
+    /// After a commit of `bytes`, with no lock held: has the engine's threads keep the bounds. What fails is told to the next commit.
+    pub(super) fn keep_bounds(&self, bytes: u64) {
+        let Inner { database, path, options, bounds, .. } = &*self.inner;
+        if options.maintenance != Maintenance::Caller && bounds.is_time(bytes) {
+            let _ = self.write("flush", || bounds.keep(path, database, || self.all_spaces()));
+        }
     }
 
     /// Runs one write of the engine, or refuses it because an earlier one failed.
@@ -330,6 +343,11 @@ impl Store {
         })
     }
 
+    /// In the order of their names.
+    fn all_spaces(&self) -> Vec<Space> {
+        self.spaces().values().cloned().collect()
+    }
+
     fn spaces(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Space>> {
         // A panic while the map is held leaves it whole: every change is one insert or remove.
         self.inner.spaces.lock().unwrap_or_else(PoisonError::into_inner)
@@ -337,14 +355,14 @@ impl Store {
 }
 
 /// `journaled` is the number of the last batch in the journals.
-fn open_engine(path: &Path, options: &StoreOptions, journaled: u64) -> Result<Database, StoreError> {
+fn open_engine(path: &Path, options: &StoreOptions, bounds: &Bounds, journaled: u64) -> Result<Database, StoreError> {
     let threads = match options.maintenance {
         Maintenance::Threads(threads) => threads.max(1),
         Maintenance::Caller => 0,
     };
     let builder = Database::builder(path)
         .cache_size(options.cache_bytes)
-        .max_journaling_size(options.journal_bytes_max.max(JOURNAL_BYTES_MIN))
+        .max_journaling_size(bounds.sealed_max())
         // LZ4 gains nothing on f32 values (450 against 430 MB/s synced, within noise), and `journal` reads plain records.
         .journal_compression(CompressionType::None)
         .worker_threads_unchecked(threads);

@@ -6,6 +6,7 @@
 mod batch;
 mod birth;
 pub mod blocks;
+mod bounds;
 pub mod directory;
 mod engine;
 mod error;

@@ -1,6 +1,7 @@
 //! The promises of the store as a whole, on the real engine: atomic and consistent, durable, refusing damage, poisoned by
 //! failure. Damage is done to real journals at chosen places.
 
+mod bounds;
 mod restart;
 mod worker;
 
