@@ -59,7 +59,6 @@ declare -A BUG=(
     [48]="a node that leaves a group forgets what it promised there"
     [49]="an eventual read shows any state, however old"
     [50]="a start takes what a failed sync left in the page cache for durable"
-    [51]="shards that may have more of the best hits are not asked for them"
 )
 
 # Where each is looked for: names of scenarios contain one of these.
@@ -72,7 +71,7 @@ declare -A WHERE=(
     [37]="cluster_splits" [38]="cluster_splits" [39]="cluster_splits_keep" [40]="etcd_cluster_keeps" [41]="cluster_switched" [42]="cluster_switched"
     [43]="cluster_splits_keep" [44]="cluster_register" [45]="cluster_set cluster_search" [46]="cluster_register"
     [47]="node_search cluster_search" [48]="cluster_moves" [49]="cluster_session"
-    [50]="store_keeps group_" [51]="cluster_search cluster_switched"
+    [50]="store_keeps group_"
 )
 # Those whose site is in the code.
 mapfile -t PRESENT < <(grep -rhoE 'mutant!\([0-9]+\)' src --include='*.rs' --exclude=mutants.rs | grep -oE '[0-9]+' | sort -nu)

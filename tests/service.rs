@@ -10,9 +10,10 @@ use vectorsphere::{
     service::Phase,
     telemetry::metrics::Metrics,
     types::{
-        CollectionName, CollectionSpec, DocumentId, ErrorKind, Filter, IndexType, Metric, Payload, Point, Vector,
-        VectorName, VectorSpec, WriteOptions,
+        CollectionName, CollectionSpec, DocumentId, ErrorKind, Filter, IndexType, Metric, Payload, Point, PointId,
+        SLOTS, Vector, VectorName, VectorSpec, WriteOptions,
         operation::{Explain, ReadOptions, Search, SearchAnswer},
+        slot_of,
     },
 };
 
@@ -220,6 +221,48 @@ fn a_batch_answers_each_search_as_if_it_were_alone() {
             }
         }
         assert!(plans.contains("ivf") && plans.contains("exact") && plans.len() > 2, "{plans:?}");
+        engine.close().await;
+    });
+}
+
+/// Each shard is asked for fewer than the best of all. Where one has them all, that is too few, and the search is done again in whole.
+#[test]
+fn four_shards_find_what_one_finds() {
+    let directory = tempfile::tempdir().unwrap();
+    on_runtime(async {
+        let engine = open(&config(&directory)).await;
+        let service = engine.service();
+        let points = || {
+            (0..600_u64).map(|id| {
+                // Few different places, so that ties decide; those at the left are one shard's.
+                let of_first = slot_of(PointId::Num(id)) < SLOTS / 4;
+                let vector = vec![(id * 7 % 40) as f32 + if of_first { 0.0 } else { 30.0 }, (id * 11 % 3) as f32];
+                let vectors = vec![(VectorName::default(), Vector::new(vector).unwrap())];
+                Point { id: DocumentId::Num(id), vectors, payload: Payload::default(), if_version: None }
+            })
+        };
+        let searches = |top_k| {
+            let at = |number: u64| vec![(number % 73) as f32, (number % 5) as f32 / 2.0];
+            (0..500).map(|number| Search::nearest(Vector::new(at(number)).unwrap(), top_k)).collect::<Vec<_>>()
+        };
+        let mut found = Vec::new();
+        for shards in [1, 4] {
+            let vectors = VectorSpec::new(2, Metric::Euclidean, IndexType::Flat).unwrap();
+            let spec = CollectionSpec { shards, ..CollectionSpec::single(vectors) };
+            let table = name(&format!("t{shards}"));
+            service.create_collection(table.clone(), spec).await.unwrap();
+            service.upsert(&table, points().collect(), &WriteOptions::default()).await.unwrap();
+            let mut hits = Vec::new();
+            for top_k in [1, 3, 10, 40] {
+                let answer = service.search(&table, searches(top_k), &ReadOptions::default()).await.unwrap();
+                assert_eq!((answer.shards.total, answer.shards.ok), (shards, shards));
+                let ids = |answer: SearchAnswer| answer.hits.into_iter().map(|hit| (hit.point.id, hit.score));
+                hits.extend(answer.answers.into_iter().map(|answer| ids(answer).collect::<Vec<_>>()));
+            }
+            found.push(hits);
+        }
+        assert!(found[0] == found[1], "four shards find something else");
+        assert!(found[0].iter().all(|hits| [1, 3, 10, 40].contains(&hits.len())));
         engine.close().await;
     });
 }
