@@ -17,7 +17,7 @@ pub type ShardId = u64;
 /// A node's id.
 pub type NodeId = u64;
 
-/// Shards of all collections beyond which none is split, nor one that has `limits::SHARDS_PER_COLLECTION_MAX`: a table of so many fits one value of the coordinator, whatever their names.
+/// Shards of all collections beyond which none is split: a table of so many fits one value of the coordinator, whatever their names.
 pub const SHARDS_MAX: usize = 10_000;
 
 /// One shard.
@@ -106,7 +106,8 @@ impl ShardTable {
         self.shards.iter().filter(|(_, entry)| entry.collection == *name).map(|(id, _)| *id).collect()
     }
 
-    /// Whether one more shard of a collection is allowed.
+    /// Whether one more shard of a collection is allowed: it has fewer than `limits::SHARDS_PER_COLLECTION_MAX`, all together fewer than
+    /// [`SHARDS_MAX`].
     pub fn has_room_to_split(&self, name: &CollectionName) -> bool {
         self.shards.len() < SHARDS_MAX && self.shards_of(name).len() < limits::SHARDS_PER_COLLECTION_MAX as usize
     }

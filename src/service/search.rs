@@ -37,13 +37,14 @@ impl Service {
         searches: Vec<Search>,
         options: &ReadOptions,
     ) -> Result<SearchesAnswer> {
+        let searches: Arc<[Search]> = searches.into();
         let share = largest_share(&*self.find(name).await?);
         let Whole { taken: mut best, mut gathered } =
             self.search_shards(name, &searches, |search| enough(search.top_k, share), options).await?;
         let lacking: Vec<usize> = (0..best.len()).filter(|at| best[*at].may_lack()).collect();
         if !lacking.is_empty() {
             rt::mark("a search asked its shards again because one had so many of the best");
-            let again: Vec<Search> = lacking.iter().map(|at| searches[*at].clone()).collect();
+            let again: Arc<[Search]> = lacking.iter().map(|at| searches[*at].clone()).collect();
             let whole = self.search_shards(name, &again, |search| search.top_k, options).await?;
             gathered.and(whole.gathered);
             lacking.into_iter().zip(whole.taken).for_each(|(at, whole)| best[at] = whole);
@@ -56,12 +57,14 @@ impl Service {
     async fn search_shards(
         &self,
         name: &CollectionName,
-        searches: &[Search],
+        searches: &Arc<[Search]>,
         asked: impl Fn(&Search) -> usize,
         options: &ReadOptions,
     ) -> Result<Whole<Vec<Best>>> {
         let ask = |search: &Search| Search { top_k: asked(search), ..search.clone() };
-        let operation = Operation::Search(searches.iter().map(ask).collect());
+        // Most often there is one shard: then nothing is copied.
+        let is_same = searches.iter().all(|search| asked(search) == search.top_k);
+        let searches_asked = if is_same { searches.clone() } else { searches.iter().map(ask).collect() };
         let begin = |collection: &Collection| -> Result<Vec<Best>> {
             check(searches, collection)?;
             Ok(searches.iter().map(|search| Best::of(search, asked(search), collection)).collect())
@@ -71,7 +74,7 @@ impl Service {
                 best.iter_mut().zip(answers).for_each(|(best, answer)| best.take(answer));
             }
         };
-        self.read_whole(name, operation, options, begin, take).await
+        self.read_whole(name, Operation::Search(searches_asked), options, begin, take).await
     }
 
     /// The searches over a replica of this node, on as many compute threads as there are. Nothing more is begun when the caller goes

@@ -62,10 +62,9 @@ impl Service {
             let slots = |gathered: &Gathered| gathered.slots.iter().map(|(_, slots)| *slots).collect::<Vec<_>>();
             let error = match answers {
                 // Mutant 39: answers of different moments are taken.
-                Ok(gathered)
+                Ok(mut gathered)
                     if mutant!(39) || are_whole(&slots(&gathered), &missing(&collection, &gathered.failed)) =>
                 {
-                    let mut gathered = gathered;
                     gathered.session.knew_table(collection.table_epoch);
                     return Ok(Whole { taken, gathered });
                 }

@@ -43,15 +43,21 @@ fn rule_2_a_checkpoint_is_installed_only_when_the_log_remembers_it() {
     assert_eq!(hand.at(2).mirror().log().bounds(GROUP), LogBounds::empty_behind(50, 2));
 }
 
-/// The library looks through what is committed and not applied before it campaigns, and that is not in the log any more.
-#[test]
-fn who_awaits_the_state_of_a_checkpoint_does_not_campaign_whatever_it_is_told() {
+/// Three members, the first of which leads, while the second has adopted a checkpoint and its state is still older than that.
+fn installing() -> Hand {
     let mut hand = Hand::new(3);
     hand.elect(1);
     let members = hand.at(1).members().clone();
     assert!(hand.do_at(2, |replica, rng| replica.adopt(50, 2, &members, rng)));
     hand.sync(2);
     hand.on_the_way.clear();
+    hand
+}
+
+/// The library looks through what is committed and not applied before it campaigns, and that is not in the log any more.
+#[test]
+fn who_awaits_the_state_of_a_checkpoint_does_not_campaign_whatever_it_is_told() {
+    let mut hand = installing();
     let campaigns = |hand: &mut Hand| {
         hand.at(2).set_may_campaign(true);
         hand.do_at(2, |replica, rng| replica.forget_leader(1, rng));
@@ -401,12 +407,7 @@ fn a_change_of_members_that_the_log_remembers_does_not_happen_twice() {
 /// "unexpected error getting unapplied entries".)
 #[test]
 fn who_is_installing_a_checkpoint_does_not_campaign() {
-    let mut hand = Hand::new(3);
-    hand.elect(1);
-    let members = hand.at(1).members().clone();
-    assert!(hand.do_at(2, |replica, rng| replica.adopt(50, 2, &members, rng)));
-    hand.sync(2);
-    hand.on_the_way.clear();
+    let mut hand = installing();
     for _ in 0..60 {
         hand.do_at(2, |replica, rng| replica.tick(rng));
     }
