@@ -6,7 +6,7 @@
 use crate::{cluster::NodeId, rt::time::Instant};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -66,29 +66,28 @@ struct Node {
 /// How long the latest answers took.
 #[derive(Default)]
 struct Recent {
-    took: Vec<Duration>,
-    /// Which is overwritten next.
-    next: usize,
+    took: VecDeque<Duration>,
+    /// The same by length: every ask wants to know one of them.
+    sorted: Vec<Duration>,
 }
 
 impl Recent {
     fn add(&mut self, took: Duration) {
-        if self.took.len() < RECENT {
-            self.took.push(took);
-        } else {
-            self.took[self.next] = took;
+        if self.took.len() == RECENT
+            && let Some(oldest) = self.took.pop_front()
+        {
+            let at = self.sorted.partition_point(|one| *one < oldest);
+            self.sorted.remove(at);
         }
-        self.next = (self.next + 1) % RECENT;
+        self.took.push_back(took);
+        let at = self.sorted.partition_point(|one| *one < took);
+        self.sorted.insert(at, took);
     }
 
     /// The time within which 19 of 20 were there.
     fn p95(&self) -> Option<Duration> {
-        if self.took.len() < BELIEVED {
-            return None;
-        }
-        let mut sorted = self.took.clone();
-        sorted.sort_unstable();
-        sorted.get(sorted.len() * 19 / 20).copied()
+        let believed = self.sorted.len() >= BELIEVED;
+        believed.then(|| self.sorted.get(self.sorted.len() * 19 / 20).copied()).flatten()
     }
 }
 
@@ -280,6 +279,21 @@ mod tests {
         assert_eq!(reach.asked(1, Kind::Get), HEDGE_MIN);
         used(&reach, 1, 60_000 * MS, RECENT);
         assert_eq!(reach.asked(1, Kind::Get), HEDGE_MAX);
+    }
+
+    #[test]
+    fn the_p95_is_that_of_the_latest_answers_sorted() {
+        let (mut recent, mut dice) = (Recent::default(), StdRng::seed_from_u64(5));
+        let mut all = Vec::new();
+        for _ in 0..5 * RECENT {
+            // Few different ones, so that many are as long as each other.
+            let took = dice.random_range(0..20) * MS;
+            all.push(took);
+            recent.add(took);
+            let mut latest = all[all.len().saturating_sub(RECENT)..].to_vec();
+            latest.sort_unstable();
+            assert_eq!(recent.p95(), (latest.len() >= BELIEVED).then(|| latest[latest.len() * 19 / 20]));
+        }
     }
 
     #[test]
