@@ -11,39 +11,54 @@ use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    rc::Rc,
     time::{Duration, Instant},
 };
+use tempfile::TempDir;
 use vectorsphere::rt::{block_on, http::client::Client};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const PROGRAM: &str = env!("CARGO_BIN_EXE_vectorsphere");
 
-/// A command that runs in a directory of its own, beside the shipped `conf` and `scripts`.
+/// A command that runs in a directory, beside the shipped `conf` and `scripts`.
 struct Started {
     process: Child,
-    directory: tempfile::TempDir,
+    /// Gone with the last that runs in it.
+    _directory: Rc<TempDir>,
     ready: PathBuf,
+    log: PathBuf,
+}
+
+/// A directory with what is shipped.
+fn shipped() -> Rc<TempDir> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let directory = tempfile::tempdir().expect("a directory");
+    for name in ["conf", "scripts"] {
+        symlink(root.join(name), directory.path().join(name)).expect("a link");
+    }
+    Rc::new(directory)
 }
 
 impl Started {
-    /// Starts `line` with a ready file and free ports, for what the guide leaves at its default.
+    /// Starts `line` in a directory of its own, with a ready file and free ports, for what the guide leaves at its default.
     fn start(program: &Path, line: &str, free: &[&str]) -> Started {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let directory = tempfile::tempdir().expect("a directory");
-        for name in ["conf", "scripts"] {
-            symlink(root.join(name), directory.path().join(name)).expect("a link");
-        }
-        let ready = directory.path().join("ready");
-        let log = std::fs::File::create(directory.path().join("log")).expect("a file");
+        Started::start_in(shipped(), "node", program, line, free)
+    }
+
+    /// The same in `directory`, where others run under other names.
+    fn start_in(directory: Rc<TempDir>, name: &str, program: &Path, line: &str, free: &[&str]) -> Started {
+        let ready = directory.path().join(format!("{name}.ready"));
+        let log = directory.path().join(format!("{name}.log"));
+        let file = std::fs::File::create(&log).expect("a file");
         let mut command = Command::new(program);
         command.args(line.split_whitespace()).args(free).arg("--ready-file").arg(&ready);
         command.current_dir(directory.path()).env("VECTORSPHERE_BIN", PROGRAM);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        Started { process: command.spawn().expect("it starts"), directory, ready }
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        Started { process: command.spawn().expect("it starts"), _directory: directory, ready, log }
     }
 
     fn log(&self) -> String {
-        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+        std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Waits until it serves; what it says of itself.
@@ -135,6 +150,18 @@ fn the_distributed_guides_node_starts_with_its_file_and_flags() {
         assert_eq!(get(&format!("127.0.0.1:{port}"), "/api/v1/cluster/status").0, 200);
         assert_eq!(started.stop(), Some(0));
     }
+    // With its file, which it reads where it is there.
+    let directory = shipped();
+    std::fs::create_dir(directory.path().join("c")).expect("a directory");
+    let file =
+        format!("service_name: \"guided\"\nnode_type: \"standalone\"\nhttp_port: {port}\ndata_dir: \"./data\"\n");
+    std::fs::write(directory.path().join("c/c.yaml"), file).expect("a file");
+    let mut started = Started::start_in(directory.clone(), "node", Path::new(PROGRAM), "", &FREE);
+    started.ready();
+    let (status, answer) = get(&format!("127.0.0.1:{port}"), "/api/v1/cluster/status");
+    assert!(status == 200 && answer.contains("guided"), "{answer}");
+    assert!(directory.path().join("data").is_dir());
+    assert_eq!(started.stop(), Some(0));
 }
 
 #[test]
@@ -232,6 +259,62 @@ fn the_guides_roles_find_each_other_in_etcd() {
         std::thread::sleep(Duration::from_millis(50));
     }
     for started in all.iter_mut().chain([&mut gateway]) {
+        assert_eq!(started.stop(), Some(0), "{}", started.log());
+    }
+}
+
+/// The Kamaitachi guide, in one directory: a master, a slave, and a second slave by a copy of the first one's file in which port, address
+/// and snapshot path are others.
+#[test]
+fn a_second_slave_starts_by_the_guides_recipe() {
+    if !has_etcd("a_second_slave_starts_by_the_guides_recipe") {
+        return;
+    }
+    let etcd = Members::start(1);
+    let endpoint = &etcd.clients[0];
+    let directory = shipped();
+    let ports = [free_port(), free_port(), free_port()];
+    let recipe = std::fs::read_to_string(directory.path().join("conf/slave.ini")).expect("the shipped file");
+    let recipe = recipe.replace("8081", &ports[2].to_string()).replace("slave_snapshot.dat", "slave2_snapshot.dat");
+    std::fs::write(directory.path().join("slave2.ini"), recipe).expect("a file");
+    let by_name = |role| {
+        let path = directory.path().join(role);
+        symlink(PROGRAM, &path).map(|()| path).expect("a link")
+    };
+    let (master, slave) = (by_name("master"), by_name("slave"));
+    // The shipped files' own ports may be taken on this machine.
+    let port_flags = |port: u16| {
+        let flags = ["--port".to_owned(), port.to_string(), "--set".to_owned()];
+        flags.into_iter().chain([format!("advertise.http=127.0.0.1:{port}")])
+    };
+    let free = |port: Option<u16>| {
+        let flags = FREE.map(str::to_owned).into_iter().chain(["--etcd".to_owned(), endpoint.clone()]);
+        flags.chain(port.into_iter().flat_map(port_flags)).collect::<Vec<String>>()
+    };
+    let lines = [
+        ("m", &master, "", free(Some(ports[0]))),
+        ("s1", &slave, "-config conf/slave.ini", free(Some(ports[1]))),
+        ("s2", &slave, "-config slave2.ini", free(None)),
+    ];
+    let start = |(name, program, line, free): &(&str, &PathBuf, &str, Vec<String>)| {
+        let free: Vec<&str> = free.iter().map(String::as_str).collect();
+        Started::start_in(directory.clone(), name, program, line, &free)
+    };
+    let mut all: Vec<Started> = lines.iter().map(start).collect();
+    for (started, port) in all.iter_mut().zip(ports) {
+        started.ready();
+        serves(started, port);
+    }
+    let since = Instant::now();
+    let status = || get(&format!("127.0.0.1:{}", ports[2]), "/api/v1/cluster/status").1;
+    while status().matches("\"status\":\"up\"").count() != 3 {
+        assert!(since.elapsed() < PATIENCE, "{}", status());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    for data in ["master_snapshot", "slave_snapshot", "slave2_snapshot"] {
+        assert!(directory.path().join("data").join(data).is_dir(), "{data}");
+    }
+    for started in &mut all {
         assert_eq!(started.stop(), Some(0), "{}", started.log());
     }
 }

@@ -214,12 +214,16 @@ fn config_of_role(program: &OsStr) -> Option<&'static str> {
     ROLES.iter().find(|(role, _)| *role == name).map(|(_, config)| *config)
 }
 
+/// The configuration file that a program of the distributed guide reads by itself, where it is there.
+const GUIDE_CONFIG: &str = "c/c.yaml";
+
 /// Rewrites the seeds' spellings: no argument at all, or a first one that is a flag of `serve`, means `serve`; a program
-/// called `master`, `slave` or `gateway` reads its role's configuration file unless it is given another; and Go's
-/// single-dash long flags get their second dash. Only arguments of `serve` are touched.
-pub fn seed_spellings(arguments: Vec<OsString>) -> Vec<OsString> {
+/// called `master`, `slave` or `gateway` reads its role's configuration file, and one that was not told to `serve` in so many words
+/// `c/c.yaml` if that `is_there`, unless they are given another; and Go's single-dash long flags get their second dash. Only arguments
+/// of `serve` are touched.
+pub fn seed_spellings(arguments: Vec<OsString>, is_there: impl Fn(&Path) -> bool) -> Vec<OsString> {
     let mut arguments = arguments;
-    let role_config = arguments.first().and_then(|program| config_of_role(program));
+    let is_told = arguments.get(1).is_some_and(|command| command == "serve");
     if arguments.len() == 1 {
         arguments.push(OsString::from("serve"));
     }
@@ -241,7 +245,11 @@ pub fn seed_spellings(arguments: Vec<OsString>) -> Vec<OsString> {
             let text = argument.to_string_lossy();
             ["--config", "--c", "-c"].contains(&text.split('=').next().unwrap_or_default())
         };
-        if let Some(config) = role_config.filter(|_| !arguments.iter().skip(2).any(names_config)) {
+        let of_role = arguments.first().and_then(|program| config_of_role(program));
+        let of_guide = || (!is_told && is_there(Path::new(GUIDE_CONFIG))).then_some(GUIDE_CONFIG);
+        if !arguments.iter().skip(2).any(names_config)
+            && let Some(config) = of_role.or_else(of_guide)
+        {
             arguments.extend([OsString::from("--config"), OsString::from(config)]);
         }
     }

@@ -5,7 +5,13 @@ use crate::config::{Config, Loaded, Mode, Sources, load};
 use clap::CommandFactory;
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
-    Cli::try_parse_from(seed_spellings(line.split_whitespace().map(OsString::from).collect()))
+    parse_where(line, false)
+}
+
+/// In a directory with or without the guide's `c/c.yaml`.
+fn parse_where(line: &str, is_there: bool) -> Result<Cli, clap::Error> {
+    let arguments = line.split_whitespace().map(OsString::from).collect();
+    Cli::try_parse_from(seed_spellings(arguments, |path| is_there && path == Path::new("c/c.yaml")))
 }
 
 fn serve(line: &str) -> ServeArgs {
@@ -45,6 +51,21 @@ fn the_distributed_guides_lines_mean_serve() {
     assert_eq!(loaded("vectorsphere -type master").config.mode, Mode::Master);
     assert_eq!(loaded("vectorsphere -type slave").config.mode, Mode::Worker);
     assert_eq!(loaded("vectorsphere -log debug").config.log.level, "debug");
+}
+
+#[test]
+fn the_distributed_guides_file_is_read_where_it_is_there_and_nothing_else_is_said() {
+    let config = |line| match parse_where(line, true).expect("a line of the guide").command {
+        Command::Serve(args) => args.config.config,
+        other => panic!("{other:?}"),
+    };
+    for line in ["./vectorsphere", "./vectorsphere -type master", "./vectorsphere -log debug"] {
+        assert_eq!(config(line), Some("c/c.yaml".into()), "{line}");
+    }
+    assert_eq!(config("./vectorsphere -c config1.yaml"), Some("config1.yaml".into()));
+    assert_eq!(config("./vectorsphere serve"), None);
+    assert_eq!(config("bin/master"), Some("conf/master.ini".into()));
+    assert!(matches!(parse_where("vectorsphere doctor", true).expect("a command").command, Command::Doctor(_)));
 }
 
 #[test]

@@ -38,7 +38,7 @@ use crate::rt;
 /// Parses the process's arguments, runs the command on a runtime of its own, and prints its error if it fails.
 pub fn main(arguments: Vec<OsString>) -> std::process::ExitCode {
     // Usage errors and --help print themselves and end the process with clap's codes: 2 and 0, as documented.
-    let cli = Cli::parse_from(args::seed_spellings(arguments));
+    let cli = Cli::parse_from(args::seed_spellings(arguments, std::path::Path::exists));
     let ended = choose_kernels(std::env::var("VECTORSPHERE_SIMD").ok().as_deref()).and_then(|()| {
         rt::block_on(rt::compute::cores(), run(cli))
             .unwrap_or_else(|error| Err(CliError::internal(format!("no runtime: {error}"))))

@@ -138,6 +138,8 @@ fn the_ini_files_of_the_kamaitachi_guide_load() {
     let slave = MASTER_INI.replace("8080", "8081").replace("master", "slave");
     let slave = World::file("conf/slave.ini", &slave).loaded().config;
     assert_eq!((slave.mode, slave.listen.http), (Mode::Worker, addresses(&["127.0.0.1:8081"])));
+    assert_eq!(master.data_dir.to_str(), Some("./data/master_snapshot"));
+    assert_eq!(slave.data_dir.to_str(), Some("./data/slave_snapshot"));
 
     let gateway = "[server]\nport = 9000\nmode = gateway\nservice_name = kamaitachi-gateway\n\
                    service_addr = localhost:9000\n\n[etcd]\nendpoints = localhost:2379\nprefix = /kamaitachi\nttl = 10\n";

@@ -32,6 +32,8 @@ enum Meaning {
     MonitoringPort,
     /// The cluster's name, written as a key prefix with slashes.
     ClusterPrefix,
+    /// The file of a seed's snapshots: this program's data lies in a directory of that name, without `.dat`.
+    DataDir,
     /// `true` lowers the log level to debug.
     DebugLog,
     /// Nothing yet; checked for its type, with the reason for the notice.
@@ -77,7 +79,7 @@ const TLS: &str = "this version serves without encryption";
 const RATE: &str = "rate limits per caller come with authentication; limits.concurrent_requests bounds the node";
 const PROFILING: &str = "the profiling endpoint is not part of this version";
 const SNAPSHOTS: &str = "every acknowledged write is durable by itself; no periodic snapshot is needed";
-const NODE_NAME: &str = "a node is named by cluster.node_id and its cluster by cluster.name";
+const NODE_NAME: &str = "a node draws its id by chance, and its cluster is named by cluster.name";
 
 macro_rules! seed {
     ($name:literal, $meaning:expr) => {
@@ -86,7 +88,7 @@ macro_rules! seed {
 }
 
 use Kind::{Count, Flag, Secret, Text, Time};
-use Meaning::{Bytes, ClusterPrefix, DebugLog, MonitoringPort, Nothing, PublicPort, Same};
+use Meaning::{Bytes, ClusterPrefix, DataDir, DebugLog, MonitoringPort, Nothing, PublicPort, Same};
 
 static SEED_KEYS: &[SeedKey] = &[
     // conf/app.yaml of the integration guide.
@@ -143,7 +145,7 @@ static SEED_KEYS: &[SeedKey] = &[
     seed!("server.service_name", Nothing(Text, NODE_NAME)),
     seed!("server.service_addr", Same("advertise.http")),
     seed!("cache.max_bytes", Bytes("storage.cache")),
-    seed!("cache.snapshot_path", Nothing(Text, SNAPSHOTS)),
+    seed!("cache.snapshot_path", DataDir),
     seed!("cache.snapshot_interval", Nothing(Time("m"), SNAPSHOTS)),
     seed!("etcd.prefix", ClusterPrefix),
     seed!("etcd.ttl", Nothing(Time("s"), LEASES)),
@@ -201,6 +203,14 @@ impl SeedKey {
                     None => Err(refused("a prefix such as /kamaitachi")),
                 }
             }
+            DataDir => match String::read(value) {
+                Some(path) if path.is_empty() => Ok(Translated::Nothing(None)),
+                Some(path) => {
+                    let directory = path.strip_suffix(".dat").filter(|rest| !rest.is_empty() && !rest.ends_with('/'));
+                    Ok(Translated::Set("data_dir", Value::Text(directory.unwrap_or(&path).to_owned())))
+                }
+                None => Err(refused(String::EXPECTED)),
+            },
             DebugLog => match bool::read(value) {
                 Some(true) => Ok(Translated::Set("log.level", Value::Text("debug".to_owned()))),
                 Some(false) => Ok(Translated::Nothing(None)),
@@ -318,6 +328,22 @@ mod tests {
             translate("development.debugMode", Value::Bool(true), &config),
             Ok(Translated::Set("log.level", Value::Text("debug".into())))
         );
+    }
+
+    #[test]
+    fn data_lies_where_snapshots_would() {
+        let config = Config::default();
+        for (path, directory) in [
+            ("./data/slave2_snapshot.dat", "./data/slave2_snapshot"),
+            ("/var/cache/one", "/var/cache/one"),
+            (".dat", ".dat"),
+            ("data/.dat", "data/.dat"),
+        ] {
+            let set = translate("cache.snapshot_path", Value::Bare(path.into()), &config);
+            assert_eq!(set, Ok(Translated::Set("data_dir", Value::Text(directory.into()))), "{path}");
+        }
+        assert_eq!(translate("cache.snapshot_path", Value::Bare("".into()), &config), Ok(Translated::Nothing(None)));
+        assert!(translate("cache.snapshot_path", Value::Bool(true), &config).is_err());
     }
 
     #[test]
