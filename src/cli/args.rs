@@ -72,7 +72,8 @@ pub enum Command {
 /// What makes up a configuration: the file, and keys set on the command line.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ConfigArgs {
-    /// Configuration file: .yaml, .toml or .ini.
+    /// Configuration file: .yaml, .toml or .ini. Without it a program called by the name of a role (master, slave, gateway) reads
+    /// conf/ROLE.ini, and a bare `vectorsphere` reads c/c.yaml if it is there.
     #[arg(long, visible_alias = "c", short = 'c', value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Set any key, e.g. --set log.level=debug. May be repeated.

@@ -55,6 +55,18 @@ pub struct MemberRecord {
     /// Its share of the shards and of a gateway's requests, relative to others.
     #[serde(default = "ordinary", skip_serializing_if = "is_ordinary")]
     pub weight: u32,
+    #[serde(flatten)]
+    pub labels: Labels,
+}
+
+/// What a node is looked for by, in its operator's words. Nothing in the cluster gives them a meaning.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Labels {
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub tags: BTreeSet<String>,
+    /// The group of nodes that it is one of; empty: none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub group: String,
 }
 
 /// The weight of a member that has told none.
@@ -75,12 +87,13 @@ pub struct SelfTold {
     pub zone: String,
     pub mode: String,
     pub weight: u32,
+    pub labels: Labels,
 }
 
 impl Default for SelfTold {
     fn default() -> SelfTold {
-        let (peer, zone, mode) = Default::default();
-        SelfTold { peer, zone, mode, weight: WEIGHT_ORDINARY }
+        let (peer, zone, mode, labels) = Default::default();
+        SelfTold { peer, zone, mode, weight: WEIGHT_ORDINARY, labels }
     }
 }
 
@@ -90,14 +103,14 @@ const HOLDS_NO_SHARDS: &str = "master";
 impl MemberRecord {
     /// The record of a member that has just been taken in.
     pub fn joined(told: SelfTold, joined_ms: u64, votes: bool) -> MemberRecord {
-        let SelfTold { peer, zone, mode, weight } = told;
-        MemberRecord { state: MemberState::Active, votes, joined_ms, peer, zone, mode, weight }
+        let SelfTold { peer, zone, mode, weight, labels } = told;
+        MemberRecord { state: MemberState::Active, votes, joined_ms, peer, zone, mode, weight, labels }
     }
 
     /// The same record, with what the member says of itself now.
     pub fn telling(self, told: SelfTold) -> MemberRecord {
-        let SelfTold { peer, zone, mode, weight } = told;
-        MemberRecord { peer, zone, mode, weight, ..self }
+        let SelfTold { peer, zone, mode, weight, labels } = told;
+        MemberRecord { peer, zone, mode, weight, labels, ..self }
     }
 
     /// Whether replicas may be placed on it, as far as its mode says.
@@ -498,7 +511,8 @@ mod tests {
 
     #[test]
     fn records_are_json_under_the_id() {
-        let told = SelfTold { peer: "h:1".to_owned(), zone: "z".to_owned(), mode: "auto".to_owned(), weight: 100 };
+        let told =
+            SelfTold { peer: "h:1".to_owned(), zone: "z".to_owned(), mode: "auto".to_owned(), ..SelfTold::default() };
         let record = MemberRecord { state: MemberState::Draining, ..MemberRecord::joined(told, 7, true) };
         let json = r#"{"state":"draining","votes":true,"joined_ms":7,"peer":"h:1","zone":"z","mode":"auto"}"#;
         assert_eq!(String::from_utf8(record.encode()).unwrap(), json);
@@ -507,6 +521,11 @@ mod tests {
         assert_eq!(MemberRecord::decode(&key, &record.encode()).unwrap(), record);
         let heavy = MemberRecord { weight: 300, ..record.clone() };
         assert_eq!(MemberRecord::decode(&key, &heavy.encode()).unwrap(), heavy);
+        let labels = Labels { tags: ["ssd".to_owned()].into(), group: "blue".to_owned() };
+        let labelled = MemberRecord { labels, ..record.clone() };
+        let json = r#","tags":["ssd"],"group":"blue"}"#;
+        assert!(String::from_utf8(labelled.encode()).unwrap().ends_with(json));
+        assert_eq!(MemberRecord::decode(&key, &labelled.encode()).unwrap(), labelled);
         assert_eq!(MemberRecord::decode(&key, b"7").unwrap_err().kind(), ErrorKind::Corrupt);
         assert!(MemberRecord::node_of("members/2a").is_none() && MemberRecord::node_of("table").is_none());
     }

@@ -15,6 +15,6 @@ pub mod table;
 
 pub use catalog::{Aliases, Catalog, Collection, Collections, Giving, Marked};
 pub use control::{VERSION_OF_ALIASES, VERSION_OF_SPLITS, spoken_version};
-pub use members::{Founded, MemberRecord, MemberState, Members, SelfTold, WEIGHT_ORDINARY};
+pub use members::{Founded, Labels, MemberRecord, MemberState, Members, SelfTold, WEIGHT_ORDINARY};
 pub use placement::Candidate;
 pub use table::{NodeId, ShardEntry, ShardId, ShardTable};

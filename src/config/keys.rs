@@ -172,6 +172,12 @@ pub static KEYS: &[Key] = &[
     key!(cluster.node_id, DRAWN, "Name of this node within the cluster."),
     key!(cluster.zone, NOW, "Failure domain (rack, zone) of this node; copies of a shard are spread over zones."),
     key!(
+        cluster.tags,
+        NOW,
+        "What this node is looked for by, such as [\"ssd\", \"eu\"], at most 32: gateways choose nodes by it (gateway.select.tags), /api/v1/cluster/nodes?tags=ssd lists them. The cluster gives it no meaning of its own."
+    ),
+    key!(cluster.group, NOW, "Name of a group of nodes that this one belongs to, for the same use."),
+    key!(
         cluster.peers,
         NOW,
         "Peer addresses of other nodes of the cluster, for the modes auto, master and worker without etcd. Nodes that all name each other found a cluster when they have all met once; a node that comes later names some that are there and is taken in by them. An odd number of founders survives the loss of a minority."
@@ -207,6 +213,18 @@ pub static KEYS: &[Key] = &[
         NOW,
         "Whether a client's requests stay on one node: not (none), by its address (ip), or by a cookie that the gateway sets (cookie)."
     ),
+    key!(
+        gateway.select.tags,
+        NOW,
+        "The gateway sends requests only to nodes that have all of these tags (cluster.tags). Such nodes answer for the whole cluster, wherever its data lies."
+    ),
+    key!(gateway.select.group, NOW, "Only to nodes of this group (cluster.group)."),
+    key!(
+        gateway.select.zone,
+        NOW,
+        "Only to nodes in this zone (cluster.zone), so that requests do not leave it on their way to the first node."
+    ),
+    key!(gateway.select.version, NOW, "Only to nodes that run this version of the program, such as 0.1.0."),
     key!(storage.cache, NOW, ByteSize::mib(1) => ByteSize::gib(1024), "Memory for blocks read from the store; taken as needed, not at start."),
     key!(storage.journal_max, NOW, ByteSize::mib(64) => ByteSize::gib(1024), "Size of the store's journals at which their oldest part is flushed and removed (while much is written they may exceed it by 192MiB), and so a bound of the writes that all tables together keep in memory. Larger means fewer flushes, more memory and a longer start after a crash."),
     key!(storage.reserve, NOW, ByteSize(0) => ByteSize::gib(1024), "Room on the disk that is kept free: while there is less, writes are refused (429, disk_full) and reads go on; with a quarter of it left nothing is taken from other nodes either. 0B: none is kept, and a node whose disk is full stops."),

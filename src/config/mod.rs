@@ -23,9 +23,10 @@ pub use error::{ConfigError, Origin, Problem};
 pub use keys::{Effect, KEYS, Key, find, is_section};
 pub use load::{Assignment, Loaded, Notice, Sources, load, suggest};
 pub use model::{
-    Advertise, Cluster, Config, Dev, Etcd, EtcdTls, Gateway, Index, Limits, Listen, Log, Raft, Security, Storage,
+    Advertise, Cluster, Config, Dev, Etcd, EtcdTls, Gateway, Index, Limits, Listen, Log, Raft, Security, Select,
+    Storage,
 };
 pub use units::{BadQuantity, ByteSize, parse_duration, show_duration};
 pub use validate::validate;
 pub use value::Value;
-pub use words::{Authority, Balance, HIDDEN, LogFormat, Mode, Name, Secret, Sticky};
+pub use words::{Authority, BadName, Balance, HIDDEN, LogFormat, Mode, Name, Secret, Sticky};

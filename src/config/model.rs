@@ -82,6 +82,10 @@ pub struct Cluster {
     pub node_id: Option<Name>,
     /// Failure domain.
     pub zone: Option<Name>,
+    /// What it is looked for by.
+    pub tags: Vec<Name>,
+    /// The group of nodes that it is one of.
+    pub group: Option<Name>,
     /// Peers known beforehand.
     pub peers: Vec<Authority>,
     /// Its share of the requests of a gateway, relative to other nodes.
@@ -145,6 +149,21 @@ pub struct Gateway {
     pub balance: Balance,
     /// Whether a client stays on one.
     pub affinity: Sticky,
+    /// Which are sent requests.
+    pub select: Select,
+}
+
+/// Which nodes a gateway sends requests to: those that are all of this.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Select {
+    /// They have all of these tags.
+    pub tags: Vec<Name>,
+    /// They are of this group.
+    pub group: Option<Name>,
+    /// They are in this zone.
+    pub zone: Option<Name>,
+    /// They run this version of the program.
+    pub version: Option<Name>,
 }
 
 /// For development only.
@@ -240,6 +259,8 @@ impl Default for Config {
                 name: Name::known("vectorsphere"),
                 node_id: None,
                 zone: None,
+                tags: Vec::new(),
+                group: None,
                 peers: Vec::new(),
                 weight: 100,
                 replace_after: Duration::from_secs(300),

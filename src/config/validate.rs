@@ -19,6 +19,8 @@ const HTTP_ADDRESSES_MAX: usize = 16;
 const FOUNDERS_MAX: usize = 7;
 /// Nodes that a gateway asks for the others; more would only make its start slower.
 const GATEWAY_NODES_MAX: usize = 64;
+/// Each is told to everybody who asks for the nodes.
+const TAGS_MAX: usize = 32;
 /// A taker of checkpoints waits ten seconds for a chunk of up to 1 MiB, and several takers share this.
 const CHECKPOINT_BYTES_PER_SECOND_MIN: ByteSize = ByteSize::mib(1);
 
@@ -46,6 +48,8 @@ pub(super) fn problems(config: &Config, origins: &BTreeMap<&'static str, Origin>
     }
     check.etcd(config);
     check.peers(config);
+    check.tags("cluster.tags", config.cluster.tags.len());
+    check.tags("gateway.select.tags", config.gateway.select.tags.len());
     check.shards(config);
     check.checkpoints(config);
     check.gateway(config);
@@ -81,6 +85,12 @@ impl Check<'_> {
     fn refuse(&mut self, key: &'static str, reason: String) {
         let origin = self.origins.get(key).cloned().unwrap_or(Origin::Default);
         self.problems.push(Problem::Refused { key: key.to_owned(), origin, reason });
+    }
+
+    fn tags(&mut self, key: &'static str, count: usize) {
+        if count > TAGS_MAX {
+            self.refuse(key, format!("expected at most {TAGS_MAX} tags, got {count}"));
+        }
     }
 
     fn http_addresses(&mut self, config: &Config) {

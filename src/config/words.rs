@@ -252,8 +252,27 @@ impl Name {
     /// # Panics
     /// Where it is not.
     pub(super) fn known(text: &str) -> Self {
-        Self::read(&Value::Text(text.to_owned())).expect("a name written in the code follows the rule for names")
+        text.parse().expect("a name written in the code follows the rule for names")
     }
+}
+
+/// Text that is no [`Name`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected {expected}, got {0:?}", expected = Name::EXPECTED)]
+pub struct BadName(String);
+
+/// For configurations built by hand.
+impl std::str::FromStr for Name {
+    type Err = BadName;
+
+    fn from_str(text: &str) -> Result<Name, BadName> {
+        Name::read(&Value::Text(text.to_owned())).ok_or_else(|| BadName(text.chars().take(80).collect()))
+    }
+}
+
+impl ListItem for Name {
+    const LIST_EXPECTED: &'static str =
+        "a list of names of 1 to 64 letters, digits, dots, dashes or underscores, such as [\"ssd\"]";
 }
 
 impl Setting for Name {

@@ -5,6 +5,7 @@
 use super::link::Link;
 use crate::{
     cluster::WEIGHT_ORDINARY,
+    coordination::registry::{Filter, NodeRecord},
     rt::{
         http::client::{Client, ClientOptions},
         shutdown::Shutdown,
@@ -52,6 +53,8 @@ pub struct KnownNode {
     pub weight: f64,
     /// Whether it wants new ones.
     pub accepts: bool,
+    /// What it can be selected by, as far as was told.
+    pub told: NodeRecord,
 }
 
 /// Who knows the nodes.
@@ -124,9 +127,17 @@ struct NodesAnswer {
     nodes: Vec<NodeAnswer>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct NodeAnswer {
     id: String,
+    #[serde(default)]
+    zone: Option<String>,
+    #[serde(default)]
+    version: String,
+    #[serde(default)]
+    tags: BTreeSet<String>,
+    #[serde(default)]
+    group: Option<String>,
     #[serde(default)]
     http: Vec<String>,
     #[serde(default)]
@@ -157,7 +168,14 @@ async fn ask(address: String) -> Result<Vec<KnownNode>, String> {
 fn known(node: NodeAnswer, asked: &str) -> Option<KnownNode> {
     let http = reachable(node.http.first()?, asked);
     let grpc = (!node.grpc.is_empty()).then(|| reachable(&node.grpc, asked));
-    Some(KnownNode { id: node.id, http, grpc, weight: share(node.weight), accepts: !node.draining })
+    let told = NodeRecord {
+        zone: node.zone.unwrap_or_default(),
+        version: node.version,
+        tags: node.tags,
+        group: node.group.unwrap_or_default(),
+        ..NodeRecord::default()
+    };
+    Some(KnownNode { id: node.id, http, grpc, weight: share(node.weight), accepts: !node.draining, told })
 }
 
 /// The share of a node that tells this weight; nodes of earlier versions tell none.
@@ -174,13 +192,21 @@ fn reachable(address: &str, asked: &str) -> String {
     }
 }
 
-/// Asks `directory` until `stop`.
-pub async fn run(directory: impl Directory, balancer: Balancer<Arc<Link>>, stop: Shutdown) {
+/// Asks `directory` until `stop`; nodes that `select` lets pass become the backends.
+pub async fn run(directory: impl Directory, select: Filter, balancer: Balancer<Arc<Link>>, stop: Shutdown) {
     let mut links: BTreeMap<String, Arc<Link>> = BTreeMap::new();
+    let mut was_told = false;
     while !stop.is_triggered() {
         let reachable = links.values().map(|link| link.http().addr().to_owned()).collect();
         let wait = match directory.nodes(reachable).await {
             Ok(nodes) => {
+                let known = nodes.len();
+                let nodes: Vec<KnownNode> = nodes.into_iter().filter(|node| select.passes(&node.told)).collect();
+                let are_others = nodes.is_empty() && known > 0;
+                if are_others && !was_told {
+                    tracing::warn!(known, ?select, "no node of the cluster is one of those to be selected");
+                }
+                was_told = are_others;
                 make(&mut links, nodes, &balancer);
                 ASK_INTERVAL
             }
@@ -202,7 +228,7 @@ pub async fn run(directory: impl Directory, balancer: Balancer<Arc<Link>>, stop:
 fn make(links: &mut BTreeMap<String, Arc<Link>>, nodes: Vec<KnownNode>, balancer: &Balancer<Arc<Link>>) {
     let mut before = std::mem::take(links);
     let mut wanted = Vec::new();
-    for KnownNode { id, http, grpc, weight, accepts } in nodes {
+    for KnownNode { id, http, grpc, weight, accepts, told: _ } in nodes {
         let same = before.remove(&id).filter(|link| link.leads_to(&http, grpc.as_deref()));
         let link = same.unwrap_or_else(|| {
             tracing::info!(node = id, http, "a node to send requests to");
@@ -232,8 +258,14 @@ mod tests {
     #[test]
     fn what_most_say_is_believed() {
         let list = |ids: &[&str]| -> Vec<KnownNode> {
-            let node =
-                |id: &&str| KnownNode { id: (*id).into(), http: "h:1".into(), grpc: None, weight: 1.0, accepts: true };
+            let node = |id: &&str| KnownNode {
+                id: (*id).into(),
+                http: "h:1".into(),
+                grpc: None,
+                weight: 1.0,
+                accepts: true,
+                told: NodeRecord::default(),
+            };
             ids.iter().map(node).collect()
         };
         let (all, alone) = (list(&["a", "b", "c"]), list(&["c"]));
@@ -248,9 +280,7 @@ mod tests {
         let node = |http: &[&str]| NodeAnswer {
             id: "a".into(),
             http: http.iter().map(|one| (*one).to_owned()).collect(),
-            grpc: String::new(),
-            weight: 0,
-            draining: false,
+            ..NodeAnswer::default()
         };
         assert_eq!(known(node(&[]), "h:1"), None);
         let found = known(node(&["h:2", "h:3"]), "h:1").expect("it has one");
@@ -259,5 +289,9 @@ mod tests {
         let leaving = NodeAnswer { weight: 30, draining: true, ..node(&["h:2"]) };
         let found = known(leaving, "h:1").expect("it has one");
         assert_eq!((found.weight, found.accepts), (30.0, false));
+        let tags: BTreeSet<String> = ["ssd".to_owned()].into();
+        let labelled = NodeAnswer { tags: tags.clone(), group: Some("blue".to_owned()), ..node(&["h:2"]) };
+        let told = known(labelled, "h:1").expect("it has one").told;
+        assert_eq!((told.tags, told.group.as_str(), told.zone.as_str()), (tags, "blue", ""));
     }
 }

@@ -20,7 +20,8 @@ mod replay;
 mod route;
 
 use crate::{
-    config::{Balance, Config},
+    config::{Balance, Config, Name, Select},
+    coordination::registry::Filter,
     node,
     rt::{
         self, Task,
@@ -134,11 +135,21 @@ impl Gateway {
 /// Begins to look for the nodes, in etcd where it is used.
 fn finding(config: &Config, balancer: Balancer<Arc<Link>>, stop: Shutdown) -> Result<Task<()>, StartError> {
     let seeds = config.gateway.nodes.iter().map(|seed| authority(seed.as_str()).to_owned()).collect();
-    let seeds = Seeds::new(seeds);
+    let (seeds, select) = (Seeds::new(seeds), selection(&config.gateway.select));
     Ok(match node::looked_at(config)? {
-        Some(etcd) => rt::spawn("gateway-discovery", discovery::run(Registered::follow(etcd, seeds), balancer, stop)),
-        None => rt::spawn("gateway-discovery", discovery::run(seeds, balancer, stop)),
+        Some(etcd) => {
+            let registered = Registered::follow(etcd, seeds);
+            rt::spawn("gateway-discovery", discovery::run(registered, select, balancer, stop))
+        }
+        None => rt::spawn("gateway-discovery", discovery::run(seeds, select, balancer, stop)),
     })
+}
+
+fn selection(select: &Select) -> Filter {
+    let text = |name: &Name| name.as_str().to_owned();
+    let Select { tags, group, zone, version } = select;
+    let [group, zone, version] = [group, zone, version].map(|one| one.as_ref().map(text));
+    Filter { tags: tags.iter().map(text).collect(), group, zone, version, ..Filter::default() }
 }
 
 /// `host:port` without a scheme.

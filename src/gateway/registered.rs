@@ -69,11 +69,12 @@ impl Directory for Registered {
 
 /// A registered node, where it can be reached by HTTP.
 fn known(record: NodeRecord) -> Option<KnownNode> {
-    let http = record.addresses.http.into_iter().next()?;
-    let grpc = Some(record.addresses.grpc).filter(|address| !address.is_empty());
+    let http = record.addresses.http.first()?.clone();
+    let grpc = Some(record.addresses.grpc.clone()).filter(|address| !address.is_empty());
     // How it is beyond that is found by checks, sooner.
     let accepts = record.state == NodeState::Serving;
-    Some(KnownNode { id: format!("{:016x}", record.node), http, grpc, weight: share(record.weight), accepts })
+    let (id, weight) = (format!("{:016x}", record.node), share(record.weight));
+    Some(KnownNode { id, http, grpc, weight, accepts, told: record })
 }
 
 #[cfg(test)]
@@ -89,13 +90,15 @@ mod tests {
             NodeRecord { node: 42, addresses, state, weight: 7, ..NodeRecord::default() }
         };
         assert_eq!(known(record(NodeState::Serving, &[])), None);
-        let node = known(record(NodeState::Serving, &["h:1", "h:3"])).expect("it has an address");
+        let told = record(NodeState::Serving, &["h:1", "h:3"]);
+        let node = known(told.clone()).expect("it has an address");
         let expected = KnownNode {
             id: "000000000000002a".to_owned(),
             http: "h:1".to_owned(),
             grpc: Some("h:2".to_owned()),
             weight: 7.0,
             accepts: true,
+            told,
         };
         assert_eq!(node, expected);
         for state in [NodeState::Starting, NodeState::Draining, NodeState::Stopping, NodeState::Unknown] {

@@ -14,8 +14,8 @@ use super::{
     version,
 };
 use crate::{
-    cluster::{Catalog, Members, SelfTold},
-    config::{Config, Name},
+    cluster::{Catalog, Labels, Members, SelfTold},
+    config::{Cluster, Config, Name},
     coordination::{Embedded, embedded},
     raft::{LogStore, MultiRaft, RaftOptions},
     rt::{self, shutdown::Shutdown},
@@ -112,7 +112,8 @@ impl Engine {
         let Stores { directory, node_id, store, log } = stores;
         let Network { transport, forward, others, members, cluster } = network;
         let mode = config.mode.name();
-        let identity = Identity::new(node_id, config.cluster.name.as_str().to_owned(), zone(config), mode);
+        let mut identity = Identity::new(node_id, config.cluster.name.as_str().to_owned(), zone(config), mode);
+        identity.labels = labels(config);
         let mut identity = describe(identity);
         let raft = MultiRaft::start(
             node_id,
@@ -208,7 +209,7 @@ impl Engine {
         engine.keep_replicas();
         engine.keep_damaged_aside();
         if let Some((told, monitoring)) = told {
-            engine.register(told.clone(), monitoring);
+            engine.register(told.clone(), monitoring, metrics);
             engine.keep_members(told, members);
         }
         match is_formed {
@@ -434,12 +435,13 @@ impl Engine {
     }
 
     /// Says in etcd that this node is there.
-    fn register(&mut self, told: SelfTold, monitoring: String) {
+    fn register(&mut self, told: SelfTold, monitoring: String, metrics: &Metrics) {
         if self.coordination.embedded().is_some() {
             return;
         }
         let (coordinator, members) = (self.coordination.shared(), self.members.clone());
-        let registering = Registering { coordinator, members, service: self.service.clone(), told, monitoring };
+        let (service, metrics) = (self.service.clone(), metrics.clone());
+        let registering = Registering { coordinator, members, service, told, monitoring, metrics };
         self.registered = Some(registering.start());
     }
 
@@ -521,6 +523,13 @@ fn raft_options(config: &Config) -> RaftOptions {
         checkpoint_bytes_per_second: NonZeroU64::new(config.raft.checkpoint_bytes_per_second.bytes()),
         ..RaftOptions::default()
     }
+}
+
+/// What the node is looked for by.
+pub(super) fn labels(config: &Config) -> Labels {
+    let text = |name: &Name| name.as_str().to_owned();
+    let Cluster { tags, group, .. } = &config.cluster;
+    Labels { tags: tags.iter().map(text).collect(), group: group.as_ref().map(text).unwrap_or_default() }
 }
 
 pub(super) fn zone(config: &Config) -> String {

@@ -90,6 +90,7 @@ impl Wire {
             zone: super::engine::zone(config),
             mode: config.mode.name().to_owned(),
             weight: u32::try_from(config.cluster.weight).unwrap_or(u32::MAX),
+            labels: super::engine::labels(config),
         };
         let monitoring = bound.monitoring.to_string();
         Ok(Wire { node, told, monitoring, peers, gate, asks: !is_in_etcd, stop: Shutdown::new() })

@@ -16,6 +16,7 @@ use crate::{
         time::{self, Instant},
     },
     service::{HealthReport, Phase, Service},
+    telemetry::metrics::Metrics,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -38,6 +39,8 @@ pub struct Registering {
     pub told: SelfTold,
     /// Where its operators' port is.
     pub monitoring: String,
+    /// They know how many requests are under way.
+    pub metrics: Metrics,
 }
 
 /// The task that keeps a node registered.
@@ -92,7 +95,7 @@ impl Registering {
         if self.members.cluster_id().is_none() {
             return LOOK_INTERVAL;
         }
-        let record = self.record(busy.load(&self.service, time::now()), started_ms);
+        let record = self.record(busy.load(self, time::now()), started_ms);
         match kept {
             Some((_, told)) if *told == record => {}
             Some((registration, told)) => {
@@ -126,10 +129,11 @@ impl Registering {
             mode: self.told.mode.clone(),
             state: state(identity.phase(), member),
             weight: self.told.weight,
+            tags: self.told.labels.tags.clone(),
+            group: self.told.labels.group.clone(),
             load,
             health: health(&self.service.health()),
             started_ms,
-            ..NodeRecord::default()
         }
     }
 }
@@ -155,26 +159,41 @@ fn health(report: &HealthReport) -> Health {
     Health { score, reasons }
 }
 
-/// How busy the node was found, and when.
+/// How busy the node was found.
 #[derive(Default)]
 struct Busy {
-    found: Option<(Instant, Load)>,
+    found: Option<Found>,
+}
+
+#[derive(Clone, Copy)]
+struct Found {
+    at: Instant,
+    /// Processor time of the process until then.
+    cpu: Duration,
+    load: Load,
 }
 
 impl Busy {
-    fn load(&mut self, service: &Service, now: Instant) -> Load {
-        if let Some((at, load)) = self.found
-            && now < at + LOAD_INTERVAL
-        {
-            return load;
+    fn load(&mut self, of: &Registering, now: Instant) -> Load {
+        if let Some(found) = self.found.filter(|found| now < found.at + LOAD_INTERVAL) {
+            return found.load;
         }
-        let replicas = service.host().replicas();
+        let replicas = of.service.host().replicas();
         let sum = |of: fn(&crate::shard::Replica) -> u64| replicas.iter().map(|(_, replica)| of(replica)).sum();
         let (points, data_bytes) = (sum(|replica| replica.points()), sum(|replica| replica.stored_bytes()));
-        let load = Load { points: coarse(points), data_bytes: coarse(data_bytes), ..Load::default() };
-        self.found = Some((now, load));
+        let cpu = rt::cpu::process();
+        let busy = self.found.map_or(0.0, |before| share(cpu.saturating_sub(before.cpu), now - before.at));
+        let (points, data_bytes) = (coarse(points), coarse(data_bytes));
+        let load = Load { requests: coarse(of.metrics.in_flight()), cpu: busy, data_bytes, points };
+        self.found = Some(Found { at: now, cpu, load });
         load
     }
+}
+
+/// The part of this machine's processors that was busy for `spent` of the time that has `passed`, to a twentieth.
+fn share(spent: Duration, passed: Duration) -> f32 {
+    let all = passed.as_secs_f32() * rt::compute::cores() as f32;
+    ((spent.as_secs_f32() / all.max(f32::MIN_POSITIVE)).min(1.0) * 20.0).round() / 20.0
 }
 
 /// Within a sixteenth: every node hears of every change.
@@ -224,5 +243,12 @@ mod tests {
         assert_eq!(coarse(1_000_000), coarse(1_010_000));
         assert!((0..64).map(|bit| 1u64 << bit).all(|amount| coarse(amount) == amount));
         assert!([999, 123_456_789, u64::MAX].iter().all(|amount| amount - coarse(*amount) <= amount / 16));
+        let second = Duration::from_secs(1);
+        let cores = rt::compute::cores() as u32;
+        assert_eq!(share(Duration::ZERO, second), 0.0);
+        assert_eq!(share(second * 5 * cores, 10 * second), 0.5);
+        assert_eq!(share(second * 5 * cores + second / 10, 10 * second), 0.5);
+        // Clocks that are read one after the other.
+        assert_eq!((share(11 * second * cores, 10 * second), share(second, Duration::ZERO)), (1.0, 1.0));
     }
 }

@@ -1,6 +1,8 @@
 //! What operations tell about collections, shards and nodes. Made by `service`, shown by `api` and the embedded library.
 
+use crate::cluster::Labels;
 use crate::types::{CollectionName, CollectionSpec, IndexType, PayloadIndexKind, VectorName, VectorSpec, path::Path};
+use std::collections::BTreeSet;
 
 /// A collection as it is now.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,11 +110,35 @@ pub struct NodeInfo {
     pub roles: Vec<&'static str>,
     /// Its share of a gateway's requests, relative to others.
     pub weight: u32,
+    pub labels: Labels,
     /// Whether its leaders and replicas are being moved to others.
     pub draining: bool,
     pub uptime_seconds: Option<u64>,
     pub memory_bytes: Option<u64>,
     pub shards: Option<u64>,
+}
+
+/// Which nodes somebody looks for: those that pass every part that is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeFilter {
+    /// All of these.
+    pub tags: BTreeSet<String>,
+    pub group: Option<String>,
+    pub zone: Option<String>,
+    pub version: Option<String>,
+    pub status: Option<String>,
+}
+
+impl NodeFilter {
+    /// Whether `node` passes.
+    pub fn passes(&self, node: &NodeInfo) -> bool {
+        let is = |wanted: &Option<String>, got: &str| wanted.as_ref().is_none_or(|wanted| wanted == got);
+        self.tags.is_subset(&node.labels.tags)
+            && is(&self.group, &node.labels.group)
+            && is(&self.zone, node.zone.as_deref().unwrap_or_default())
+            && is(&self.version, &node.version)
+            && is(&self.status, node.status)
+    }
 }
 
 /// Whether the node works, and what was looked at.

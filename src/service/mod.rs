@@ -34,8 +34,8 @@ pub use administration::{
 pub use aliases::{AliasInfo, AliasesChanged};
 pub use follow::{Agreed, ReadInVain};
 pub use info::{
-    Check, ClusterStatus, CollectionInfo, CollectionStats, HealthReport, NodeInfo, PayloadIndexInfo, ShardStats,
-    VectorIndexInfo,
+    Check, ClusterStatus, CollectionInfo, CollectionStats, HealthReport, NodeFilter, NodeInfo, PayloadIndexInfo,
+    ShardStats, VectorIndexInfo,
 };
 pub use moves::{Leaving, Newcomer, RebalanceProgress, TransferInfo, TransferPhase};
 pub use status::{Identity, Phase};

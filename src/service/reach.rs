@@ -86,8 +86,7 @@ impl Recent {
 
     /// The time within which 19 of 20 were there.
     fn p95(&self) -> Option<Duration> {
-        let believed = self.sorted.len() >= BELIEVED;
-        believed.then(|| self.sorted.get(self.sorted.len() * 19 / 20).copied()).flatten()
+        (self.sorted.len() >= BELIEVED).then(|| self.sorted[self.sorted.len() * 19 / 20])
     }
 }
 

@@ -130,13 +130,11 @@ impl Service {
     pub(super) fn read_here(&self, read: ShardsRead) -> BoxStream<'static, (ShardId, Result<Seen>)> {
         let ShardsRead { operation, consistency, shards } = read;
         let (service, operation) = (self.clone(), Arc::new(operation));
-        let is_one = shards.len() == 1;
         let answers = stream::iter(shards).map(move |(shard, seen)| {
             let (service, operation) = (service.clone(), operation.clone());
             async move { (shard, service.read_shard(shard, seen, consistency, &operation).await) }
         });
-        // One shard, as most often, needs nobody to keep several apart.
-        if is_one { answers.then(|answer| answer).boxed() } else { answers.buffer_unordered(AT_ONCE).boxed() }
+        answers.buffer_unordered(AT_ONCE).boxed()
     }
 
     async fn read_shard(

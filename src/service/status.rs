@@ -2,7 +2,7 @@
 
 use super::{Check, ClusterStatus, HealthReport, NodeInfo, OtherNode, Service};
 use crate::{
-    cluster::{MemberRecord, MemberState, NodeId, ShardId, WEIGHT_ORDINARY},
+    cluster::{Labels, MemberRecord, MemberState, NodeId, ShardId, WEIGHT_ORDINARY},
     rt::{self, time::Instant},
     shard::Room,
     types::operation::Consistency,
@@ -27,6 +27,7 @@ pub enum Phase {
 pub struct Identity {
     pub node_id: u64,
     pub zone: String,
+    pub labels: Labels,
     pub cluster_name: String,
     pub mode: &'static str,
     pub http: Vec<String>,
@@ -45,6 +46,7 @@ impl Identity {
         Identity {
             node_id,
             zone,
+            labels: Labels::default(),
             cluster_name,
             mode,
             http: Vec::new(),
@@ -148,6 +150,7 @@ impl Service {
             },
             roles: roles(identity.mode),
             weight: weight(record),
+            labels: identity.labels.clone(),
             draining: is_draining(record),
             uptime_seconds: Some(identity.started.elapsed().as_secs()),
             memory_bytes: Some(replicas.iter().map(|(_, replica)| replica.stats().memory_bytes()).sum()),
@@ -257,6 +260,7 @@ fn other_node(id: NodeId, record: Option<&MemberRecord>, told: Option<&OtherNode
         status: if told.is_some_and(|node| node.connected) { "up" } else { "unreachable" },
         roles: roles(record.map_or("", |record| record.mode.as_str())),
         weight: weight(record),
+        labels: record.map(|record| record.labels.clone()).unwrap_or_default(),
         draining: is_draining(record),
         uptime_seconds: None,
         memory_bytes: None,

@@ -120,12 +120,15 @@ pub fn make_directory(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// A directory without our `FORMAT` must be empty, but for what an unfinished first start leaves.
+/// A directory without our `FORMAT` must be empty, but for what an unfinished first start leaves and for data directories of other
+/// nodes: the seeds' roles keep theirs in `data/`, which is where a node without a configuration has its own.
 fn refuse_foreign(path: &Path) -> Result<(), StoreError> {
     for entry in fs::read_dir(path).map_err(|e| StoreError::io(path, "list", e))? {
-        let name = entry.map_err(|e| StoreError::io(path, "list", e))?.file_name();
+        let entry = entry.map_err(|e| StoreError::io(path, "list", e))?;
+        let name = entry.file_name();
         // A freshly made file system has its own directory at the root of the mount.
-        if name != LOCK_FILE && name != FORMAT_TEMPORARY && name != "lost+found" {
+        let harmless = name == LOCK_FILE || name == FORMAT_TEMPORARY || name == "lost+found";
+        if !harmless && !entry.path().join(FORMAT_FILE).is_file() {
             return Err(StoreError::NotOurs { path: path.into() });
         }
     }
@@ -207,6 +210,16 @@ mod tests {
         assert!(matches!(refused, StoreError::NotOurs { .. }), "{refused}");
         let names: Vec<_> = fs::read_dir(path.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(names, ["thesis.tex"]);
+    }
+
+    #[test]
+    fn data_directories_of_other_nodes_inside_are_no_strangers() {
+        let path = tempfile::tempdir().unwrap();
+        let inner = DataDir::open(path.path().join("master_snapshot")).unwrap();
+        let outer = DataDir::open(path.path()).unwrap();
+        assert_eq!((inner.node_id(7).unwrap(), outer.node_id(8).unwrap()), (7, 8));
+        drop((inner, outer));
+        assert_eq!(DataDir::open(path.path().join("master_snapshot")).unwrap().node_id(9).unwrap(), 7);
     }
 
     #[test]

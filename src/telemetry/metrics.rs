@@ -92,6 +92,11 @@ impl Metrics {
         }
     }
 
+    /// Requests being served, over all interfaces.
+    pub fn in_flight(&self) -> u64 {
+        self.http.in_flight() + self.grpc.in_flight()
+    }
+
     /// Adds the `process_*` families, read from the operating system at each scrape. `started_at_ms` is the wall clock
     /// at start, in milliseconds since 1970. Not for a simulation, where what the process uses is chance.
     pub fn watch_process(&self, started_at_ms: u64) {

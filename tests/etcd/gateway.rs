@@ -11,7 +11,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
 };
 use vectorsphere::{
-    config::Balance,
+    config::{Balance, Config},
     coordination::registry::{Filter, NodeRecord, NodeState, Registry},
     gateway::Gateway,
     rt::http::client::Client,
@@ -19,10 +19,22 @@ use vectorsphere::{
 
 /// A gateway that knows nothing but etcd.
 async fn gate(etcd: &Members) -> Gateway {
-    let mut config = config(Path::new("unused"), Mode::Gateway, &etcd.clients);
-    config.gateway.balance = Balance::Weighted;
+    gate_with(&etcd.clients, |config| config.gateway.balance = Balance::Weighted).await
+}
+
+async fn gate_with(etcd: &[String], set: impl Fn(&mut Config)) -> Gateway {
+    let mut config = config(Path::new("unused"), Mode::Gateway, etcd);
     config.listen.gateway.set_port(0);
+    set(&mut config);
     Gateway::start(&config).await.expect("it starts")
+}
+
+/// A node with a tag in a group of its own.
+async fn labelled(directory: &Path, etcd: &Members, tag: &str, group: &str) -> Node {
+    let mut config = config(directory, Mode::Auto, &etcd.clients);
+    config.cluster.tags = vec![tag.parse().expect("a tag"), "any".parse().expect("a tag")];
+    config.cluster.group = Some(group.parse().expect("a group"));
+    Node::start(&config).await.expect("it starts")
 }
 
 async fn weighed(directory: &Path, etcd: &Members, weight: u64) -> Node {
@@ -191,5 +203,82 @@ async fn a_gateway_finds_nodes_in_the_registry_and_a_stop_costs_no_request() {
     ready(&nodes).await;
     until_in(&gate, &nodes.iter().collect::<Vec<_>>()).await;
     gate.stop().await;
+    stop(nodes).await;
+}
+
+/// The nodes that a node lists, asked like this.
+async fn listed(node: &Node, query: &str) -> Vec<String> {
+    let path = format!("/api/v1/cluster/nodes?{query}");
+    let (status, told) = call(node.addresses().http[0], Method::GET, &path, Value::Null).await;
+    assert_eq!(status, StatusCode::OK, "{told}");
+    let nodes = told["nodes"].as_array().expect("a list").iter();
+    nodes.map(|one| one["id"].as_str().expect("a text").to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_are_found_by_what_they_say_of_themselves() {
+    if !has_etcd("nodes_are_found_by_what_they_say_of_themselves") {
+        return;
+    }
+    let (etcd, directories) = (Members::start(1), directories::<3>());
+    let labels = [("ssd", "blue"), ("hdd", "blue"), ("hdd", "green")];
+    let starting = (0..3).map(|i| labelled(directories[i].path(), &etcd, labels[i].0, labels[i].1));
+    let nodes = futures_util::future::join_all(starting).await;
+    ready(&nodes).await;
+    let id = |node: &Node| node.service().identity().node_name();
+    nodes[0].service().create_collection(name("t"), spec(Some(3))).await.expect("a table with three copies");
+    write(&nodes[0], "t", 0..5).await;
+
+    // By the registry, with how busy they are.
+    let looking = Etcd::open_unkept(&EtcdOptions::new(etcd.clients.clone(), "vectorsphere"), Arc::new(|_, _| Ok(())));
+    let registry = Registry::follow(Arc::new(looking.expect("it is begun with")));
+    let by = |tags: &[&str], group: Option<&str>| Filter {
+        tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+        group: group.map(str::to_owned),
+        health_min: 1,
+        ..Filter::default()
+    };
+    let found = |filter: Filter| -> Vec<u64> {
+        registry.find(&filter).map_or(Vec::new(), |found| found.nodes.iter().map(|node| node.node).collect())
+    };
+    let number = |node: &Node| node.service().identity().node_id;
+    until("all are registered and well", async || found(by(&["any"], None)).len() == 3).await;
+    assert_eq!(found(by(&["hdd", "any"], Some("green"))), [number(&nodes[2])]);
+    assert_eq!(found(by(&["ssd"], Some("green"))), [0; 0]);
+    until("it tells its load", async || {
+        let loads = registry.find(&Filter::default()).map(|found| found.nodes).unwrap_or_default();
+        loads.iter().any(|node| node.load.points == 5 && node.load.cpu > 0.0)
+    })
+    .await;
+
+    // By any node.
+    until("the others have told", async || listed(&nodes[1], "tags=any&status=up").await.len() == 3).await;
+    assert_eq!(listed(&nodes[1], "tags=ssd").await, [id(&nodes[0])]);
+    assert_eq!(listed(&nodes[0], "tags=hdd,%20any&group=blue&zone=default").await, [id(&nodes[1])]);
+    assert_eq!(listed(&nodes[0], "version=0.0.0").await, [""; 0]);
+    let (status, told) =
+        call(nodes[0].addresses().http[0], Method::GET, "/api/v1/cluster/nodes?status=ill", Value::Null).await;
+    assert_eq!((status, told["code"].as_str()), (StatusCode::BAD_REQUEST, Some("unknown_value")), "{told}");
+
+    // Gateways, by the registry or by asking nodes.
+    let addresses: Vec<_> = nodes.iter().map(|node| node.addresses().http[0].into()).collect();
+    let hdd = gate_with(&etcd.clients, |config| config.gateway.select.tags = vec!["hdd".parse().expect("a tag")]).await;
+    let blue = gate_with(&[], |config| {
+        config.gateway.nodes = addresses.clone();
+        config.gateway.select.group = Some("blue".parse().expect("a group"));
+    })
+    .await;
+    let nobody =
+        gate_with(&etcd.clients, |config| config.gateway.select.zone = Some("moon".parse().expect("a zone"))).await;
+    until_in(&hdd, &[&nodes[1], &nodes[2]]).await;
+    until_in(&blue, &[&nodes[0], &nodes[1]]).await;
+    for gate in [&hdd, &blue] {
+        assert_eq!(read(gate).await.0, StatusCode::OK);
+        assert_eq!(backends(gate).await.len(), 2);
+    }
+    assert!(!nobody.is_ready() && backends(&nobody).await.is_empty());
+    for gate in [hdd, blue, nobody] {
+        gate.stop().await;
+    }
     stop(nodes).await;
 }

@@ -291,6 +291,8 @@ pub(super) fn cluster_info(status: ClusterStatus) -> proto::ClusterInfo {
         roles: node.roles.into_iter().map(str::to_owned).collect(),
         weight: node.weight,
         draining: node.draining,
+        tags: node.labels.tags.into_iter().collect(),
+        group: node.labels.group,
     };
     proto::ClusterInfo {
         cluster_name: status.cluster_name,

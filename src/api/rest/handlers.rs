@@ -5,7 +5,7 @@ use super::{
     App, answer,
     body::{Json, Media, RawBody, parse},
     bulk, dto, json,
-    path::{Document, Force, NoQuery, ReadQuery, Table, WriteQuery},
+    path::{Document, Force, NoQuery, NodesQuery, ReadQuery, Table, WriteQuery},
     problem::ApiError,
 };
 use crate::{
@@ -236,10 +236,17 @@ pub async fn cluster_status(State(app): State<App>, _: NoQuery) -> Answer {
 
 /// The nodes of the cluster
 #[utoipa::path(get, path = "/api/v1/cluster/nodes", tag = "cluster",
+    params(
+        ("tags" = Option<String>, Query, description = "Only nodes that have all of these tags, separated by commas"),
+        ("group" = Option<String>, Query, description = "Only nodes of this group"),
+        ("zone" = Option<String>, Query, description = "Only nodes in this zone"),
+        ("version" = Option<String>, Query, description = "Only nodes that run this version"),
+        ("status" = Option<String>, Query, description = "Only nodes that are `up`, `starting`, `stopping` or `unreachable`")),
     responses((status = 200, description = "The nodes", body = dto::NodesAnswer)))]
-pub async fn cluster_nodes(State(app): State<App>, _: NoQuery) -> Answer {
+pub async fn cluster_nodes(State(app): State<App>, NodesQuery(wanted): NodesQuery) -> Answer {
     let nodes = app.service.nodes().await;
-    Ok(answer::ok(&dto::NodesAnswer { nodes: nodes.iter().map(dto::NodeAnswer::from).collect() }))
+    let nodes = nodes.iter().filter(|node| wanted.passes(node)).map(dto::NodeAnswer::from).collect();
+    Ok(answer::ok(&dto::NodesAnswer { nodes }))
 }
 
 /// Compare all replicas of all shards

@@ -4,6 +4,7 @@
 use super::{App, dto, problem::ApiError};
 use crate::{
     api::errors::did_you_mean,
+    service::NodeFilter,
     types::{CollectionName, DocumentId, Error, WriteOptions, operation::ReadOptions, path::Path as FieldPath},
 };
 use axum::extract::{FromRequestParts, Path, Query};
@@ -192,6 +193,32 @@ impl FromRequestParts<App> for ReadQuery {
             on_unavailable: parameters.word("on_unavailable", "fail or partial")?,
         };
         Ok(ReadQuery { with_vector: parameters.flag("with_vector", true)?, options: fields.into_options()? })
+    }
+}
+
+/// Which nodes to list: `?tags=&group=&zone=&version=&status=`.
+#[derive(Debug)]
+pub struct NodesQuery(pub NodeFilter);
+
+/// What a node may be, in a query's words.
+const STATUSES: [&str; 4] = ["up", "starting", "stopping", "unreachable"];
+
+impl FromRequestParts<App> for NodesQuery {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<NodesQuery, ApiError> {
+        let parameters = Parameters::of(parts, &["tags", "group", "zone", "version", "status"])?;
+        let text = |name| parameters.0.get(name).cloned();
+        let tags = text("tags").unwrap_or_default();
+        let tags = tags.split(',').map(str::trim).filter(|tag| !tag.is_empty()).map(str::to_owned).collect();
+        let status = text("status");
+        if let Some(other) = status.as_ref().filter(|status| !STATUSES.contains(&status.as_str())) {
+            let error = Error::invalid("unknown_value", "there is no such value").at("status");
+            let shown: String = other.chars().take(64).collect();
+            return Err(error.expected(STATUSES.join(", ")).got(shown).into());
+        }
+        let (group, zone, version) = (text("group"), text("zone"), text("version"));
+        Ok(NodesQuery(NodeFilter { tags, group, zone, version, status }))
     }
 }
 

@@ -89,6 +89,10 @@ impl HttpMetrics {
         InFlight::begin(&self.in_flight)
     }
 
+    pub(super) fn in_flight(&self) -> u64 {
+        self.in_flight.get().unsigned_abs()
+    }
+
     /// Records an answered request. `route` is the router's template (`/api/v1/tables/{t}`), never the raw path.
     pub fn served(&self, route: &str, method: &str, status: u16, duration: Duration) {
         let method = METHODS.into_iter().find(|known| *known == method).unwrap_or(OTHER);
@@ -124,6 +128,10 @@ impl GrpcMetrics {
     /// Counts a request as being served until the answer is dropped.
     pub fn begin(&self) -> InFlight {
         InFlight::begin(&self.in_flight)
+    }
+
+    pub(super) fn in_flight(&self) -> u64 {
+        self.in_flight.get().unsigned_abs()
     }
 
     /// Records an answered request by full method name and numeric status code.

@@ -6,6 +6,7 @@ use crate::{
     types::Limits,
 };
 use serde::Serialize;
+use std::collections::BTreeSet;
 use utoipa::ToSchema;
 
 /// One node.
@@ -24,6 +25,10 @@ pub struct NodeAnswer {
     pub roles: Vec<&'static str>,
     /// Its share of what a gateway sends, relative to other nodes.
     pub weight: u32,
+    /// What it can be looked for by: `cluster.tags` of its configuration.
+    pub tags: BTreeSet<String>,
+    /// `cluster.group` of its configuration; null: none.
+    pub group: Option<String>,
     /// Whether its replicas are being moved to other nodes: a gateway sends it no new requests.
     pub draining: bool,
     /// Null for another node than the one that answers, like the next two.
@@ -44,6 +49,8 @@ impl From<&NodeInfo> for NodeAnswer {
             status: node.status,
             roles: node.roles.clone(),
             weight: node.weight,
+            tags: node.labels.tags.clone(),
+            group: Some(node.labels.group.clone()).filter(|group| !group.is_empty()),
             draining: node.draining,
             uptime_seconds: node.uptime_seconds,
             memory_bytes: node.memory_bytes,
