@@ -4,10 +4,12 @@
 //! Invariant: what was taken is given back when the request's [`Ticket`] is dropped, whichever way it ends. Called by
 //! `rest` and `grpc`, which share one.
 
+use crate::telemetry::metrics::Metrics;
 use crate::types::{Error, ErrorKind};
+use prometheus_client::registry::Unit;
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 /// A count that never exceeds its bound.
@@ -33,6 +35,7 @@ impl Gauge {
 pub struct Admission {
     requests: Gauge,
     body_bytes: Gauge,
+    refused: AtomicU64,
 }
 
 impl Admission {
@@ -41,6 +44,7 @@ impl Admission {
         Arc::new(Admission {
             requests: Gauge { used: AtomicUsize::new(0), max: requests_max },
             body_bytes: Gauge { used: AtomicUsize::new(0), max: body_bytes_max },
+            refused: AtomicU64::new(0),
         })
     }
 
@@ -52,7 +56,28 @@ impl Admission {
         if self.requests.take(1) {
             return Ok(Ticket { admission: self.clone(), body_bytes: AtomicUsize::new(0) });
         }
+        self.refused.fetch_add(1, Ordering::Relaxed);
         Err(overloaded("requests at once", self.requests.max))
+    }
+
+    /// Shows its figures; once for each registry.
+    pub fn publish(self: &Arc<Self>, metrics: &Metrics) {
+        let figure = |read: fn(&Admission) -> f64| {
+            let admission = self.clone();
+            move || read(&admission)
+        };
+        let help = "Requests that have a place: served or waiting to be";
+        metrics.sample_gauge("requests_admitted", help, None, figure(|all| all.requests_in_flight() as f64));
+        let help = "Bodies of requests that have a place";
+        let bodies = figure(|all| all.body_bytes_in_flight() as f64);
+        metrics.sample_gauge("request_bodies", help, Some(Unit::Bytes), bodies);
+        let help = "Requests refused because too many, or too large ones, were under way";
+        metrics.sample_counter(
+            "requests_refused",
+            help,
+            None,
+            figure(|all| all.refused.load(Ordering::Relaxed) as f64),
+        );
     }
 
     /// Requests in flight.
@@ -86,6 +111,7 @@ impl Ticket {
     pub fn take_body_bytes(&self, bytes: usize) -> Result<(), Error> {
         let gauge = &self.admission.body_bytes;
         if !gauge.take(bytes) {
+            self.admission.refused.fetch_add(1, Ordering::Relaxed);
             return Err(overloaded("bytes of bodies at once", gauge.max));
         }
         self.body_bytes.fetch_add(bytes, Ordering::AcqRel);
@@ -114,6 +140,16 @@ mod tests {
         b.take_body_bytes(40).unwrap();
         assert!(b.take_body_bytes(1).is_err());
         assert!(b.take_body_bytes(usize::MAX).is_err(), "no overflow");
+        let metrics = Metrics::new();
+        admission.publish(&metrics);
+        let text = metrics.encode();
+        for line in [
+            "vectorsphere_requests_admitted 2.0\n",
+            "vectorsphere_request_bodies_bytes 100.0\n",
+            "vectorsphere_requests_refused_total 3.0\n",
+        ] {
+            assert!(text.contains(line), "no {line} in\n{text}");
+        }
         drop(a);
         b.take_body_bytes(60).unwrap();
         assert_eq!((admission.requests_in_flight(), admission.body_bytes_in_flight()), (1, 100));

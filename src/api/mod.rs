@@ -21,6 +21,7 @@ use crate::{
     types::{DocumentId, RequestId, limits},
 };
 use axum::Router;
+use futures_util::future::BoxFuture;
 use rest::RestOptions;
 use std::sync::Arc;
 
@@ -58,10 +59,14 @@ impl Faces {
     pub fn new(service: Service, options: Options) -> Faces {
         let Options { requests_max, bodies_bytes_max, rest, metrics } = options;
         let admission = Admission::new(requests_max, bodies_bytes_max);
+        admission.publish(&metrics);
         let (counted, registry) = (service.clone(), metrics.clone());
-        let scrape = move || {
-            counted.refresh_gauges();
-            registry.encode()
+        let scrape = move || -> BoxFuture<'static, String> {
+            let (counted, registry) = (counted.clone(), registry.clone());
+            Box::pin(async move {
+                counted.tell_metrics().await;
+                registry.encode()
+            })
         };
         Faces {
             rest: rest::router(service.clone(), admission.clone(), rest, metrics.http.clone()),

@@ -5,16 +5,17 @@
 use super::rest::health;
 use crate::{service::Service, telemetry::metrics::CONTENT_TYPE};
 use axum::{Router, extract::State, response::IntoResponse, routing::get};
+use futures_util::future::BoxFuture;
 use http::{HeaderValue, header};
 use std::sync::Arc;
 
 /// Writes the metrics as text (OpenMetrics).
-pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
+pub type MetricsText = Arc<dyn Fn() -> BoxFuture<'static, String> + Send + Sync>;
 
 /// The port as a router. `metrics` is called once a scrape.
 pub fn router(service: Service, metrics: MetricsText) -> Router {
     let metrics = get(move || async move {
-        ([(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE))], metrics()).into_response()
+        ([(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE))], metrics().await).into_response()
     });
     let health = get(|State(service): State<Service>| async move {
         let report = service.health();

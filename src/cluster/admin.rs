@@ -42,6 +42,15 @@ impl Admin {
         Admin { coordinator, controller }
     }
 
+    /// How the cluster is, as the last round of this node's reign saw it; none if it is not the master. Asks nobody.
+    ///
+    /// # Errors
+    /// `Corrupt`.
+    pub fn ruling(&self) -> Result<Option<Outlook>> {
+        let rebalance = self.stored()?.rebalance;
+        Ok(self.controller.last().map(|seen| Outlook { seen, rebalance }))
+    }
+
     /// How the cluster is.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     coordination::{BoxFuture, Compare, Coordinator, election},
     rt::{Shutdown, time, time::Instant},
+    telemetry::metrics::MasterMetrics,
     types::Result,
 };
 use futures_util::future::join_all;
@@ -76,6 +77,7 @@ struct Inner {
     coordinator: Arc<dyn Coordinator>,
     observer: Arc<dyn Observer>,
     settings: ControllerSettings,
+    metrics: MasterMetrics,
     /// What the last round saw and planned; none when not reigning.
     last: RwLock<Option<Arc<Seen>>>,
     master: RwLock<Option<NodeId>>,
@@ -95,12 +97,14 @@ impl Controller {
         coordinator: Arc<dyn Coordinator>,
         observer: Arc<dyn Observer>,
         settings: ControllerSettings,
+        metrics: MasterMetrics,
     ) -> Controller {
         Controller(Arc::new(Inner {
             node,
             coordinator,
             observer,
             settings,
+            metrics,
             last: RwLock::default(),
             master: RwLock::default(),
         }))
@@ -136,7 +140,10 @@ impl Controller {
         let mut reign = Reign::new(self.clone(), fence, time::now());
         while !ended.is_triggered() {
             let round = async {
-                if let Err(error) = reign.round(time::now(), time::wall().0).await {
+                let began = time::now();
+                let done = reign.round(began, time::wall().0).await;
+                self.0.metrics.did_round(began.elapsed(), done.is_ok());
+                if let Err(error) = done {
                     tracing::warn!(%error, "the master could not do its round; it will try again");
                 }
                 time::sleep(INTERVAL).await;
@@ -213,6 +220,7 @@ impl Reign {
         let begun = self.begin(&stored, &planned.actions, view.newer_version(), wall_ms).await?;
         if begun {
             self.charge(&view, &planned.actions, now);
+            planned.actions.iter().for_each(|one| inner.metrics.began(one.action.kind(), one.bytes));
         }
         self.controller.see(Some(Seen { view, plan: planned }));
         Ok(())

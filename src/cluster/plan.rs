@@ -80,6 +80,21 @@ pub enum Action {
     Merge { shard: ShardId, to: ShardId },
 }
 
+impl Action {
+    /// What it is, in a word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Action::Replicas { add: Some(_), remove: Some(_), .. } => "move",
+            Action::Replicas { add: Some(_), .. } => "add",
+            Action::Replicas { .. } => "remove",
+            Action::Lead { .. } => "lead",
+            Action::Votes { .. } => "votes",
+            Action::Split { .. } => "split",
+            Action::Merge { .. } => "merge",
+        }
+    }
+}
+
 /// Why a change is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {

@@ -52,7 +52,13 @@ impl Mastership {
         metrics: &Metrics,
     ) -> Mastership {
         let node = observer.node;
-        let controller = Controller::new(node, coordinator.clone(), Arc::new(observer), settings(config));
+        let controller = Controller::new(
+            node,
+            coordinator.clone(),
+            Arc::new(observer),
+            settings(config),
+            metrics.cluster.master.clone(),
+        );
         let part = match config.mode {
             Mode::Worker => Part::Looks(Mirror::follow(coordinator.clone(), MASTER)),
             _ => {

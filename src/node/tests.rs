@@ -7,6 +7,7 @@ mod calls;
 mod deletion;
 mod leaderless;
 mod master;
+mod monitoring;
 mod room;
 mod rot;
 mod sessions;

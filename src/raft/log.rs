@@ -12,6 +12,7 @@ use super::{GroupId, LogError, LogIndex};
 use crate::store::keys::log::{self as keys, GroupState};
 use crate::store::keys::{LOG_SPACE, RecordError};
 use crate::store::{Direction, Discipline, Space, Store, StoreOptions, View};
+use crate::telemetry::metrics::StoreRow;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -212,6 +213,11 @@ impl LogStore {
     pub fn maintain(&self) -> Result<(), LogError> {
         let _writing = self.writing();
         Ok(self.inner.store.maintain()?)
+    }
+
+    /// See [`Store::row`].
+    pub fn row(&self) -> StoreRow {
+        self.inner.store.row("log")
     }
 
     /// Bytes on disk.

@@ -19,6 +19,7 @@ mod payload_indexes;
 mod points;
 mod reach;
 mod read;
+mod scrape;
 mod search;
 mod splits;
 mod status;
@@ -127,23 +128,5 @@ impl Service {
     /// The newest shard table this node has read; for looking only.
     pub fn shard_table(&self) -> Arc<ShardTable> {
         self.0.catalog.table()
-    }
-
-    /// Brings the gauges of collections up to date, over the shards of this node; called before the metrics are read out.
-    pub fn refresh_gauges(&self) {
-        let collections = self.0.catalog.collections();
-        self.0.metrics.collections.set_count(collections.len() as u64);
-        self.0.metrics.collections.set_aliases(self.0.catalog.aliases().count() as u64);
-        for collection in collections.values() {
-            let here = collection.shards.iter().filter_map(|(shard, _)| self.0.host.find(*shard));
-            let stats: Vec<_> = here.map(|replica| replica.stats()).collect();
-            let rows = |part: fn(&crate::shard::IndexState) -> usize| {
-                stats.iter().flat_map(|shard| &shard.indexes).map(|(_, state)| part(state) as u64).sum::<u64>()
-            };
-            let (all, tail) = (rows(|state| state.rows), rows(|state| state.tail_rows));
-            let gauges = self.0.metrics.collections.collection(collection.name.as_str());
-            gauges.set_points(stats.iter().map(|shard| shard.points).sum());
-            gauges.set_index(all.saturating_sub(tail), tail);
-        }
     }
 }

@@ -47,7 +47,18 @@ struct Known {
     answer_bytes: [usize; KINDS],
     /// Paid in by asks, taken out by hedges.
     saved: u32,
+    totals: Totals,
     dice: StdRng,
+}
+
+/// How much was asked since the process started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub asked: u64,
+    /// Of these, second ones because the first was slow.
+    pub hedged: u64,
+    /// And those that failed.
+    pub failed: u64,
 }
 
 /// One node.
@@ -94,7 +105,13 @@ impl Reach {
     /// Nothing is known yet. `seed` decides between nodes that are as good as each other.
     pub fn new(seed: u64) -> Reach {
         let dice = StdRng::seed_from_u64(seed);
-        Reach(Mutex::new(Known { nodes: BTreeMap::new(), answer_bytes: [0; KINDS], saved: ASKS_PER_HEDGE, dice }))
+        Reach(Mutex::new(Known {
+            nodes: BTreeMap::new(),
+            answer_bytes: [0; KINDS],
+            saved: ASKS_PER_HEDGE,
+            totals: Totals::default(),
+            dice,
+        }))
     }
 
     /// The nodes in the order in which they should be asked: first the less loaded of two drawn at random (power of two choices),
@@ -116,6 +133,11 @@ impl Reach {
         order
     }
 
+    /// For people.
+    pub fn totals(&self) -> Totals {
+        self.known().totals
+    }
+
     /// Whether a node failed a moment ago.
     pub fn is_passed_over(&self, node: NodeId, now: Instant) -> bool {
         self.known().passed_over(node, now)
@@ -125,6 +147,7 @@ impl Reach {
     pub fn asked(&self, node: NodeId, kind: Kind) -> Duration {
         let mut known = self.known();
         known.saved = (known.saved + 1).min(ASKS_PER_HEDGE * HEDGES_SAVED_MAX);
+        known.totals.asked += 1;
         let node = known.nodes.entry(node).or_default();
         node.open += 1;
         let p95 = node.recent[kind as usize].p95();
@@ -136,6 +159,7 @@ impl Reach {
         let mut known = self.known();
         let paid = known.saved.checked_sub(ASKS_PER_HEDGE);
         known.saved = paid.unwrap_or(known.saved);
+        known.totals.hedged += u64::from(paid.is_some());
         paid.is_some()
     }
 
@@ -161,6 +185,7 @@ impl Reach {
 
     /// A node could not be asked, or broke off.
     pub fn failed(&self, node: NodeId, now: Instant) {
+        self.known().totals.failed += 1;
         self.ended(node, |node| {
             let passed_over = PASSED_OVER_FIRST * (1 << node.failures.min(5));
             node.failures = node.failures.saturating_add(1);

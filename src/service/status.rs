@@ -218,14 +218,14 @@ impl Service {
 
     /// Shards that this node has a vote in and no leader for. A replica that is only being filled waits for its leader's first word,
     /// and keeps no request from being answered meanwhile.
-    fn leaderless_shards(&self) -> usize {
+    pub(super) fn leaderless_shards(&self) -> usize {
         let table = self.0.catalog.table();
         let wanted = |id: &u64| table.shards.get(id).is_some_and(|entry| self.is_wanted(entry));
         let replicas = self.0.host.replicas();
         replicas.iter().filter(|(id, replica)| wanted(id) && replica.votes() && replica.leader().is_none()).count()
     }
 
-    fn missing_shards(&self) -> usize {
+    pub(super) fn missing_shards(&self) -> usize {
         let table = self.0.catalog.table();
         let failed = self.0.host.failed();
         let wanted = table.shards.iter().filter(|(id, entry)| self.is_wanted(entry) && !failed.contains_key(id));

@@ -10,6 +10,7 @@ use crate::{
     raft::{GroupId, NodeId},
     rt,
     store::{keys::shard_of_space, room::Room},
+    telemetry::metrics::StoreRow,
     types::{CollectionSpec, Error, ErrorKind, Result, SlotRange},
 };
 use std::{
@@ -102,6 +103,11 @@ impl Host {
     pub fn replicas(&self) -> Vec<(u64, Arc<Replica>)> {
         let replicas = self.replicas.read().expect("no panic while changing");
         replicas.iter().map(|(id, replica)| (*id, replica.clone())).collect()
+    }
+
+    /// What the node's databases tell of themselves, for metrics.
+    pub fn store_rows(&self) -> Vec<StoreRow> {
+        vec![self.parts.store.row("store"), self.parts.raft.log().row()]
     }
 
     /// The shards this node has data of, open or not.

@@ -3,6 +3,7 @@
 
 mod fresh;
 mod moves;
+mod row;
 mod writes;
 
 pub use moves::Sending;

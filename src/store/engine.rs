@@ -12,6 +12,7 @@ use super::keys::SYNC_MARK_KEY;
 use super::view::View;
 use crate::mutants::mutant;
 use crate::rt;
+use crate::telemetry::metrics::StoreRow;
 use crate::types::limits::SPACES_PER_STORE_MAX;
 use fjall::config::CompressionPolicy;
 use fjall::{
@@ -241,6 +242,23 @@ impl Store {
     /// Bytes on disk, journals included.
     pub fn disk_bytes(&self) -> Result<u64, StoreError> {
         self.inner.database.disk_space().map_err(|e| StoreError::from_engine(&self.inner.path, "measure", e))
+    }
+
+    /// What the engine tells of itself, for metrics; what it cannot tell counts as nothing. Looks at the sizes of files.
+    pub fn row(&self, database: &'static str) -> StoreRow {
+        let Inner { database: engine, .. } = &*self.inner;
+        StoreRow {
+            database,
+            spaces: self.spaces().len() as u64,
+            disk_bytes: engine.disk_space().unwrap_or_default(),
+            journals: engine.journal_count() as u64,
+            journal_bytes: engine.journal_disk_space().unwrap_or_default(),
+            unflushed_bytes: engine.write_buffer_size(),
+            flushes_waiting: engine.outstanding_flushes() as u64,
+            compactions_active: engine.active_compactions() as u64,
+            compactions_done: engine.compactions_completed() as u64,
+            cache_bytes: engine.cache_size(),
+        }
     }
 
     /// With [`Maintenance::Caller`]: flushes every space whose writes in memory exceed `memtable_bytes_max`, then the largest until all are

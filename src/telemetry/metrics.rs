@@ -6,12 +6,16 @@
 //! [`Metrics::encode`] at `/metrics`.
 
 mod backends;
+mod cluster;
 mod collections;
 mod log;
 mod peers;
 mod process;
+mod replicas;
 mod requests;
 mod search;
+mod stores;
+mod table;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,12 +29,16 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 pub use backends::BackendRow;
+pub use cluster::{ClusterMetrics, MasterMetrics, MemberRow, NodeRow, WholeRow};
 pub use collections::{CollectionMetrics, CollectionsMetrics};
 pub use log::LogMetrics;
 pub use peers::{PeerMetrics, PeersMetrics};
 pub use process::{ProcessUse, Resident};
+pub use replicas::{OtherRow, ReplicaRow, ReplicasMetrics};
 pub use requests::{GrpcMetrics, HttpMetrics, InFlight};
 pub use search::{SearchKind, SearchMetrics, Stage};
+pub use stores::{StoreRow, StoresMetrics};
+pub use table::Told;
 
 /// What every name starts with, but for the `process_*` families, whose names are the convention's.
 const PREFIX: &str = "vectorsphere";
@@ -59,6 +67,12 @@ pub struct Metrics {
     pub peers: PeersMetrics,
     /// Searches, by stage.
     pub search: SearchMetrics,
+    /// The replicas of this node.
+    pub replicas: ReplicasMetrics,
+    /// Its databases.
+    pub stores: StoresMetrics,
+    /// Its part in the cluster, and the cluster where this node is the master.
+    pub cluster: ClusterMetrics,
     registry: Arc<Mutex<Registry>>,
 }
 
@@ -88,6 +102,9 @@ impl Metrics {
             log: LogMetrics::new(registry),
             peers: PeersMetrics::new(registry),
             search: SearchMetrics::new(registry),
+            replicas: ReplicasMetrics::new(registry),
+            stores: StoresMetrics::new(registry),
+            cluster: ClusterMetrics::new(registry),
             registry: Arc::new(Mutex::new(root)),
         }
     }
@@ -122,8 +139,7 @@ impl Metrics {
 
     /// Adds the series of the nodes behind a gateway, read at each scrape.
     pub fn watch_backends(&self, read: impl Fn() -> Vec<BackendRow> + Send + Sync + 'static) {
-        let backends = backends::Backends(Box::new(read));
-        self.registry().sub_registry_with_prefix(PREFIX).register_collector(Box::new(backends));
+        self.registry().sub_registry_with_prefix(PREFIX).register_collector(Box::new(backends::table(read)));
     }
 
     /// The text of `/metrics` (OpenMetrics), of type [`CONTENT_TYPE`]. Linear in the number of series.

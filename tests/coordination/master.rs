@@ -91,7 +91,8 @@ async fn masters_come_and_go_and_every_shard_gets_its_replicas() {
     let settings = ControllerSettings { replace_after: Duration::from_secs(1), ..ControllerSettings::default() };
     let standing = cluster.nodes.iter().map(|node| {
         let paper = Paper { coordinator: node.coordinator(), nodes: 6, dead: dead.clone() };
-        let controller = Controller::new(node.id, node.coordinator(), Arc::new(paper.clone()), settings.clone());
+        let controller =
+            Controller::new(node.id, node.coordinator(), Arc::new(paper.clone()), settings.clone(), Default::default());
         let of = ElectionSettings::of(node.id);
         let election = Election::stand(node.coordinator(), "master", of, Arc::new(controller.clone()));
         (node.id, (controller, election, paper))

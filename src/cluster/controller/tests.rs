@@ -55,7 +55,8 @@ impl Bench {
             coordinator.put(&format!("{COLLECTIONS}{name}"), br#"{"spec":{"shards":1000}}"#.to_vec());
         }
         let nodes = Nodes(Arc::new(Mutex::new(world)));
-        let controller = Controller::new(7, coordinator.clone(), Arc::new(nodes.clone()), settings);
+        let controller =
+            Controller::new(7, coordinator.clone(), Arc::new(nodes.clone()), settings, MasterMetrics::default());
         Bench { coordinator, nodes, controller, now: Instant::START }
     }
 

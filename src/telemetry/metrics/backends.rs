@@ -1,13 +1,6 @@
-//! The nodes behind a gateway, one series a node. The figures are kept by the balancer and read at each scrape, so that nothing is
-//! counted twice and a node that is gone has no series. Called by `gateway`.
+//! The nodes behind a gateway, one series a node. The figures are kept by the balancer. Called by `gateway`.
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::Unit;
-use std::fmt;
+use super::table::{Column, Table, counter, gauge, one_if};
 use std::time::Duration;
 
 /// One node as its gateway knows it.
@@ -24,49 +17,24 @@ pub struct BackendRow {
     pub latency: Duration,
 }
 
-/// Reads the rows at each scrape.
-pub(super) struct Backends(pub(super) Box<dyn Fn() -> Vec<BackendRow> + Send + Sync>);
-
-impl fmt::Debug for Backends {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Backends")
-    }
-}
-
-type Read<T> = fn(&BackendRow) -> T;
-
-const COUNTERS: [(&str, &str, Read<u64>); 4] = [
-    ("gateway_node_requests", "Requests sent to a node", |row| row.requests),
-    ("gateway_node_failures", "Requests that a node did not answer", |row| row.failures),
-    ("gateway_node_abandoned", "Requests given up by their client while a node worked on them", |row| row.abandoned),
-    ("gateway_node_ejections", "Times a node was taken out because it failed", |row| row.ejections),
-];
-
-const GAUGES: [(&str, &str, Option<Unit>, Read<f64>); 3] = [
-    ("gateway_node_in", "Whether a node gets requests: 1 or 0", None, |row| f64::from(u8::from(row.is_in))),
-    ("gateway_node_in_flight", "Requests that a node is working on", None, |row| f64::from(row.in_flight)),
-    ("gateway_node_latency", "Mean time to the head of an answer, lately", Some(Unit::Seconds), |row| {
-        row.latency.as_secs_f64()
+const COLUMNS: &[Column<BackendRow>] = &[
+    counter("gateway_node_requests", "Requests sent to a node", |row| row.requests as f64),
+    counter("gateway_node_failures", "Requests that a node did not answer", |row| row.failures as f64),
+    counter("gateway_node_abandoned", "Requests given up by their client while a node worked on them", |row| {
+        row.abandoned as f64
     }),
+    counter("gateway_node_ejections", "Times a node was taken out because it failed", |row| row.ejections as f64),
+    gauge("gateway_node_in", "Whether a node gets requests: 1 or 0", |row| one_if(row.is_in)),
+    gauge("gateway_node_in_flight", "Requests that a node is working on", |row| f64::from(row.in_flight)),
+    gauge("gateway_node_latency", "Mean time to the head of an answer, lately", |row: &BackendRow| {
+        row.latency.as_secs_f64()
+    })
+    .in_seconds(),
 ];
 
-impl Collector for Backends {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let rows = (self.0)();
-        for (name, help, read) in COUNTERS {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            for row in &rows {
-                ConstCounter::new(read(row)).encode(family.encode_family(&[("node", row.node.as_str())])?)?;
-            }
-        }
-        for (name, help, unit, read) in GAUGES {
-            let mut family = encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
-            for row in &rows {
-                ConstGauge::new(read(row)).encode(family.encode_family(&[("node", row.node.as_str())])?)?;
-            }
-        }
-        Ok(())
-    }
+/// The nodes that `rows` tells of at each scrape.
+pub(super) fn table(rows: impl Fn() -> Vec<BackendRow> + Send + Sync + 'static) -> Table<BackendRow> {
+    Table { columns: COLUMNS, labels: |row| vec![("node", row.node.clone())], rows: Box::new(rows) }
 }
 
 #[cfg(test)]
@@ -90,8 +58,8 @@ mod tests {
         metrics.watch_backends(move || vec![row("a"), row("b")]);
         let text = metrics.encode();
         for line in [
-            "vectorsphere_gateway_node_requests_total{node=\"a\"} 7",
-            "vectorsphere_gateway_node_failures_total{node=\"b\"} 1",
+            "vectorsphere_gateway_node_requests_total{node=\"a\"} 7.0",
+            "vectorsphere_gateway_node_failures_total{node=\"b\"} 1.0",
             "vectorsphere_gateway_node_in{node=\"a\"} 1.0",
             "vectorsphere_gateway_node_latency_seconds{node=\"b\"} 0.0015",
         ] {

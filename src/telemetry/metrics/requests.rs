@@ -28,9 +28,15 @@ const METHODS: [&str; 8] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OP
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seconds;
 
+impl Seconds {
+    pub(super) fn histogram() -> Histogram {
+        Histogram::new(SECONDS_BUCKETS)
+    }
+}
+
 impl MetricConstructor<Histogram> for Seconds {
     fn new_metric(&self) -> Histogram {
-        Histogram::new(SECONDS_BUCKETS)
+        Seconds::histogram()
     }
 }
 
