@@ -3,7 +3,7 @@
 //!
 //! New replicas go where weighted rendezvous hashing says (Thaler & Ravishankar 1998; weights as in Schindelhauer & Schomaker
 //! 2005: the least `-log(u)/weight` wins), within bounds: no node holds two replicas of a shard, no zone more of them than it
-//! must, and no node more than its share rounded up. Shares are proportional to weight, cut to what those rules allow. What
+//! must, and no node more than its share rounded up or than a node can hold at all. Shares are proportional to weight, cut to what those rules allow. What
 //! hashing leaves uneven is evened out by single moves, each of which makes the squared deviation from the shares smaller: so
 //! balancing ends, and moves no more than is in the wrong place.
 
@@ -16,7 +16,7 @@ use super::{
     members::WEIGHT_ORDINARY,
     table::{NodeId, ShardId, ShardTable},
 };
-use crate::types::CollectionName;
+use crate::types::{CollectionName, limits::SHARDS_PER_NODE_MAX};
 use std::{cmp::Ordering, collections::BTreeMap};
 
 /// What a node may be given.
@@ -381,6 +381,7 @@ impl Layout {
     fn fits(&self, placed: &Placed, node: usize, leaving: Option<usize>) -> bool {
         let Node { zone, standing, .. } = self.nodes[node];
         standing == Standing::Active
+            && self.total.held[node] < SHARDS_PER_NODE_MAX as f64
             && !placed.on.contains(&node)
             && self.in_zone(placed, zone, leaving) < placed.zone_max
     }

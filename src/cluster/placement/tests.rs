@@ -97,9 +97,10 @@ fn a_node_that_comes_gets_its_share_and_nothing_else_moves() {
 
 #[test]
 fn a_node_that_goes_is_replaced_and_nothing_else_moves() {
-    for count in [4, 5, 11, 32, 100] {
+    // Three nodes cannot hold a thousand shards each.
+    for (count, shards) in [(4, 900), (5, 1000), (11, 1000), (32, 1000), (100, 1000)] {
         let mut all = nodes(count, 1);
-        let mut table = placed(&all, 1000, 3);
+        let mut table = placed(&all, shards, 3);
         all[1].standing = Standing::Gone;
         let (lost, before) = (all[1].id, table.clone());
         let mut layout = Layout::new(&all, &table);
@@ -117,7 +118,7 @@ fn a_node_that_goes_is_replaced_and_nothing_else_moves() {
             entry.replicas.iter().filter(|id| before.shards[shard].replicas.contains(id)).count()
         };
         let kept: usize = table.shards.iter().map(kept).sum();
-        assert!(3000 - kept <= counts(&before)[&lost] + extra, "what could stay has stayed");
+        assert!(shards as usize * 3 - kept <= counts(&before)[&lost] + extra, "what could stay has stayed");
     }
 }
 
@@ -230,4 +231,22 @@ proptest! {
             prop_assert_eq!(entry.replicas.len(), copies as usize);
         }
     }
+}
+
+#[test]
+fn a_node_that_holds_all_it_can_is_given_nothing() {
+    let nodes = nodes(3, 3);
+    let ids: Vec<NodeId> = nodes.iter().map(|node| node.id).collect();
+    let mut table = ShardTable::default();
+    let full = vec![vec![ids[1]]; SHARDS_PER_NODE_MAX];
+    table.add_collection(&CollectionName::new("full").unwrap(), Some(1), &full);
+    table.add_collection(&name(), Some(2), &[vec![ids[0]]]);
+    let shard = SHARDS_PER_NODE_MAX as ShardId + 1;
+    assert_eq!(table.shards[&shard].collection, name());
+    assert_eq!(Layout::new(&nodes, &table).target(shard, None), Some(ids[2]));
+    assert_eq!(Layout::new(&nodes[..2], &table).target(shard, None), None, "there is no room for it");
+    // Where one goes another fits.
+    let mut layout = Layout::new(&nodes[..2], &table);
+    layout.take(1, ids[1]);
+    assert_eq!(layout.target(shard, None), Some(ids[1]));
 }
