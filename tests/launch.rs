@@ -210,6 +210,16 @@ fn serves(started: &Started, port: u16) {
     }
 }
 
+/// Waits until a node tells of so many that are up, itself included.
+fn sees(port: u16, count: usize) {
+    let since = Instant::now();
+    let status = || get(&format!("127.0.0.1:{port}"), "/api/v1/cluster/status").1;
+    while status().matches("\"status\":\"up\"").count() != count {
+        assert!(since.elapsed() < PATIENCE, "{}", status());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 #[test]
 fn the_guides_roles_find_each_other_in_etcd() {
     if !has_etcd("the_guides_roles_find_each_other_in_etcd") {
@@ -240,12 +250,7 @@ fn the_guides_roles_find_each_other_in_etcd() {
         serves(started, port);
     }
     for (port, count) in ports.into_iter().zip([3, 3, 3, 1]) {
-        let since = Instant::now();
-        let status = || get(&format!("127.0.0.1:{port}"), "/api/v1/cluster/status").1;
-        while status().matches("\"status\":\"up\"").count() != count {
-            assert!(since.elapsed() < PATIENCE, "{}", status());
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        sees(port, count);
     }
     // The gateway of that cluster finds its node.
     let public = free_port();
@@ -305,12 +310,7 @@ fn a_second_slave_starts_by_the_guides_recipe() {
         started.ready();
         serves(started, port);
     }
-    let since = Instant::now();
-    let status = || get(&format!("127.0.0.1:{}", ports[2]), "/api/v1/cluster/status").1;
-    while status().matches("\"status\":\"up\"").count() != 3 {
-        assert!(since.elapsed() < PATIENCE, "{}", status());
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    sees(ports[2], 3);
     for data in ["master_snapshot", "slave_snapshot", "slave2_snapshot"] {
         assert!(directory.path().join("data").join(data).is_dir(), "{data}");
     }
