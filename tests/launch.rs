@@ -1,12 +1,13 @@
 //! The commands with which the seeds' guides start things, as they are written there, against this program: what can be started
-//! serves, and what needs an etcd finds the others in it.
+//! serves; `roles.rs` has what finds the others in an etcd.
 #![allow(clippy::disallowed_methods)] // real sockets and processes under a real clock
 
 #[path = "coordination/members.rs"]
 #[allow(dead_code)]
 mod members;
+#[path = "launch/roles.rs"]
+mod roles;
 
-use members::{Members, has_etcd};
 use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
@@ -217,105 +218,6 @@ fn sees(port: u16, count: usize) {
     while status().matches("\"status\":\"up\"").count() != count {
         assert!(since.elapsed() < PATIENCE, "{}", status());
         std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-#[test]
-fn the_guides_roles_find_each_other_in_etcd() {
-    if !has_etcd("the_guides_roles_find_each_other_in_etcd") {
-        return;
-    }
-    let etcd = Members::start(1);
-    let endpoint = &etcd.clients[0];
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/start.sh");
-    let (ports, program) = ([free_port(), free_port(), free_port(), free_port()], PathBuf::from(PROGRAM));
-    let http = format!("127.0.0.1:{}", ports[3]);
-    // The files have free ports for what is not HTTP: all roles run on one machine.
-    let told = format!("advertise.http={http}");
-    let by_file = ["--http", &http, "--set", &told, "--etcd", endpoint];
-    let lines = [
-        (&script, format!("master {} {endpoint} VectorSphere", ports[0]), &[][..]),
-        (&script, format!("slave {} {endpoint} VectorSphere", ports[1]), &[]),
-        (
-            &program,
-            format!("--mode=slave --port={} --etcd={endpoint} --service=VectorSphere --c=conf/app.yaml", ports[2]),
-            &FREE,
-        ),
-        // A cluster of another name.
-        (&program, "-config conf/slave.ini".to_owned(), &by_file),
-    ];
-    let mut all: Vec<Started> = lines.iter().map(|(program, line, free)| Started::start(program, line, free)).collect();
-    for (started, port) in all.iter_mut().zip(ports) {
-        started.ready();
-        serves(started, port);
-    }
-    for (port, count) in ports.into_iter().zip([3, 3, 3, 1]) {
-        sees(port, count);
-    }
-    // The gateway of that cluster finds its node.
-    let public = free_port();
-    let port = public.to_string();
-    let mut gateway = Started::start(&program, "-config conf/gateway.ini", &["--port", &port, "--etcd", endpoint]);
-    gateway.ready();
-    let since = Instant::now();
-    let status = || get(&format!("127.0.0.1:{public}"), "/data/api/v1/cluster/status");
-    while !(status().0 == 200 && status().1.contains(r#""cluster_name":"kamaitachi""#)) {
-        assert!(since.elapsed() < PATIENCE, "{:?}\n{}", status(), gateway.log());
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    for started in all.iter_mut().chain([&mut gateway]) {
-        assert_eq!(started.stop(), Some(0), "{}", started.log());
-    }
-}
-
-/// The Kamaitachi guide, in one directory: a master, a slave, and a second slave by a copy of the first one's file in which port, address
-/// and snapshot path are others.
-#[test]
-fn a_second_slave_starts_by_the_guides_recipe() {
-    if !has_etcd("a_second_slave_starts_by_the_guides_recipe") {
-        return;
-    }
-    let etcd = Members::start(1);
-    let endpoint = &etcd.clients[0];
-    let directory = shipped();
-    let ports = [free_port(), free_port(), free_port()];
-    let recipe = std::fs::read_to_string(directory.path().join("conf/slave.ini")).expect("the shipped file");
-    let recipe = recipe.replace("8081", &ports[2].to_string()).replace("slave_snapshot.dat", "slave2_snapshot.dat");
-    std::fs::write(directory.path().join("slave2.ini"), recipe).expect("a file");
-    let by_name = |role| {
-        let path = directory.path().join(role);
-        symlink(PROGRAM, &path).map(|()| path).expect("a link")
-    };
-    let (master, slave) = (by_name("master"), by_name("slave"));
-    // The shipped files' own ports may be taken on this machine.
-    let port_flags = |port: u16| {
-        let flags = ["--port".to_owned(), port.to_string(), "--set".to_owned()];
-        flags.into_iter().chain([format!("advertise.http=127.0.0.1:{port}")])
-    };
-    let free = |port: Option<u16>| {
-        let flags = FREE.map(str::to_owned).into_iter().chain(["--etcd".to_owned(), endpoint.clone()]);
-        flags.chain(port.into_iter().flat_map(port_flags)).collect::<Vec<String>>()
-    };
-    let lines = [
-        ("m", &master, "", free(Some(ports[0]))),
-        ("s1", &slave, "-config conf/slave.ini", free(Some(ports[1]))),
-        ("s2", &slave, "-config slave2.ini", free(None)),
-    ];
-    let start = |(name, program, line, free): &(&str, &PathBuf, &str, Vec<String>)| {
-        let free: Vec<&str> = free.iter().map(String::as_str).collect();
-        Started::start_in(directory.clone(), name, program, line, &free)
-    };
-    let mut all: Vec<Started> = lines.iter().map(start).collect();
-    for (started, port) in all.iter_mut().zip(ports) {
-        started.ready();
-        serves(started, port);
-    }
-    sees(ports[2], 3);
-    for data in ["master_snapshot", "slave_snapshot", "slave2_snapshot"] {
-        assert!(directory.path().join("data").join(data).is_dir(), "{data}");
-    }
-    for started in &mut all {
-        assert_eq!(started.stop(), Some(0), "{}", started.log());
     }
 }
 
