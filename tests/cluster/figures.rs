@@ -4,6 +4,7 @@
 use super::{TABLE, retried};
 use crate::{client::Rest, processes::Cluster};
 use http::Method;
+use serde_json::Value;
 use std::{
     sync::{
         Arc, Mutex,
@@ -23,12 +24,16 @@ const ATTEMPT: Duration = Duration::from_millis(250);
 /// When writes were acknowledged, by a client that sends each again, to another node, until it is.
 type Acknowledged = Arc<Mutex<Vec<(Instant, Instant)>>>;
 
+fn documents(value: u64) -> Vec<(u64, u64)> {
+    (0..DOCUMENTS).map(|id| (id, value)).collect()
+}
+
 async fn write(nodes: Vec<Rest>, first: u64, stop: Arc<AtomicBool>, acknowledged: Acknowledged) {
     let (mut node, mut value) = (0, first);
     while !stop.load(SeqCst) {
         let began = Instant::now();
         loop {
-            let documents: Vec<(u64, u64)> = (0..DOCUMENTS).map(|id| (id, value)).collect();
+            let documents = documents(value);
             let put = nodes[node].put(&documents, None);
             if matches!(tokio::time::timeout(ATTEMPT, put).await, Ok(Ok(_))) {
                 break;
@@ -42,19 +47,45 @@ async fn write(nodes: Vec<Rest>, first: u64, stop: Arc<AtomicBool>, acknowledged
     }
 }
 
-fn spread(what: &str, mut waits: Vec<Duration>) {
+/// Prints how waits are spread, in ms. The one place for it: `service_figures` prints by it, too.
+pub fn spread(what: &str, mut waits: Vec<Duration>) {
     waits.sort_unstable();
-    let at = |share: f64| waits[((waits.len() - 1) as f64 * share).round() as usize].as_millis();
-    println!("{what}: {} times, median {} ms, 99th {} ms, at most {} ms", waits.len(), at(0.5), at(0.99), at(1.0));
+    let at = |share: f64| waits[((waits.len() - 1) as f64 * share).round() as usize].as_secs_f64() * 1e3;
+    let (median, most) = (at(0.5), at(1.0));
+    println!(
+        "{what}: {} times, median {median:.3} ms, 99th {:.3} ms, 99.9th {:.3} ms, at most {most:.3} ms",
+        waits.len(),
+        at(0.99),
+        at(0.999)
+    );
+}
+
+/// What a node tells of the table's shards.
+async fn shards(node: &Rest) -> Vec<Value> {
+    let path = format!("/api/v1/tables/{TABLE}/stats");
+    let stats = retried(|| node.call(Method::GET, &path, None)).await;
+    stats["shards"].as_array().expect("shards").clone()
 }
 
 /// A node that leads shards, the one at `first` if it does, and how many.
 async fn leads_some(nodes: &[Rest], first: usize) -> (usize, usize) {
-    let path = format!("/api/v1/tables/{TABLE}/stats");
-    let stats = retried(|| nodes[first].call(Method::GET, &path, None)).await;
-    let shards = stats["shards"].as_array().expect("shards");
-    let here = shards.iter().filter(|shard| shard["role"] == "leader").count();
-    if here > 0 { (first, here) } else { Box::pin(leads_some(nodes, (first + 1) % nodes.len())).await }
+    let mut asked = first;
+    loop {
+        let here = shards(&nodes[asked]).await.iter().filter(|shard| shard["role"] == "leader").count();
+        if here > 0 {
+            return (asked, here);
+        }
+        asked = (asked + 1) % nodes.len();
+    }
+}
+
+/// Writes what every write here writes, and asserts that each shard got some of it: so a write is acknowledged when all shards took it.
+async fn write_to_all_shards(node: &Rest) {
+    let all = documents(0);
+    retried(|| node.put(&all, None)).await;
+    let counts: Vec<Option<u64>> = shards(node).await.iter().map(|shard| shard["documents_count"].as_u64()).collect();
+    assert_eq!(counts.len(), SHARDS as usize, "every shard tells: {counts:?}");
+    assert!(counts.iter().all(|count| count.is_some_and(|count| count > 0)), "documents in all shards: {counts:?}");
 }
 
 type Act = fn(&mut Cluster, usize);
@@ -63,7 +94,7 @@ async fn measure(what: &str, away: Duration, strike: Act, mend: Act) {
     let mut cluster = Cluster::start(3).await;
     let nodes: Vec<Rest> = (0..3).map(|i| Rest::new(&cluster.http(i), TABLE)).collect();
     nodes[0].create(2, SHARDS).await.expect("a table");
-    retried(|| nodes[1].put(&[(1, 1)], None)).await;
+    write_to_all_shards(&nodes[1]).await;
     let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Acknowledged::default());
     let writers: Vec<_> = (0..3u64)
         .map(|writer| {

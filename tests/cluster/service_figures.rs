@@ -1,7 +1,7 @@
 //! What clients see of a cluster that is at work: nodes restarted on purpose, a node more, and the gateway in front. Figures,
 //! not promises, run by hand with the command at the first of them.
 
-use super::{TABLE, retried};
+use super::{TABLE, figures::spread, retried};
 use crate::{client::Rest, members::Members, processes::Cluster};
 use http::Method;
 use serde_json::{Value, json};
@@ -169,12 +169,6 @@ async fn search(node: &Rest, row: u64) -> Duration {
     begun.elapsed()
 }
 
-fn spread(what: &str, waits: &mut [Duration]) {
-    waits.sort_unstable();
-    let at = |share: f64| waits[((waits.len() - 1) as f64 * share).round() as usize].as_micros();
-    println!("{what}: {} times, median {} µs, 99th {} µs, 99.9th {} µs", waits.len(), at(0.5), at(0.99), at(0.999));
-}
-
 /// How many replicas each node holds, by the table's figures.
 async fn held(node: &Rest) -> Vec<usize> {
     let path = format!("/api/v1/tables/{TABLE}/stats");
@@ -223,9 +217,9 @@ async fn a_fourth_node_joins() {
         paced(&mut after).await;
     }
     println!("12 replicas on each node after {balanced:?}, its start included; now {:?}", held(&nodes[0]).await);
-    spread("searches before", &mut before);
-    spread("searches during", &mut during);
-    spread("searches after", &mut after);
+    spread("searches before", before);
+    spread("searches during", during);
+    spread("searches after", after);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -243,8 +237,8 @@ async fn what_the_gateway_costs() {
         without.push(search(&direct[row as usize % 3], row).await);
         with.push(search(&through, row).await);
     }
-    spread("searches at the nodes", &mut without);
-    spread("searches through the gateway", &mut with);
+    spread("searches at the nodes", without);
+    spread("searches through the gateway", with);
     for clients in [8, 32] {
         let (begun, each) = (Instant::now(), 12_000 / clients);
         let worker = |client: u64| {
@@ -263,7 +257,7 @@ async fn what_the_gateway_costs() {
             waits.extend(worker.await.expect("no client panics"));
         }
         println!("{clients} clients: {:.0} searches a second", waits.len() as f64 / begun.elapsed().as_secs_f64());
-        spread("  of which each", &mut waits);
+        spread("  of which each", waits);
     }
 }
 
@@ -325,8 +319,8 @@ async fn cpu_of_a_search(clusters: usize, nodes: usize, rows: u64) -> f64 {
 }
 
 /// Throughput that nodes with cores of their own would have is what their CPU allows: with four times the nodes and rows a
-/// search may cost four times as much and as many of them are answered a second. Four nodes on one machine share its caches as
-/// nodes with machines of their own do not, so what one shard costs is also taken of four nodes beside each other that know
+/// search may cost four times as much and as many of them are answered a second. Four nodes on one machine share its cores and caches
+/// as nodes with machines of their own do not, so what one shard costs is also taken of four nodes beside each other that know
 /// nothing of each other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 #[ignore = "a measurement: cargo test --release --test cluster service_figures -- --ignored --nocapture --test-threads=1"]
