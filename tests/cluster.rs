@@ -5,6 +5,8 @@
 
 #![allow(clippy::disallowed_methods)] // real processes under a real clock, from outside
 
+#[path = "cluster/administration.rs"]
+mod administration;
 #[path = "../sim/workload/answer.rs"]
 #[allow(dead_code)]
 mod answer;

@@ -92,7 +92,7 @@ async fn create(cluster: &Cluster) {
 }
 
 /// Repeats a creation until there is such a table.
-async fn accepted<F: Future<Output = Reply<Value>>>(create: impl Fn() -> F) {
+pub async fn accepted<F: Future<Output = Reply<Value>>>(create: impl Fn() -> F) {
     retried(|| async {
         match create().await {
             Ok(_) | Err(Failure::Conflict) => Ok(()),
@@ -214,7 +214,7 @@ fn command(cluster: &Cluster, asked: usize, arguments: &[&str]) -> Command {
 ///
 /// # Panics
 /// If it fails.
-fn run(cluster: &Cluster, asked: usize, arguments: &[&str]) -> String {
+pub fn run(cluster: &Cluster, asked: usize, arguments: &[&str]) -> String {
     let done = command(cluster, asked, arguments).output().expect("it runs");
     let said = String::from_utf8_lossy(&done.stdout).into_owned();
     assert!(done.status.success(), "{arguments:?}: {said}{}", String::from_utf8_lossy(&done.stderr));
