@@ -225,18 +225,31 @@ async fn a_fourth_node_joins() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 #[ignore = "a measurement: cargo test --release --test cluster service_figures -- --ignored --nocapture --test-threads=1"]
 async fn what_the_gateway_costs() {
-    let cluster = Cluster::start(3).await;
+    gateway_costs(3).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+#[ignore = "a measurement: cargo test --release --test cluster service_figures -- --ignored --nocapture --test-threads=1"]
+async fn what_the_gateway_costs_before_five_nodes() {
+    gateway_costs(5).await;
+}
+
+/// What searches of a table with one shard of three copies take at so many nodes and through the gateway, and how many are answered a
+/// second: all nodes, the gateway and the clients have the same cores.
+async fn gateway_costs(nodes: usize) {
+    let cluster = Cluster::start(nodes).await;
     let node = Rest::new(&cluster.http(0), TABLE);
     fill(&node, 10_000, 1, None).await;
     // One of the nodes alone, so that both ways end at the same place.
     let gateway = Gateway::start(&cluster).await;
     let through = Rest::new(&gateway.address, TABLE);
-    let direct: Vec<Rest> = (0..3).map(|i| Rest::new(&cluster.http(i), TABLE)).collect();
+    let direct: Vec<Rest> = (0..nodes).map(|i| Rest::new(&cluster.http(i), TABLE)).collect();
     let (mut without, mut with) = (Vec::new(), Vec::new());
     for row in 0..15_000u64 {
-        without.push(search(&direct[row as usize % 3], row).await);
+        without.push(search(&direct[row as usize % nodes], row).await);
         with.push(search(&through, row).await);
     }
+    println!("{nodes} nodes");
     spread("searches at the nodes", without);
     spread("searches through the gateway", with);
     for clients in [8, 32] {
