@@ -15,6 +15,8 @@ mod answer;
 mod check;
 #[path = "cluster/client.rs"]
 mod client;
+#[path = "cluster/elections.rs"]
+mod elections;
 #[path = "cluster/figures.rs"]
 mod figures;
 #[path = "cluster/life.rs"]

@@ -17,6 +17,7 @@ struct Node {
     directory: PathBuf,
     http: u16,
     peer: u16,
+    monitoring: u16,
     process: Option<Child>,
 }
 
@@ -40,11 +41,12 @@ impl Cluster {
     /// `n` nodes, none of which runs yet.
     pub fn prepare(n: usize, etcd: Vec<String>) -> Cluster {
         let root = tempfile::tempdir().expect("a directory");
-        let ports = free_ports(2 * n);
+        let ports = free_ports(3 * n);
         let node = |i: usize| Node {
             directory: root.path().join(format!("node{i}")),
-            http: ports[2 * i],
-            peer: ports[2 * i + 1],
+            http: ports[3 * i],
+            peer: ports[3 * i + 1],
+            monitoring: ports[3 * i + 2],
             process: None,
         };
         let nodes = (0..n).map(node).collect();
@@ -58,6 +60,11 @@ impl Cluster {
     /// `host:port` of a node's REST face.
     pub fn http(&self, i: usize) -> String {
         format!("127.0.0.1:{}", self.nodes[i].http)
+    }
+
+    /// `host:port` where a node's metrics are.
+    pub fn monitoring(&self, i: usize) -> String {
+        format!("127.0.0.1:{}", self.nodes[i].monitoring)
     }
 
     /// The REST faces of all nodes.
@@ -103,7 +110,8 @@ impl Cluster {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vectorsphere"));
         command.args(["serve", "--mode", "auto", "--data-dir"]).arg(&node.directory);
         command.args(["--http", &format!("127.0.0.1:{}", node.http), "--grpc", "127.0.0.1:0"]);
-        command.args(["--monitoring", "127.0.0.1:0", "--peer", &format!("127.0.0.1:{}", node.peer)]);
+        command.args(["--monitoring", &format!("127.0.0.1:{}", node.monitoring)]);
+        command.args(["--peer", &format!("127.0.0.1:{}", node.peer)]);
         match self.etcd.is_empty() {
             true => command.arg("--set").arg(format!("cluster.peers={}", others.join(","))),
             false => command.args(["--etcd", &self.etcd.join(",")]),
