@@ -11,7 +11,10 @@ use crate::{
     plan::{Blow, EtcdTrouble, Shape, Way},
     world::{log, sometimes},
 };
-use madsim::time::{self, Duration, Instant};
+use madsim::{
+    task::NodeId,
+    time::{self, Duration, Instant},
+};
 use rand::rngs::StdRng;
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
@@ -74,7 +77,10 @@ fn epoch(fleet: &Fleet) -> u64 {
 }
 
 fn to_and_from(fleet: &Fleet, node: usize, etcd: &SimEtcd) -> Links {
-    let node = fleet.victims[node].id();
+    both_ways(fleet.victims[node].id(), etcd)
+}
+
+fn both_ways(node: NodeId, etcd: &SimEtcd) -> Links {
     vec![(node, etcd.id()), (etcd.id(), node)]
 }
 
@@ -115,6 +121,10 @@ pub async fn trouble_etcd(fleet: &Fleet, trouble: EtcdTrouble) {
         EtcdTrouble::CutOffAllBut { node, for_ms } => {
             let others = (0..fleet.victims.len()).filter(|other| *other != node);
             cut_off(fleet, others.flat_map(|other| to_and_from(fleet, other, etcd)).collect(), for_ms).await;
+        }
+        EtcdTrouble::CutOffAll { for_ms } => {
+            let all = fleet.victims.iter().map(|victim| victim.id()).chain([fleet.observer.id()]);
+            cut_off(fleet, all.flat_map(|one| both_ways(one, etcd)).collect(), for_ms).await;
         }
     }
     let is_up = |victim: &super::victim::Victim| victim.phase() == Phase::Up;

@@ -2,7 +2,7 @@
 //! [`nemesis`] carries out the plan's faults with [`disk`] and [`network`]; [`control`] strikes at who runs the cluster, and [`operator`] is whoever does; [`auditor`] asks whether replicas are equal;
 //! [`upgrade`] gives nodes other programs; [`finale`] is the end of a run of several.
 pub mod auditor;
-mod control;
+pub mod control;
 mod disk;
 pub mod finale;
 pub mod fleet;

@@ -49,7 +49,7 @@ pub async fn run(fleet: &Fleet, steps: &[Move], books: &Books) {
 }
 
 /// Whether it came about.
-async fn carry_out(fleet: &Fleet, turn: Turn, books: &Books) -> bool {
+pub async fn carry_out(fleet: &Fleet, turn: Turn, books: &Books) -> bool {
     match turn {
         Turn::Join { node } => {
             fleet.join(node);

@@ -92,7 +92,7 @@ pub(super) fn clients(workload: Workload, nodes: usize, values: &mut u64, rng: &
         .collect()
 }
 
-fn steps(
+pub(super) fn steps(
     workload: Workload,
     client: u64,
     count: usize,

@@ -170,6 +170,10 @@ pub enum EtcdTrouble {
         node: usize,
         for_ms: u64,
     },
+    /// Nobody reaches it, whoever only looks at it neither; they all reach each other.
+    CutOffAll {
+        for_ms: u64,
+    },
 }
 
 /// Which part of a data directory rots.
@@ -252,7 +256,9 @@ impl Fault {
             Fault::ClockJump { .. } => "fault.clock_jump",
             Fault::ClockDrift { .. } => "fault.clock_drift",
             Fault::MasterAmbush { .. } => "fault.master_ambush",
-            Fault::Etcd { trouble: EtcdTrouble::Kill { .. } | EtcdTrouble::Silent { .. } } => "fault.etcd_away",
+            Fault::Etcd {
+                trouble: EtcdTrouble::Kill { .. } | EtcdTrouble::Silent { .. } | EtcdTrouble::CutOffAll { .. },
+            } => "fault.etcd_away",
             Fault::Etcd { .. } => "fault.etcd",
         }
     }

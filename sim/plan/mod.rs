@@ -3,8 +3,9 @@
 //! makes smaller. Pure: `tests/plan.rs` looks at thousands of plans without running them.
 //!
 //! [`fault`] is what may go wrong, [`action`] what clients ask; [`node`] draws the plans of one node, [`cluster`] those of
-//! several, [`moves`] those of several that come and go; [`shrink`] makes any of them smaller.
+//! several, [`moves`] those of several that come and go, [`away`] those of several that must do without their etcd for long; [`shrink`] makes any of them smaller.
 pub mod action;
+pub mod away;
 pub mod cluster;
 pub mod fault;
 pub mod moves;

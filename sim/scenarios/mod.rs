@@ -1,4 +1,5 @@
 //! The scenarios: each is one simulated run, given a seed.
+mod away;
 mod chaos;
 mod cluster;
 mod coordination;
@@ -11,6 +12,7 @@ mod node;
 mod rest;
 mod scale;
 mod store_power;
+mod tables;
 
 use crate::{
     disk::{Disk, NameRule},
@@ -114,6 +116,7 @@ pub fn all() -> Vec<Scenario> {
         marked("cluster_splits_register_is_linearizable", SPLIT_MARKS, |run| Box::pin(moves::split_register(run))),
         marked("cluster_splits_keep_what_was_acknowledged", SPLIT_MARKS, |run| Box::pin(moves::split_kept(run))),
         marked("cluster_upgrades_keep_what_was_acknowledged", UPGRADE_MARKS, |run| Box::pin(moves::upgrade(run))),
+        marked("eleven_minutes_without_etcd", AWAY_MARKS, |run| Box::pin(away::register(run))),
         Scenario { by_hand: true, ..marked("scale_of_a_hundred_nodes", &[], |run| Box::pin(scale::run(run))) },
     ]
 }
@@ -139,6 +142,7 @@ const SPLIT_MARKS: &[&[&str]] =
     &[node::MARKS, cluster::MARKS, moves::SPLIT_MARKS, set::MARKS, register::MARKS, search::MARKS];
 const UPGRADE_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, moves::UPGRADE_MARKS, register::MARKS];
 const ETCD_MARKS: &[&[&str]] = &[node::MARKS, cluster::MARKS, moves::MARKS, RECREATE_MARKS, moves::ETCD_MARKS];
+const AWAY_MARKS: &[&[&str]] = &[away::MARKS, register::MARKS];
 
 /// A scenario with marks of its own.
 fn marked(

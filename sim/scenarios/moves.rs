@@ -3,7 +3,10 @@
 //! shard has its copies where the table says and nowhere else, spread evenly, and those who were drained have nothing.
 //!
 //! With etcd as the coordinator, that etcd in the end is restored from an old backup: it is not obeyed.
-use super::{Run, chaos, rest};
+use super::{
+    Run, chaos, rest,
+    tables::{Tables, newest},
+};
 use crate::{
     faults::{
         auditor,
@@ -23,12 +26,9 @@ use futures_util::future::join4;
 use madsim::time::{self, Instant};
 use serde_json::Value;
 use std::{
-    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
     time::Duration,
 };
-use vectorsphere::cluster::ShardTable;
 
 pub const MARKS: &[&str] = &[
     "a node was drained",
@@ -73,9 +73,9 @@ pub const ETCD_MARKS: &[&str] = &[
 ];
 
 /// A cluster must have formed this soon, with etcd or without.
-const FORM_LIMIT: Duration = Duration::from_secs(40);
+pub(super) const FORM_LIMIT: Duration = Duration::from_secs(40);
 /// When nothing is wrong any more, no node may be without being ready for so long.
-const READY_LIMIT: Duration = Duration::from_secs(30);
+pub(super) const READY_LIMIT: Duration = Duration::from_secs(30);
 /// And everything in its place this soon.
 const WHOLE_LIMIT: Duration = Duration::from_secs(120);
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
@@ -188,55 +188,11 @@ async fn course<W: Workload>(run: Run, kind: Kind, generate: fn(Kind, u64) -> Pl
     chaos::conclude(&run.scratch, &shared);
 }
 
-/// The shard tables that nodes knew, as each of them told.
-#[derive(Default)]
-struct Tables {
-    /// By epoch.
-    seen: RefCell<BTreeMap<u64, Arc<ShardTable>>>,
-    /// The newest epoch each node knew; what it has acted on it must not forget, whatever befalls it.
-    newest: RefCell<BTreeMap<usize, u64>>,
-}
-
-impl Tables {
-    /// Looks at every node's table again and again while `trouble` goes on.
-    ///
-    /// # Panics
-    /// If two nodes ever know different tables of one epoch, or a running node's table goes back.
-    async fn watched<T>(&self, fleet: &Fleet, trouble: impl Future<Output = T>) -> T {
-        let watch = async {
-            loop {
-                self.look(fleet);
-                time::sleep(LOOK_INTERVAL).await;
-            }
-        };
-        tokio::select! {
-            biased;
-            done = trouble => done,
-            () = watch => unreachable!("it looks for ever"),
-        }
-    }
-
-    fn look(&self, fleet: &Fleet) {
-        for victim in &fleet.victims {
-            let Some(table) = victim.inside().map(|inside| inside.shard_table()) else {
-                // What a process knew that has ended need not all have reached its disk.
-                self.newest.borrow_mut().remove(&victim.number);
-                continue;
-            };
-            let mut seen = self.seen.borrow_mut();
-            let first = seen.entry(table.epoch).or_insert_with(|| table.clone());
-            assert!(*first == table, "{} knows another table of epoch {} than others", victim.name(), table.epoch);
-            let before = self.newest.borrow_mut().insert(victim.number, table.epoch).unwrap_or(0);
-            assert!(before <= table.epoch, "{}: the table goes back from {before} to {}", victim.name(), table.epoch);
-        }
-    }
-}
-
 /// Waits until nothing is left to do: every node that belongs to the cluster ready, every replica in its place.
 ///
 /// # Panics
 /// If it takes too long.
-async fn wait_until_whole(fleet: &Fleet, copies: usize, books: &Books, tables: &Tables) {
+pub(super) async fn wait_until_whole(fleet: &Fleet, copies: usize, books: &Books, tables: &Tables) {
     let begun = Instant::now();
     let mut resumed = false;
     let mut unready = Unready::default();
@@ -325,8 +281,7 @@ fn missing(fleet: &Fleet, status: &Value, copies: usize) -> Option<String> {
     if placement["in_flight"] != 0 || placement["waiting"] != 0 || !empty("next") || !empty("findings") {
         return Some("the master has something to do".to_string());
     }
-    let table =
-        fleet.present().filter_map(|victim| Some(victim.inside()?.shard_table())).max_by_key(|table| table.epoch)?;
+    let table = newest(fleet)?;
     let states = fleet.present().map(|victim| (victim.number, state_of(fleet, status, victim.number)));
     let states: BTreeMap<usize, Option<&str>> = states.collect();
     if let Some((node, state)) = states.iter().find(|(_, state)| !matches!(state, Some("active" | "draining"))) {
@@ -361,7 +316,7 @@ fn missing(fleet: &Fleet, status: &Value, copies: usize) -> Option<String> {
 }
 
 /// What the history of the cluster tells was done.
-fn tell_marks(fleet: &Fleet) {
+pub(super) fn tell_marks(fleet: &Fleet) {
     let Some(inside) = fleet.present().find_map(|victim| victim.inside()) else { return };
     let changes = inside.cluster_history().expect("the history can be read");
     let because = |why: &str| changes.iter().any(|change| change.why.contains(why));
