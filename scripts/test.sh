@@ -20,7 +20,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly SIM_SEEDS_DEFAULT=24
 readonly SIM_CHECK_SEEDS_DEFAULT=2
 # All of them: sim/mutants.sh without arguments, which also writes the table of sim/README.md.
-readonly SIM_MUTANTS_DEFAULT="1 2 3 4 8 10 11 13 15 16 17 18 22 26 31 37 38 41"
+readonly SIM_MUTANTS_DEFAULT="1 2 3 4 8 10 11 13 15 16 17 18 19 20 21 22 24 25 26 29 31 32 37 38 41"
 readonly PYTHON_MINOR_MIN=11
 
 target_dir="${CARGO_TARGET_DIR:-$PWD/target}"

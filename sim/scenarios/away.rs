@@ -80,6 +80,7 @@ pub async fn register(run: Run) {
     moves::tell_marks(fleet);
     chaos::close(fleet, &service, &shared).await;
     rest::check(fleet, course.plan.copies()).await;
+    assert_eq!(seen.lost(fleet), None, "lost in the end");
     chaos::list_everywhere(fleet, &service).await;
     chaos::conclude(&run.scratch, &shared);
 }

@@ -76,6 +76,8 @@ pub const ETCD_MARKS: &[&str] = &[
 pub(super) const FORM_LIMIT: Duration = Duration::from_secs(40);
 /// When nothing is wrong any more, no node may be without being ready for so long.
 pub(super) const READY_LIMIT: Duration = Duration::from_secs(30);
+/// What nobody has this long after that is lost, and not only late.
+const LOST_AFTER: Duration = Duration::from_secs(20);
 /// And everything in its place this soon.
 const WHOLE_LIMIT: Duration = Duration::from_secs(120);
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
@@ -180,6 +182,7 @@ async fn course<W: Workload>(run: Run, kind: Kind, generate: fn(Kind, u64) -> Pl
     tell_marks(&fleet);
     chaos::close(&fleet, &service, &shared).await;
     rest::check(&fleet, plan.copies()).await;
+    assert_eq!(tables.lost(&fleet), None, "lost in the end");
     chaos::list_everywhere(&fleet, &service).await;
     if fleet.etcd.is_some() {
         restore_etcd(&fleet).await;
@@ -202,6 +205,11 @@ pub(super) async fn wait_until_whole(fleet: &Fleet, copies: usize, books: &Books
         resumed = resumed || operator::resume(fleet).await;
         unready.look(fleet).await;
         tables.look(fleet);
+        if begun.elapsed() > LOST_AFTER
+            && let Some(lost) = tables.lost(fleet)
+        {
+            panic!("lost, {LOST_AFTER:?} after all was well: {lost}");
+        }
         let missing = match (&status, resumed && unready.is_empty()) {
             (Some(status), true) => missing(fleet, status, copies),
             _ => Some("a master's word".to_string()),
