@@ -6,7 +6,7 @@ mod group;
 #[allow(dead_code)]
 mod plan;
 
-use plan::{ACTIVE_MIN, Fault, Plan, Shape, Turn, Workload, action::REGISTERS, cluster, moves, node};
+use plan::{ACTIVE_MIN, Fault, Plan, Shape, Turn, Workload, action::REGISTERS, away, cluster, moves, node};
 use std::collections::{BTreeMap, BTreeSet};
 use vectorsphere::{
     types::PointId,
@@ -194,6 +194,37 @@ fn plans_of_splits_have_some_of_each_and_survive_their_json() {
         splits > merges && merges > SEEDS as usize && by_the_master > SEEDS / 4,
         "{splits} {merges} {by_the_master}"
     );
+}
+
+#[test]
+fn etcd_is_away_for_longer_than_ten_minutes_and_nodes_are_struck_one_at_a_time_meanwhile() {
+    let mut kinds = BTreeSet::new();
+    for seed in 0..SEEDS {
+        let plan = away::generate(Workload::Register, seed);
+        let moves = plan.moves.as_ref().expect("that is what they are");
+        let (etcd, strikes): (Vec<_>, Vec<_>) =
+            plan.faults.iter().partition(|planned| matches!(planned.fault, Fault::Etcd { .. }));
+        assert!(moves.etcd && etcd.len() == 1 && etcd[0].at_ms == 0, "seed {seed}: {etcd:?}");
+        let mut calm_from = 0;
+        for strike in &strikes {
+            assert!(strike.leader && strike.nodes.iter().all(|node| *node < moves.founders), "seed {seed}: {strike:?}");
+            assert!(strike.at_ms > calm_from, "seed {seed}: two nodes are struck at once: {strikes:?}");
+            let lasts_ms = away::lasts_ms(strike.fault);
+            assert!(lasts_ms > moves.replace_after_ms, "seed {seed}: its replicas would be made anew by then");
+            calm_from = strike.at_ms + lasts_ms;
+        }
+        assert!(strikes.len() == 3 && calm_from < away::AWAY_MS && away::AWAY_MS > 600_000, "seed {seed}: {strikes:?}");
+        for client in &plan.clients {
+            let ends_ms: u64 = client.steps.iter().map(|step| step.after_ms).sum();
+            assert!((away::AWAY_MS..away::AWAY_MS + 60_000).contains(&ends_ms), "seed {seed}: ends at {ends_ms} ms");
+        }
+        assert!(matches!(moves.steps.last().expect("steps").turn, Turn::Drain { .. }), "seed {seed}");
+        kinds.extend(plan.faults.iter().map(|planned| planned.fault.name()));
+        let text = serde_json::to_string(&plan).expect("plain data");
+        let read: Plan = serde_json::from_str(&text).expect("its own JSON");
+        assert_eq!(text, serde_json::to_string(&read).expect("plain data"), "seed {seed}");
+    }
+    assert_eq!(kinds.len(), 5, "{kinds:?}");
 }
 
 #[test]
