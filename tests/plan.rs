@@ -224,7 +224,7 @@ fn etcd_is_away_for_longer_than_ten_minutes_and_nodes_are_struck_one_at_a_time_m
         let read: Plan = serde_json::from_str(&text).expect("its own JSON");
         assert_eq!(text, serde_json::to_string(&read).expect("plain data"), "seed {seed}");
     }
-    assert_eq!(kinds.len(), 5, "{kinds:?}");
+    assert_eq!(kinds.len(), 7, "{kinds:?}");
 }
 
 #[test]
