@@ -98,7 +98,8 @@ struct NamedFlags {
     /// HTTP addresses, separated by commas.
     #[arg(long, value_name = "ADDR[,ADDR]")]
     http: Option<String>,
-    /// HTTP port alone, instead of --http (the gateway's port in that mode).
+    /// HTTP port alone, instead of --http (the gateway's port in that mode). Of a node that meets others in etcd, the ports that are not
+    /// given follow: with 8081 gRPC is on 6336, peers on 6337, metrics on 9091.
     #[arg(long, value_name = "PORT", conflicts_with = "http")]
     port: Option<String>,
     /// gRPC address.

@@ -66,14 +66,14 @@ impl Admin {
         Ok(Outlook { seen: Arc::new(Seen { view, plan: planned }), rebalance })
     }
 
-    /// What would be done until everything is in its place, if nothing else happened. Cost: up to a thousand plans, on the compute
-    /// pool.
+    /// What would be done until everything is in its place, if nothing else happened and nothing were paused. Cost: up to a thousand plans,
+    /// on the compute pool.
     ///
     /// # Errors
     /// `Corrupt`.
     pub async fn forecast(&self) -> Result<Forecast> {
-        let Outlook { seen, rebalance } = self.outlook().await?;
-        let (rate, limits) = (self.controller.settings().bytes_per_second, self.limits(rebalance));
+        let Outlook { seen, .. } = self.outlook().await?;
+        let (rate, limits) = (self.controller.settings().bytes_per_second, self.limits(Rebalance { paused: false }));
         Ok(compute::cpu(move || forecast(&seen.view, &limits, rate)).await)
     }
 

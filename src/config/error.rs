@@ -29,6 +29,17 @@ pub enum Origin {
     Flag(String),
 }
 
+impl Origin {
+    /// Of an HTTP address: whether a seed's spelling of its port set it.
+    pub(super) fn is_seeds_port(&self) -> bool {
+        match self {
+            Origin::File { written_as, .. } => written_as.is_some(),
+            Origin::Flag(flag) => flag == "--port",
+            Origin::Default | Origin::Variable(_) => false,
+        }
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -265,7 +265,23 @@ impl Merge {
         }
     }
 
+    /// Where a seed's spelling gave a node of a cluster its HTTP port, the ports that no layer has set follow it: a machine may have
+    /// several such nodes, and the seeds have no words for these ports.
+    fn ports_beside(&mut self) {
+        let Some(origin) = self.origins.get("listen.http").filter(|origin| origin.is_seeds_port()).cloned() else {
+            return;
+        };
+        for (name, value) in seeds::ports_beside(&self.config) {
+            if !self.origins.contains_key(name) {
+                let key = keys::find(name).expect("invariant: a seed's key names a key");
+                key.assign(&mut self.config, &value);
+                self.origins.insert(name, origin.clone());
+            }
+        }
+    }
+
     fn finish(mut self) -> Result<Loaded, ConfigError> {
+        self.ports_beside();
         self.problems.extend(validate::problems(&self.config, &self.origins));
         if !self.problems.is_empty() {
             return Err(ConfigError { problems: self.problems });

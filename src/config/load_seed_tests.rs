@@ -103,6 +103,36 @@ fn the_c_yaml_of_the_distributed_guide_loads() {
 }
 
 #[test]
+fn what_the_guides_have_no_ports_for_follows_the_http_port() {
+    let ports = |http: &str, more: &str| {
+        let text = GUIDE_C_YAML.replace("http_port: 8080\ndefault_port: 9090", &format!("http_port: {http}\n{more}"));
+        let loaded = World::file("config2.yaml", &text).loaded();
+        let listen = &loaded.config.listen;
+        [listen.http[0], listen.grpc, listen.peer, listen.monitoring].map(|address| address.port())
+    };
+    assert_eq!(ports("8080", ""), [8080, 6334, 6335, 9090]);
+    assert_eq!(ports("8081", "default_port: 9090"), [8081, 6336, 6337, 9090]);
+    assert_eq!(ports("8082", ""), [8082, 6338, 6339, 9092]);
+    assert_eq!(ports("8082", "listen: {grpc: \"127.0.0.1:7\"}"), [8082, 7, 6339, 9092], "what is set stays");
+    assert_eq!(ports("50000", ""), [50_000, 0, 0, 51_010], "there is no such port");
+    assert_eq!(ports("0", ""), [0, 0, 0, 0]);
+    let origin = |key| {
+        let text = GUIDE_C_YAML.replace("8080", "8081");
+        World::file("config2.yaml", &text).loaded().origin(key).to_string()
+    };
+    assert_eq!(origin("listen.peer"), "config2.yaml:4 (http_port)");
+    // Whoever speaks of addresses knows them, and without etcd others do.
+    let listen = |world: World| world.loaded().config.listen;
+    let usual = Config::default().listen;
+    let by_address = World::file("c.yaml", GUIDE_C_YAML).flag("--http", "listen.http", "127.0.0.1:8081");
+    assert_eq!(listen(by_address).grpc, usual.grpc);
+    let by_port = World::file("c.yaml", GUIDE_C_YAML).flag("--port", "server.port", "8081");
+    assert_eq!(listen(by_port).grpc.port(), 6336);
+    let alone = World::default().flag("--mode", "mode", "auto").flag("--port", "server.port", "8081");
+    assert_eq!(listen(alone).peer, usual.peer);
+}
+
+#[test]
 fn the_etcd_security_of_the_distributed_guide_loads() {
     let text = "etcd:\n  ca_file: \"/path/to/ca.crt\"\n  cert_file: \"/path/to/client.crt\"\n  \
                 key_file: \"/path/to/client.key\"\n\n  username: \"vectorsphere\"\n  password: \"your_password\"\n";

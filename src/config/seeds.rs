@@ -81,6 +81,9 @@ const PROFILING: &str = "the profiling endpoint is not part of this version";
 const SNAPSHOTS: &str = "every acknowledged write is durable by itself; no periodic snapshot is needed";
 const NODE_NAME: &str = "a node draws its id by chance, and its cluster is named by cluster.name";
 
+/// Lower ports are the system's.
+const PORT_MIN: u16 = 1_024;
+
 macro_rules! seed {
     ($name:literal, $meaning:expr) => {
         SeedKey { name: $name, meaning: $meaning }
@@ -269,6 +272,30 @@ fn with_public_port(config: &Config, port: u16) -> Translated {
     let loopback = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
     let host = config.listen.http.first().map_or(loopback, SocketAddr::ip);
     Translated::Set("listen.http", vec![SocketAddr::new(host, port)].show())
+}
+
+/// The addresses that a node of a cluster in etcd listens on beside HTTP: as far from the defaults as its HTTP port is (gRPC and peers: twice as
+/// far), or free ports where that leaves the range. Nothing elsewhere, and for the default port.
+pub(super) fn ports_beside(config: &Config) -> Vec<(&'static str, Value)> {
+    let usual = Config::default().listen;
+    let is_one_of_several = matches!(config.mode, Mode::Auto | Mode::Master | Mode::Worker);
+    let port = |addresses: &[SocketAddr]| addresses.first().map(|address| i64::from(address.port()));
+    let (Some(http), Some(http_usual)) = (port(&config.listen.http), port(&usual.http)) else { return Vec::new() };
+    // Without etcd others name its ports.
+    if !is_one_of_several || config.etcd.endpoints.is_empty() || http == http_usual {
+        return Vec::new();
+    }
+    let beside = |address: SocketAddr, usual: SocketAddr, step: i64| {
+        let port = i64::from(usual.port()) + (http - http_usual) * step;
+        let port = u16::try_from(port).ok().filter(|port| *port >= PORT_MIN && http != 0).unwrap_or(0);
+        SocketAddr::new(address.ip(), port).show()
+    };
+    let listen = &config.listen;
+    vec![
+        ("listen.grpc", beside(listen.grpc, usual.grpc, 2)),
+        ("listen.peer", beside(listen.peer, usual.peer, 2)),
+        ("listen.monitoring", beside(listen.monitoring, usual.monitoring, 1)),
+    ]
 }
 
 #[cfg(test)]

@@ -59,8 +59,8 @@ async fn what_is_to_be_moved_is_told_and_afterwards_what_was() {
     cluster.restart(3);
     cluster.wait_until_one_is_ready(3).await;
     let to_new = format!(" to {}", life::id(&cluster, 3, 0).await);
-    let dry = life::run(&cluster, 0, &["cluster", "rebalance", "--dry-run"]);
-    assert!(dry.starts_with("paused\n"), "{dry}");
+    let is_named = |said: &str| said.starts_with("paused\nCHANGE") && said.contains(&to_new);
+    told(&cluster, &["cluster", "rebalance", "--dry-run"], is_named).await;
     let told_to_programs = life::run(&cluster, 0, &["--output", "json", "cluster", "rebalance", "--dry-run"]);
     let answer: Value = serde_json::from_str(&told_to_programs).expect("JSON");
     assert!(answer["paused"] == true && answer["steps"].is_array(), "{answer}");

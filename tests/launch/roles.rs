@@ -122,10 +122,11 @@ fn a_second_slave_starts_by_the_guides_recipe() {
     }
 }
 
-/// The distributed guide's file for a node: its port, its directory and the etcd are the test's.
+/// The distributed guide's file for a node: its ports, its directory and the etcd are the test's.
 fn guides_file(port: u16, data: &str, endpoint: &str) -> String {
+    let operators = free_port();
     format!(
-        "service_name: \"vectorsphere\"\nnode_type: \"auto\"  # auto, master, slave\nhttp_port: {port}\ndefault_port: 9090\n\
+        "service_name: \"vectorsphere\"\nnode_type: \"auto\"  # auto, master, slave\nhttp_port: {port}\ndefault_port: {operators}\n\
          data_dir: \"{data}\"\ntask_timeout: 30\nheartbeat: 10\nhealth_check_interval: 30\nscheduler_worker_count: 4\n\n\
          etcd:\n  endpoints:\n    - \"{endpoint}\"\n  username: \"\"\n  password: \"\"\n  dial_timeout: 5\n  request_timeout: 10\n\n\
          master:\n  election_timeout: 15\n  session_ttl: 30\n  max_retry_count: 3\n  retry_interval: 5\n\n\
@@ -180,7 +181,7 @@ fn the_distributed_guides_node_types_make_one_cluster() {
     }
 }
 
-/// `./vectorsphere -c config1.yaml` and so on, beside each other: the first is named by its whole path, as the guide does elsewhere.
+/// `./vectorsphere -c config1.yaml` and so on, beside each other on one machine, as written: the first is named by its whole path, as the guide does elsewhere.
 #[test]
 fn three_files_of_the_distributed_guide_make_one_cluster() {
     if !has_etcd("three_files_of_the_distributed_guide_make_one_cluster") {
@@ -195,7 +196,8 @@ fn three_files_of_the_distributed_guide_make_one_cluster() {
         fs::write(&path, guides_file(port, &format!("./data{number}"), &etcd.clients[0])).expect("a file");
         let named = if number == 1 { path } else { PathBuf::from(name) };
         let line = format!("-c {}", named.display());
-        Started::start_in(directory.clone(), &number.to_string(), Path::new(PROGRAM), &line, &FREE)
+        // The files name no ports for gRPC and peers: these follow from the HTTP port.
+        Started::start_in(directory.clone(), &number.to_string(), Path::new(PROGRAM), &line, &[])
     };
     let mut nodes: Vec<Started> = (1..).zip(ports).map(start).collect();
     one_cluster(&mut nodes, &ports);

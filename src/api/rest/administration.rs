@@ -14,7 +14,8 @@ type Answer = Result<Response, ApiError>;
 
 /// Even out, or not
 ///
-/// The cluster evens itself out all the time. `dry_run` tells what is still to be done, with reasons, bytes and the time it takes;
+/// The cluster evens itself out all the time. `dry_run` tells what is still to be done, with reasons, bytes and the time it takes (while it
+/// is paused: once it goes on);
 /// `pause` begins no further move that can wait, `resume` goes on. What is lost is replaced in any case.
 #[utoipa::path(post, path = "/api/v1/cluster/rebalance", tag = "cluster", request_body = dto::RebalanceBody,
     responses((status = 200, description = "What is still to be done", body = dto::RebalanceAnswer)))]

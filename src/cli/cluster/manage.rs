@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 #[derive(Args, Clone, Copy, Debug)]
 #[group(multiple = false)]
 pub struct RebalanceArgs {
-    /// Only tell what is still to be done, and how long it takes. The default.
+    /// Only tell what is still to be done (while it is paused: once it goes on), and how long it takes. The default.
     #[arg(long)]
     dry_run: bool,
     /// Begin no further move that can wait. What is lost is replaced all the same.
