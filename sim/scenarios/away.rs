@@ -168,7 +168,7 @@ impl Course {
     async fn clients(&self, service: &Service, shared: &Shared<Register>) {
         let clients = (0..).zip(&self.plan.clients).map(|(number, part)| {
             let client = Client::new(service, part.face, number, part.node);
-            self.fleet.clients.spawn(drive::insist(shared.clone(), client, part.steps.clone(), OPERATION_LIMIT))
+            self.fleet.clients.spawn(drive::insist(shared.clone(), client, part.steps.clone(), OPERATION_LIMIT, false))
         });
         let clients: Vec<_> = clients.collect();
         join_all(clients).await.into_iter().for_each(|ended| ended.expect("no client panics"));

@@ -165,7 +165,7 @@ async fn ask_the_core<W: Workload>(fleet: &Fleet, plan: &Plan, shared: &Shared<W
         .map(|(number, part)| {
             let home = finale.core.iter().position(|node| *node == part.node).unwrap_or(0);
             let client = Client::new(&core, part.face, number, home);
-            fleet.clients.spawn(drive::insist(shared.clone(), client, part.steps.clone(), LIVE_LIMIT))
+            fleet.clients.spawn(drive::insist(shared.clone(), client, part.steps.clone(), LIVE_LIMIT, true))
         })
         .collect();
     for client in clients {

@@ -49,11 +49,11 @@ pub async fn run<W: Workload>(run: Shared<W>, client: Client, mut process: u64, 
     }
 }
 
-/// Carries out `steps`, each of which must succeed within `limit`; what fails before is tried again.
+/// Carries out `steps`, each of which must succeed within `limit`; what fails before is tried again. `is_healed`: after everything broke.
 ///
 /// # Panics
 /// If one does not.
-pub async fn insist<W: Workload>(run: Shared<W>, client: Client, steps: Vec<Step>, limit: Duration) {
+pub async fn insist<W: Workload>(run: Shared<W>, client: Client, steps: Vec<Step>, limit: Duration, is_healed: bool) {
     let mut process = run.new_process();
     for step in steps {
         let begun = Instant::now();
@@ -63,7 +63,7 @@ pub async fn insist<W: Workload>(run: Shared<W>, client: Client, steps: Vec<Step
                 Ended::Refused => {}
                 Ended::Unknown => process = run.new_process(),
             }
-            sometimes!(true, "a healed core refused at first");
+            sometimes!(is_healed, "a healed core refused at first");
             assert!(begun.elapsed() < limit, "not live: {:?} has not succeeded for {limit:?}", step.action);
             client.next();
             time::sleep(Duration::from_millis(50)).await;

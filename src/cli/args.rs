@@ -73,7 +73,7 @@ pub enum Command {
 #[derive(Args, Clone, Debug, Default)]
 pub struct ConfigArgs {
     /// Configuration file: .yaml, .toml or .ini. Without it a program called by the name of a role (master, slave, gateway) reads
-    /// conf/ROLE.ini, and a bare `vectorsphere` reads c/c.yaml if it is there.
+    /// conf/ROLE.ini, and a `vectorsphere` without a command reads c/c.yaml if it is there.
     #[arg(long, visible_alias = "c", short = 'c', value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Set any key, e.g. --set log.level=debug. May be repeated.
@@ -98,8 +98,8 @@ struct NamedFlags {
     /// HTTP addresses, separated by commas.
     #[arg(long, value_name = "ADDR[,ADDR]")]
     http: Option<String>,
-    /// HTTP port alone, instead of --http (the gateway's port in that mode). Of a node that meets others in etcd, the ports that are not
-    /// given follow: with 8081 gRPC is on 6336, peers on 6337, metrics on 9091.
+    /// HTTP port alone, instead of --http (the gateway's port in that mode). Of a node that meets others in etcd, ports that are not
+    /// given follow if it is within 1,000 of 8080: with 8081 gRPC is on 6336, peers on 6337, metrics on 9091.
     #[arg(long, value_name = "PORT", conflicts_with = "http")]
     port: Option<String>,
     /// gRPC address.

@@ -9,7 +9,7 @@ use super::{
     members::{MemberRecord, MemberState},
     plan::{Forecast, Limits, View, forecast, plan},
     report::{ReplicaReport, Reports},
-    table::{NodeId, SHARDS_MAX, ShardEntry, ShardId},
+    table::{NodeId, SHARDS_MAX, ShardEntry, ShardId, ShardTable},
 };
 use crate::{
     coordination::Coordinator,
@@ -47,8 +47,8 @@ impl Admin {
     /// # Errors
     /// `Corrupt`.
     pub fn ruling(&self) -> Result<Option<Outlook>> {
-        let rebalance = self.stored()?.rebalance;
-        Ok(self.controller.last().map(|seen| Outlook { seen, rebalance }))
+        let Some(seen) = self.controller.last() else { return Ok(None) };
+        Ok(Some(Outlook { seen, rebalance: self.stored()?.rebalance }))
     }
 
     /// How the cluster is.
@@ -90,7 +90,7 @@ impl Admin {
     ///
     /// # Errors
     /// `shard_not_found`, `node_not_found`; `replica_not_there` and `replica_there` if the shard is not on `from` or is on `to`;
-    /// `node_takes_nothing` if `to` may hold no replicas, or does not answer; `shard_busy` if its replicas are being changed;
+    /// `node_takes_nothing` if `to` may hold no replicas, or does not answer; `too_many_shards_here` if it holds as many as it can; `shard_busy` if its replicas are being changed;
     /// `shard_without_leader`; those of the coordinator.
     pub async fn transfer(&self, shard: ShardId, from: NodeId, to: NodeId, wall_ms: u64) -> Result<()> {
         check_transfer(&self.look_now().await?, shard, from, to)?;
@@ -101,6 +101,7 @@ impl Admin {
             if record.state != MemberState::Active || !record.holds_shards() {
                 return Err(takes_nothing(to));
             }
+            check_room(&stored.table, to)?;
             // So that it is still so when this is written.
             draft.only_if(stored.unchanged(&MemberRecord::key(to)));
             let mut table = stored.table.clone();
@@ -131,10 +132,7 @@ impl Admin {
             }
             if !stored.table.have_room(&entry.replicas) {
                 let message = "a node that holds this shard holds so many that none of its shards is split";
-                let error = Error::new(ErrorKind::Conflict, "too_many_shards_here", message);
-                return Err(
-                    error.expected(format!("fewer than {} replicas of shards on a node", limits::SHARDS_PER_NODE_MAX))
-                );
+                return Err(full(message.to_owned()));
             }
             let mut table = stored.table.clone();
             let at = at.or(entry.slots.middle());
@@ -297,6 +295,19 @@ impl Admin {
     }
 }
 
+fn full(message: String) -> Error {
+    let expected = format!("fewer than {} replicas of shards on a node", limits::SHARDS_PER_NODE_MAX);
+    Error::new(ErrorKind::Conflict, "too_many_shards_here", message).expected(expected)
+}
+
+/// Whether a node may be given one more replica.
+fn check_room(table: &ShardTable, node: NodeId) -> Result<()> {
+    match table.have_room(&[node]) {
+        true => Ok(()),
+        false => Err(full(format!("node {node:016x} holds as many shards as it can"))),
+    }
+}
+
 /// Whether a replica may be moved, by how everything is.
 fn check_transfer(view: &View, shard: ShardId, from: NodeId, to: NodeId) -> Result<()> {
     let entry = view.table.shards.get(&shard).ok_or_else(|| no_shard(shard))?;
@@ -305,6 +316,7 @@ fn check_transfer(view: &View, shard: ShardId, from: NodeId, to: NodeId) -> Resu
     if node.gives_away() || !node.answers() {
         return Err(takes_nothing(to));
     }
+    check_room(&view.table, to)?;
     let state = view.shard(shard);
     if state.leader.is_none() {
         return Err(shard_refused("shard_without_leader", "it has no leader that answers", shard));
@@ -397,3 +409,7 @@ fn conflict(code: &'static str, message: &'static str, node: NodeId) -> Error {
 fn conflict_at(field: &'static str, code: &'static str, message: &'static str, node: NodeId) -> Error {
     Error::new(ErrorKind::Conflict, code, message).at(field).got(format!("{node:016x}"))
 }
+
+#[cfg(test)]
+#[path = "admin_tests.rs"]
+mod tests;

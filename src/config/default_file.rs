@@ -1,7 +1,7 @@
 //! `conf/default.yaml`: every key with its meaning and default, carried inside the program.
 //!
 //! Promise: the file is exactly what the table of keys says (a test compares them byte for byte), so laying it under
-//! another configuration changes nothing. Shown by `config show --defaults` as a start for one's own file.
+//! another configuration changes nothing, but that ports it names follow no other (`seeds::ports_beside`). Shown by `config show --defaults` as a start for one's own file.
 
 /// The text of `conf/default.yaml`.
 pub const DEFAULT_YAML: &str = include_str!("../../conf/default.yaml");

@@ -114,8 +114,14 @@ fn what_the_guides_have_no_ports_for_follows_the_http_port() {
     assert_eq!(ports("8081", "default_port: 9090"), [8081, 6336, 6337, 9090]);
     assert_eq!(ports("8082", ""), [8082, 6338, 6339, 9092]);
     assert_eq!(ports("8082", "listen: {grpc: \"127.0.0.1:7\"}"), [8082, 7, 6339, 9092], "what is set stays");
-    assert_eq!(ports("50000", ""), [50_000, 0, 0, 51_010], "there is no such port");
-    assert_eq!(ports("0", ""), [0, 0, 0, 0]);
+    assert_eq!(ports("50000", ""), [50_000, 6334, 6335, 9090], "too far away");
+    assert_eq!(ports("80", ""), [80, 6334, 6335, 9090]);
+    assert_eq!(ports("8082", "advertise: {peer: \"db:6335\"}"), [8082, 6338, 6335, 9092], "others are told this one");
+    for off in (-1_000..=1_000).filter(|off| *off != 0) {
+        let mut all = ports(&(8080 + off).to_string(), "");
+        all.sort_unstable();
+        assert!(all.windows(2).all(|pair| pair[0] != pair[1]), "{all:?}");
+    }
     let origin = |key| {
         let text = GUIDE_C_YAML.replace("8080", "8081");
         World::file("config2.yaml", &text).loaded().origin(key).to_string()

@@ -81,8 +81,8 @@ const PROFILING: &str = "the profiling endpoint is not part of this version";
 const SNAPSHOTS: &str = "every acknowledged write is durable by itself; no periodic snapshot is needed";
 const NODE_NAME: &str = "a node draws its id by chance, and its cluster is named by cluster.name";
 
-/// Lower ports are the system's.
-const PORT_MIN: u16 = 1_024;
+/// How far an HTTP port may be from the default for others to follow it. Within this no two of them meet.
+const BESIDE_MAX: i64 = 1_000;
 
 macro_rules! seed {
     ($name:literal, $meaning:expr) => {
@@ -275,27 +275,31 @@ fn with_public_port(config: &Config, port: u16) -> Translated {
 }
 
 /// The addresses that a node of a cluster in etcd listens on beside HTTP: as far from the defaults as its HTTP port is (gRPC and peers: twice as
-/// far), or free ports where that leaves the range. Nothing elsewhere, and for the default port.
+/// far). Nothing elsewhere, for the default port, for one more than [`BESIDE_MAX`] from it, and where others are told another address.
 pub(super) fn ports_beside(config: &Config) -> Vec<(&'static str, Value)> {
     let usual = Config::default().listen;
     let is_one_of_several = matches!(config.mode, Mode::Auto | Mode::Master | Mode::Worker);
     let port = |addresses: &[SocketAddr]| addresses.first().map(|address| i64::from(address.port()));
     let (Some(http), Some(http_usual)) = (port(&config.listen.http), port(&usual.http)) else { return Vec::new() };
     // Without etcd others name its ports.
-    if !is_one_of_several || config.etcd.endpoints.is_empty() || http == http_usual {
+    let off = http - http_usual;
+    if !is_one_of_several || config.etcd.endpoints.is_empty() || off == 0 || off.abs() > BESIDE_MAX {
         return Vec::new();
     }
     let beside = |address: SocketAddr, usual: SocketAddr, step: i64| {
-        let port = i64::from(usual.port()) + (http - http_usual) * step;
-        let port = u16::try_from(port).ok().filter(|port| *port >= PORT_MIN && http != 0).unwrap_or(0);
+        let port =
+            u16::try_from(i64::from(usual.port()) + off * step).expect("invariant: BESIDE_MAX keeps it in range");
         SocketAddr::new(address.ip(), port).show()
     };
-    let listen = &config.listen;
-    vec![
-        ("listen.grpc", beside(listen.grpc, usual.grpc, 2)),
-        ("listen.peer", beside(listen.peer, usual.peer, 2)),
-        ("listen.monitoring", beside(listen.monitoring, usual.monitoring, 1)),
-    ]
+    let (listen, told) = (&config.listen, &config.advertise);
+    let mut set = vec![("listen.monitoring", beside(listen.monitoring, usual.monitoring, 1))];
+    if told.grpc.is_none() {
+        set.push(("listen.grpc", beside(listen.grpc, usual.grpc, 2)));
+    }
+    if told.peer.is_none() {
+        set.push(("listen.peer", beside(listen.peer, usual.peer, 2)));
+    }
+    set
 }
 
 #[cfg(test)]

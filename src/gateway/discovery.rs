@@ -111,7 +111,8 @@ impl Directory for Seeds {
     }
 }
 
-/// The answer that most give; of several the one with the most nodes. None if there is no answer.
+/// The answer that most give; of several the one with the most nodes. Of those who give it the one that tells most labels, since programs of
+/// before tell none. None if there is no answer.
 fn agreed(answers: Vec<Vec<KnownNode>>) -> Option<Vec<KnownNode>> {
     let mut voices: BTreeMap<BTreeSet<String>, usize> = BTreeMap::new();
     let ids = |nodes: &[KnownNode]| nodes.iter().map(|node| node.id.clone()).collect::<BTreeSet<_>>();
@@ -119,7 +120,10 @@ fn agreed(answers: Vec<Vec<KnownNode>>) -> Option<Vec<KnownNode>> {
         *voices.entry(ids(nodes)).or_default() += 1;
     }
     let (said, _) = voices.into_iter().max_by_key(|(ids, voices)| (*voices, ids.len()))?;
-    answers.into_iter().find(|nodes| ids(nodes) == said)
+    let labelled = |nodes: &[KnownNode]| {
+        nodes.iter().filter(|node| !node.told.tags.is_empty() || !node.told.group.is_empty()).count()
+    };
+    answers.into_iter().filter(|nodes| ids(nodes) == said).min_by_key(|nodes| std::cmp::Reverse(labelled(nodes)))
 }
 
 #[derive(Deserialize)]
@@ -271,8 +275,17 @@ mod tests {
         let (all, alone) = (list(&["a", "b", "c"]), list(&["c"]));
         assert_eq!(agreed(vec![alone.clone(), all.clone(), list(&["c", "b", "a"])]), Some(all.clone()));
         assert_eq!(agreed(vec![alone.clone(), all.clone()]), Some(all.clone()), "one against one");
-        assert_eq!(agreed(vec![all, alone.clone(), alone.clone()]), Some(alone), "two were removed");
+        assert_eq!(agreed(vec![all.clone(), alone.clone(), alone.clone()]), Some(alone), "two were removed");
         assert_eq!(agreed(Vec::new()), None);
+        let mut labelled = all.clone();
+        labelled[0].told.group = "blue".to_owned();
+        for answers in [vec![labelled.clone(), all.clone()], vec![all.clone(), labelled.clone()]] {
+            assert_eq!(
+                agreed(answers),
+                Some(labelled.clone()),
+                "what an older program does not know is taken from others"
+            );
+        }
     }
 
     #[test]

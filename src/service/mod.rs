@@ -80,6 +80,8 @@ struct Inner {
     givers: UnderWay<ShardId>,
     /// Deletions that this node goes on with.
     deletions: UnderWay<CollectionName>,
+    /// One permit: for who asks the databases how they are.
+    scraping: Arc<tokio::sync::Semaphore>,
 }
 
 /// What a service needs of the other nodes.
@@ -112,6 +114,7 @@ impl Service {
             changes: follow::Changes::default(),
             givers: UnderWay::default(),
             deletions: UnderWay::default(),
+            scraping: Arc::new(tokio::sync::Semaphore::new(1)),
         }))
     }
 

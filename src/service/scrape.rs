@@ -3,27 +3,48 @@
 
 use super::{Service, status::node_name};
 use crate::{
-    cluster::{MemberState, NodeId, admin::Outlook},
-    rt,
+    cluster::{
+        MemberState, NodeId,
+        admin::Outlook,
+        placement::copies_wanted,
+        plan::{NodeView, View},
+    },
+    rt::{self, time},
     shard::Room,
     telemetry::metrics::{MemberRow, NodeRow, ReplicaRow, WholeRow},
 };
 use futures_util::future::join_all;
+use std::time::Duration;
+
+/// How long the databases are waited for: a disk that hangs in a sync keeps them from answering, and the rest is told all the same.
+const STORES_LIMIT: Duration = Duration::from_secs(1);
 
 impl Service {
     /// Tells the metrics how everything is now, before they are read out. Cost: a message to every replica of this node.
     pub async fn tell_metrics(&self) {
-        let replicas = self.replica_rows().await;
+        let (replicas, ()) = tokio::join!(self.replica_rows(), self.tell_stores());
         self.tell_collections();
         let metrics = &self.0.metrics;
-        let host = self.0.host.clone();
-        metrics.stores.rows.set(rt::compute::io(move || host.store_rows()).await);
         metrics.cluster.node.set(vec![self.node_row(&replicas)]);
         metrics.replicas.rows.set(replicas);
         let ruling = self.0.admin.get().and_then(|admin| admin.ruling().ok().flatten());
         let (whole, members) = ruling.as_ref().map(|outlook| (whole_row(outlook), member_rows(outlook))).unzip();
         metrics.cluster.whole.set(whole.into_iter().collect());
         metrics.cluster.members.set(members.unwrap_or_default());
+    }
+
+    /// The databases; as they were, where they do not answer. They are asked by one scrape at a time, however many there are.
+    async fn tell_stores(&self) {
+        let Ok(turn) = self.0.scraping.clone().try_acquire_owned() else { return };
+        let host = self.0.host.clone();
+        let asking = rt::compute::io(move || {
+            let rows = host.store_rows();
+            drop((host, turn));
+            rows
+        });
+        if let Ok(rows) = time::timeout(STORES_LIMIT, asking).await {
+            self.0.metrics.stores.rows.set(rows);
+        }
     }
 
     /// Collections, over the shards of this node.
@@ -44,7 +65,7 @@ impl Service {
         }
     }
 
-    /// Of every replica that answers in time.
+    /// Of every replica.
     async fn replica_rows(&self) -> Vec<ReplicaRow> {
         let table = self.0.catalog.table();
         let replicas = self.0.host.replicas();
@@ -93,6 +114,9 @@ fn whole_row(outlook: &Outlook) -> WholeRow {
     let (view, plan) = (&outlook.seen.view, &outlook.seen.plan);
     let entries = &view.table.shards;
     let states = view.shards();
+    // By what is wanted, not by what the table has: there may be too few nodes for it.
+    let candidates = view.candidates(Duration::MAX);
+    let wanted = |copies: Option<u32>| copies_wanted(copies, &candidates) as usize;
     let shards = || entries.iter().filter_map(|(id, entry)| Some((id, entry, states.get(id)?)));
     let lags = shards().flat_map(|(id, entry, state)| {
         let told = entry.replicas.iter().filter_map(|node| view.replica(*id, *node));
@@ -102,17 +126,17 @@ fn whole_row(outlook: &Outlook) -> WholeRow {
         collections: view.shards_asked.len() as u64,
         shards: entries.len() as u64,
         shards_leaderless: shards().filter(|(.., state)| state.leader.is_none()).count() as u64,
-        shards_short: shards().filter(|(_, entry, state)| state.healthy.len() < entry.replicas.len()).count() as u64,
+        shards_short: shards().filter(|(_, entry, state)| state.healthy.len() < wanted(entry.copies)).count() as u64,
         shards_changing: shards().filter(|(.., state)| state.in_flight).count() as u64,
         shards_giving: shards().filter(|(_, entry, _)| entry.giving.is_some()).count() as u64,
         replicas: shards().map(|(_, entry, _)| entry.replicas.len() as u64).sum(),
         lag_max: lags.max().unwrap_or_default(),
         points: shards().map(|(.., state)| state.points).sum(),
-        data_bytes: view.nodes.values().flat_map(|node| node.report.replicas.values()).map(|one| one.bytes).sum(),
+        data_bytes: members(view).map(|(_, node)| stored_bytes(node)).sum(),
         changes_in_flight: plan.in_flight.into(),
-        changes_next: plan.actions.len() as u64,
+        changes_begun: plan.actions.len() as u64,
         changes_waiting: plan.waiting.into(),
-        next_bytes: plan.actions.iter().map(|planned| planned.bytes).sum(),
+        begun_bytes: plan.actions.iter().map(|planned| planned.bytes).sum(),
         findings: plan.findings.len() as u64,
         is_paused: outlook.rebalance.paused,
         protocol_version: view.version,
@@ -123,8 +147,7 @@ fn whole_row(outlook: &Outlook) -> WholeRow {
 fn member_rows(outlook: &Outlook) -> Vec<MemberRow> {
     let view = &outlook.seen.view;
     let states = view.shards();
-    let members = view.nodes.iter().filter(|(_, node)| node.record.is_member());
-    let row = |(id, node): (&NodeId, &crate::cluster::plan::NodeView)| MemberRow {
+    let row = |(id, node): (&NodeId, &NodeView)| MemberRow {
         node: node_name(*id),
         zone: node.record.zone.clone(),
         answers: node.answers(),
@@ -132,7 +155,16 @@ fn member_rows(outlook: &Outlook) -> Vec<MemberRow> {
         is_draining: node.record.state == MemberState::Draining,
         replicas: view.table.shards.values().filter(|entry| entry.replicas.contains(id)).count() as u64,
         leads: states.values().filter(|state| state.leader == Some(*id)).count() as u64,
-        data_bytes: node.report.replicas.values().map(|replica| replica.bytes).sum(),
+        data_bytes: stored_bytes(node),
     };
-    members.map(row).collect()
+    members(view).map(row).collect()
+}
+
+/// Without those that were removed.
+fn members(view: &View) -> impl Iterator<Item = (&NodeId, &NodeView)> {
+    view.nodes.iter().filter(|(_, node)| node.record.is_member())
+}
+
+fn stored_bytes(node: &NodeView) -> u64 {
+    node.report.replicas.values().map(|replica| replica.bytes).sum()
 }

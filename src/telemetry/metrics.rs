@@ -34,7 +34,7 @@ pub use collections::{CollectionMetrics, CollectionsMetrics};
 pub use log::LogMetrics;
 pub use peers::{PeerMetrics, PeersMetrics};
 pub use process::{ProcessUse, Resident};
-pub use replicas::{OtherRow, ReplicaRow, ReplicasMetrics};
+pub use replicas::{GroupRow, OtherRow, ReplicaRow, ReplicasMetrics};
 pub use requests::{GrpcMetrics, HttpMetrics, InFlight};
 pub use search::{SearchKind, SearchMetrics, Stage};
 pub use stores::{StoreRow, StoresMetrics};

@@ -247,7 +247,7 @@ async fn nodes_are_found_by_what_they_say_of_themselves() {
     assert_eq!(found(by(&["ssd"], Some("green"))), [0; 0]);
     until("it tells its load", async || {
         let loads = registry.find(&Filter::default()).map(|found| found.nodes).unwrap_or_default();
-        loads.iter().any(|node| node.load.points == 5 && node.load.cpu > 0.0)
+        loads.iter().any(|node| node.load.points == 5 && node.load.data_bytes > 0)
     })
     .await;
 

@@ -208,7 +208,7 @@ impl FromRequestParts<App> for NodesQuery {
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<NodesQuery, ApiError> {
         let parameters = Parameters::of(parts, &["tags", "group", "zone", "version", "status"])?;
-        let text = |name| parameters.0.get(name).cloned();
+        let text = |name| parameters.0.get(name).filter(|text| !text.is_empty()).cloned();
         let tags = text("tags").unwrap_or_default();
         let tags = tags.split(',').map(str::trim).filter(|tag| !tag.is_empty()).map(str::to_owned).collect();
         let status = text("status");

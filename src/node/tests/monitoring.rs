@@ -71,7 +71,9 @@ async fn nodes_tell_of_their_replicas_and_the_master_of_the_whole() {
         assert_eq!(sum(text, "vectorsphere_shard_points"), 60.0, "{text}");
         assert_eq!(value(text, "vectorsphere_node_members"), Some(3.0));
         assert_eq!(value(text, "vectorsphere_node_ready"), Some(1.0));
-        assert_eq!(sum(text, "vectorsphere_shard_replica_answers"), 2.0 * sum(text, "vectorsphere_shard_leads"));
+        let others = text.lines().filter(|line| line.starts_with("vectorsphere_shard_replica_lag_entries{")).count();
+        assert_eq!(others as f64, 2.0 * sum(text, "vectorsphere_shard_leads"));
+        assert_eq!(sum(text, "vectorsphere_shard_silent"), 0.0);
         assert!(value(text, "vectorsphere_store_disk_bytes{database=\"log\"}").unwrap() > 0.0);
     }
     assert_eq!(texts.iter().map(|text| sum(text, "vectorsphere_shard_leads")).sum::<f64>(), 1.0);

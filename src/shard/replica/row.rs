@@ -4,7 +4,7 @@ use super::Replica;
 use crate::{
     raft::{GroupStatus, PeerState, Role},
     rt::time,
-    telemetry::metrics::{OtherRow, ReplicaRow},
+    telemetry::metrics::{GroupRow, OtherRow, ReplicaRow},
 };
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use std::time::Duration;
 const STATUS_LIMIT: Duration = Duration::from_secs(1);
 
 impl Replica {
-    /// How this replica of a `shard` of `collection` is. Cost: a message to its group; a group that does not answer within a second is left
-    /// out of it.
+    /// How this replica of a `shard` of `collection` is. Cost: a message to its group; what a group would tell that does not answer within a
+    /// second is left out.
     pub async fn row(&self, collection: String, shard: u64) -> ReplicaRow {
         let status = time::timeout(STATUS_LIMIT, self.status()).await;
         let stats = self.stats();
@@ -46,15 +46,9 @@ fn in_group(row: ReplicaRow, status: GroupStatus) -> ReplicaRow {
     let others = peers.into_iter().filter(|_| leads).map(|peer| OtherRow {
         node: format!("{:016x}", peer.node),
         behind: last_index.saturating_sub(peer.match_index),
-        answers: peer.active,
         awaits_state: peer.state == PeerState::AwaitingCheckpoint,
     });
-    ReplicaRow {
-        leads,
-        term,
-        behind: committed.saturating_sub(applied),
-        log_entries: (last_index + 1).saturating_sub(first_index),
-        others: others.collect(),
-        ..row
-    }
+    let log_entries = (last_index + 1).saturating_sub(first_index);
+    let group = GroupRow { term, behind: committed.saturating_sub(applied), log_entries };
+    ReplicaRow { leads, group: Some(group), others: others.collect(), ..row }
 }

@@ -86,12 +86,12 @@ pub struct WholeRow {
     pub lag_max: u64,
     pub points: u64,
     pub data_bytes: u64,
-    /// Changes under way, about to begin, and waiting for others.
+    /// Changes under way, begun in the last round, and waiting for others.
     pub changes_in_flight: u64,
-    pub changes_next: u64,
+    pub changes_begun: u64,
     pub changes_waiting: u64,
-    /// What of them goes over the network.
-    pub next_bytes: u64,
+    /// What goes over the network for those begun.
+    pub begun_bytes: u64,
     pub findings: u64,
     pub is_paused: bool,
     pub protocol_version: u32,
@@ -119,12 +119,12 @@ const WHOLE: &[Column<WholeRow>] = &[
     gauge("cluster_points", "Live points, each counted once", |row| row.points as f64),
     gauge("cluster_data", "What all nodes store, all copies", |row: &WholeRow| row.data_bytes as f64).in_bytes(),
     gauge("cluster_changes_in_flight", "Changes of the cluster under way", |row| row.changes_in_flight as f64),
-    gauge("cluster_changes_next", "Changes that the master begins next", |row| row.changes_next as f64),
+    gauge("cluster_changes_begun", "Changes begun in the master's last round", |row| row.changes_begun as f64),
     gauge("cluster_changes_waiting", "Changes that wait for others, for a node or for the throttle", |row| {
         row.changes_waiting as f64
     }),
-    gauge("cluster_changes_next_data", "What goes over the network for the changes begun next", |row: &WholeRow| {
-        row.next_bytes as f64
+    gauge("cluster_changes_begun_data", "What goes over the network for the changes begun", |row: &WholeRow| {
+        row.begun_bytes as f64
     })
     .in_bytes(),
     gauge("cluster_findings", "What the master found and cannot mend", |row| row.findings as f64),

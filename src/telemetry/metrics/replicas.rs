@@ -1,6 +1,6 @@
 //! The replicas of a node, and how far the others of their shards are: one series a replica. Told by `service` before each scrape.
 
-use super::table::{Column, Labels, Table, Told, counter, gauge, one_if};
+use super::table::{Column, Labels, Table, Told, UNKNOWN, counter, gauge, one_if};
 use prometheus_client::registry::Registry;
 
 /// A replica of this node.
@@ -12,13 +12,10 @@ pub struct ReplicaRow {
     pub leads: bool,
     pub has_leader: bool,
     pub votes: bool,
-    pub term: u64,
-    /// Entries that it knows to be agreed on and has not applied.
-    pub behind: u64,
     /// Entries it has applied since the shard began.
     pub applied: u64,
-    /// Entries its log holds.
-    pub log_entries: u64,
+    /// None if its group did not answer.
+    pub group: Option<GroupRow>,
     pub points: u64,
     pub data_bytes: u64,
     pub memory_bytes: u64,
@@ -30,14 +27,22 @@ pub struct ReplicaRow {
     pub others: Vec<OtherRow>,
 }
 
+/// What a replica's group tells of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GroupRow {
+    pub term: u64,
+    /// Entries that it knows to be agreed on and has not applied.
+    pub behind: u64,
+    /// Entries its log holds.
+    pub log_entries: u64,
+}
+
 /// Another replica of a shard, as its leader knows it.
 #[derive(Clone, Debug)]
 pub struct OtherRow {
     pub node: String,
     /// Entries that its disk lacks.
     pub behind: u64,
-    /// Whether it has answered lately.
-    pub answers: bool,
     /// Whether it lacks so much that it waits for a whole state.
     pub awaits_state: bool,
 }
@@ -53,12 +58,13 @@ const COLUMNS: &[Column<ReplicaRow>] = &[
     gauge("shard_leads", "Whether this node leads a shard: 1 or 0", |row| one_if(row.leads)),
     gauge("shard_has_leader", "Whether a replica knows who leads its shard: 1 or 0", |row| one_if(row.has_leader)),
     gauge("shard_votes", "Whether a replica votes in its shard: 1 or 0", |row| one_if(row.votes)),
-    gauge("shard_term", "Term of a shard's log; it grows with each election", |row| row.term as f64),
+    gauge("shard_silent", "Whether a replica's group did not answer: 1 or 0", |row| one_if(row.group.is_none())),
+    gauge("shard_term", "Term of a shard's log; it grows with each election", |row| in_group(row, |group| group.term)),
     gauge("shard_unapplied_entries", "Entries of a shard agreed on that a replica has not applied yet", |row| {
-        row.behind as f64
+        in_group(row, |group| group.behind)
     }),
     counter("shard_applied_entries", "Entries a replica has applied, since its shard began", |row| row.applied as f64),
-    gauge("shard_log_entries", "Entries that a replica's log holds", |row| row.log_entries as f64),
+    gauge("shard_log_entries", "Entries that a replica's log holds", |row| in_group(row, |group| group.log_entries)),
     gauge("shard_points", "Live points of a replica", |row| row.points as f64),
     gauge("shard_data", "What a replica stores", |row: &ReplicaRow| row.data_bytes as f64).in_bytes(),
     gauge("shard_index_memory", "Memory of a replica's indexes", |row: &ReplicaRow| row.memory_bytes as f64).in_bytes(),
@@ -67,6 +73,10 @@ const COLUMNS: &[Column<ReplicaRow>] = &[
         one_if(row.is_given_up)
     }),
 ];
+
+fn in_group(row: &ReplicaRow, of: fn(&GroupRow) -> u64) -> f64 {
+    row.group.as_ref().map_or(UNKNOWN, |group| of(group) as f64)
+}
 
 /// A replica with one of the others of its shard.
 #[derive(Clone, Debug)]
@@ -82,9 +92,6 @@ const PAIR_COLUMNS: &[Column<Pair>] = &[
         "Entries that another replica's disk lacks, by the leader of its shard",
         |row| row.other.behind as f64,
     ),
-    gauge("shard_replica_answers", "Whether another replica has answered its leader lately: 1 or 0", |row| {
-        one_if(row.other.answers)
-    }),
     gauge(
         "shard_replica_awaits_state",
         "Whether another replica waits for a whole state of its shard: 1 or 0",
@@ -128,13 +135,14 @@ mod tests {
     fn a_replica_and_those_it_leads_have_their_series_while_they_are_there() {
         let metrics = Metrics::new();
         assert!(!metrics.encode().contains("vectorsphere_shard_points"));
-        let other = OtherRow { node: "b".to_owned(), behind: 40, answers: true, awaits_state: false };
+        let other = OtherRow { node: "b".to_owned(), behind: 40, awaits_state: false };
         let of = |shard, others| ReplicaRow {
             collection: "t".to_owned(),
             shard,
             leads: shard == 3,
             data_bytes: 512,
             points: 9,
+            group: (shard == 3).then(|| GroupRow { term: 7, ..GroupRow::default() }),
             others,
             ..ReplicaRow::default()
         };
@@ -143,11 +151,17 @@ mod tests {
         for line in [
             "vectorsphere_shard_leads{collection=\"t\",shard=\"3\"} 1.0",
             "vectorsphere_shard_leads{collection=\"t\",shard=\"4\"} 0.0",
+            "vectorsphere_shard_term{collection=\"t\",shard=\"3\"} 7.0",
+            "vectorsphere_shard_silent{collection=\"t\",shard=\"4\"} 1.0",
             "vectorsphere_shard_data_bytes{collection=\"t\",shard=\"3\"} 512.0",
             "vectorsphere_shard_replica_lag_entries{collection=\"t\",shard=\"3\",node=\"b\"} 40.0",
         ] {
             assert!(text.contains(line), "no {line} in\n{text}");
         }
+        assert!(
+            !text.contains("vectorsphere_shard_term{collection=\"t\",shard=\"4\"}"),
+            "what is not known is not told"
+        );
         metrics.replicas.rows.set(Vec::new());
         assert!(!metrics.encode().contains("vectorsphere_shard_"));
     }

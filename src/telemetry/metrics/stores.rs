@@ -25,7 +25,7 @@ pub struct StoreRow {
 const COLUMNS: &[Column<StoreRow>] = &[
     gauge("store_spaces", "Key spaces of a database", |row| row.spaces as f64),
     gauge("store_disk", "Files of a database", |row: &StoreRow| row.disk_bytes as f64).in_bytes(),
-    gauge("store_journals", "Journals of a database", |row| row.journals as f64),
+    gauge("store_journals", "How many journals a database has", |row| row.journals as f64),
     gauge("store_journal", "Journals of a database", |row: &StoreRow| row.journal_bytes as f64).in_bytes(),
     gauge("store_unflushed", "Writes kept in memory and in journals only", |row: &StoreRow| row.unflushed_bytes as f64)
         .in_bytes(),

@@ -54,6 +54,9 @@ impl<R> Column<R> {
     }
 }
 
+/// Of a column whose value a row does not know: then there is no series.
+pub(super) const UNKNOWN: f64 = f64::NAN;
+
 /// Truth as Prometheus has it.
 pub(super) fn one_if(is: bool) -> f64 {
     f64::from(u8::from(is))
@@ -88,7 +91,7 @@ impl<R: 'static> Collector for Table<R> {
             match &rows[..] {
                 [(labels, row)] if labels.is_empty() => column.encode(row, family)?,
                 rows => {
-                    for (labels, row) in rows {
+                    for (labels, row) in rows.iter().filter(|(_, row)| !(column.read)(row).is_nan()) {
                         column.encode(row, family.encode_family(labels)?)?;
                     }
                 }
