@@ -42,13 +42,7 @@ async fn what_is_to_be_moved_is_told_and_afterwards_what_was() {
         return;
     }
     let etcd = Members::start(1);
-    let mut cluster = Cluster::prepare(4, etcd.clients.clone());
-    for i in 0..3 {
-        cluster.restart(i);
-    }
-    for i in 0..3 {
-        cluster.wait_until_one_is_ready(i).await;
-    }
+    let mut cluster = life::three_of_four(&etcd).await;
     let things = Rest::new(&cluster.http(0), TABLE);
     life::accepted(|| things.create(2, SHARDS)).await;
     told(&cluster, &["cluster", "rebalance"], |said| said == IN_PLACE).await;

@@ -27,12 +27,8 @@ const STOCK: &str = "stock";
 /// How long replicas may take to be where they should be; the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cluster_in_etcd_loses_nothing_whatever_becomes_of_its_nodes() {
-    if !has_etcd("a_cluster_in_etcd_loses_nothing_whatever_becomes_of_its_nodes") {
-        return;
-    }
-    let etcd = Members::start(1);
+/// Four nodes over an etcd, of which three run and are ready.
+pub async fn three_of_four(etcd: &Members) -> Cluster {
     let mut cluster = Cluster::prepare(4, etcd.clients.clone());
     for i in 0..3 {
         cluster.restart(i);
@@ -40,6 +36,16 @@ async fn a_cluster_in_etcd_loses_nothing_whatever_becomes_of_its_nodes() {
     for i in 0..3 {
         cluster.wait_until_one_is_ready(i).await;
     }
+    cluster
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_in_etcd_loses_nothing_whatever_becomes_of_its_nodes() {
+    if !has_etcd("a_cluster_in_etcd_loses_nothing_whatever_becomes_of_its_nodes") {
+        return;
+    }
+    let etcd = Members::start(1);
+    let mut cluster = three_of_four(&etcd).await;
     create(&cluster).await;
     let vectors = vectors();
     fill(&cluster, &vectors);
