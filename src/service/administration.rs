@@ -198,8 +198,7 @@ impl Service {
 
 fn placement(outlook: &Outlook) -> ClusterPlacement {
     let (view, plan) = (&outlook.seen.view, &outlook.seen.plan);
-    let shards = view.table.shards.iter().map(|(id, entry)| (*id, entry, view.shard(*id)));
-    let shards: Vec<(ShardId, &ShardEntry, ShardState)> = shards.collect();
+    let shards = shards_of(view);
     ClusterPlacement {
         in_flight: plan.in_flight,
         waiting: plan.waiting,
@@ -225,7 +224,16 @@ fn planned(planned: &Planned) -> PlannedInfo {
     PlannedInfo { what: planned.action.to_string(), why: planned.reason.to_string(), bytes: planned.bytes }
 }
 
-fn node_placement(id: NodeId, node: &NodeView, shards: &[(ShardId, &ShardEntry, ShardState)]) -> NodePlacement {
+/// A shard of the table, and how it is.
+pub(super) type KnownShard<'a> = (ShardId, &'a ShardEntry, ShardState);
+
+/// How every shard of the table is, in the order of their ids. Cost: linear in the reports.
+pub(super) fn shards_of(view: &View) -> Vec<KnownShard<'_>> {
+    let states = view.shards().into_values();
+    view.table.shards.iter().zip(states).map(|((id, entry), state)| (*id, entry, state)).collect()
+}
+
+pub(super) fn node_placement(id: NodeId, node: &NodeView, shards: &[KnownShard<'_>]) -> NodePlacement {
     NodePlacement {
         id: node_name(id),
         zone: node.record.zone.clone(),
@@ -282,7 +290,7 @@ fn replica_placement(
 }
 
 /// What would be unusable if one node were restarted now.
-fn restart_risks(view: &View, shards: &[(ShardId, &ShardEntry, ShardState)]) -> Vec<String> {
+fn restart_risks(view: &View, shards: &[KnownShard<'_>]) -> Vec<String> {
     let mut risks = Vec::new();
     for (id, node) in view.nodes.iter().filter(|(_, node)| node.record.state != MemberState::Removed) {
         if !node.answers() {

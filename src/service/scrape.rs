@@ -1,20 +1,23 @@
-//! What `/metrics` tells of collections, shards, this node and the cluster, gathered when it is read: nothing of it is counted as it
-//! happens. Called by `api` before each scrape.
+//! What `/metrics` tells of collections, shards, databases, this node and the cluster, gathered when it is read. Called by `api` before
+//! each scrape.
 
-use super::{Service, status::node_name};
+use super::{
+    Service,
+    administration::{KnownShard, NodePlacement, node_placement, shards_of},
+};
 use crate::{
     cluster::{
-        MemberState, NodeId,
+        MemberState, NodeId, ShardEntry,
         admin::Outlook,
         placement::copies_wanted,
-        plan::{NodeView, View},
+        plan::{NodeView, ShardState, View},
     },
     rt::{self, time},
     shard::Room,
     telemetry::metrics::{MemberRow, NodeRow, ReplicaRow, WholeRow},
 };
 use futures_util::future::join_all;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// How long the databases are waited for: a disk that hangs in a sync keeps them from answering, and the rest is told all the same.
 const STORES_LIMIT: Duration = Duration::from_secs(1);
@@ -23,12 +26,12 @@ impl Service {
     /// Tells the metrics how everything is now, before they are read out. Cost: a message to every replica of this node.
     pub async fn tell_metrics(&self) {
         let (replicas, ()) = tokio::join!(self.replica_rows(), self.tell_stores());
-        self.tell_collections();
+        self.tell_collections(&replicas);
         let metrics = &self.0.metrics;
         metrics.cluster.node.set(vec![self.node_row(&replicas)]);
         metrics.replicas.rows.set(replicas);
         let ruling = self.0.admin.get().and_then(|admin| admin.ruling().ok().flatten());
-        let (whole, members) = ruling.as_ref().map(|outlook| (whole_row(outlook), member_rows(outlook))).unzip();
+        let (whole, members) = ruling.as_ref().map(rows_of_master).unzip();
         metrics.cluster.whole.set(whole.into_iter().collect());
         metrics.cluster.members.set(members.unwrap_or_default());
     }
@@ -48,19 +51,20 @@ impl Service {
     }
 
     /// Collections, over the shards of this node.
-    fn tell_collections(&self) {
+    fn tell_collections(&self, replicas: &[ReplicaRow]) {
+        let mut here: BTreeMap<&str, Vec<&ReplicaRow>> = BTreeMap::new();
+        for row in replicas {
+            here.entry(&row.collection).or_default().push(row);
+        }
         let collections = self.0.catalog.collections();
         self.0.metrics.collections.set_count(collections.len() as u64);
         self.0.metrics.collections.set_aliases(self.0.catalog.aliases().count() as u64);
         for collection in collections.values() {
-            let here = collection.shards.iter().filter_map(|(shard, _)| self.0.host.find(*shard));
-            let stats: Vec<_> = here.map(|replica| replica.stats()).collect();
-            let rows = |part: fn(&crate::shard::IndexState) -> usize| {
-                stats.iter().flat_map(|shard| &shard.indexes).map(|(_, state)| part(state) as u64).sum::<u64>()
-            };
-            let (all, tail) = (rows(|state| state.rows), rows(|state| state.tail_rows));
+            let here = here.get(collection.name.as_str()).map_or(&[][..], Vec::as_slice);
+            let sum = |of: fn(&ReplicaRow) -> u64| here.iter().map(|row| of(row)).sum::<u64>();
+            let (all, tail) = (sum(|row| row.index_rows), sum(|row| row.tail_rows));
             let gauges = self.0.metrics.collections.collection(collection.name.as_str());
-            gauges.set_points(stats.iter().map(|shard| shard.points).sum());
+            gauges.set_points(sum(|row| row.points));
             gauges.set_index(all.saturating_sub(tail), tail);
         }
     }
@@ -110,29 +114,36 @@ impl Service {
     }
 }
 
-fn whole_row(outlook: &Outlook) -> WholeRow {
+/// What only the master tells.
+fn rows_of_master(outlook: &Outlook) -> (WholeRow, Vec<MemberRow>) {
+    let shards = shards_of(&outlook.seen.view);
+    let members = member_rows(&outlook.seen.view, &shards);
+    (whole_row(outlook, &shards, &members), members)
+}
+
+fn whole_row(outlook: &Outlook, shards: &[KnownShard<'_>], members: &[MemberRow]) -> WholeRow {
     let (view, plan) = (&outlook.seen.view, &outlook.seen.plan);
-    let entries = &view.table.shards;
-    let states = view.shards();
     // By what is wanted, not by what the table has: there may be too few nodes for it.
     let candidates = view.candidates(Duration::MAX);
     let wanted = |copies: Option<u32>| copies_wanted(copies, &candidates) as usize;
-    let shards = || entries.iter().filter_map(|(id, entry)| Some((id, entry, states.get(id)?)));
-    let lags = shards().flat_map(|(id, entry, state)| {
+    let count = |is: &dyn Fn(&ShardEntry, &ShardState) -> bool| {
+        shards.iter().filter(|(_, entry, state)| is(entry, state)).count() as u64
+    };
+    let lags = shards.iter().flat_map(|(id, entry, state)| {
         let told = entry.replicas.iter().filter_map(|node| view.replica(*id, *node));
         told.map(|replica| state.committed.saturating_sub(replica.applied))
     });
     WholeRow {
         collections: view.shards_asked.len() as u64,
-        shards: entries.len() as u64,
-        shards_leaderless: shards().filter(|(.., state)| state.leader.is_none()).count() as u64,
-        shards_short: shards().filter(|(_, entry, state)| state.healthy.len() < wanted(entry.copies)).count() as u64,
-        shards_changing: shards().filter(|(.., state)| state.in_flight).count() as u64,
-        shards_giving: shards().filter(|(_, entry, _)| entry.giving.is_some()).count() as u64,
-        replicas: shards().map(|(_, entry, _)| entry.replicas.len() as u64).sum(),
+        shards: shards.len() as u64,
+        shards_leaderless: count(&|_, state| state.leader.is_none()),
+        shards_short: count(&|entry, state| state.healthy.len() < wanted(entry.copies)),
+        shards_changing: count(&|_, state| state.in_flight),
+        shards_giving: count(&|entry, _| entry.giving.is_some()),
+        replicas: shards.iter().map(|(_, entry, _)| entry.replicas.len() as u64).sum(),
         lag_max: lags.max().unwrap_or_default(),
-        points: shards().map(|(.., state)| state.points).sum(),
-        data_bytes: members(view).map(|(_, node)| stored_bytes(node)).sum(),
+        points: shards.iter().map(|(.., state)| state.points).sum(),
+        data_bytes: members.iter().map(|member| member.data_bytes).sum(),
         changes_in_flight: plan.in_flight.into(),
         changes_begun: plan.actions.len() as u64,
         changes_waiting: plan.waiting.into(),
@@ -143,28 +154,13 @@ fn whole_row(outlook: &Outlook) -> WholeRow {
     }
 }
 
-/// Of every member.
-fn member_rows(outlook: &Outlook) -> Vec<MemberRow> {
-    let view = &outlook.seen.view;
-    let states = view.shards();
-    let row = |(id, node): (&NodeId, &NodeView)| MemberRow {
-        node: node_name(*id),
-        zone: node.record.zone.clone(),
-        answers: node.answers(),
-        away: node.away,
-        is_draining: node.record.state == MemberState::Draining,
-        replicas: view.table.shards.values().filter(|entry| entry.replicas.contains(id)).count() as u64,
-        leads: states.values().filter(|state| state.leader == Some(*id)).count() as u64,
-        data_bytes: stored_bytes(node),
+/// Of every member; without those that were removed.
+fn member_rows(view: &View, shards: &[KnownShard<'_>]) -> Vec<MemberRow> {
+    let members = view.nodes.iter().filter(|(_, node)| node.record.is_member());
+    let row = |(id, node): (&NodeId, &NodeView)| {
+        let NodePlacement { id, zone, up, replicas, leads, bytes, .. } = node_placement(*id, node, shards);
+        let is_draining = node.record.state == MemberState::Draining;
+        MemberRow { node: id, zone, answers: up, away: node.away, is_draining, replicas, leads, data_bytes: bytes }
     };
-    members(view).map(row).collect()
-}
-
-/// Without those that were removed.
-fn members(view: &View) -> impl Iterator<Item = (&NodeId, &NodeView)> {
-    view.nodes.iter().filter(|(_, node)| node.record.is_member())
-}
-
-fn stored_bytes(node: &NodeView) -> u64 {
-    node.report.replicas.values().map(|replica| replica.bytes).sum()
+    members.map(row).collect()
 }

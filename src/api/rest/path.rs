@@ -128,11 +128,13 @@ impl Parameters {
     fn word<'s, T: Deserialize<'s>>(&'s self, name: &'static str, expected: &str) -> Result<Option<T>, Error> {
         let Some(text) = self.0.get(name) else { return Ok(None) };
         let deserializer: value::StrDeserializer<'s, value::Error> = text.as_str().into_deserializer();
-        T::deserialize(deserializer).map(Some).map_err(|_| {
-            let shown: String = text.chars().take(64).collect();
-            Error::invalid("unknown_value", "there is no such value").at(name).expected(expected).got(shown)
-        })
+        T::deserialize(deserializer).map(Some).map_err(|_| unknown_value(name, expected, text))
     }
+}
+
+fn unknown_value(name: &'static str, expected: &str, got: &str) -> Error {
+    let shown: String = got.chars().take(64).collect();
+    Error::invalid("unknown_value", "there is no such value").at(name).expected(expected).got(shown)
 }
 
 /// Of a deletion: whether it is done although shards cannot be closed.
@@ -213,9 +215,7 @@ impl FromRequestParts<App> for NodesQuery {
         let tags = tags.split(',').map(str::trim).filter(|tag| !tag.is_empty()).map(str::to_owned).collect();
         let status = text("status");
         if let Some(other) = status.as_ref().filter(|status| !STATUSES.contains(&status.as_str())) {
-            let error = Error::invalid("unknown_value", "there is no such value").at("status");
-            let shown: String = other.chars().take(64).collect();
-            return Err(error.expected(STATUSES.join(", ")).got(shown).into());
+            return Err(unknown_value("status", &STATUSES.join(", "), other).into());
         }
         let (group, zone, version) = (text("group"), text("zone"), text("version"));
         Ok(NodesQuery(NodeFilter { tags, group, zone, version, status }))

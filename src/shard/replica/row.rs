@@ -2,6 +2,7 @@
 
 use super::Replica;
 use crate::{
+    index::IndexState,
     raft::{GroupStatus, PeerState, Role},
     rt::time,
     telemetry::metrics::{GroupRow, OtherRow, ReplicaRow},
@@ -17,6 +18,7 @@ impl Replica {
     pub async fn row(&self, collection: String, shard: u64) -> ReplicaRow {
         let status = time::timeout(STATUS_LIMIT, self.status()).await;
         let stats = self.stats();
+        let rows = |of: fn(&IndexState) -> usize| stats.indexes.iter().map(|(_, state)| of(state) as u64).sum();
         let row = ReplicaRow {
             collection,
             shard,
@@ -27,6 +29,8 @@ impl Replica {
             points: stats.points,
             data_bytes: self.stored_bytes(),
             memory_bytes: stats.memory_bytes(),
+            index_rows: rows(|state| state.rows),
+            tail_rows: rows(|state| state.tail_rows),
             is_training: stats.training,
             is_given_up: self.aside().is_some() || self.failure().is_some(),
             ..ReplicaRow::default()

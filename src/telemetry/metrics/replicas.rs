@@ -19,6 +19,9 @@ pub struct ReplicaRow {
     pub points: u64,
     pub data_bytes: u64,
     pub memory_bytes: u64,
+    /// Of all its indexes: rows, and those not yet filed in lists. Told for collections.
+    pub index_rows: u64,
+    pub tail_rows: u64,
     /// Whether an index is being trained.
     pub is_training: bool,
     /// Whether it was given up, and waits to be rebuilt.

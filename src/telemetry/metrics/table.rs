@@ -48,8 +48,7 @@ impl<R> Column<R> {
         Column { unit: Some(Base::Seconds), ..self }
     }
 
-    fn encode(&self, row: &R, metric: MetricEncoder<'_>) -> Result<(), fmt::Error> {
-        let value = (self.read)(row);
+    fn encode(&self, value: f64, metric: MetricEncoder<'_>) -> Result<(), fmt::Error> {
         if self.grows { ConstCounter::new(value).encode(metric) } else { ConstGauge::new(value).encode(metric) }
     }
 }
@@ -89,10 +88,11 @@ impl<R: 'static> Collector for Table<R> {
             });
             let mut family = encoder.encode_descriptor(column.name, column.help, unit.as_ref(), kind)?;
             match &rows[..] {
-                [(labels, row)] if labels.is_empty() => column.encode(row, family)?,
+                [(labels, row)] if labels.is_empty() => column.encode((column.read)(row), family)?,
                 rows => {
-                    for (labels, row) in rows.iter().filter(|(_, row)| !(column.read)(row).is_nan()) {
-                        column.encode(row, family.encode_family(labels)?)?;
+                    let values = rows.iter().map(|(labels, row)| (labels, (column.read)(row)));
+                    for (labels, value) in values.filter(|(_, value)| !value.is_nan()) {
+                        column.encode(value, family.encode_family(labels)?)?;
                     }
                 }
             }
